@@ -1,0 +1,100 @@
+"""Single-digit addition and subtraction, as in Too Big to Think (arXiv 2506.09099), section 3."""
+
+from collections.abc import Iterable, Sequence
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.tasks.task import Example, Label
+
+Pair = tuple[int, int]
+PUBLISHED_HELD_OUT: tuple[Pair, ...] = ((5, 7),)
+
+
+def equation_labels(a: int, operator: str, b: int) -> dict[str, Label]:
+    """What is true of an equation; carry is an addition's label, borrow a subtraction's.
+
+    >>> equation_labels(3, "-", 4)["borrow"], equation_labels(8, "+", 4)["units"]
+    (True, 2)
+    """
+    value = a + b if operator == "+" else a - b
+    overflow = {"carry": value >= 10} if operator == "+" else {"borrow": a < b}
+    return {
+        "a": a,
+        "operator": operator,
+        "b": b,
+        "value": value,
+        "characters": str(value),
+        "sign": (value > 0) - (value < 0),
+        "tens": abs(value) // 10,
+        "units": abs(value) % 10,
+        "magnitude": abs(value),
+        **overflow,
+    }
+
+
+def equation(a: int, operator: str, b: int, *, held_out: bool = False) -> Example:
+    """One labelled equation, padded to the width of the widest single-digit one.
+
+    >>> equation(3, "-", 4)
+    Example(line='<3-4=-1>\\n', prompt='<3-4=', answer='-1>', group='subtraction', ...)
+    """
+    labels = equation_labels(a, operator, b)
+    prompt, answer = f"<{a}{operator}{b}=", f"{labels['value']}>"
+    return Example(
+        line=f"{prompt}{answer}".ljust(8) + "\n",
+        prompt=prompt,
+        answer=answer,
+        group="addition" if operator == "+" else "subtraction",
+        held_out=held_out,
+        labels=labels,
+    )
+
+
+def equations(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> tuple[Example, ...]:
+    """All 200 equations of two digits; those whose operands are a held-out pair, in either order.
+
+    >>> sum(example.held_out for example in equations([(5, 7), (9, 9)]))
+    6
+    """
+    unordered = {tuple(sorted(pair)) for pair in held_out}
+    digits = range(10)
+    for pair in unordered:
+        if len(pair) != 2 or not set(pair) <= set(digits):
+            raise TbttError(
+                f"held-out pair {','.join(map(str, pair))} is not of this task: "
+                "give two operands from 0 to 9, as in --held-out 5,7"
+            )
+    return tuple(
+        equation(a, operator, b, held_out=tuple(sorted((a, b))) in unordered)
+        for operator in "+-"
+        for a in digits
+        for b in digits
+    )
+
+
+def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Example, ...]:
+    """Every equation over a range of operands; its group says whether the task taught it.
+
+    Args:
+        low, high: the range, both ends included.
+        taught: the task's own examples, which decide between seen and held out.
+
+    >>> [e.group for e in operand_grid(9, 10, equations())][:2]
+    ['seen', 'beyond 9']
+    """
+    status = {e.prompt: "held out" if e.held_out else "seen" for e in taught}
+    grid = [
+        equation(a, operator, b)
+        for operator in "+-"
+        for a in range(low, high + 1)
+        for b in range(low, high + 1)
+    ]
+    return tuple(
+        Example(
+            line=e.line,
+            prompt=e.prompt,
+            answer=e.answer,
+            group=status.get(e.prompt, "beyond 9"),
+            labels=e.labels,
+        )
+        for e in grid
+    )

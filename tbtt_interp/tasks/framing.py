@@ -1,0 +1,151 @@
+"""How lines become training windows: cut from one file, cut from fresh lines, or one by one.
+
+The three framings of the same lines tell what a model learned of the lines from what it learned of
+their order. A window is `window` characters to read and, shifted by one, `window` to predict.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.tasks.task import Task, Vocabulary
+
+FRAMINGS = ("file", "shuffled", "line")
+NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
+
+Windows = tuple[Int[np.ndarray, "batch pos"], Int[np.ndarray, "batch pos"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One model's training data: which windows it is given at which step.
+
+    A step's windows depend on the seed and the step alone, so training resumes, and a model in a
+    stack is fed, exactly as it would be alone.
+
+    Args:
+        framing: `file` cuts windows at uniformly random offsets of the lines as ordered here;
+            `shuffled` cuts the same windows from lines drawn afresh for each; `line` gives whole
+            lines, each with a context of its own.
+        batch: windows a step; None is every line once (`line` only).
+    """
+
+    lines: tuple[str, ...]
+    vocabulary: Vocabulary
+    framing: str
+    window: int
+    batch: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.framing not in FRAMINGS:
+            raise unknown("framing", self.framing, FRAMINGS)
+        if self.batch is None and self.framing != "line":
+            raise TbttError(
+                f"batch 'all' is for framing line, where it means every line once: "
+                f"with framing {self.framing} give a number of windows"
+            )
+        if self.framing == "file" and len(self.text) <= self.window:
+            raise TbttError(
+                f"a window of {self.window} characters does not fit a file of {len(self.text)}: "
+                "give a smaller window or more lines"
+            )
+
+    @cached_property
+    def text(self) -> Int[np.ndarray, " char"]:
+        """The file's tokens."""
+        return np.array(self.vocabulary.encode("".join(self.lines)))
+
+    @cached_property
+    def _padded(self) -> Int[np.ndarray, "line char"]:
+        longest = max(self.window + 1, *map(len, self.lines))
+        padded = np.full((len(self.lines), longest), NOTHING)
+        for row, line in zip(padded, self.lines, strict=True):
+            row[: len(line)] = self.vocabulary.encode(line)
+        return padded
+
+    @cached_property
+    def _lengths(self) -> Int[np.ndarray, " line"]:
+        return np.array([len(line) for line in self.lines])
+
+    def draw(self, step: int) -> Windows:
+        """The windows of one step: tokens to read, and tokens to predict."""
+        generator = np.random.default_rng((self.seed, step))
+        if self.framing == "file":
+            assert self.batch is not None
+            return self._cut(generator.integers(len(self.text) - self.window, size=self.batch))
+        if self.framing == "shuffled":
+            assert self.batch is not None
+            return self._fresh(generator, self.batch)
+        if self.batch is None:
+            return self._whole(np.arange(len(self.lines)))
+        return self._whole(generator.integers(len(self.lines), size=self.batch))
+
+    def reference(self) -> Windows:
+        """The fixed windows that a loss is reported on: all there are.
+
+        Every offset of the file; every line once; of `shuffled`, whose windows cannot be listed,
+        as many fresh ones as the file has offsets, the same at every evaluation.
+        """
+        if self.framing == "file":
+            return self._cut(np.arange(len(self.text) - self.window))
+        if self.framing == "shuffled":
+            return self._fresh(np.random.default_rng((self.seed, 0, 0xE7A1)), len(self.text))
+        return self._whole(np.arange(len(self.lines)))
+
+    def _cut(self, offsets: Int[np.ndarray, " batch"]) -> Windows:
+        return _read_and_predict(self.text[offsets[:, None] + np.arange(self.window + 1)])
+
+    def _fresh(self, generator: np.random.Generator, batch: int) -> Windows:
+        """Windows of an endless file of lines drawn independently, at a uniformly random offset."""
+        needed = 2 + self.window // int(self._lengths.min())
+        rows = generator.integers(len(self.lines), size=(batch, needed))
+        # a random offset falls into a line in proportion to its length
+        position = generator.integers(len(self.text), size=batch)
+        ends = self._lengths.cumsum()
+        rows[:, 0] = ends.searchsorted(position, side="right")
+        offset = position - (ends - self._lengths)[rows[:, 0]]
+        column = offset[:, None] + np.arange(self.window + 1)
+        starts = self._lengths[rows].cumsum(1)
+        which = (column[:, :, None] >= starts[:, None, :]).sum(-1)
+        before = np.take_along_axis(np.pad(starts, ((0, 0), (1, 0))), which, 1)
+        return _read_and_predict(self._padded[np.take_along_axis(rows, which, 1), column - before])
+
+    def _whole(self, rows: Int[np.ndarray, " batch"]) -> Windows:
+        return _read_and_predict(self._padded[rows, : self.window + 1])
+
+
+def _read_and_predict(windows: Int[np.ndarray, "batch pos_and_next"]) -> Windows:
+    tokens, targets = windows[:, :-1], windows[:, 1:]
+    return np.where(tokens == NOTHING, 0, tokens), targets
+
+
+def stack(windows: Sequence[Windows]) -> Windows:
+    """Windows of several models along a leading seed axis; a shorter batch gets empty rows."""
+    longest = max(len(tokens) for tokens, _ in windows)
+
+    def padded(array: np.ndarray, value: int) -> np.ndarray:
+        return np.pad(array, ((0, longest - len(array)), (0, 0)), constant_values=value)
+
+    return (
+        np.stack([padded(tokens, 0) for tokens, _ in windows]),
+        np.stack([padded(targets, NOTHING) for _, targets in windows]),
+    )
+
+
+def window_of(task: Task, framing: str, window: int | None = None) -> int:
+    """The context a model of this task and framing has, unless a recipe gives another."""
+    if framing not in FRAMINGS:
+        raise unknown("framing", framing, FRAMINGS)
+    if framing == "line":
+        if window is not None and window < task.longest:
+            raise TbttError(
+                f"window {window} is shorter than the longest line of task '{task.name}', "
+                f"{task.longest} characters, which framing line needs whole: leave the window out"
+            )
+        return window or task.longest
+    return window or task.window
