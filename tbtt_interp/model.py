@@ -1,0 +1,241 @@
+"""The architecture: a shape, its parameters, the stacked forward pass, and a HookedTransformer.
+
+The decoder of nanoGPT: learned positions, pre-LayerNorm, exact GELU, input and output embeddings
+tied. Parameters carry HookedTransformer's names and shapes, with a leading seed axis where many
+models are computed side by side. `W_U` is not among them: it is `W_E` transposed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tbtt_interp.errors import TbttError
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+Parameters = dict[str, Tensor]
+INITIAL_STD = 0.02
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Everything that decides which parameters a model has, and how they are used."""
+
+    layers: int
+    heads: int
+    d_model: int
+    d_mlp: int
+    n_ctx: int
+    d_vocab: int
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "d_model", "d_mlp", "n_ctx", "d_vocab"):
+            if getattr(self, name) < 1:
+                raise TbttError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.d_model % self.heads:
+            raise TbttError(
+                f"d_model {self.d_model} does not divide into {self.heads} heads: "
+                "give a multiple of the heads"
+            )
+
+    @property
+    def d_head(self) -> int:
+        """Channels a head."""
+        return self.d_model // self.heads
+
+
+def parameter_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The trained parameters of one model by HookedTransformer's names, in the model's order.
+
+    >>> shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
+    >>> parameter_shapes(shape)["embed.W_E"]
+    (17, 14)
+    """
+    d, h, e, m = shape.d_model, shape.heads, shape.d_head, shape.d_mlp
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed.W_E": (shape.d_vocab, d),
+        "pos_embed.W_pos": (shape.n_ctx, d),
+    }
+    for layer in range(shape.layers):
+        block = {
+            "ln1.w": (d,),
+            "ln1.b": (d,),
+            "attn.W_Q": (h, d, e),
+            "attn.W_K": (h, d, e),
+            "attn.W_V": (h, d, e),
+            "attn.b_Q": (h, e),
+            "attn.b_K": (h, e),
+            "attn.b_V": (h, e),
+            "attn.W_O": (h, e, d),
+            "attn.b_O": (d,),
+            "ln2.w": (d,),
+            "ln2.b": (d,),
+            "mlp.W_in": (d, m),
+            "mlp.b_in": (m,),
+            "mlp.W_out": (m, d),
+            "mlp.b_out": (d,),
+        }
+        shapes |= {f"blocks.{layer}.{name}": size for name, size in block.items()}
+    shapes |= {"ln_final.w": (d,), "ln_final.b": (d,)}
+    return {name: size for name, size in shapes.items() if shape.bias or not is_bias(name)}
+
+
+def is_bias(name: str) -> bool:
+    """Whether a HookedTransformer parameter is a bias, which the paper's models do not have."""
+    return name.rsplit(".", 1)[-1].startswith("b")
+
+
+def is_matrix(name: str) -> bool:
+    """Whether a parameter has two or more dimensions in nanoGPT, where weight decay asks for that.
+
+    HookedTransformer's shapes would mislead: a query bias has two dimensions here and one there.
+    """
+    return name.rsplit(".", 1)[-1].startswith("W_")
+
+
+def count_parameters(shape: Shape) -> int:
+    """Trained parameters of one model, positions not counted, as nanoGPT and the paper count.
+
+    >>> count_parameters(Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17))
+    1456
+    """
+    sizes = parameter_shapes(shape)
+    return sum(math.prod(size) for name, size in sizes.items() if name != "pos_embed.W_pos")
+
+
+def initial_parameters(shape: Shape, *, seed: int) -> Parameters:
+    """One model as nanoGPT initialises it; the seed alone decides the values.
+
+    Source: Radford et al. 2019, section 2.3, for the scale of the two projections that write to the
+    residual stream.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parameters = {}
+    for name, size in parameter_shapes(shape).items():
+        if not is_matrix(name):
+            parameters[name] = torch.full(size, 0.0 if is_bias(name) else 1.0)
+            continue
+        writes = name.endswith(("W_O", "W_out"))
+        std = INITIAL_STD / math.sqrt(2 * shape.layers) if writes else INITIAL_STD
+        parameters[name] = torch.empty(size).normal_(0, std, generator=generator)
+    return parameters
+
+
+def stack_parameters(models: Sequence[Parameters]) -> Parameters:
+    """Several models as one, each parameter with a leading seed axis."""
+    return {name: torch.stack([model[name] for model in models]) for name in models[0]}
+
+
+def one_model(stacked: Mapping[str, Tensor], seed: int) -> Parameters:
+    """One model out of a stack, by its place in it."""
+    return {name: parameter[seed] for name, parameter in stacked.items()}
+
+
+def forward(
+    stacked: Mapping[str, Tensor], tokens: Int[Tensor, "seed batch pos"], shape: Shape
+) -> Float[Tensor, "seed batch pos d_vocab"]:
+    """Logits of many models, each on its own tokens, as one computation.
+
+    Equal to each HookedTransformer's own forward pass; a test holds it to that.
+
+    Args:
+        stacked: parameters with a leading seed axis; biases are used where they are present.
+    """
+    seeds, batch, pos = tokens.shape
+    d, h = shape.d_model, shape.heads
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        x = F.layer_norm(x, (d,), eps=EPSILON) * stacked[f"{name}.w"][:, None]
+        return x if (bias := stacked.get(f"{name}.b")) is None else x + bias[:, None]
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = torch.bmm(x, weight)
+        return x if bias is None else x + bias.reshape(seeds, 1, -1)
+
+    # one table of all seeds' embeddings, so that looking up is one gather
+    embeddings = stacked["embed.W_E"]
+    first_row = torch.arange(seeds, device=tokens.device)[:, None, None] * shape.d_vocab
+    x = F.embedding(tokens + first_row, embeddings.flatten(0, 1))
+    x = (x + stacked["pos_embed.W_pos"][:, None, :pos]).reshape(seeds, batch * pos, d)
+    future = torch.ones(pos, pos, dtype=torch.bool, device=tokens.device).triu(1)
+
+    for layer in range(shape.layers):
+        block = f"blocks.{layer}"
+
+        read = {
+            kind: [stacked[f"{block}.attn.{kind}_{role}"] for role in "QKV"]
+            for kind in ("W", "b")
+            if f"{block}.attn.{kind}_Q" in stacked
+        }
+        qkv = linear(
+            norm(x, f"{block}.ln1"),
+            rearrange(read["W"], "role s h d e -> s d (role h e)"),
+            rearrange(read["b"], "role s h e -> s (role h e)") if "b" in read else None,
+        )
+        q, k, v = rearrange(qkv, "s (b p) (role h e) -> role (s b h) p e", b=batch, role=3, h=h)
+        scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(shape.d_head)
+        pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
+        z = rearrange(torch.bmm(pattern, v), "(s b h) p e -> s (b p) (h e)", b=batch, h=h)
+        write = stacked[f"{block}.attn.W_O"].flatten(1, 2)
+        x = x + linear(z, write, stacked.get(f"{block}.attn.b_O"))
+
+        pre = linear(
+            norm(x, f"{block}.ln2"),
+            stacked[f"{block}.mlp.W_in"],
+            stacked.get(f"{block}.mlp.b_in"),
+        )
+        write = stacked[f"{block}.mlp.W_out"]
+        x = x + linear(F.gelu(pre), write, stacked.get(f"{block}.mlp.b_out"))
+
+    logits = torch.bmm(norm(x, "ln_final"), embeddings.transpose(1, 2))
+    return logits.view(seeds, batch, pos, -1)
+
+
+def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransformer":
+    """One model as a real HookedTransformer, in eval mode, with the usual hook names.
+
+    Its `W_U` is a copy of `W_E` transposed and its biases are zero, or the model's own where it has
+    them. Do not fold it with `fold_ln` or `process_weights_`: they take an MLP as wide as the model
+    for something else, and the logits change.
+
+    Args:
+        parameters: of one model, without a seed axis; their dtype becomes the model's.
+    """
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    embeddings = parameters["embed.W_E"]
+    config = HookedTransformerConfig(
+        n_layers=shape.layers,
+        n_heads=shape.heads,
+        d_model=shape.d_model,
+        d_head=shape.d_head,
+        d_mlp=shape.d_mlp,
+        n_ctx=shape.n_ctx,
+        d_vocab=shape.d_vocab,
+        act_fn="gelu",
+        normalization_type="LN",
+        eps=EPSILON,
+        init_weights=False,
+        device="cpu",
+        dtype=embeddings.dtype,
+    )
+    model = HookedTransformer(config, move_to_device=False)
+    state = {
+        name: torch.zeros_like(value) if is_bias(name) else value
+        for name, value in model.state_dict().items()
+        if not name.endswith(("mask", "IGNORE"))
+    }
+    state |= {**parameters, "unembed.W_U": embeddings.T}
+    model.load_state_dict(state, strict=False)
+    model.eval()
+    return model.to(embeddings.device, print_details=False)
