@@ -1,0 +1,85 @@
+"""What answers held-out equations without a transformer: a neighbour, and an additive model."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tbtt_interp.stats import Rate
+from tbtt_interp.tasks import Example, Task
+
+INVERSE_PENALTY = 1e4  # weak enough to fit every equation that an additive model can
+
+
+def nearest_seen(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
+    """The answer of the nearest seen equation: least |Δa| + |Δb|, smaller operands first.
+
+    Args:
+        seen, asked: equations of one operator.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    model = KNeighborsClassifier(n_neighbors=1, metric="manhattan", algorithm="brute")
+    model.fit(_operands(seen), [example.answer for example in seen])
+    return [str(answer) for answer in model.predict(_operands(asked))]
+
+
+def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
+    """Each character of the answer from logits f(a) + g(b), fitted on the seen equations.
+
+    Args:
+        seen, asked: equations of one operator.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    longest = max(len(example.answer) for example in (*seen, *asked))
+    characters = []
+    for place in range(longest):
+        target = [example.answer.ljust(longest)[place] for example in seen]
+        if len(set(target)) == 1:
+            characters.append(target[:1] * len(asked))
+            continue
+        model = LogisticRegression(C=INVERSE_PENALTY, max_iter=2_000)
+        with warnings.catch_warnings():  # a separable table has no finite optimum to converge to
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(_one_hot(seen), target)
+        characters.append(list(model.predict(_one_hot(asked))))
+    return ["".join(answer).rstrip() for answer in zip(*characters, strict=True)]
+
+
+def baseline_counts(task: Task) -> pd.DataFrame:
+    """How both baselines answer the task's equations: baseline, group, right and of.
+
+    Groups are counted as the models' are. Empty for a task without equations.
+    """
+    rows = []
+    operators = dict.fromkeys(e.labels["operator"] for e in task.examples if "operator" in e.labels)
+    baselines: dict[str, Callable[..., list[str]]] = {
+        "nearest seen equation": nearest_seen,
+        "additive model": additive,
+    }
+    for name, answers in baselines.items():
+        held_out = Rate(hits=0, total=0)
+        for operator in operators:
+            mine = [e for e in task.examples if e.labels.get("operator") == operator]
+            seen = [e for e in mine if not e.held_out]
+            if not seen:
+                continue
+            right = np.array(answers(seen, mine)) == np.array([e.answer for e in mine])
+            out = np.array([e.held_out for e in mine])
+            rows.append((name, f"seen_{mine[0].group}", right[~out].sum(), (~out).sum()))
+            held_out += Rate(hits=int(right[out].sum()), total=int(out.sum()))
+        if held_out.total:
+            rows.append((name, "held_out", held_out.hits, held_out.total))
+    return pd.DataFrame(rows, columns=["baseline", "group", "right", "of"])
+
+
+def _operands(equations: Sequence[Example]) -> np.ndarray:
+    return np.array([[example.labels["a"], example.labels["b"]] for example in equations])
+
+
+def _one_hot(equations: Sequence[Example]) -> np.ndarray:
+    a, b = _operands(equations).T
+    return np.concatenate([np.eye(10)[a], np.eye(10)[b]], axis=1)

@@ -1,0 +1,233 @@
+"""What a model answers: exact match and margins by group, its loss, and greedy completions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.model import Shape, forward
+from tbtt_interp.stats import Rate
+from tbtt_interp.tasks import Example, Stream, Task, Vocabulary
+from tbtt_interp.tasks.framing import NOTHING, stack
+
+ROWS_AT_ONCE = 32_768  # tokens of one model in a forward pass without gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """Prompts and answers as rows to read and places in them where a character is answered.
+
+    A prompt that does not fit the context with its answer loses its left end, character by
+    character as the answer grows, as in nanoGPT.
+    """
+
+    tokens: Int[Tensor, "row pos"]
+    row: Int[Tensor, " character"]
+    pos: Int[Tensor, " character"]
+    target: Int[Tensor, " character"]
+    example: Int[Tensor, " character"]
+    fits: Bool[np.ndarray, " example"]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], vocabulary: Vocabulary, n_ctx: int) -> "Questions":
+        """The questions that these examples put to a model of this context."""
+        rows: list[list[int]] = []
+        asked: list[tuple[int, int, int, int]] = []
+        fits = []
+        for number, example in enumerate(examples):
+            tokens = vocabulary.encode(example.prompt + example.answer)
+            fits.append(len(tokens) - 1 <= n_ctx)
+            if fits[-1]:
+                rows.append(tokens[:-1])
+            for at in range(len(example.prompt), len(tokens)):
+                if not fits[-1]:
+                    rows.append(tokens[:at][-n_ctx:])
+                pos = min(at, n_ctx) - 1
+                asked.append((len(rows) - 1, pos, tokens[at], number))
+        longest = max(map(len, rows))
+        padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        row, pos, target, number = torch.tensor(asked).unbind(1)
+        return cls(
+            tokens=padded, row=row, pos=pos, target=target, example=number, fits=np.array(fits)
+        )
+
+
+def answer_margins(
+    stacked: Mapping[str, Tensor], shape: Shape, questions: Questions
+) -> Float[Tensor, "seed example"]:
+    """How clearly each model answers each question, in nats of logit; positive is right.
+
+    The smallest, over the answer's characters with the right ones fed in, of the right logit minus
+    the best wrong one. The greedy completion is the answer, terminator included, exactly if this is
+    positive: as long as every character so far is right, greedy decoding reads what is fed in here.
+    """
+    device = stacked["embed.W_E"].device
+    seeds = len(stacked["embed.W_E"])
+    tokens = questions.tokens.to(device).expand(seeds, -1, -1)
+    logits = torch.cat(list(_in_parts(stacked, tokens, shape)), dim=1)
+    logits = logits[:, questions.row, questions.pos]
+    target = questions.target.to(device).expand(seeds, -1)[..., None]
+    right = logits.gather(-1, target).squeeze(-1)
+    wrong = logits.scatter(-1, target, -torch.inf).amax(-1)
+    margins = torch.full((seeds, len(questions.fits)), torch.inf, device=device)
+    example = questions.example.to(device).expand(seeds, -1)
+    return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin").cpu()
+
+
+def _in_parts(stacked: Mapping[str, Tensor], tokens: Tensor, shape: Shape) -> Iterator[Tensor]:
+    rows = max(1, ROWS_AT_ONCE // tokens.shape[-1] // tokens.shape[0])
+    with torch.no_grad():
+        for part in tokens.split(rows, dim=1):
+            yield forward(stacked, part, shape)
+
+
+def reference_loss(
+    stacked: Mapping[str, Tensor], shape: Shape, streams: Sequence[Stream]
+) -> list[float]:
+    """Each model's loss on all its windows, in nats per predicted character, as its floors are."""
+    device = stacked["embed.W_E"].device
+    tokens, targets = (
+        torch.from_numpy(x).to(device) for x in stack([s.reference() for s in streams])
+    )
+    total = torch.zeros(len(streams), dtype=torch.float64)
+    start = 0
+    for logits in _in_parts(stacked, tokens, shape):
+        part = targets[:, start : start + logits.shape[1]]
+        start += logits.shape[1]
+        nats = F.cross_entropy(
+            logits.flatten(0, 2), part.flatten(), ignore_index=NOTHING, reduction="none"
+        )
+        total += nats.view(len(streams), -1).double().sum(1).cpu()
+    return (total / (targets != NOTHING).flatten(1).sum(1).cpu()).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Every model's margin on every example of its task.
+
+    Attributes:
+        tasks: one a model; they share their examples and may differ in which are held out.
+        seeds: the models' seeds.
+    """
+
+    tasks: tuple[Task, ...]
+    seeds: tuple[int, ...]
+    margins: Float[np.ndarray, "seed example"]
+    fits: Bool[np.ndarray, " example"]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row an example and seed: prompt, answer, group, held_out, margin, right, fits."""
+        parts = []
+        for seed, task, margins in zip(self.seeds, self.tasks, self.margins, strict=True):
+            prompts = task.prompts()[["prompt", "answer", "group", "held_out"]]
+            parts.append(prompts.assign(seed=seed, margin=margins, fits=self.fits))
+        table = pd.concat(parts, ignore_index=True)
+        return table.assign(right=table["margin"] > 0)
+
+    def counts(self) -> list[dict[str, Rate]]:
+        """Per model, right of all by group: `seen_` and the group's name, and `held_out`.
+
+        Groups without examples are left out, so `held_out` is there only where any are.
+        """
+        return [
+            {
+                name: Rate(hits=int((margins[chosen] > 0).sum()), total=int(chosen.sum()))
+                for name, chosen in self._groups(task).items()
+            }
+            for task, margins in zip(self.tasks, self.margins, strict=True)
+        ]
+
+    def smallest_margins(self) -> list[dict[str, float]]:
+        """Per model, the smallest margin over the seen examples and over the held-out ones."""
+        found = []
+        for task, margins in zip(self.tasks, self.margins, strict=True):
+            held_out = np.array([example.held_out for example in task.examples])
+            sides = {"seen": ~held_out, "held_out": held_out}
+            found.append({k: float(margins[v].min()) for k, v in sides.items() if v.any()})
+        return found
+
+    @staticmethod
+    def _groups(task: Task) -> dict[str, Bool[np.ndarray, " example"]]:
+        group = np.array([example.group for example in task.examples])
+        held_out = np.array([example.held_out for example in task.examples])
+        groups = {f"seen_{name}": (group == name) & ~held_out for name in task.groups}
+        groups["held_out"] = held_out
+        return {name: chosen for name, chosen in groups.items() if chosen.any()}
+
+
+def evaluate_models(
+    stacked: Mapping[str, Tensor], shape: Shape, tasks: Sequence[Task], seeds: Sequence[int]
+) -> Evaluation:
+    """Greedy, exact match up to the terminator, in the parameters' own precision.
+
+    Args:
+        stacked: parameters with a leading seed axis.
+        tasks: one a model.
+    """
+    first = tasks[0]
+    questions = Questions.of(first.examples, first.vocabulary, shape.n_ctx)
+    margins = answer_margins(stacked, shape, questions).numpy()
+    return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=margins, fits=questions.fits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What one model says after a prompt, and how sure it is of each character."""
+
+    text: str
+    probabilities: tuple[float, ...]
+    ended: bool  # whether it came to a terminator
+
+
+def complete(
+    stacked: Mapping[str, Tensor],
+    shape: Shape,
+    prompt: str,
+    vocabulary: Vocabulary,
+    terminators: frozenset[str],
+    *,
+    limit: int = 32,
+) -> list[Completion]:
+    """Each model's greedy completion, up to and including its first terminator.
+
+    Args:
+        prompt: in the corpus's own words; beyond the context its left end is lost.
+        limit: characters after which a completion that has not ended is cut.
+    Raises:
+        TbttError: if the prompt is empty or has characters that are no tokens.
+    """
+    if not prompt:
+        raise TbttError("the prompt is empty: give one, such as 3+4=")
+    seeds = len(stacked["embed.W_E"])
+    start = torch.tensor(vocabulary.encode(prompt), device=stacked["embed.W_E"].device)
+    tokens = start.expand(seeds, 1, -1)
+    texts = [""] * seeds
+    chosen: list[Tensor] = []
+    certainty: list[Tensor] = []
+    for _ in range(limit):
+        with torch.no_grad():
+            logits = forward(stacked, tokens[..., -shape.n_ctx :], shape)[:, 0, -1]
+        probability, token = logits.softmax(-1).max(-1)
+        chosen.append(token)
+        certainty.append(probability)
+        tokens = torch.cat([tokens, token[:, None, None]], -1)
+        texts = [vocabulary.decode(row) for row in torch.stack(chosen, 1).tolist()]
+        if all(terminators & set(text) for text in texts):
+            break
+    completions = []
+    for text, probabilities in zip(texts, torch.stack(certainty, 1).tolist(), strict=True):
+        end = next((i + 1 for i, c in enumerate(text) if c in terminators), None)
+        completions.append(
+            Completion(
+                text=text[:end], probabilities=tuple(probabilities[:end]), ended=end is not None
+            )
+        )
+    return completions

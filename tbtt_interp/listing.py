@@ -1,0 +1,50 @@
+"""The runs below a folder as a table."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import find_runs, load_run, read_metrics
+
+
+def list_runs(root: Path) -> pd.DataFrame:
+    """A row a run: what it trains, how far it is, and its latest figures over all seeds.
+
+    A run that cannot be read has its reason in the column `problem`, and nothing else.
+
+    Columns: run, task, size, framing, seeds, step, steps, status (finished, unfinished, imported),
+    held_out_right, held_out_of, loss (mean over seeds, nats a character), problem.
+    """
+    rows = []
+    for folder in find_runs(root):
+        row: dict[str, Any] = {"run": str(folder), "problem": ""}
+        try:
+            row |= _figures(folder)
+        except TbttError as error:
+            row["problem"] = str(error)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    run = load_run(folder)
+    config = run.config
+    lines = read_metrics(folder)
+    latest = lines[-1] if lines else {"step": 0, "seeds": []}
+    counts = [row["held_out"] for row in latest["seeds"] if "held_out" in row]
+    losses = [row["loss"] for row in latest["seeds"]]
+    finished = "imported" if config.recipe is None else "finished"
+    return {
+        "task": Path(config.task).stem,
+        "size": config.size,
+        "framing": config.framing,
+        "seeds": len(run.seeds),
+        "step": latest["step"] if config.recipe else config.steps,
+        "steps": config.steps,
+        "status": finished if run.is_complete else "unfinished",
+        "held_out_right": sum(hits for hits, _ in counts),
+        "held_out_of": sum(total for _, total in counts),
+        "loss": sum(losses) / len(losses) if losses else None,
+    }

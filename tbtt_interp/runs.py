@@ -1,0 +1,359 @@
+"""A run on disk: one configuration, several seeds side by side, written so that it survives a kill.
+
+Every file appears whole or not at all, and none is a pickle. `summary.json` is written last, so its
+presence means that the run is complete.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.tasks import Task, Vocabulary, load_task
+from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.tasks.corpus import read_corpus, write_corpus
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+    from tbtt_interp.model import Parameters, Shape
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What config.json holds: all that is needed to load a run, and what it was made from."""
+
+    task: str
+    framing: str
+    size: str
+    shape: Mapping[str, int | bool]
+    vocabulary: str
+    seeds: tuple[int, ...]
+    held_out: tuple[tuple[Pair, ...], ...]  # one set a seed
+    order_seeds: tuple[int | None, ...]  # one file order a seed; None is the lines as they stand
+    steps: int
+    recipe: Mapping[str, Any] | None  # resolved; None for a model trained elsewhere
+    environment: Mapping[str, Any]  # device, threads, whether the step was compiled
+    versions: Mapping[str, str]
+
+
+class Run:
+    """A folder of trained models, complete or still in training."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder = folder
+        self.config = config
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, seeds={self.seeds}, steps={self.config.steps})"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The models' seeds."""
+        return self.config.seeds
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / "summary.json").is_file()
+
+    @cached_property
+    def shape(self) -> "Shape":
+        """The models' shape, the same for every seed."""
+        from tbtt_interp.model import Shape
+
+        return Shape(**self.config.shape)  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Each seed's task; they differ where seeds hold out different pairs."""
+        known: dict[tuple[Pair, ...], Task] = {}
+        for held_out in self.config.held_out:
+            known.setdefault(held_out, self._task(held_out))
+        return tuple(known[held_out] for held_out in self.config.held_out)
+
+    def _task(self, held_out: tuple[Pair, ...]) -> Task:
+        corpus = self.folder / "corpus.tsv"
+        task = (
+            read_corpus(corpus)
+            if corpus.is_file()
+            else load_task(self.config.task, held_out=held_out)
+        )
+        return dataclasses.replace(
+            task,
+            name=Path(self.config.task).stem,
+            vocabulary=Vocabulary(self.config.vocabulary),
+        )
+
+    @property
+    def task(self) -> Task:
+        """The one task of every seed.
+
+        Raises:
+            TbttError: if seeds hold out different pairs.
+        """
+        if len(set(self.config.held_out)) > 1:
+            raise TbttError(
+                f"the seeds of {self.folder} hold out different pairs, so there is no one task: "
+                "use run.tasks, which has one a seed"
+            )
+        return self.tasks[0]
+
+    @cached_property
+    def checkpoints(self) -> dict[int, Path]:
+        """The kept checkpoints by training step, first to last."""
+        paths = sorted((self.folder / "checkpoints").glob("step-*.safetensors"))
+        return {int(path.stem.removeprefix("step-")): path for path in paths}
+
+    def parameters(self, step: int | None = None) -> "Parameters":
+        """Every seed's parameters, stacked: HookedTransformer's names with a leading seed axis.
+
+        Args:
+            step: of a kept checkpoint; None is the last.
+        """
+        if not self.checkpoints:
+            raise TbttError(f"{self.folder} has no checkpoint yet: train it on with --resume")
+        if step is None:
+            step = max(self.checkpoints)
+        if step not in self.checkpoints:
+            raise TbttError(
+                f"{self.folder} has no checkpoint at step {step}: choose {listed(self.checkpoints)}"
+            )
+        return read_checkpoint(self.checkpoints[step], self.shape, len(self.seeds))
+
+    def model(self, seed: int | None = None, step: int | None = None) -> "HookedTransformer":
+        """One model as a real HookedTransformer, in eval mode.
+
+        Args:
+            seed: one of the run's seeds; None is the first.
+            step: of a kept checkpoint; None is the last.
+        """
+        from tbtt_interp.model import hooked_transformer, one_model
+
+        return hooked_transformer(one_model(self.parameters(step), self.place(seed)), self.shape)
+
+    def place(self, seed: int | None) -> int:
+        """Where a seed stands in the stack."""
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.seeds:
+            raise TbttError(f"{self.folder} has no seed {seed}: choose {listed(self.seeds)}")
+        return self.seeds.index(seed)
+
+    def metrics(self) -> pd.DataFrame:
+        """A row per evaluation and seed: step, seed, loss, margins, and counts right and of.
+
+        Columns `X_right` and `X_of` for X in seen_addition, seen_subtraction, seen_facts, held_out,
+        as far as the task has them; `margin_seen` and `margin_held_out` are the smallest of each.
+        """
+        rows = []
+        for line in read_metrics(self.folder):
+            for row in line["seeds"]:
+                flat: Row = {"step": line["step"]}
+                for key, value in row.items():
+                    if isinstance(value, list):
+                        flat[f"{key}_right"], flat[f"{key}_of"] = value
+                    else:
+                        flat[key] = value
+                rows.append(flat)
+        return pd.DataFrame(rows)
+
+    def summary(self) -> Row:
+        """What summary.json holds: final metrics, floors, late evaluations, seconds."""
+        if not self.is_complete:
+            raise TbttError(f"{self.folder} is not finished: train it on with --resume")
+        return _read_json(self.folder / "summary.json")
+
+
+def load_run(folder: str | Path) -> Run:
+    """A run from its folder.
+
+    Raises:
+        TbttError: if the folder is not there, is no run, or its configuration is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise TbttError(f"run {folder} is not there: `tbtt runs` lists those under runs/")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise TbttError(f"{folder} is not a run: it has no config.json")
+    table = _read_json(path)
+    try:
+        table["seeds"] = tuple(table["seeds"])
+        table["order_seeds"] = tuple(table["order_seeds"])
+        table["held_out"] = tuple(tuple(map(tuple, pairs)) for pairs in table["held_out"])
+        config = RunConfig(**table)
+    except (KeyError, TypeError) as error:
+        raise TbttError(
+            f"{path} is not a run's configuration ({error}): restore it, or train anew elsewhere"
+        ) from error
+    return Run(folder, config)
+
+
+def find_runs(root: Path) -> list[Path]:
+    """The folders below a folder that hold a run, by name."""
+    folders = (path.parent for path in root.rglob("config.json"))
+    return sorted(folder for folder in folders if not folder.name.startswith("."))
+
+
+def create_run(folder: Path, config: RunConfig, task: Task | None = None) -> Run:
+    """A new run folder with its configuration, whole or not at all.
+
+    Args:
+        task: a user's own corpus, to be stored with the run; None for a built-in task.
+    Raises:
+        TbttError: if the folder cannot be made or has something else in it.
+    """
+    check_free(folder)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        (draft / "checkpoints").mkdir(parents=True)
+        if task is not None:
+            write_corpus(task, draft / "corpus.tsv")
+        write_json(draft / "config.json", dataclasses.asdict(config))
+        os.replace(draft, folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise _unwritable(folder, error) from error
+    return load_run(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Raises a TbttError where no new run can be put: at a file, or a folder that is not empty."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TbttError(
+                f"{folder} exists and is not a run: nothing was written; give another --out FOLDER"
+            )
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON, whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the parameters after this many steps are kept."""
+    return folder / "checkpoints" / f"step-{step:06d}.safetensors"
+
+
+def write_tensors(path: Path, tensors: "Parameters") -> None:
+    """Writes tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}))
+
+
+def read_tensors(path: Path) -> "Parameters":
+    """Reads safetensors.
+
+    Raises:
+        TbttError: if the file is damaged or truncated.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TbttError(
+            f"{path} is damaged or truncated ({error}): restore it from a copy, "
+            "or delete the run's folder and train it again"
+        ) from error
+
+
+def read_checkpoint(path: Path, shape: "Shape", seeds: int) -> "Parameters":
+    """Reads stacked parameters and holds them to the run's shape."""
+    from tbtt_interp.model import parameter_shapes
+
+    tensors = read_tensors(path)
+    expected = {name: (seeds, *size) for name, size in parameter_shapes(shape).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        name = next(n for n in {**expected, **found} if found.get(n) != expected.get(n))
+        raise TbttError(
+            f"{path} is not this run's: {name} is {found.get(name, 'absent')}, "
+            f"its configuration says {expected.get(name, 'absent')}"
+        )
+    return tensors
+
+
+def write_metrics(folder: Path, lines: Sequence[Row]) -> None:
+    """Writes all evaluations so far: a line each."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_whole(folder / "metrics.jsonl", text.encode())
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The evaluations so far.
+
+    Raises:
+        TbttError: naming the line that is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            line = json.loads(text)
+            lines.append({"step": line["step"], "seeds": line["seeds"]})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise TbttError(
+                f"{path}, line {number} is damaged: restore the file from a copy, or delete the "
+                "run's folder and train it again"
+            ) from error
+    return lines
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run is made under."""
+    import platform
+
+    found = {"python": platform.python_version()}
+    for name in ("tbtt_interp", "torch", "transformer-lens", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TbttError(f"{path} is damaged ({error}): restore it from a copy") from error
+
+
+def _unwritable(path: Path, error: OSError) -> TbttError:
+    return TbttError(
+        f"{path} cannot be written ({error.strerror or error}): give another --out FOLDER"
+    )
