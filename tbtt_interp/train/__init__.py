@@ -1,0 +1,1 @@
+"""From a recipe to trained runs; `python -m tbtt_interp.train`."""

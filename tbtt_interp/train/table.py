@@ -1,0 +1,115 @@
+"""What a training run came to: a row a model and one for all, beside the floors."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import Interval, Rate, interval_over_seeds
+
+GROUP_WORDS = {
+    "seen_addition": "seen +",
+    "seen_subtraction": "seen −",
+    "seen_facts": "seen facts",
+    "held_out": "held-out",
+}
+
+
+def training_table(run: Run) -> pd.DataFrame:
+    """A row a seed, then one for all (seed "all"): counts, margins, final loss, floors.
+
+    Columns: seed; `X_right`, `X_of` by group; `margin_held_out` and `margin_seen`, in logits;
+    `loss` and `floor_order`, `floor_lines`, `floor_line`, in nats a character; `late_seen_right`,
+    `late_held_out_right` and their `_of`: evaluations in the last sixth of training at which all of
+    them were right. In the last row counts are summed, losses and floors averaged, margins the
+    smallest, and `X_low` and `X_high` bound the 95 % interval of the mean share over seeds.
+    """
+    rows = []
+    for seed in run.summary()["seeds"]:
+        row: dict[str, Any] = {}
+        for key, value in seed.items():
+            if isinstance(value, list):
+                row[f"{key}_right"], row[f"{key}_of"] = value
+            elif isinstance(value, dict):
+                row |= {f"floor_{name}": floor for name, floor in value.items()}
+            else:
+                row[key] = value
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return pd.concat([table, pd.DataFrame([_together(table)])], ignore_index=True)
+
+
+def _together(table: pd.DataFrame) -> dict[str, Any]:
+    row: dict[str, Any] = {"seed": "all"}
+    for name in table.columns.drop("seed"):
+        if name.endswith(("_right", "_of")):
+            row[name] = int(table[name].sum())
+        elif name.startswith("margin"):
+            row[name] = table[name].min()
+        else:
+            row[name] = table[name].mean()
+    for group in groups_of(table):
+        interval = share_interval(table, group)
+        row |= {f"{group}_low": interval.low, f"{group}_high": interval.high}
+    return row
+
+
+def groups_of(table: pd.DataFrame) -> list[str]:
+    """The groups that a table counts, seen ones first."""
+    counted = [str(name) for name in table if str(name).endswith("_right")]
+    names = [name.removesuffix("_right") for name in counted]
+    return [name for name in names if not name.startswith("late_")]
+
+
+def share_interval(table: pd.DataFrame, group: str) -> Interval:
+    """The mean share right over models, and its interval."""
+    return interval_over_seeds((table[f"{group}_right"] / table[f"{group}_of"]).tolist())
+
+
+def training_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The table as headers and words."""
+    groups = groups_of(table)
+    has_margin = "margin_held_out" in table
+    floors = ["order", "lines", "line"]
+    headers = ["seed", *(GROUP_WORDS.get(g, g.replace("_", " ")) for g in groups)]
+    headers += ["margin"] * has_margin + ["loss", *(f"floor: {floor}" for floor in floors)]
+    rows = []
+    for record in table.to_dict("records"):
+        rates = [Rate(hits=int(record[f"{g}_right"]), total=int(record[f"{g}_of"])) for g in groups]
+        rows.append(
+            [
+                str(record["seed"]),
+                *map(repr, rates),
+                *([f"{record['margin_held_out']:+.2f}"] if has_margin else []),
+                f"{record['loss']:.3f}",
+                *(f"{record[f'floor_{floor}']:.3f}" for floor in floors),
+            ]
+        )
+    shares = [share_interval(table[:-1], group) for group in groups]
+    rows.append(["share [95 %]", *map(_share_words, shares), *[""] * (4 + has_margin)])
+    return headers, rows
+
+
+def _share_words(interval: Interval) -> str:
+    if math.isnan(interval.low) or interval.low == interval.high:
+        return f"{interval.mean:.2f}"
+    return interval.format()
+
+
+def next_step(run: Run) -> str:
+    """One sentence on what to try next, from what this run has not shown."""
+    table = training_table(run)[:-1]
+    size, task, framing = run.config.size, run.config.task, run.config.framing
+    again = f"python -m tbtt_interp.train --size {size} --task {task}"
+    leaks = "held_out_right" in table and framing == "file"
+    if leaks and (table["loss"] < table["floor_lines"]).any():
+        return (
+            "Next: a loss below the floor of the lines means that the order of the file was "
+            f"memorized; take the order away with {again} --framing line"
+        )
+    if framing == "file":
+        return f"Next: the same lines, with no order to memorize: {again} --framing line"
+    if framing == "line":
+        return f"Next: the same lines as windows of fresh orders: {again} --framing shuffled"
+    return f"Next: the paper's file, whose order can be memorized: {again} --framing file"

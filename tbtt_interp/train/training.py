@@ -1,0 +1,327 @@
+"""From a recipe to a run on disk: the loop of steps, evaluations and saves, resumable anywhere."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import evaluate_models, reference_loss
+from tbtt_interp.model import Shape, initial_parameters, stack_parameters
+from tbtt_interp.runs import (
+    Row,
+    Run,
+    RunConfig,
+    check_free,
+    checkpoint_path,
+    create_run,
+    load_run,
+    read_metrics,
+    read_tensors,
+    versions,
+    write_json,
+    write_metrics,
+    write_tensors,
+)
+from tbtt_interp.tasks import Stream, Task, entropy_floors
+from tbtt_interp.train.engine import Engine, is_worth_compiling, keep_freed_memory, pick_device
+from tbtt_interp.train.recipe import Recipe
+
+LATE = 5 / 6  # evaluations after this share of training are late
+
+
+class Watcher:
+    """What is told of a training as it goes; this one says nothing."""
+
+    def said(self, message: str) -> None:
+        """Something to know, once."""
+
+    def started(self, step: int, steps: int) -> None:
+        """Training begins, or goes on, at this step of so many."""
+
+    def stepped(self, step: int) -> None:
+        """So many steps are done."""
+
+    def evaluated(self, line: Row) -> None:
+        """There are new figures: a line of metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a training runs on: it may change the last bits of the weights, nothing else.
+
+    Attributes:
+        device: cpu, cuda or mps; None is the processor, or where a resumed run was trained.
+        threads: of the processor; None leaves torch's own choice.
+        compiled: whether to compile the step; None compiles where that pays.
+    """
+
+    device: str | None = None
+    threads: int | None = None
+    compiled: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise TbttError(f"threads must be at least 1, got {self.threads}")
+
+
+def train_models(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    machine: Machine | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Trains a recipe's models side by side into a run folder.
+
+    A run that is finished is not trained again but returned. One that was cut off goes on with
+    `resume`, and ends in the same bits as if it had not been, on the same machine.
+
+    Raises:
+        TbttError: before anything is written, if the folder has something else in it, or a run of
+            another recipe, or an unfinished run and `resume` is not given.
+    """
+    folder = Path(folder)
+    watcher = watcher or Watcher()
+    machine = machine or Machine()
+    tasks = recipe.tasks()
+    run = existing_run(recipe, folder, resume=resume)
+    if run is None:
+        check_free(folder)
+    elif run.is_complete:
+        return run
+    else:
+        machine = Machine(
+            device=machine.device or run.config.environment["device"],
+            threads=machine.threads or run.config.environment["threads"],
+            compiled=run.config.environment["compiled"],
+        )
+    with _threads(machine.threads):
+        engine = _engine(recipe, tasks, machine, watcher)
+        if run is None:
+            run = _create(recipe, tasks, folder, engine)
+        _train(run, recipe, engine, watcher)
+    return run
+
+
+def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
+    """The run of this recipe that a folder holds already, if any.
+
+    Raises:
+        TbttError: if it is of another recipe, or unfinished and not to be resumed.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    run = load_run(folder)
+    theirs, ours = run.config.recipe or {}, plain(recipe.as_table())
+    if theirs != ours:
+        different = _difference(theirs, ours)
+        raise TbttError(
+            f"{folder} holds a run made with another recipe ({different}): "
+            "give another --out FOLDER, or the same settings"
+        )
+    if not run.is_complete and not resume:
+        raise TbttError(
+            f"{folder} holds an unfinished run of this recipe: add --resume to go on with it, "
+            "or give another --out FOLDER"
+        )
+    return run
+
+
+def plain(value: Any) -> Any:
+    """Data as it comes back from JSON: tuples as lists."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    for key, here in ours.items():
+        there = theirs.get(key)
+        if isinstance(there, dict) and isinstance(here, dict):
+            if there != here:
+                return _difference(there, here)
+        elif there != here:
+            return f"{key} is {there!r} there and {here!r} here"
+    return "it was not trained here" if not theirs else "it has other keys"
+
+
+def model_shape(recipe: Recipe, task: Task) -> Shape:
+    """The shape of a recipe's models on its task."""
+    model = recipe.model
+    return Shape(
+        layers=model.layers,
+        heads=model.heads,
+        d_model=model.d_model,
+        d_mlp=model.d_mlp,
+        bias=model.bias,
+        n_ctx=recipe.training.window,
+        d_vocab=len(task.vocabulary),
+    )
+
+
+def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
+    """Each model's own training data."""
+    batch = recipe.training.batch
+    return [
+        Stream(
+            lines=task.file(recipe.order_seed(seed, task)),
+            vocabulary=task.vocabulary,
+            framing=recipe.framing,
+            window=recipe.training.window,
+            batch=batch if isinstance(batch, int) else None,
+            seed=seed,
+        )
+        for seed, task in zip(recipe.seed_list, tasks, strict=True)
+    ]
+
+
+def _engine(recipe: Recipe, tasks: Sequence[Task], machine: Machine, watcher: Watcher) -> Engine:
+    """An engine that has been seen to work: compiled where asked and possible."""
+    device = pick_device(machine.device or "cpu")
+    keep_freed_memory()
+    shape = model_shape(recipe, tasks[0])
+    streams = model_streams(recipe, tasks)
+    parameters = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
+    compiled = machine.compiled
+    if compiled is None:
+        rows = max(len(stream.draw(0)[0]) for stream in streams)
+        compiled = is_worth_compiling(shape, recipe.training, rows, recipe.seeds)
+    engine = Engine(parameters, shape, recipe.training, streams, device=device, compiled=compiled)
+    if compiled:
+        watcher.said("Compiling the training step (once for this shape, up to a minute) …")
+        if reason := engine.compile_ahead():
+            watcher.said(f"The step could not be compiled, so it runs as it is, slower: {reason}")
+    return engine
+
+
+def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, engine: Engine) -> Run:
+    task = tasks[0]
+    config = RunConfig(
+        task=recipe.task,
+        framing=recipe.framing,
+        size=recipe.model.size,
+        shape=vars(engine.shape),
+        vocabulary=task.vocabulary.characters,
+        seeds=recipe.seed_list,
+        held_out=recipe.held_out_each or (recipe.held_out,) * recipe.seeds,
+        order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
+        steps=recipe.training.steps,
+        recipe=recipe.as_table(),
+        environment={
+            "device": engine.device.type,
+            "threads": torch.get_num_threads(),
+            "compiled": engine.compiled,
+        },
+        versions=versions(),
+    )
+    return create_run(folder, config, task if task.order_is_given else None)
+
+
+def _train(run: Run, recipe: Recipe, engine: Engine, watcher: Watcher) -> None:
+    training = recipe.training
+    saved = run.folder / "resume" / "state.safetensors"
+    done, seconds = 0, 0.0
+    lines: list[Row] = []
+    if saved.is_file():
+        state = read_tensors(saved)
+        done, seconds = int(state.pop("step")), float(state.pop("seconds"))
+        engine.restore(state)
+        lines = [line for line in read_metrics(run.folder) if line["step"] <= done]
+    watcher.started(done, training.steps)
+    started = time.monotonic() - seconds
+
+    def is_due(every: int) -> bool:
+        return done == training.steps or (every > 0 and done % every == 0)
+
+    def record() -> None:
+        lines.append({"step": done, "seeds": _evaluation(run, engine)})
+        write_metrics(run.folder, lines)
+        watcher.evaluated(lines[-1])
+
+    def save() -> None:
+        if is_due(training.checkpoint_every):
+            path = checkpoint_path(run.folder, done)
+            write_tensors(path, engine.parameters)
+        if done > 0:
+            progress = {
+                "step": torch.tensor(done),
+                "seconds": torch.tensor(time.monotonic() - started),
+            }
+            write_tensors(saved, engine.state() | progress)
+
+    if done == 0:
+        record()
+        save()
+    while done < training.steps:
+        engine.step(done)
+        done += 1
+        watcher.stepped(done)
+        if is_due(training.evaluate_every):
+            record()
+        if is_due(training.evaluate_every) or is_due(training.checkpoint_every):
+            save()
+    summary = _summary(run, engine, lines, time.monotonic() - started)
+    run.__dict__.pop("checkpoints", None)
+    write_json(run.folder / "summary.json", summary)
+    shutil.rmtree(saved.parent, ignore_errors=True)
+
+
+def _evaluation(run: Run, engine: Engine) -> list[Row]:
+    """One row a model, as metrics.jsonl has it."""
+    weights = {name: p.detach() for name, p in engine.parameters.items()}
+    losses = reference_loss(weights, run.shape, engine.streams)
+    evaluation = evaluate_models(weights, run.shape, run.tasks, run.seeds)
+    rows = zip(run.seeds, losses, evaluation.counts(), evaluation.smallest_margins(), strict=True)
+    return [
+        {"seed": seed, "loss": loss}
+        | {name: [rate.hits, rate.total] for name, rate in counts.items()}
+        | {f"margin_{side}": margin for side, margin in margins.items()}
+        for seed, loss, counts, margins in rows
+    ]
+
+
+def _summary(run: Run, engine: Engine, lines: Sequence[Row], seconds: float) -> Row:
+    late = [line for line in lines if line["step"] > LATE * run.config.steps]
+    floors = [
+        entropy_floors(stream.lines, framing=stream.framing, window=stream.window)
+        for stream in engine.streams
+    ]
+    return {
+        "steps": run.config.steps,
+        "seconds": round(seconds, 1),
+        "seeds": [
+            row
+            | {
+                "floors": vars(floor),
+                "late_seen": _perfect([line["seeds"][k] for line in late], seen=True),
+                "late_held_out": _perfect([line["seeds"][k] for line in late], seen=False),
+            }
+            for k, (row, floor) in enumerate(zip(lines[-1]["seeds"], floors, strict=True))
+        ],
+    }
+
+
+def _perfect(rows: Sequence[Row], *, seen: bool) -> list[int]:
+    """Of these evaluations, how many are all right, and how many there are."""
+    right = 0
+    for row in rows:
+        counts = [v for k, v in row.items() if k.startswith("seen_" if seen else "held_out")]
+        right += all(hits == total for hits, total in counts) and bool(counts)
+    return [right, len(rows)]
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
