@@ -1,0 +1,5 @@
+"""`python -m tbtt_interp`: the same as `tbtt`."""
+
+from tbtt_interp.cli import command
+
+command()

@@ -1,0 +1,49 @@
+"""What commands print: readable tables, or the same rows as JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="The table's rows as JSON on standard output, and no more.")
+]
+
+
+def print_json(table: "pd.DataFrame") -> None:
+    """Rows as JSON on standard output; what is not a number is null."""
+    print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+
+
+def print_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
+    rule_before_last: int = 0,
+) -> None:
+    """A table on standard output, as wide as it needs, and notes below it.
+
+    Args:
+        rule_before_last: how many closing rows stand below a line.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, header in enumerate(headers):
+        table.add_column(header, justify="left" if column == 0 else "right", no_wrap=True)
+    for number, row in enumerate(rows):
+        table.add_row(*row, end_section=number == len(rows) - rule_before_last - 1)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe has no width that a table should be cut to
+        console = Console(highlight=False, width=200)
+    console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False)
