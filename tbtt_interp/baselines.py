@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Example, Task
@@ -13,16 +14,13 @@ INVERSE_PENALTY = 1e4  # weak enough to fit every equation that an additive mode
 
 
 def nearest_seen(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
-    """The answer of the nearest seen equation: least |Δa| + |Δb|, smaller operands first.
+    """The answer of the nearest seen equation: least |Δa| + |Δb|, the first of several.
 
     Args:
         seen, asked: equations of one operator.
     """
-    from sklearn.neighbors import KNeighborsClassifier
-
-    model = KNeighborsClassifier(n_neighbors=1, metric="manhattan", algorithm="brute")
-    model.fit(_operands(seen), [example.answer for example in seen])
-    return [str(answer) for answer in model.predict(_operands(asked))]
+    nearest = cdist(_operands(asked), _operands(seen), metric="cityblock").argmin(1)
+    return [seen[place].answer for place in nearest]
 
 
 def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:

@@ -6,7 +6,7 @@ in one; HookedTransformer keeps input by output, and a head axis.
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from tbtt_interp.runs import (
     write_tensors,
     write_whole,
 )
-from tbtt_interp.tasks import Vocabulary, load_task
+from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
+from tbtt_interp.tasks.arithmetic import Pair
 
 COMPILED = "_orig_mod."  # the prefix of torch.compile
 NAMES = {
@@ -51,18 +52,26 @@ BLOCK_NAMES = {
 }
 
 
-def import_checkpoint(checkpoint: Path, task: str, out: Path, *, text: Path | None = None) -> Run:
+def import_checkpoint(
+    checkpoint: Path,
+    task: str,
+    out: Path,
+    *,
+    text: Path | None = None,
+    held_out: Iterable[Pair] | None = None,
+) -> Run:
     """A run of one model from a nanoGPT checkpoint.
 
     Args:
         task: what its answers are counted on; its characters are the vocabulary, sorted.
         text: the text that the model was trained on, if its characters are others.
+        held_out: operand pairs that it was not trained on; None is the published {5, 7}.
     Raises:
         TbttError: if the file is no such checkpoint, would run code on loading, or does not fit the
             vocabulary; nothing is written then.
     """
     check_free(out)
-    loaded_task = load_task(task)
+    loaded_task = load_task(task, held_out=PUBLISHED_HELD_OUT if held_out is None else held_out)
     vocabulary = loaded_task.vocabulary if text is None else _vocabulary(text)
     if strange := sorted(set(loaded_task.vocabulary.characters) - set(vocabulary.characters)):
         raise TbttError(
@@ -77,6 +86,7 @@ def import_checkpoint(checkpoint: Path, task: str, out: Path, *, text: Path | No
             "characters: give the text it was trained on as --text FILE"
         )
     parameters = from_nanogpt(state, shape, checkpoint)
+    parameters = {name: value.float() for name, value in parameters.items()}
     config = RunConfig(
         task=task,
         framing="file",
@@ -198,11 +208,11 @@ def _as_linear(inner: str, value: Tensor) -> Tensor:
 
 def _from(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
     if name in NAMES:
-        return state[NAMES[name]].float().contiguous()
+        return state[NAMES[name]].contiguous()
     layer, inner = name.removeprefix("blocks.").split(".", 1)
     block = f"transformer.h.{layer}"
     if inner in BLOCK_NAMES:
-        value = state[f"{block}.{BLOCK_NAMES[inner]}"].float()
+        value = state[f"{block}.{BLOCK_NAMES[inner]}"]
         if inner == "attn.W_O":
             value = rearrange(value, "d (h e) -> h e d", h=shape.heads)
         elif inner.startswith("mlp.W_"):
@@ -210,9 +220,9 @@ def _from(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
         return value.contiguous()
     role = "QKV".index(inner[-1])
     if inner.startswith("attn.W_"):
-        value = state[f"{block}.attn.c_attn.weight"].float().chunk(3)[role]
+        value = state[f"{block}.attn.c_attn.weight"].chunk(3)[role]
         return rearrange(value, "(h e) d -> h d e", h=shape.heads).contiguous()
-    value = state[f"{block}.attn.c_attn.bias"].float().chunk(3)[role]
+    value = state[f"{block}.attn.c_attn.bias"].chunk(3)[role]
     return rearrange(value, "(h e) -> h e", h=shape.heads).contiguous()
 
 
@@ -239,10 +249,10 @@ def _vocabulary(text: Path) -> Vocabulary:
         raise TbttError(f"text {text} cannot be read ({error})") from error
 
 
-def _held_out(task: Any) -> tuple[tuple[int, int], ...]:
-    pairs = {
-        tuple(sorted((e.labels["a"], e.labels["b"])))
-        for e in task.examples
-        if e.held_out and "a" in e.labels
-    }
-    return tuple(sorted(pairs))
+def _held_out(task: Task) -> tuple[tuple[int, int], ...]:
+    operands = [(e.labels.get("a"), e.labels.get("b")) for e in task.examples if e.held_out]
+    return tuple(
+        sorted(
+            {(a, b) for a, b in operands if isinstance(a, int) and isinstance(b, int) and a <= b}
+        )
+    )

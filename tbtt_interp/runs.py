@@ -215,7 +215,8 @@ def create_run(folder: Path, config: RunConfig, task: Task | None = None) -> Run
         TbttError: if the folder cannot be made or has something else in it.
     """
     check_free(folder)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)  # of a training that was killed before it began
     try:
         (draft / "checkpoints").mkdir(parents=True)
         if task is not None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tbtt_interp.cli.answers import RunFolder, Step
+from tbtt_interp.cli.training import HeldOut, parse_pair
 
 
 def import_command(
@@ -14,6 +15,7 @@ def import_command(
         str, typer.Option(help="What it was trained on: arithmetic, facts, joint, or a text file.")
     ],
     out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")],
+    held_out: HeldOut = None,
     text: Annotated[
         Path | None,
         typer.Option(help="The text whose characters are its vocabulary. \\[the task's]"),
@@ -25,7 +27,8 @@ def import_command(
     """
     from tbtt_interp.nanogpt import import_checkpoint
 
-    run = import_checkpoint(checkpoint, task, out, text=text)
+    pairs = None if held_out is None else [parse_pair(pair) for pair in held_out]
+    run = import_checkpoint(checkpoint, task, out, text=text, held_out=pairs)
     shape = run.shape
     print(
         f"{out}: {shape.layers} layers, {shape.heads} heads, width {shape.d_model}, "

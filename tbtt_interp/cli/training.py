@@ -13,6 +13,10 @@ from tbtt_interp.errors import TbttError
 if TYPE_CHECKING:
     from tbtt_interp.train.recipe import Recipe
 
+HeldOut = Annotated[
+    list[str] | None,
+    typer.Option(help="Operands never trained on together, repeatable. \\[5,7]", metavar="A,B"),
+]
 DEFAULT_RECIPE = "quick"
 LONG = 3_600  # seconds
 CPU_RATE = 4e10  # floating-point operations a second that two cores reach here, roughly
@@ -32,10 +36,7 @@ def train_command(
         str | None,
         typer.Option(help="file, shuffled or line: how lines become training windows. \\[file]"),
     ] = None,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(help="Operands never trained on together, repeatable. \\[5,7]", metavar="A,B"),
-    ] = None,
+    held_out: HeldOut = None,
     seeds: Annotated[int | None, typer.Option(help="Models, trained side by side. \\[4]")] = None,
     first_seed: Annotated[int | None, typer.Option(help="The first model's seed. \\[0]")] = None,
     corpus_seed: Annotated[
@@ -82,7 +83,7 @@ def train_command(
         "model.size": size,
         "task": task,
         "framing": framing,
-        "held_out": None if held_out is None else [parse_pair(pair) for pair in held_out],
+        "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
         "seeds": seeds,
         "first_seed": first_seed,
         "corpus_seed": corpus_seed,
@@ -161,15 +162,16 @@ def _again(resume: bool) -> str:
     return shlex.join([*start.split(), *sys.argv[1:], *([] if resume else ["--resume"])])
 
 
-def parse_pair(text: str) -> list[int]:
+def parse_pair(text: str) -> tuple[int, int]:
     """An operand pair from the command line.
 
     >>> parse_pair("5,7")
-    [5, 7]
+    (5, 7)
     """
     if not re.fullmatch(r"\s*-?\d+\s*,\s*-?\d+\s*", text):
         raise TbttError(f"held-out pair '{text}' is no pair: give two operands, as in 5,7")
-    return [int(part) for part in text.split(",")]
+    a, b = text.split(",")
+    return int(a), int(b)
 
 
 def default_name(recipe: "Recipe") -> str:

@@ -18,6 +18,8 @@ FRAMINGS = ("file", "shuffled", "line")
 NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
 
 Windows = tuple[Int[np.ndarray, "batch pos"], Int[np.ndarray, "batch pos"]]
+Ragged = tuple[Int[np.ndarray, "_ pos"], Int[np.ndarray, "_ pos"]]  # unequal batches
+Stacked = tuple[Int[np.ndarray, "seed batch pos"], Int[np.ndarray, "seed batch pos"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,7 @@ def _read_and_predict(windows: Int[np.ndarray, "batch pos_and_next"]) -> Windows
     return np.where(tokens == NOTHING, 0, tokens), targets
 
 
-def stack(windows: Sequence[Windows]) -> Windows:
+def stack(windows: Sequence[Ragged]) -> Stacked:
     """Windows of several models along a leading seed axis; a shorter batch gets empty rows."""
     longest = max(len(tokens) for tokens, _ in windows)
 

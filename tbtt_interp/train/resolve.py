@@ -198,11 +198,13 @@ def _check_values(
 
 
 def _build(table: Table) -> Recipe:
+    floats = {field.name for field in dataclasses.fields(TrainingRecipe) if field.type is float}
+    training: Table = {k: float(v) if k in floats else v for k, v in table["training"].items()}
     parts = {
         "held_out": _pairs(table["held_out"], "held_out"),
         "held_out_each": tuple(_pairs(x, "held_out_each") for x in table["held_out_each"]),
         "model": ModelRecipe(**table["model"]),
-        "training": TrainingRecipe(**table["training"]),
+        "training": TrainingRecipe(**training),
     }
     return Recipe(**table | parts)
 

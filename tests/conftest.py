@@ -1,0 +1,34 @@
+"""Shapes in signatures are checked throughout the tests; trained runs are made once and shared."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("tbtt_interp", "beartype.beartype")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tbtt_interp.runs import Run  # noqa: E402
+from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
+from tbtt_interp.train.training import train_models  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def line_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two smalls, trained on whole lines until they answer what they have seen."""
+    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 2})
+    return train_models(recipe, tmp_path_factory.mktemp("runs") / "line")
+
+
+@pytest.fixture
+def copied(line_run: Run, tmp_path: Path) -> Path:
+    """A copy of that run's folder, to be broken."""
+    import shutil
+
+    return Path(shutil.copytree(line_run.folder, tmp_path / "copied"))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test in a folder of its own, so that none sees or leaves a runs/ in the clone."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,236 @@
+"""The command lines, in this process: what they print, and what bad input gets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tbtt_interp.cli import main
+from tbtt_interp.cli.training import default_name, parse_pair
+from tbtt_interp.runs import Run, load_run
+from tbtt_interp.train.resolve import resolve_recipe
+
+SHORT = ["train", "--size", "small", "--framing", "line", "--seeds", "2", "--steps", "5"]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command that succeeds prints on standard output."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def everything() -> set[Path]:
+    return {path for path in Path().rglob("*") if path.is_file()}
+
+
+def test_training_ends_in_a_table_and_a_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, *SHORT)
+    assert "runs/arithmetic-small-line: 5 steps" in out
+    for word in ("seed", "seen +", "seen −", "held-out", "margin", "loss", "floor: order",
+                 "floor: lines", "floor: line", "all", "share [95 %]", "Next: "):  # fmt: skip
+        assert word in out
+    again = printed(capsys, *SHORT)
+    assert again == out
+
+
+def test_json_is_the_rows_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(printed(capsys, *SHORT, "--json"))
+    assert [row["seed"] for row in rows] == ["0", "1", "all"] or rows[-1]["seed"] == "all"
+    assert {"loss", "floor_order", "held_out_right", "margin_held_out"} <= rows[0].keys()
+    assert rows[-1]["held_out_of"] == 8
+    rows = json.loads(printed(capsys, "runs", "--json"))
+    assert [row["run"] for row in rows] == ["runs/arithmetic-small-line"]
+    rows = json.loads(printed(capsys, "ask", "runs/arithmetic-small-line", "3+4", "--json"))
+    assert [row["seed"] for row in rows] == [0, 1]
+    rows = json.loads(printed(capsys, "evaluate", "runs/arithmetic-small-line", "--json"))
+    assert {row["by"] for row in rows} >= {"0", "1", "all", "additive model"}
+
+
+def test_asking_shows_each_character_and_whether_it_is_right(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "ask", line_run.folder, "3+4")
+    assert out.splitlines()[0].strip() == "<3+4="
+    assert "7>   right       seen" in out and "> 1.000" in out
+    out = printed(capsys, "ask", line_run.folder, "5-7=", "--seed", "1")
+    assert "held out" in out
+    out = printed(capsys, "ask", line_run.folder, "12345+7")
+    assert "longer than the window: the models read" in out and "not of the task" in out
+
+
+def test_evaluating_shows_groups_seeds_and_baselines(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "evaluate", line_run.folder, "--out", "answers.csv")
+    for word in ("seen addition", "held out", "seed 1", "nearest seen equation", "margin"):
+        assert word in out
+    assert len(Path("answers.csv").read_text().splitlines()) == 401
+    out = printed(capsys, "evaluate", line_run.folder, "--operands", "0-19", "--step", "250")
+    assert "beyond 9" in out and "does not fit" in out and "at step 250" in out
+
+
+def test_listing_an_empty_place_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "train one with python -m tbtt_interp.train" in printed(capsys, "runs")
+
+
+def test_a_checkpoint_goes_out_and_comes_back(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "for nanoGPT" in printed(capsys, "export", line_run.folder, "--seed", "1")
+    out = printed(capsys, "import", "ckpt.pt", "--task", "arithmetic", "--out", "runs/theirs")
+    assert "1 layers, 1 heads, width 14" in out and "tbtt evaluate runs/theirs" in out
+    assert torch.equal(
+        load_run("runs/theirs").parameters()["embed.W_E"][0],
+        line_run.parameters()["embed.W_E"][1],
+    )
+    assert "held out" in printed(capsys, "evaluate", "runs/theirs")
+    assert "imported" in printed(capsys, "runs")
+
+
+def test_an_imported_model_may_have_held_out_other_pairs(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, "export", line_run.folder)
+    command = ["import", "ckpt.pt", "--task", "arithmetic", "--out", "run"]
+    printed(capsys, *command, "--held-out", "9,9", "--held-out", "1,2")
+    assert load_run("run").task.prompts(held_out=True)["prompt"].tolist() == [
+        "<1+2=", "<2+1=", "<9+9=", "<1-2=", "<2-1=", "<9-9="]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--size", "huge"], "size 'huge' is unknown: choose small, medium, large or mlt, "
+         "or give --recipe FILE"),
+        (["train", "--task", "arith"], "task 'arith' is unknown (did you mean 'arithmetic'?)"),
+        (["train", "--framing", "files"], "framing 'files' is unknown (did you mean 'file'?)"),
+        (["train", "--recipe", "papers"], "recipe 'papers' is unknown (did you mean 'paper'?)"),
+        (["train", "--held-out", "5,10"], "held-out pair 5,10 is not of this task: give two "
+         "operands from 0 to 9, as in --held-out 5,7"),
+        (["train", "--held-out", "57"], "held-out pair '57' is no pair: give two operands, as"),
+        (["train", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["train", "--seeds", "-4"], "seeds must be at least 1, got -4"),
+        (["train", "--steps", "0"], "training.steps must be at least 1, got 0"),
+        (["train", "--steps", "x"], "Invalid value for '--steps'"),
+        (["train", "--batch", "0"], "training.batch must be a number of windows, at least 1"),
+        (["train", "--batch", "all"], "batch 'all' is for framing line, where it means every"),
+        (["train", "--threads", "0"], "threads must be at least 1, got 0"),
+        (["train", "--device", "tpu"], "device 'tpu' is unknown: choose cpu, cuda or mps"),
+        (["train", "--siz", "small"], "No such option: --siz"),
+        (["trian"], "No such command 'trian'"),
+        (["evaluate", "nowhere"], "run nowhere is not there: `tbtt runs` lists those under runs/"),
+        (["ask", "nowhere", "3+4"], "run nowhere is not there"),
+        (["export", "nowhere"], "run nowhere is not there"),
+        (["import", "no.pt", "--task", "arithmetic", "--out", "x"], "no.pt cannot be read as a"),
+        (["import", "no.pt", "--out", "x"], "Missing option '--task'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ") and message in err
+    assert len(err.splitlines()) == 1
+    assert everything() == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["evaluate", "RUN", "--operands", "9"],
+            "operands '9' is no range: give two numbers up to",
+        ),
+        (["evaluate", "RUN", "--operands", "9-3"], "operands '9-3' is no range"),
+        (["evaluate", "RUN", "--step", "3"], "has no checkpoint at step 3: choose 0, 250"),
+        (["ask", "RUN", "3*4"], "'3*4' has '*', which this model has no token for"),
+        (["ask", "RUN", ""], "the prompt is empty: give one, such as 3+4="),
+        (["ask", "RUN", "3+4", "--seed", "9"], "has no seed 9: choose 0 or 1"),
+        (["export", "RUN", "--out", "no/such/place.pt"], "no/such/place.pt cannot be written"),
+        (["evaluate", "RUN", "--out", "no/such/place.csv"], "no/such/place.csv cannot be written"),
+    ],
+)
+def test_a_run_asked_for_what_it_does_not_have_says_what_it_has(
+    arguments: list[str], message: str, line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(line_run.folder) if a == "RUN" else a for a in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err and len(err.splitlines()) == 1
+    assert everything() == set()
+
+
+def test_an_occupied_folder_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").write_text("all of it")
+    assert main([*SHORT, "--out", "thesis"]) == 2
+    assert "thesis exists and is not a run: nothing was written" in capsys.readouterr().err
+    assert everything() == {Path("thesis/chapter.tex")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ({}, "arithmetic-medium-file"),
+        ({"model.size": "n14", "task": "joint", "framing": "line"}, "joint-small-line"),
+        ({"held_out": [[9, 9], [1, 0]]}, "arithmetic-medium-file-without-01-99"),
+    ],
+)
+def test_runs_are_named_after_what_is_not_the_default(flags: dict, name: str) -> None:
+    assert default_name(resolve_recipe("quick", flags)) == name
+
+
+def test_a_recipe_that_is_not_the_default_is_in_the_name() -> None:
+    assert default_name(resolve_recipe("paper")) == "arithmetic-medium-file-paper"
+
+
+def test_pairs_are_read_with_blanks_too() -> None:
+    assert parse_pair(" 5 , 7 ") == (5, 7)
+
+
+def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
+    command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
+               "--out", "cut", "--no-compile"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if Path("cut/resume/state.safetensors").is_file():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("interrupted; to go on: python -m tbtt_interp.train --size small")
+    assert last.endswith("--resume")
+    assert not load_run("cut").is_complete
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-m", "tbtt_interp.train"], *(["-m", "tbtt_interp", name] for name in
+     ("train", "runs", "evaluate", "ask", "import", "export"))],
+)  # fmt: skip
+def test_help_has_an_example_and_needs_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = {[*arguments[1:], '--help']!r}\n"
+        "try:\n    runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert not {'torch', 'transformer_lens', 'pandas', 'numpy'} & sys.modules.keys()\n"
+    )
+    environment = os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tbtt " in done.stdout or "python -m tbtt_interp.train --size medium" in done.stdout

@@ -1,0 +1,177 @@
+"""Many models side by side, each as if it were alone."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.model import initial_parameters, stack_parameters
+from tbtt_interp.train.engine import Engine, clip_each, pick_device
+from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.schedule import learning_rate_at
+from tbtt_interp.train.training import Machine, Watcher, model_shape, model_streams, train_models
+
+# A batched product may sum in another order than a single one. That is a last bit, which training
+# at 1e-2 amplifies some ten thousandfold in 200 steps: to 1e-11 in float64 and to 1e-3 in float32,
+# where 20 steps are compared instead. Models that shared anything would differ by 1e-1.
+ALONE = {
+    torch.float64: (200, {"rtol": 0, "atol": 1e-8}),
+    torch.float32: (20, {"rtol": 0, "atol": 1e-4}),
+}
+
+
+def engine_of(
+    recipe: Recipe, *, compiled: bool = False, dtype: torch.dtype = torch.float32
+) -> Engine:
+    tasks = recipe.tasks()
+    shape = model_shape(recipe, tasks[0])
+    models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
+    stacked = {name: value.to(dtype) for name, value in stack_parameters(models).items()}
+    return Engine(
+        stacked,
+        shape,
+        recipe.training,
+        model_streams(recipe, tasks),
+        device=torch.device("cpu"),
+        compiled=compiled,
+    )
+
+
+@pytest.mark.parametrize("dtype", ALONE, ids=str)
+@pytest.mark.parametrize("framing", ["file", "shuffled", "line"])
+def test_a_stacked_seed_trains_as_it_would_alone(framing: str, dtype: torch.dtype) -> None:
+    """With its own file order and its own held-out pair; {9, 9} leaves 198 lines, others 196."""
+    steps, tolerance = ALONE[dtype]
+    pairs = ((5, 7), (9, 9), (0, 3))
+    flags = {"model.size": "small", "framing": framing, "steps": 200}
+    flags |= {} if framing == "line" else {"training.batch": 32}
+    recipe = resolve_recipe("quick", flags | {"seeds": 3})
+    each = tuple((pair,) for pair in pairs)
+    together = engine_of(dataclasses.replace(recipe, held_out_each=each), dtype=dtype)
+    for step in range(steps):
+        together.step(step)
+    for seed, pair in enumerate(pairs):
+        own = flags | {"seeds": 1, "first_seed": seed, "held_out": [list(pair)]}
+        alone = engine_of(resolve_recipe("quick", own), dtype=dtype)
+        for step in range(steps):
+            alone.step(step)
+        for name, value in alone.parameters.items():
+            torch.testing.assert_close(together.parameters[name][seed], value[0], **tolerance)
+
+
+def test_seeds_differ_in_everything_and_share_the_file_only_where_asked() -> None:
+    own = model_streams(*both(resolve_recipe("quick", {})))
+    same = model_streams(*both(resolve_recipe("quick", {"same_file": True})))
+    assert len({stream.lines for stream in own}) == 4
+    assert len({stream.lines for stream in same}) == 1
+    assert len({stream.draw(0)[0].tobytes() for stream in same}) == 4
+    assert same[0].lines == own[0].lines
+    later = model_streams(*both(resolve_recipe("quick", {"first_seed": 2, "seeds": 1})))
+    assert later[0].lines == own[2].lines
+
+
+def both(recipe: Recipe):
+    return recipe, recipe.tasks()
+
+
+def test_each_model_s_gradient_is_clipped_as_if_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(3, 4, 5), (3, 7)]
+    scale = torch.tensor([10.0, 1.0, 1e-3])  # clipped hard, a little, not at all
+    parameters = [torch.zeros(size) for size in sizes]
+    for parameter in parameters:
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = noise * scale.view(-1, *[1] * (parameter.ndim - 1))
+    expected = []
+    for model in range(3):
+        alone = [torch.zeros_like(p[model]) for p in parameters]
+        for ours, theirs in zip(alone, parameters, strict=True):
+            assert theirs.grad is not None
+            ours.grad = theirs.grad[model].clone()
+        torch.nn.utils.clip_grad_norm_(alone, 1.0)
+        expected.append([p.grad for p in alone])
+    clip_each(parameters, 1.0)
+    for model in range(3):
+        for ours, theirs in zip(parameters, expected[model], strict=True):
+            assert ours.grad is not None
+            torch.testing.assert_close(ours.grad[model], theirs)
+
+
+def test_the_published_schedule() -> None:
+    training = resolve_recipe("paper").training
+    assert learning_rate_at(0, training) == pytest.approx(1e-2 / 2_001)
+    assert learning_rate_at(1_999, training) == pytest.approx(1e-2 * 2_000 / 2_001)
+    assert learning_rate_at(2_000, training) == pytest.approx(1e-2)
+    assert learning_rate_at(13_500, training) == pytest.approx((1e-2 + 1e-4) / 2)
+    assert learning_rate_at(25_000, training) == learning_rate_at(29_999, training) == 1e-4
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """No shape checks: they cannot be compiled."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_compiled_step_is_the_same_step() -> None:
+    recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 2, "training.batch": 32})
+    compiled, eager = engine_of(recipe, compiled=True), engine_of(recipe)
+    if shutil.which("g++") or shutil.which("clang++"):
+        assert compiled.compile_ahead() is None
+    for step in range(20):
+        torch.testing.assert_close(compiled.step(step), eager.step(step), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_without_a_compiler_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a laptop without one: the step runs as it is, and the user is told."""
+    import torch._inductor.config
+
+    class Heard(Watcher):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def said(self, message: str) -> None:
+            self.messages.append(message)
+
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
+    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 3})
+    heard = Heard()
+    run = train_models(
+        recipe,
+        tmp_path / "run",
+        machine=Machine(compiled=True),
+        watcher=heard,
+    )
+    assert run.is_complete
+    assert run.config.environment["compiled"] is False
+    assert any("could not be compiled, so it runs as it is" in m for m in heard.messages)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_absent_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(TbttError, match=f"device '{device}' is not on this machine: choose cpu"):
+        pick_device(device)
+
+
+def test_threads_are_taken_and_given_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
+    run = train_models(recipe, tmp_path / "run", machine=Machine(threads=1))
+    assert run.config.environment["threads"] == 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(TbttError, match="threads must be at least 1, got 0"):
+        Machine(threads=0)

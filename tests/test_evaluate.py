@@ -1,0 +1,176 @@
+"""Counting answers: the margins' verdict is that of greedy decoding by another model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tbtt_interp.baselines import additive, baseline_counts, nearest_seen
+from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import Questions, complete, evaluate_models, reference_loss
+from tbtt_interp.model import (
+    Shape,
+    hooked_transformer,
+    initial_parameters,
+    one_model,
+    stack_parameters,
+)
+from tbtt_interp.runs import Run
+from tbtt_interp.scores import evaluate_run, operand_scores, run_scores, score_rows
+from tbtt_interp.stats import Rate, interval_over_seeds
+from tbtt_interp.tasks import Stream, load_task
+from tbtt_interp.tasks.arithmetic import equation, equations
+
+
+def test_margins_say_what_greedy_decoding_answers(line_run: Run) -> None:
+    """On a half-trained run, whose answers are partly right, by TransformerLens's model."""
+    step = 250
+    table = evaluate_run(line_run, step).table
+    assert 0 < table["right"].sum() < len(table)
+    for seed in line_run.seeds:
+        model = line_run.model(seed, step)
+        mine = table[table["seed"] == seed]
+        for prompt, answer, right in mine[["prompt", "answer", "right"]].itertuples(index=False):
+            tokens = line_run.task.vocabulary.encode(prompt)
+            for _ in answer:
+                tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+            said = line_run.task.vocabulary.decode(tokens)[len(prompt) :]
+            assert (said == answer) == right, f"{prompt} {said}"
+
+
+def test_a_prompt_longer_than_the_window_loses_its_left_end() -> None:
+    task = load_task("facts")
+    shape = Shape(layers=1, heads=2, d_model=8, d_mlp=8, n_ctx=12, d_vocab=51)
+    stacked = stack_parameters([initial_parameters(shape, seed=s) for s in range(2)])
+    stacked = {k: v + 0.3 * torch.randn(v.shape, generator=torch.Generator().manual_seed(1))
+               for k, v in stacked.items()}  # fmt: skip
+    margins = evaluate_models(stacked, shape, [task, task], [0, 1]).margins
+    for place in range(2):
+        model = hooked_transformer(one_model(stacked, place), shape)
+        for number, example in list(enumerate(task.examples))[::7]:
+            text = example.prompt + example.answer
+            gaps = []
+            for at in range(len(example.prompt), len(text)):
+                tokens = torch.tensor([task.vocabulary.encode(text[:at][-12:])])
+                logits = model(tokens)[0, -1].detach()
+                target = task.vocabulary.index[text[at]]
+                others = torch.cat([logits[:target], logits[target + 1 :]])
+                gaps.append(float(logits[target] - others.max()))
+            assert margins[place, number] == pytest.approx(min(gaps), abs=1e-4)
+
+
+def test_what_does_not_fit_is_known() -> None:
+    examples = [equation(3, "+", 4), equation(19, "+", 19), equation(100, "+", 5)]
+    assert Questions.of(examples, load_task("arithmetic").vocabulary, 9).fits.tolist() == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_the_reference_loss_is_the_mean_over_every_window(line_run: Run) -> None:
+    task = line_run.task
+    stream = Stream(
+        lines=task.file(0), vocabulary=task.vocabulary, framing="file", window=9, batch=1, seed=0
+    )
+    model = line_run.model(0)
+    tokens, targets = map(torch.from_numpy, stream.reference())
+    expected = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+    one = {name: value[:1] for name, value in line_run.parameters().items()}
+    assert reference_loss(one, line_run.shape, [stream])[0] == pytest.approx(
+        expected.item(), abs=1e-5
+    )
+
+
+def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run: Run) -> None:
+    task = line_run.task
+    found = complete(
+        line_run.parameters(), line_run.shape, "<3+4=", task.vocabulary, task.terminators
+    )
+    for seed, completion in zip(line_run.seeds, found, strict=True):
+        assert completion.text == "7>" and completion.ended
+        tokens = torch.tensor([task.vocabulary.encode("<3+4=7")])
+        probability = line_run.model(seed)(tokens).softmax(-1)[0, [4, 5]].detach()
+        expected = [
+            probability[0, task.vocabulary.index["7"]],
+            probability[1, task.vocabulary.index[">"]],
+        ]
+        assert completion.probabilities == pytest.approx([float(p) for p in expected], abs=1e-4)
+    with pytest.raises(TbttError, match="the prompt is empty"):
+        complete(line_run.parameters(), line_run.shape, "", task.vocabulary, task.terminators)
+
+
+def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
+    answers, counts = operand_scores(line_run, 0, 19)
+    table = counts.set_index(["group", "operator"])
+    assert table.loc[("seen", "+"), ["right", "does not fit", "of"]].tolist() == [196, 0, 196]
+    assert table.loc[("held out", "-"), "of"] == 4
+    assert table.loc[("beyond 9", "+"), "of"] == 2 * 300
+    assert len(answers) == 2 * 800
+    _, wide = operand_scores(line_run, 95, 105)
+    missing = wide.set_index("operator")["does not fit"]
+    # 36 equations of two operands above 99 are 8 characters and an answer; so are most others
+    long = [f"<{a}{o}{b}={eval(f'{a}{o}{b}')}" for o in "+-" for a in range(95, 106)
+            for b in range(95, 106)]  # fmt: skip
+    assert missing["+"] == 2 * sum(len(text) > 9 for text in long if "+" in text)
+    assert missing["-"] == 2 * sum(len(text) > 9 for text in long if "+" not in text)
+
+
+def test_scores_add_up_and_carry_the_baselines(line_run: Run) -> None:
+    table = run_scores(line_run)
+    held_out = table[table["group"] == "held_out"].set_index("by")
+    assert held_out.loc["all", "right"] == held_out.loc[["0", "1"], "right"].sum()
+    assert held_out.loc["all", "low"] <= held_out.loc["all", "share"] <= held_out.loc["all", "high"]
+    assert {"nearest seen equation", "additive model"} <= set(table["by"])
+    headers, rows, notes = score_rows(line_run, table)
+    assert {len(row) for row in rows} == {len(headers)}
+    assert "held out" in {row[0] for row in rows}
+    assert "last sixth of training" in notes[-1]
+
+
+def test_baselines_on_the_published_split() -> None:
+    table = baseline_counts(load_task("arithmetic")).set_index(["baseline", "group"])
+    for name in ("nearest seen equation", "additive model"):
+        assert table.loc[(name, "held_out"), ["right", "of"]].tolist() == [0, 4]
+    assert baseline_counts(load_task("facts")).empty
+
+
+def test_the_nearest_seen_equation_is_the_nearest() -> None:
+    """By hand: of 4+7, 6+7, 5+6 and 5+8, all at distance 1, 4+7 comes first."""
+    seen = [e for e in equations([(5, 7)]) if not e.held_out and e.group == "addition"]
+    assert nearest_seen(seen, [equation(5, "+", 7)]) == ["11>"]
+    assert nearest_seen([equation(1, "+", 1), equation(9, "+", 9)], [equation(7, "+", 8)]) == [
+        "18>"
+    ]
+
+
+def test_an_additive_table_is_learned_by_the_additive_model() -> None:
+    """The sign of a-b is a threshold of f(a) + g(b), so it is found where it was not seen."""
+    seen = [equation(a, "-", b) for a in range(10) for b in range(10) if (a, b) != (5, 7)]
+    signs = additive(seen, [equation(5, "-", 7), equation(7, "-", 5), equation(3, "-", 8)])
+    assert [answer[0] == "-" for answer in signs] == [True, False, True]
+
+
+def test_intervals_resample_models() -> None:
+    interval = interval_over_seeds([0.0, 1.0, 1.0, 0.0])
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
+    assert np.isnan(interval_over_seeds([0.25]).low)
+    values = np.random.default_rng(0).normal(size=200)
+    wide = interval_over_seeds(values.tolist())
+    assert wide.high - wide.low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.15)
+    with pytest.raises(TbttError, match="needs at least one model, got none"):
+        interval_over_seeds([])
+    with pytest.raises(TbttError, match="0 ≤ hits ≤ total, got 5 of 4"):
+        Rate(hits=5, total=4)
+
+
+def test_the_table_of_answers_is_long_form(line_run: Run, tmp_path: Path) -> None:
+    table = evaluate_run(line_run).table
+    assert len(table) == 400
+    assert set(table["group"]) == {"addition", "subtraction"}
+    table.to_json(tmp_path / "t.json", orient="records")
+    assert isinstance(json.loads((tmp_path / "t.json").read_text()), list)
+    assert isinstance(table, pd.DataFrame)

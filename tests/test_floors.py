@@ -1,0 +1,115 @@
+"""Entropy floors, against published figures and against brute force on small corpora."""
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.tasks import entropy_floors, load_task
+
+LINES = st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=4, unique=True).map(
+    lambda words: tuple(f"{word}\n" for word in words)
+)
+
+
+def test_floors_of_arithmetic_to_three_decimals() -> None:
+    floors = entropy_floors(load_task("arithmetic").file(0), framing="file", window=9)
+    assert [round(x, 3) for x in (floors.order, floors.lines, floors.line)] == [0.531, 0.767, 0.66]
+    assert floors.line == pytest.approx(math.log(196) / 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "published"),
+    [("arithmetic", 9, 0.532), ("facts", 24, 0.179), ("joint", 24, 0.196)],
+)
+def test_the_lowest_published_loss_is_just_above_the_floor_of_the_order(
+    name: str, window: int, published: float
+) -> None:
+    """Losses of the paper's best runs: below what the lines allow, at what their order allows."""
+    floors = entropy_floors(load_task(name).file(0), framing="file", window=window)
+    assert floors.order - 1e-3 < published < floors.order + 3e-3
+    assert published < floors.lines
+
+
+def stationary(lines: tuple[str, ...], string: str) -> float:
+    """The probability of a string at a random place of endless independent lines.
+
+    By the forward algorithm over states (line, place in it), with no use of newlines.
+    """
+    states = [(line, i) for line in lines for i in range(len(line))]
+    weight = dict.fromkeys(states, 1 / len(states))
+    for position, character in enumerate(string):
+        weight = {s: w for s, w in weight.items() if s[0][s[1]] == character}
+        if position == len(string) - 1:
+            break
+        moved: Counter[tuple[str, int]] = Counter()
+        for (line, i), w in weight.items():
+            if i + 1 < len(line):
+                moved[line, i + 1] += w  # pyright: ignore[reportArgumentType]
+            else:
+                for other in lines:
+                    moved[other, 0] += w / len(lines)  # pyright: ignore[reportArgumentType]
+        weight = dict(moved)
+    return sum(weight.values())
+
+
+@settings(deadline=None)
+@given(lines=LINES, window=st.integers(1, 5))
+def test_the_floor_of_the_lines_is_that_of_the_forward_algorithm(
+    lines: tuple[str, ...], window: int
+) -> None:
+    text = "".join(lines)
+    assume(len(text) > window)
+    windows = [text[i : i + window + 1] for i in range(len(text) - window)]
+    nats = sum(math.log(stationary(lines, w[0]) / stationary(lines, w)) for w in windows)
+    floors = entropy_floors(lines, framing="file", window=window)
+    assert floors.lines == pytest.approx(nats / len(windows) / window)
+
+
+@settings(deadline=None, max_examples=40)
+@given(lines=LINES, window=st.integers(1, 5))
+def test_the_floor_of_shuffled_is_the_entropy_of_all_windows(
+    lines: tuple[str, ...], window: int
+) -> None:
+    assume(len("".join(lines)) > window)
+    strings = ("".join(s) for s in itertools.product("ab\n", repeat=window + 1))
+    nats = 0.0
+    for string in strings:
+        probability = stationary(lines, string)
+        if probability:
+            nats += probability * math.log(stationary(lines, string[0]) / probability)
+    floors = entropy_floors(lines, framing="shuffled", window=window)
+    assert floors.lines == pytest.approx(nats / window)
+
+
+@given(lines=LINES, window=st.integers(1, 6))
+def test_the_floor_of_the_order_is_the_conditional_entropy_of_each_character(
+    lines: tuple[str, ...], window: int
+) -> None:
+    text = "".join(lines)
+    assume(len(text) > window)
+    offsets = range(len(text) - window)
+    nats = 0.0
+    for length in range(1, window + 1):
+        for i in offsets:
+            same = [j for j in offsets if text[j : j + length] == text[i : i + length]]
+            right = sum(text[j + length] == text[i + length] for j in same)
+            nats -= math.log(right / len(same))
+    floors = entropy_floors(lines, framing="file", window=window)
+    assert floors.order == pytest.approx(nats / len(offsets) / window)
+
+
+@given(lines=LINES, window=st.integers(1, 6))
+def test_who_knows_more_is_surprised_less(lines: tuple[str, ...], window: int) -> None:
+    assume(len("".join(lines)) > window)
+    floors = entropy_floors(lines, framing="file", window=window)
+    assert -1e-12 < floors.order <= floors.lines + 1e-12
+
+
+def test_floors_of_nothing_are_refused() -> None:
+    with pytest.raises(TbttError, match="entropy floors need at least one line, got none"):
+        entropy_floors([], framing="file", window=9)

@@ -1,0 +1,81 @@
+"""Dependencies point one way, and what is heavy is imported late."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tbtt_interp
+
+ROOT = Path(tbtt_interp.__file__).parent
+# Each may import from its own layer and from those above it.
+LAYERS = [
+    ["errors"],
+    ["stats", "figures", "tasks"],
+    ["model"],
+    ["runs"],
+    ["evaluate", "baselines", "nanogpt"],
+    ["scores", "listing"],
+    ["train"],
+    ["cli"],
+    ["__init__", "__main__", "train.__main__"],
+]
+
+
+def layer(module: str) -> int:
+    """The layer of a module, by its longest name that is placed."""
+    parts = module.split(".")
+    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    for name in names:
+        for number, members in enumerate(LAYERS):
+            if name in members:
+                return number
+    raise AssertionError(f"{module} has no layer: place it in LAYERS")
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tbtt_interp"):
+            inside = (node.module or "").removeprefix("tbtt_interp").lstrip(".")
+            found |= {inside} if inside else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("tbtt_interp.")]
+            found |= {name.removeprefix("tbtt_interp.") for name in names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_dependencies_point_one_way(path: Path) -> None:
+    relative = path.relative_to(ROOT).with_suffix("")
+    module = ".".join(relative.parts).removesuffix(".__init__")
+    for other in imports(path):
+        assert layer(other) <= layer(module), f"{module} imports {other}, which stands on it"
+
+
+def test_modules_are_short_and_named() -> None:
+    for path in ROOT.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+        assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, tbtt_interp\n"
+        "heavy = {'torch', 'transformer_lens', 'numpy', 'pandas', 'sklearn', 'plotly'}\n"
+        "assert not heavy & sys.modules.keys()\n"
+        "tbtt_interp.load_task('arithmetic')\n"
+        "assert not {'torch', 'transformer_lens'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_everything_that_is_offered_is_there() -> None:
+    for name in tbtt_interp.__all__:
+        assert getattr(tbtt_interp, name)
+        assert name in dir(tbtt_interp)
+    with pytest.raises(AttributeError, match="has no attribute 'load_runs'"):
+        _ = tbtt_interp.load_runs

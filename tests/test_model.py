@@ -1,0 +1,160 @@
+"""The architecture is the paper's: a hand-written nanoGPT has the same logits and gradients."""
+
+import math
+
+import pytest
+import torch
+from oracle import NanoGPT
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.model import (
+    Parameters,
+    Shape,
+    count_parameters,
+    forward,
+    hooked_transformer,
+    initial_parameters,
+    one_model,
+    stack_parameters,
+)
+from tbtt_interp.nanogpt import from_nanogpt, to_nanogpt
+from tbtt_interp.train.engine import Engine
+from tbtt_interp.train.resolve import SIZES, resolve_recipe
+from tbtt_interp.train.training import model_streams
+
+ODD = Shape(layers=2, heads=3, d_model=12, d_mlp=36, n_ctx=9, d_vocab=17, bias=True)
+SHAPES = {size: Shape(**numbers, n_ctx=9, d_vocab=17) for size, numbers in SIZES.items()}
+EXACT = {"rtol": 0, "atol": 1e-9}  # float64 agrees to about 1e-14; 1e-9 leaves room for depth
+
+
+def doubles(shape: Shape, seed: int) -> Parameters:
+    """Parameters away from their initial values, so that no term is zero or one."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    return {
+        name: value.double() + 0.1 * torch.randn(value.shape, generator=generator).double()
+        for name, value in initial_parameters(shape, seed=seed).items()
+    }
+
+
+def oracle_of(parameters: Parameters, shape: Shape) -> NanoGPT:
+    model = NanoGPT(shape).double()
+    model.load_state_dict(to_nanogpt(parameters, shape))
+    return model
+
+
+@pytest.mark.parametrize("shape", [*SHAPES.values(), ODD], ids=[*SHAPES, "biased"])
+def test_logits_and_gradients_equal_a_hand_written_nanogpt(shape: Shape) -> None:
+    models = [doubles(shape, seed) for seed in range(2)]
+    stacked = {k: v.requires_grad_() for k, v in stack_parameters(models).items()}
+    tokens = torch.randint(17, (2, 4, 9), generator=torch.Generator().manual_seed(0))
+    logits = forward(stacked, tokens, shape)
+    logits.square().mean((1, 2, 3)).sum().backward()
+    for place, parameters in enumerate(models):
+        oracle = oracle_of(parameters, shape)
+        expected = oracle(tokens[place])
+        expected.square().mean().backward()
+        torch.testing.assert_close(logits[place], expected, **EXACT)
+        gradients = {k: v.grad for k, v in oracle.named_parameters() if v.grad is not None}
+        gradients["transformer.wte.weight"] = gradients["lm_head.weight"] = (
+            oracle.lm_head.weight.grad
+        )
+        ours = {k: v.grad[place] for k, v in stacked.items() if v.grad is not None}
+        assert ours.keys() == stacked.keys()
+        for name, gradient in from_nanogpt(gradients, shape).items():
+            torch.testing.assert_close(ours[name], gradient, **EXACT, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large", "mlt"])
+def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str) -> None:
+    """AdamW, decay on matrices alone, clipping, schedule and tied embeddings, all at once."""
+    steps = 2 if size == "mlt" else 5
+    flags = {"model.size": size, "seeds": 2, "steps": 50, "training.batch": 8}
+    recipe = resolve_recipe("paper-wd", flags)
+    shape, training = SHAPES[size], recipe.training
+    models = [doubles(shape, seed) for seed in range(2)]
+    streams = model_streams(recipe, recipe.tasks())
+    engine = Engine(
+        stack_parameters(models),
+        shape,
+        training,
+        streams,
+        device=torch.device("cpu"),
+        compiled=False,
+    )
+    for step in range(steps):
+        engine.step(step)
+    for place, parameters in enumerate(models):
+        oracle = oracle_of(parameters, shape)
+        named = dict(oracle.named_parameters())
+        groups = [
+            {"params": [p for p in named.values() if p.dim() >= 2], "weight_decay": 0.1},
+            {"params": [p for p in named.values() if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8, fused=False)
+        for step in range(steps):
+            for group in optimizer.param_groups:  # nanoGPT's warm-up; 3 of 50 steps here
+                warmup = 2_000 * 50 // 30_000
+                rate = training.learning_rate * (step + 1) / (warmup + 1)
+                if step >= warmup:
+                    share = (step - warmup) / (25_000 * 50 // 30_000 - warmup)
+                    low = training.min_learning_rate
+                    cosine = 0.5 * (1 + math.cos(math.pi * share))
+                    rate = low + cosine * (training.learning_rate - low)
+                group["lr"] = rate
+            tokens, targets = map(torch.from_numpy, streams[place].draw(step))
+            optimizer.zero_grad()
+            oracle.loss(tokens, targets).backward()
+            torch.nn.utils.clip_grad_norm_(oracle.parameters(), 1.0)
+            optimizer.step()
+        after = from_nanogpt(oracle.state_dict(), shape)
+        ours = one_model({k: v.detach() for k, v in engine.parameters.items()}, place)
+        for name, value in after.items():
+            # clipping here works on sums of squares in another order
+            torch.testing.assert_close(ours[name], value, **EXACT)
+        tokens = torch.arange(9)[None, None]
+        torch.testing.assert_close(
+            forward(stack_parameters([ours]), tokens, shape)[0], oracle(tokens[0]), **EXACT
+        )
+
+
+@pytest.mark.parametrize("shape", [*SHAPES.values(), ODD], ids=[*SHAPES, "biased"])
+def test_the_hooked_transformer_has_the_same_logits(shape: Shape) -> None:
+    parameters = doubles(shape, 0)
+    model = hooked_transformer(parameters, shape)
+    tokens = torch.randint(17, (4, 9), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(tokens), oracle_of(parameters, shape)(tokens), **EXACT)
+
+
+def test_the_hooked_transformer_is_a_usual_one(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = SHAPES["small"]
+    model = hooked_transformer(initial_parameters(shape, seed=0), shape)
+    _, cache = model.run_with_cache(torch.arange(9)[None])
+    assert not model.training
+    assert {"hook_embed", "blocks.0.hook_resid_mid", "blocks.0.attn.hook_pattern"} <= set(cache)
+    assert torch.equal(model.W_U, model.W_E.T)
+    assert all(
+        not v.any() for k, v in model.state_dict().items() if ".b" in k.removeprefix("blocks")
+    )
+    assert capsys.readouterr().out == "", "a command's --json must not be broken by loading"
+
+
+def test_parameter_counts_are_the_published_ones() -> None:
+    counts = {size: count_parameters(shape) for size, shape in SHAPES.items()}
+    assert counts["small"] == 1_456
+    assert round(counts["medium"] / 1e3, 2) == 5.26
+    assert round(counts["large"] / 1e3, 2) == 19.94
+    assert round(counts["mlt"] / 1e6, 2) == 10.63
+
+
+def test_initial_values_follow_nanogpt() -> None:
+    parameters = initial_parameters(SHAPES["mlt"], seed=0)
+    assert parameters["embed.W_E"].std() == pytest.approx(0.02, rel=0.05)
+    assert parameters["blocks.3.attn.W_Q"].std() == pytest.approx(0.02, rel=0.01)
+    for name in ("attn.W_O", "mlp.W_out"):
+        assert parameters[f"blocks.3.{name}"].std() == pytest.approx(0.02 / 12**0.5, rel=0.01)
+    assert torch.equal(parameters["ln_final.w"], torch.ones(384))
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(TbttError, match="d_model 14 does not divide into 3 heads"):
+        Shape(layers=1, heads=3, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)

@@ -1,0 +1,160 @@
+"""Recipes say what they train, and what is wrong in them is said where it stands."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.train.resolve import recipe_names, recipes_folder, resolve_recipe
+
+
+def test_every_recipe_resolves_and_says_what_it_is_for() -> None:
+    assert recipe_names() == ["grokking", "mlt-cpu", "paper", "paper-wd", "quick"]
+    for name in recipe_names():
+        recipe = resolve_recipe(name)
+        assert recipe.name == name
+        table = tomllib.loads((recipes_folder() / f"{name}.toml").read_text())
+        assert table["summary"].endswith(".")
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_the_paper_s_one_layer_sizes_are_trained_as_published(size: str) -> None:
+    training = resolve_recipe("paper", {"model.size": size}).training
+    assert (training.steps, training.warmup, training.decay_until) == (30_000, 2_000, 25_000)
+    assert (training.learning_rate, training.min_learning_rate) == (1e-2, 1e-4)
+    assert (training.beta1, training.beta2, training.epsilon) == (0.9, 0.99, 1e-8)
+    assert (training.batch, training.window, training.evaluate_every) == (882, 9, 250)
+    assert (training.weight_decay, training.clip) == (0.0, 1.0)
+    assert resolve_recipe("paper-wd", {"model.size": size}).training.weight_decay == 0.1
+
+
+def test_the_paper_s_mlt_has_a_rate_and_a_decay_of_its_own() -> None:
+    for name in ("paper", "paper-wd"):
+        training = resolve_recipe(name, {"model.size": "mlt"}).training
+        assert (training.learning_rate, training.min_learning_rate) == (1e-5, 1e-6)
+        assert training.weight_decay == 0.1
+    grokking = resolve_recipe("grokking")
+    assert (grokking.model.size, grokking.training.learning_rate) == ("mlt", 1e-6)
+    assert grokking.training.steps == grokking.training.decay_until == 10_000_000
+
+
+@pytest.mark.parametrize("task", ["facts", "joint"])
+def test_longer_tasks_have_their_published_batch_and_window(task: str) -> None:
+    training = resolve_recipe("paper", {"task": task}).training
+    assert (training.batch, training.window) == (576, 24)
+
+
+def test_whole_lines_are_served_all_at_once() -> None:
+    recipe = resolve_recipe("quick", {"framing": "line", "task": "joint"})
+    assert (recipe.training.batch, recipe.training.window) == ("all", 41)
+    assert resolve_recipe("mlt-cpu", {"framing": "line"}).training.batch == 128
+
+
+@pytest.mark.parametrize(("alias", "size"), [("n14", "small"), ("n28", "medium"), ("n56", "large")])
+def test_aliases_are_the_paper_s_names(alias: str, size: str) -> None:
+    assert resolve_recipe("quick", {"model.size": alias}).model.size == size
+
+
+def test_other_steps_are_the_same_schedule() -> None:
+    training = resolve_recipe("paper", {"steps": 6_000}).training
+    assert (training.steps, training.warmup, training.decay_until) == (6_000, 400, 5_000)
+    assert training.evaluate_every == 50
+
+
+def written(text: str) -> str:
+    Path("mine.toml").write_text(text)
+    return "mine.toml"
+
+
+def test_a_recipe_of_one_s_own_says_only_what_differs() -> None:
+    text = "[model]\nlayers = 2\nheads = 2\nd_model = 8\nd_mlp = 32\n"
+    text += "[training]\nlearning_rate = 1e-3"
+    recipe = resolve_recipe(written(text))
+    assert recipe.name == "mine"
+    assert recipe.model.size == "L2H2D8M32", "a size's name is for its own numbers alone"
+    assert (recipe.training.learning_rate, recipe.training.steps) == (1e-3, 30_000)
+    assert resolve_recipe("mine.toml", {"model.size": "large"}).model.d_model == 56
+
+
+def test_what_a_recipe_says_outright_beats_its_base_s_sizes() -> None:
+    text = 'base = "paper"\n[model]\nsize = "mlt"\n[training]\nlearning_rate = 3e-4'
+    recipe = resolve_recipe(written(text))
+    assert (recipe.training.learning_rate, recipe.training.weight_decay) == (3e-4, 0.1)
+    flags = {"training.learning_rate": 1e-3, "training.weight_decay": 0.0}
+    recipe = resolve_recipe("mine.toml", flags)
+    assert (recipe.training.learning_rate, recipe.training.weight_decay) == (1e-3, 0.0)
+
+
+def test_a_recipe_may_name_a_size_of_its_own() -> None:
+    text = '[model]\nsize = "tiny"\nlayers = 1\nheads = 1\nd_model = 4\nd_mlp = 4'
+    assert resolve_recipe(written(text)).model.size == "tiny"
+
+
+def test_held_out_pairs_are_unordered_and_counted_once() -> None:
+    flags = {"held_out": [[7, 5], [5, 7], [9, 9]]}
+    assert resolve_recipe("quick", flags).held_out == ((5, 7), (9, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sedes = 3", "recipe mine.toml key 'sedes' is unknown (did you mean 'seeds'?): choose"),
+        ("[training]\nstep = 3", "key 'training.step' is unknown (did you mean 'training.steps'?)"),
+        ("[training]\nsteps = 'many'", "key training.steps must be a whole number, got 'many'"),
+        ("[training]\nclip = true", "key training.clip must be a number, got True"),
+        ("same_file = 1", "key same_file must be true or false, got 1"),
+        ("task = 3", "key task must be a text, got 3"),
+        ("model = 3", "key model must be a table, got 3"),
+        ("summary = 3", "key summary must be a text"),
+        ("base = 'papers'", "base recipe 'papers' is unknown (did you mean 'paper'?)"),
+        ("held_out = [[5]]", "held_out must be a list of operand pairs, as in [[5, 7]], got [[5]]"),
+        ("held_out_each = [[[5, 7]]]", "held_out_each has 1 sets for 4 seeds: give one set"),
+        ("held_out = [[5, 12]]", "held-out pair 5,12 is not of this task: give two operands"),
+        ("[sizes.mlt]\nx = 3", "key 'sizes.mlt.x' is unknown"),
+        ("[sizes.mlt.training]\nx = 3", "key 'sizes.mlt.training.x' is unknown"),
+        ("[model]\nsize = 'giant'", "size 'giant' is unknown: choose small, medium, large"),
+        ("[training]\nwarmup = 30_000", "training.warmup is 30000, past training.decay_until"),
+        ("[training]\nlearning_rate = 0", "training.learning_rate must be above 0, got 0"),
+        ("[training]\nbeta2 = 1.5", "training.beta2 must be in [0, 1), got 1.5"),
+        ("[training]\nbatch = 'some'", "training.batch must be a number of windows, at least"),
+        ("not toml", "recipe mine.toml is not readable TOML"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_recipe_is_said(text: str, message: str) -> None:
+    with pytest.raises(TbttError) as error:
+        resolve_recipe(written(text))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"model.size": "smal"}, "size 'smal' is unknown (did you mean 'small'?): choose small, "
+         "medium, large or mlt, or give --recipe FILE"),
+        ({"framing": "lines"}, "framing 'lines' is unknown (did you mean 'line'?): choose file, "
+         "shuffled or line"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"seeds": -2}, "seeds must be at least 1, got -2"),
+        ({"steps": 0}, "training.steps must be at least 1, got 0"),
+        ({"steps": -5}, "training.steps must be at least 1, got -5"),
+        ({"first_seed": -1}, "first_seed must not be negative, got -1"),
+        ({"training.batch": 0}, "training.batch must be a number of windows, at least 1"),
+        ({"task": "facts", "held_out": [[5, 7]]}, "task 'facts' has no operand pairs to hold out"),
+        ({"held_out": [[a, b] for a in range(10) for b in range(10)]}, "every line held out"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_on_the_command_line_is_said(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(TbttError) as error:
+        resolve_recipe("quick", flags)
+    assert message in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(TbttError) as error:
+        resolve_recipe("papper")
+    assert str(error.value) == (
+        "recipe 'papper' is unknown (did you mean 'paper'?): choose grokking, mlt-cpu, paper, "
+        "paper-wd or quick, or give the path of a TOML file"
+    )

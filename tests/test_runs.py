@@ -1,0 +1,133 @@
+"""A run on disk: what loads, and what a damaged one says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tbtt_interp as tbtt
+from tbtt_interp.errors import TbttError
+from tbtt_interp.listing import list_runs
+from tbtt_interp.model import forward
+from tbtt_interp.runs import Run, load_run, read_metrics
+
+
+def test_a_run_s_models_are_hooked_transformers_with_the_trained_logits(line_run: Run) -> None:
+    run = tbtt.load_run(line_run.folder)
+    model = run.model(seed=1, step=2_500)
+    assert type(model).__name__ == "HookedTransformer"
+    assert not model.training
+    tokens = torch.tensor([run.task.vocabulary.encode("<3+4=7>")])
+    expected = forward(run.parameters(), tokens.expand(2, 1, -1), run.shape)[1]
+    # float32, two orders of summation: 3e-5 on logits of size 10
+    torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-4)
+
+
+def test_trained_tensors_only_are_stored_under_their_usual_names(line_run: Run) -> None:
+    stored = load_file(line_run.checkpoints[2_500])
+    assert "blocks.0.attn.W_Q" in stored and "unembed.W_U" not in stored
+    assert not any(".b_" in name or name.endswith(".b") for name in stored)
+    assert {len(value) for value in stored.values()} == {2}
+
+
+def test_no_pickle_is_in_a_run(line_run: Run) -> None:
+    assert {p.suffix for p in line_run.folder.rglob("*") if p.is_file()} == {
+        ".json",
+        ".jsonl",
+        ".safetensors",
+    }
+
+
+def test_metrics_are_a_row_per_step_and_seed(line_run: Run) -> None:
+    metrics = line_run.metrics()
+    assert set(metrics.columns) == {
+        "step", "seed", "loss", "margin_seen", "margin_held_out",
+        "seen_addition_right", "seen_addition_of", "seen_subtraction_right",
+        "seen_subtraction_of", "held_out_right", "held_out_of",
+    }  # fmt: skip
+    assert len(metrics) == 2 * (2_500 // 100 + 1)
+
+
+def test_the_configuration_says_what_it_was_made_from(line_run: Run) -> None:
+    config = json.loads((line_run.folder / "config.json").read_text())
+    assert config["recipe"]["training"]["steps"] == 2_500
+    assert config["recipe"]["model"]["size"] == "small"
+    assert {"torch", "transformer-lens", "tbtt_interp", "python"} <= config["versions"].keys()
+
+
+def damaged(copied: Path, name: str, content: bytes) -> Path:
+    (copied / name).write_bytes(content)
+    return copied
+
+
+def test_what_is_no_run_says_so(tmp_path: Path, copied: Path) -> None:
+    with pytest.raises(TbttError, match="run nowhere is not there: `tbtt runs` lists those"):
+        load_run("nowhere")
+    with pytest.raises(TbttError, match=r"is not a run: it has no config\.json"):
+        load_run(tmp_path)
+    with pytest.raises(TbttError, match=r"config\.json is damaged .*: restore it from a copy"):
+        load_run(damaged(copied, "config.json", b'{"seeds": '))
+    with pytest.raises(TbttError, match=r"config\.json is not a run's configuration"):
+        load_run(damaged(copied, "config.json", b'{"seeds": [1]}'))
+
+
+def test_a_checkpoint_that_is_damaged_says_so(copied: Path) -> None:
+    name = "checkpoints/step-002500.safetensors"
+    whole = (copied / name).read_bytes()
+    for content in (whole[:-100], whole[:5], b"", b"\xff" * 200):
+        with pytest.raises(TbttError, match=r"step-002500\.safetensors is damaged or truncated"):
+            load_run(damaged(copied, name, content)).parameters()
+
+
+def test_a_checkpoint_of_another_run_says_so(copied: Path) -> None:
+    path = copied / "checkpoints/step-002500.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"embed.W_E": torch.zeros(2, 17, 28)}, path)
+    with pytest.raises(
+        TbttError, match=r"is not this run's: embed\.W_E is \(2, 17, 28\), its conf"
+    ):
+        load_run(copied).parameters()
+    del tensors["ln_final.w"]
+    save_file(tensors, path)
+    with pytest.raises(TbttError, match=r"is not this run's: ln_final\.w is absent"):
+        load_run(copied).parameters()
+
+
+def test_damaged_metrics_name_the_line(copied: Path) -> None:
+    lines = (copied / "metrics.jsonl").read_text().splitlines()
+    damaged(copied, "metrics.jsonl", "\n".join([*lines[:3], lines[3][:40]]).encode())
+    with pytest.raises(TbttError, match=r"metrics\.jsonl, line 4 is damaged"):
+        read_metrics(copied)
+
+
+def test_what_a_run_does_not_have_is_named_with_what_it_has(line_run: Run) -> None:
+    with pytest.raises(TbttError, match="has no seed 7: choose 0 or 1"):
+        line_run.model(seed=7)
+    with pytest.raises(TbttError, match="has no checkpoint at step 5: choose 0, 250, 500"):
+        line_run.parameters(5)
+
+
+def test_a_run_without_checkpoints_or_end_says_so(copied: Path) -> None:
+    for path in (copied / "checkpoints").iterdir():
+        path.unlink()
+    (copied / "summary.json").unlink()
+    run = load_run(copied)
+    assert not run.is_complete
+    with pytest.raises(TbttError, match="has no checkpoint yet: train it on with --resume"):
+        run.parameters()
+    with pytest.raises(TbttError, match="is not finished: train it on with --resume"):
+        run.summary()
+
+
+def test_listing_shows_broken_runs_beside_sound_ones(copied: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "other"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    table = list_runs(tmp_path).set_index("run")
+    sound = table.loc[str(copied)]
+    assert (sound["status"], sound["step"], sound["size"]) == ("finished", 2_500, "small")
+    assert sound["held_out_of"] == 8
+    assert "is damaged" in table.loc[str(broken), "problem"]
+    assert list_runs(tmp_path / "none").empty

@@ -1,0 +1,187 @@
+"""What a task promises: published corpora, true labels, disjoint splits, orders of one's own."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.tasks import Vocabulary, load_task
+from tbtt_interp.tasks.arithmetic import operand_grid
+from tbtt_interp.tasks.corpus import read_corpus, write_corpus
+
+PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "characters", "window", "batch"),
+    [("arithmetic", 196, 17, 9, 882), ("facts", 50, 51, 24, 576), ("joint", 246, 66, 24, 576)],
+)
+def test_corpora_have_the_published_sizes(
+    name: str, lines: int, characters: int, window: int, batch: int
+) -> None:
+    task = load_task(name)
+    assert (len(task.lines), len(task.vocabulary)) == (lines, characters)
+    assert (task.window, task.batch) == (window, batch)
+
+
+def test_an_equation_fills_nine_characters_and_a_fact_ends_in_a_blank() -> None:
+    lines = load_task("joint").file(0)
+    assert {len(line) for line in lines[:196]} == {9}
+    assert "<3-4=-1>\n" in lines
+    assert "<3+4=7> \n" in lines
+    assert "Capital of the USA is Washington DC \n" in lines[196:]
+
+
+@given(text=st.text(alphabet=load_task("joint").vocabulary.characters))
+def test_decoding_undoes_encoding(text: str) -> None:
+    vocabulary = load_task("joint").vocabulary
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(pairs=PAIRS)
+def test_seen_and_held_out_are_disjoint_and_complete(pairs: list[tuple[int, int]]) -> None:
+    task = load_task("arithmetic", held_out=pairs)
+    held_out = {e.line for e in task.examples if e.held_out}
+    everything = {f"<{a}{o}{b}={eval(f'{a}{o}{b}')}>".ljust(8) + "\n"
+                  for a in range(10) for b in range(10) for o in "+-"}  # fmt: skip
+    unordered = {frozenset(pair) for pair in pairs}
+    assert held_out.isdisjoint(task.lines)
+    assert held_out | set(task.lines) == everything
+    assert len(held_out) == sum(2 if len(pair) == 1 else 4 for pair in unordered)
+    assert all(frozenset((e.labels["a"], e.labels["b"])) in unordered
+               for e in task.examples if e.held_out)  # fmt: skip
+
+
+def test_labels_are_what_python_computes() -> None:
+    for example in load_task("arithmetic").examples:
+        labels = example.labels
+        a, operator, b = (labels[name] for name in ("a", "operator", "b"))
+        value = eval(f"{a}{operator}{b}")
+        assert example.prompt == f"<{a}{operator}{b}="
+        assert example.answer == f"{value}>"
+        assert labels["value"] == value
+        assert labels["characters"] == str(value)
+        assert labels["sign"] * labels["magnitude"] == value
+        assert 10 * labels["tens"] + labels["units"] == abs(value)
+        if operator == "+":
+            assert labels["carry"] == (len(str(value)) == 2) and "borrow" not in labels
+        else:
+            assert labels["borrow"] == str(value).startswith("-") and "carry" not in labels
+
+
+def test_facts_are_labelled() -> None:
+    table = load_task("joint").prompts()
+    facts = table[table["group"] == "facts"]
+    assert len(table) == 250 and len(facts) == 50
+    assert facts.iloc[1][["country", "capital"]].tolist() == ["the USA", "Washington DC"]
+    assert not facts["held_out"].any()
+
+
+def test_every_seed_has_a_file_order_of_its_own_within_the_sections() -> None:
+    task = load_task("joint")
+    files = [task.file(seed) for seed in range(5)]
+    assert len(set(files)) == 5
+    assert task.file(3) == files[3]
+    for file in files:
+        assert sorted(file) == sorted(task.lines)
+        assert all(line.startswith("<") for line in file[:196])
+
+
+@pytest.mark.parametrize(
+    ("typed", "prompt"),
+    [("3+4", "<3+4="), ("<3+4", "<3+4="), ("12-7=", "<12-7="), ("France", "Capital of France is "),
+     ("Capital of ", "Capital of ")],
+)  # fmt: skip
+def test_what_a_person_types_becomes_the_corpus_s_own_words(typed: str, prompt: str) -> None:
+    assert load_task("joint").complete_prompt(typed) == prompt
+
+
+def test_a_grid_beyond_nine_says_what_was_taught() -> None:
+    taught = load_task("arithmetic").examples
+    groups = [e.group for e in operand_grid(0, 19, taught)]
+    assert {g: groups.count(g) for g in groups} == {"seen": 196, "held out": 4, "beyond 9": 600}
+
+
+def test_an_unknown_character_is_named() -> None:
+    with pytest.raises(TbttError, match=r"has '\*', which this model has no token for"):
+        Vocabulary("+12").encode("1*2")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([(5, 12)], "held-out pair 5,12 is not of this task: give two operands from 0 to 9"),
+        ([(-1, 3)], "held-out pair -1,3 is not of this task: give two operands from 0 to 9"),
+        ([(a, b) for a in range(10) for b in range(10)], "every line held out, so there is none"),
+    ],
+)
+def test_impossible_held_out_sets(pairs: list[tuple[int, int]], message: str) -> None:
+    with pytest.raises(TbttError, match=message):
+        load_task("arithmetic", held_out=pairs)
+
+
+def test_an_unknown_task_names_the_nearest_one() -> None:
+    with pytest.raises(TbttError) as error:
+        load_task("arithmetics")
+    assert str(error.value) == (
+        "task 'arithmetics' is unknown (did you mean 'arithmetic'?): "
+        "choose arithmetic, facts or joint, or give the path of a text file"
+    )
+
+
+def corpus(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_plain_lines_are_asked_from_their_shortest_own_beginning(tmp_path: Path) -> None:
+    task = load_task(str(corpus(tmp_path, "pets.txt", "a cat\na cow\n\na dog")))
+    assert [(e.prompt, e.answer) for e in task.examples] == [
+        ("a ca", "t\n"), ("a co", "w\n"), ("a d", "og\n")]  # fmt: skip
+    assert task.name == "pets" and task.file(None) == ("a cat\n", "a cow\n", "a dog\n")
+
+
+def test_a_table_brings_labels_and_a_held_out_column(tmp_path: Path) -> None:
+    header = "prompt\tanswer\theld_out\tgroup\tdouble\tword\n"
+    text = header + "1+1=\t2\tno\tsums\t1\tone\n1+2=\t3\tyes\tsums\t0\t\n"
+    task = read_corpus(corpus(tmp_path, "sums.tsv", text))
+    first, second = task.examples
+    assert (first.line, first.group, first.held_out) == ("1+1=2\n", "sums", False)
+    assert second.held_out and task.lines == ("1+1=2\n",)
+    assert dict(first.labels) == {"double": 1, "word": "one"}
+    assert dict(second.labels) == {"double": 0}
+    write_corpus(task, tmp_path / "again.tsv")
+    assert read_corpus(tmp_path / "again.tsv").examples == task.examples
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "prompt\tresult\n1\t2\n", "has no column answer: a table needs prompt and"),
+        ("a.csv", "prompt,answer,held_out\n1,2,maybe\n", "row 2: held_out is 'maybe', must be"),
+        ("a.csv", 'prompt,answer\n1,2\n1,2,3,4\n', "is not a table"),
+        ("a.txt", "\n\n", "has no lines: give a text file of one example a line"),
+        ("a.txt", "one\ntwo\none\n", "has the line 'one\\\\n' twice: keep one of them"),
+        ("a.csv", "prompt,answer,held_out\n1,2,true\n", "every line held out"),
+    ],
+)  # fmt: skip
+def test_a_corpus_that_cannot_be_used_says_why(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(TbttError, match=message):
+        load_task(str(corpus(tmp_path, name, text)))
+
+
+def test_a_corpus_that_is_not_there_says_so() -> None:
+    with pytest.raises(TbttError, match=r"corpus lines\.txt is not there"):
+        load_task("lines.txt")
+
+
+def test_a_binary_file_is_no_corpus(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(TbttError, match=r"a\.txt cannot be read .*: give a UTF-8 text file"):
+        load_task(str(path))

@@ -1,0 +1,276 @@
+"""Runs come out the same however often they are cut off; what is asked wrongly changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tbtt_interp import runs
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import Row, Run, load_run
+from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.table import next_step, training_rows, training_table
+from tbtt_interp.train.training import Watcher, train_models
+
+
+def short(**flags: Any) -> Recipe:
+    """Twelve steps, an evaluation every third, a checkpoint every fourth."""
+    table = """
+        framing = "line"
+        seeds = 2
+        [model]
+        size = "small"
+        [training]
+        steps = 12
+        warmup = 2
+        decay_until = 10
+        evaluate_every = 3
+        checkpoint_every = 4
+    """
+    Path("short.toml").write_text(table)
+    return resolve_recipe("short.toml", flags)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run, but for the seconds it took."""
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    summary = json.loads(found["summary.json"])
+    return found | {"summary.json": json.dumps(summary | {"seconds": 0}).encode()}
+
+
+class Killed(BaseException):
+    """As final as a signal: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    os.chdir(folder)
+    return contents(train_models(short(), "run").folder)
+
+
+def test_small_on_whole_lines_answers_every_seen_equation(line_run: Run) -> None:
+    """For real; what is held out is counted, whatever the count."""
+    table = training_table(line_run)
+    seeds = table[:-1]
+    assert seeds["seen_addition_right"].tolist() == seeds["seen_addition_of"].tolist() == [98, 98]
+    assert seeds["seen_subtraction_right"].tolist() == [98, 98]
+    for row, seed in zip(seeds.to_dict("records"), line_run.seeds, strict=True):
+        answered = [greedily(line_run, seed, e.prompt) == e.answer
+                    for e in line_run.task.examples if e.held_out]  # fmt: skip
+        assert (row["held_out_right"], row["held_out_of"]) == (sum(answered), 4)
+        assert row["loss"] == pytest.approx(row["floor_line"], abs=0.02)
+        assert row["loss"] > row["floor_line"]
+        assert (row["margin_held_out"] > 0) == all(answered)
+    together = table.iloc[-1]
+    assert together["held_out_right"] == seeds["held_out_right"].sum()
+    assert together["late_seen_of"] == 2 * 5
+
+
+def greedily(run: Run, seed: int, prompt: str) -> str:
+    """What TransformerLens's own model says, a character at a time."""
+    vocabulary = run.task.vocabulary
+    model = run.model(seed)
+    tokens = vocabulary.encode(prompt)
+    while len(tokens) < run.shape.n_ctx:
+        tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+        if vocabulary.decode(tokens[-1:]) == ">":
+            break
+    return vocabulary.decode(tokens)[len(prompt) :]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("write", range(14))
+def test_killed_at_any_file_a_resumed_run_is_the_same_to_the_bit(
+    write: int, moment: str, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+    replace = os.replace
+
+    def replace_or_die(source: Path, target: Path) -> None:
+        nonlocal count
+        count += 1
+        if count == write + 1 and moment == "before":
+            raise Killed
+        replace(source, target)
+        if count == write + 1:
+            raise Killed
+
+    monkeypatch.setattr(runs.os, "replace", replace_or_die)
+    with pytest.raises(Killed):
+        train_models(short(), "run")
+    monkeypatch.undo()
+    train_models(short(), "run", resume=True)
+    assert contents(Path("run")) == uninterrupted
+    assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("step", [1, 5, 12])
+def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
+    step: int, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    class Deadly(Watcher):
+        def stepped(self, step_: int) -> None:
+            if step_ == step:
+                raise Killed
+
+    os.chdir(tmp_path)
+    for _ in range(2):  # the second time it dies on resuming, too
+        with pytest.raises(Killed):
+            train_models(short(), "run", resume=True, watcher=Deadly())
+    train_models(short(), "run", resume=True)
+    assert contents(Path("run")) == uninterrupted
+
+
+def test_a_killed_process_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    """With a real SIGKILL, through the command line."""
+    command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
+               "--seeds", "1", "--steps", "600", "--no-compile", "--threads", "1"]  # fmt: skip
+    process = subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.is_file() and len(metrics.read_text().splitlines()) > 3:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not load_run("killed").is_complete
+    again = subprocess.run(
+        [*command, "--out", "killed", "--resume"], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "Going on from step" in again.stderr
+    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_trained_again() -> None:
+    folder = train_models(short(), "run").folder
+    before = contents(folder)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    class Forbidden(Watcher):
+        def stepped(self, step: int) -> None:
+            raise AssertionError(step)
+
+    assert train_models(short(), "run", watcher=Forbidden()).is_complete
+    assert train_models(short(), "run", resume=True, watcher=Forbidden()).is_complete
+    assert contents(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
+
+
+def test_a_watcher_hears_every_step_and_evaluation() -> None:
+    steps: list[int] = []
+    evaluations: list[Row] = []
+
+    class Ear(Watcher):
+        def stepped(self, step: int) -> None:
+            steps.append(step)
+
+        def evaluated(self, line: Row) -> None:
+            evaluations.append(line)
+
+    run = train_models(short(), "run", watcher=Ear())
+    assert steps == list(range(1, 13))
+    assert [line["step"] for line in evaluations] == [0, 3, 6, 9, 12]
+    metrics = run.metrics()
+    assert metrics["step"].tolist() == [0, 0, 3, 3, 6, 6, 9, 9, 12, 12]
+    assert metrics["seed"].tolist() == [0, 1] * 5
+    assert (metrics["held_out_of"] == 4).all()
+    assert list(run.checkpoints) == [0, 4, 8, 12]
+
+
+def test_seeds_may_hold_out_different_pairs() -> None:
+    Path("pairs.toml").write_text(
+        "seeds = 2\nframing = 'line'\nheld_out_each = [[[5, 7]], [[9, 9]]]\n"
+        "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
+    )
+    run = train_models(resolve_recipe("pairs.toml"), "run")
+    assert [len(task.lines) for task in run.tasks] == [196, 198]
+    assert run.metrics()["held_out_of"].tolist()[-2:] == [4, 2]
+    with pytest.raises(TbttError, match=r"hold out different pairs.*use run\.tasks"):
+        _ = run.task
+
+
+def test_a_user_s_own_corpus_trains_and_travels_with_its_run(tmp_path: Path) -> None:
+    corpus = tmp_path / "abc.tsv"
+    corpus.write_text("prompt\tanswer\theld_out\tkind\na=\t1\tno\tx\nb=\t2\tno\ty\nc=\t3\tyes\tx\n")
+    run = train_models(short(task=str(corpus)), "run")
+    corpus.unlink()
+    task = load_run("run").task
+    assert task.prompts(held_out=True)["prompt"].tolist() == ["c="]
+    assert task.prompts()["kind"].tolist() == ["x", "y", "x"]
+    assert run.metrics()["seen_lines_of"].tolist()[-1] == 2
+    assert run.metrics()["held_out_of"].tolist()[-1] == 1
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*")}
+
+
+def test_what_cannot_be_trained_says_why_and_writes_nothing() -> None:
+    def refused(folder: str, message: str, **flags: Any) -> None:
+        recipe = short(**flags)
+        before = files()
+        with pytest.raises(TbttError, match=message):
+            train_models(recipe, folder)
+        assert files() == before
+
+    Path("file").write_text("mine")
+    refused("file", "file exists and is not a run: nothing was written; give another --out FOLDER")
+    refused("file/run", r"file/run cannot be written \(Not a directory\): give another --out")
+    Path("foreign").mkdir()
+    Path("foreign/thesis.tex").write_text("mine")
+    refused("foreign", "foreign exists and is not a run: nothing was written")
+    train_models(short(), "run")
+    refused("run", r"another recipe \(seeds is 2 there and 3 here\): give another --out", seeds=3)
+    flags = {"training.weight_decay": 0.1}
+    refused("run", r"another recipe \(weight_decay is 0.0 there and 0.1 here\)", **flags)
+    Path("run/summary.json").unlink()
+    refused("run", "run holds an unfinished run of this recipe: add --resume to go on with it")
+    refused("run", r"another recipe \(seeds is 2 there", seeds=4)
+
+
+def test_a_file_without_room_for_a_window_is_refused() -> None:
+    Path("tiny.txt").write_text("a\nb\n")
+    recipe = resolve_recipe("quick", {"task": "tiny.txt", "steps": 1})
+    with pytest.raises(TbttError, match="a window of 24 characters does not fit a file of 4"):
+        train_models(recipe, "run")
+    assert not Path("run").exists()
+
+
+def test_a_damaged_resume_state_is_named() -> None:
+    class Deadly(Watcher):
+        def stepped(self, step: int) -> None:
+            if step == 7:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train_models(short(), "run", watcher=Deadly())
+    state = Path("run/resume/state.safetensors")
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(TbttError, match=r"state\.safetensors is damaged or truncated"):
+        train_models(short(), "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("framing", "words"),
+    [("line", "windows of fresh orders"), ("shuffled", "whose order can be memorized")],
+)
+def test_the_next_step_is_a_command(framing: str, words: str) -> None:
+    flags = {"framing": framing, "steps": 2, "seeds": 1, "model.size": "small"}
+    run = train_models(resolve_recipe("quick", flags), "run")
+    sentence = next_step(run)
+    assert words in sentence
+    assert "python -m tbtt_interp.train --size small --task arithmetic --framing" in sentence
+    headers, rows = training_rows(training_table(run))
+    assert {len(row) for row in rows} == {len(headers)}
+    assert rows[-1][0] == "share [95 %]"
