@@ -1,6 +1,6 @@
 """What a run's models answer, group by group, beside what baselines answer."""
 
-import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -8,8 +8,24 @@ from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Evaluation, Questions, answer_margins, evaluate_models
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Rate, interval_over_seeds
+from tbtt_interp.stats import Interval, Rate, interval_over_seeds
 from tbtt_interp.tasks.arithmetic import operand_grid
+
+
+def group_words(group: str) -> str:
+    """A group's name as tables have it.
+
+    >>> group_words("seen_addition"), group_words("seen_mine")
+    ('seen +', 'seen mine')
+    """
+    short = {"seen_addition": "seen +", "seen_subtraction": "seen −", "held_out": "held-out"}
+    return short.get(group, group.replace("_", " "))
+
+
+def share_sentence(shares: Mapping[str, Interval]) -> str:
+    """The mean share right over models by group, and where resampling models puts it."""
+    words = [f"{group_words(group)} {share.format()}" for group, share in shares.items()]
+    return f"Mean share right over models [95 %]: {', '.join(words)}."
 
 
 def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
@@ -60,39 +76,34 @@ def run_scores(run: Run, step: int | None = None) -> pd.DataFrame:
 
 
 def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
-    """Scores as headers, rows and notes: a row a group, a column an answerer."""
-    by = list(dict.fromkeys(table["by"]))
-    seeds = [str(seed) for seed in run.seeds]
-    names = [f"seed {name}" if name in seeds else name for name in by]
-    headers = ["right of all", *names]
-    headers.insert(headers.index("all") + 1, "share [95 %]")
+    """Scores as headers, rows and notes: a row an answerer, a column a group."""
+    groups = list(dict.fromkeys(table["group"]))
+    words = [group_words(group) for group in groups]
+    headers = ["answered by", *words, *(f"margin,\n{word}" for word in words)]
     rows = []
-    for group in dict.fromkeys(table["group"]):
-        part = table[table["group"] == group].set_index("by")
-        cells = [group.replace("_", " ")]
-        for name in by:
-            here = name in part.index
-            cells.append(f"{part.loc[name, 'right']}/{part.loc[name, 'of']}" if here else "")
-            if name == "all":
-                share, low, high = (float(part.loc[name, k]) for k in ("share", "low", "high"))
-                bounds = "" if low == high or math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-                cells.append(f"{share:.2f}{bounds}")
+    for by in dict.fromkeys(table["by"]):
+        part = table[table["by"] == by].set_index("group").to_dict("index")
+        seed = by in map(str, run.seeds)
+        cells = [f"seed {by}" if seed else "all seeds" if by == "all" else by]
+        cells += [f"{part[g]['right']}/{part[g]['of']}" if g in part else "" for g in groups]
+        cells += [f"{part[g]['margin']:+.2f}" if seed else "" for g in groups]
         rows.append(cells)
-    margins = table.dropna(subset=["margin"])
-    for group in dict.fromkeys(margins["group"]):
-        part = margins[margins["group"] == group].set_index("by")["margin"]
-        cells = [f"{group.replace('_', ' ')}, margin"]
-        cells += [f"{part[name]:+.2f}" if name in part.index else "" for name in by]
-        cells.insert(headers.index("share [95 %]"), "")
-        rows.append(cells)
-    notes = ["Margin: logits between the right character and the best wrong one, at its smallest."]
+    together = table[table["by"] == "all"].set_index("group").to_dict("index")
+    shares = {
+        str(g): Interval(mean=row["share"], low=row["low"], high=row["high"])
+        for g, row in together.items()
+    }
+    notes = [
+        share_sentence(shares),
+        "Margin: logits between the right character and the best wrong one, at its smallest.",
+    ]
     if run.is_complete and run.config.recipe is not None:
         late = run.summary()["seeds"]
         for side in ("seen", "held_out"):
-            words = ", ".join("{}/{}".format(*row[f"late_{side}"]) for row in late)
+            counts = ", ".join("{}/{}".format(*row[f"late_{side}"]) for row in late)
             notes.append(
                 f"Evaluations in the last sixth of training with all {side.replace('_', '-')} "
-                f"right, by seed: {words}."
+                f"right, by seed: {counts}."
             )
     return headers, rows, notes
 

@@ -50,7 +50,7 @@ class Interval:
         >>> Interval(mean=0.5, low=0.25, high=0.75).format()
         '0.50 [0.25, 0.75]'
         """
-        if math.isnan(self.low):
+        if math.isnan(self.low) or self.low == self.high:
             return f"{self.mean:.{digits}f}"
         return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 

@@ -127,7 +127,8 @@ def test_scores_add_up_and_carry_the_baselines(line_run: Run) -> None:
     assert {"nearest seen equation", "additive model"} <= set(table["by"])
     headers, rows, notes = score_rows(line_run, table)
     assert {len(row) for row in rows} == {len(headers)}
-    assert "held out" in {row[0] for row in rows}
+    assert {"seed 0", "all seeds", "additive model"} <= {row[0] for row in rows}
+    assert notes[0].startswith("Mean share right over models [95 %]: seen + ")
     assert "last sixth of training" in notes[-1]
 
 

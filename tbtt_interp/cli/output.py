@@ -36,14 +36,17 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column, header in enumerate(headers):
-        table.add_column(header, justify="left" if column == 0 else "right", no_wrap=True)
+        is_last = column == len(headers) - 1
+        table.add_column(header, justify="left" if column == 0 else "right", no_wrap=not is_last)
     for number, row in enumerate(rows):
         table.add_row(*row, end_section=number == len(rows) - rule_before_last - 1)
     console = Console(highlight=False)
     if not console.is_terminal:  # a pipe has no width that a table should be cut to
         console = Console(highlight=False, width=200)
+    if title:
+        console.print(title, soft_wrap=True, markup=False)
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False)

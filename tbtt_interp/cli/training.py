@@ -1,6 +1,7 @@
 """`tbtt train`, which is also `python -m tbtt_interp.train`."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +18,13 @@ HeldOut = Annotated[
     list[str] | None,
     typer.Option(help="Operands never trained on together, repeatable. \\[5,7]", metavar="A,B"),
 ]
+NOTES = (
+    "Margin: logits between right and best wrong, the smallest over the held-out equations.",
+    "Floors: the lowest loss, in nats a character, of one who knows the file's order, only its "
+    "lines, or whole lines one a window.",
+)
 DEFAULT_RECIPE = "quick"
-LONG = 3_600  # seconds
+LONG = 1  # hours
 CPU_RATE = 4e10  # floating-point operations a second that two cores reach here, roughly
 
 
@@ -112,7 +118,14 @@ def _train_and_report(
     compiled: bool | None,
 ) -> None:
     from tbtt_interp.cli.progress import ProgressBar
-    from tbtt_interp.train.table import next_step, training_rows, training_table
+    from tbtt_interp.scores import share_sentence
+    from tbtt_interp.train.table import (
+        groups_of,
+        next_step,
+        share_interval,
+        training_rows,
+        training_table,
+    )
     from tbtt_interp.train.training import Machine, existing_run, train_models
 
     machine = Machine(device=device, threads=threads, compiled=compiled)
@@ -120,13 +133,11 @@ def _train_and_report(
     with ProgressBar() as progress:
         if known is not None and known.is_complete:
             progress.said(f"{folder} is trained already; this is its report.")
-        elif (
-            device in (None, "cpu") and (hours := estimated_seconds(recipe) / 3_600) > LONG / 3_600
-        ):
-            hint = "" if recipe.name == "mlt-cpu" else "; --recipe mlt-cpu is made for two cores"
-            hint = hint if recipe.model.size == "mlt" else ""
+        elif device in (None, "cpu") and (hours := estimated_hours(recipe)) > LONG:
+            is_mlt = recipe.model.size == "mlt" and recipe.name != "mlt-cpu"
+            hint = "; --recipe mlt-cpu is made for them" if is_mlt else ""
             progress.said(
-                f"This is about {hours:,.0f} hours of two CPU cores{hint}. "
+                f"This is about {hours:,.{0 if hours > 10 else 1}f} hours of two CPU cores{hint}. "
                 "It can be cut off at any moment and resumed."
             )
         try:
@@ -134,7 +145,7 @@ def _train_and_report(
         except KeyboardInterrupt:
             progress.bar.stop()
             if (folder / "config.json").is_file():
-                print(f"\ninterrupted; to go on: {_again(resume)}", file=sys.stderr)
+                print(f"\ninterrupted; to go on: {_again('--resume')}", file=sys.stderr)
             else:
                 print("\ninterrupted before training began; nothing was written", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -143,23 +154,35 @@ def _train_and_report(
         print_json(table)
         return
     headers, rows = training_rows(table)
+    words, framing = next_step(run)
+    shares = {group: share_interval(table[:-1], group) for group in groups_of(table)}
     print_table(
-        headers, rows, title=f"{folder}: {recipe.training.steps:,} steps", rule_before_last=2,
+        headers,
+        rows,
+        title=f"{folder}: {recipe.training.steps:,} steps",
         notes=[
-            "Margin: logits between right and best wrong, smallest over the held-out equations.",
-            "Floors: the lowest loss, in nats a character, for one who knows the file's order, "
-            "only its lines, or one whole line a window.",
-            "", next_step(run),
+            share_sentence(shares),
+            *NOTES,
+            "",
+            f"Next: {words}: {_again('--framing', framing)}",
         ],
-    )  # fmt: skip
+        rule_before_last=1,
+    )
 
 
-def _again(resume: bool) -> str:
-    import shlex
-
+def _again(*more: str) -> str:
+    """This command once more, with other options at its end."""
+    words = iter(sys.argv[1:])
+    replaced = ("--framing", "--out") if "--framing" in more else ()
+    kept = []
+    for word in words:
+        if word in replaced:
+            next(words, None)
+        elif word not in ("--resume", "--json"):
+            kept.append(word)
     program = Path(sys.argv[0]).name
-    start = "python -m tbtt_interp.train" if program == "__main__.py" else f"{program}"
-    return shlex.join([*start.split(), *sys.argv[1:], *([] if resume else ["--resume"])])
+    start = ["python", "-m", "tbtt_interp.train"] if program == "__main__.py" else [program]
+    return shlex.join([*start, *kept, *more])
 
 
 def parse_pair(text: str) -> tuple[int, int]:
@@ -184,10 +207,10 @@ def default_name(recipe: "Recipe") -> str:
     return "-".join(parts)
 
 
-def estimated_seconds(recipe: "Recipe") -> float:
+def estimated_hours(recipe: "Recipe") -> float:
     """Of two CPU cores, from 6 operations a parameter and predicted character."""
     model, training = recipe.model, recipe.training
     parameters = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_mlp)
-    rows = training.batch if isinstance(training.batch, int) else 200
+    rows = training.batch if isinstance(training.batch, int) else len(recipe.tasks()[0].lines)
     tokens = rows * training.window * training.steps * recipe.seeds
-    return 6 * parameters * tokens / CPU_RATE
+    return 6 * parameters * tokens / CPU_RATE / 3_600

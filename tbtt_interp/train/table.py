@@ -1,19 +1,12 @@
 """What a training run came to: a row a model and one for all, beside the floors."""
 
-import math
 from typing import Any
 
 import pandas as pd
 
 from tbtt_interp.runs import Run
+from tbtt_interp.scores import group_words
 from tbtt_interp.stats import Interval, Rate, interval_over_seeds
-
-GROUP_WORDS = {
-    "seen_addition": "seen +",
-    "seen_subtraction": "seen −",
-    "seen_facts": "seen facts",
-    "held_out": "held-out",
-}
 
 
 def training_table(run: Run) -> pd.DataFrame:
@@ -72,8 +65,8 @@ def training_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     groups = groups_of(table)
     has_margin = "margin_held_out" in table
     floors = ["order", "lines", "line"]
-    headers = ["seed", *(GROUP_WORDS.get(g, g.replace("_", " ")) for g in groups)]
-    headers += ["margin"] * has_margin + ["loss", *(f"floor: {floor}" for floor in floors)]
+    headers = ["seed", *map(group_words, groups)]
+    headers += ["margin"] * has_margin + ["loss", *(f"floor:\n{floor}" for floor in floors)]
     rows = []
     for record in table.to_dict("records"):
         rates = [Rate(hits=int(record[f"{g}_right"]), total=int(record[f"{g}_of"])) for g in groups]
@@ -86,30 +79,16 @@ def training_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 *(f"{record[f'floor_{floor}']:.3f}" for floor in floors),
             ]
         )
-    shares = [share_interval(table[:-1], group) for group in groups]
-    rows.append(["share [95 %]", *map(_share_words, shares), *[""] * (4 + has_margin)])
     return headers, rows
 
 
-def _share_words(interval: Interval) -> str:
-    if math.isnan(interval.low) or interval.low == interval.high:
-        return f"{interval.mean:.2f}"
-    return interval.format()
-
-
-def next_step(run: Run) -> str:
-    """One sentence on what to try next, from what this run has not shown."""
+def next_step(run: Run) -> tuple[str, str]:
+    """What to try next and why, from what this run has not shown; and the framing it takes."""
     table = training_table(run)[:-1]
-    size, task, framing = run.config.size, run.config.task, run.config.framing
-    again = f"python -m tbtt_interp.train --size {size} --task {task}"
-    leaks = "held_out_right" in table and framing == "file"
-    if leaks and (table["loss"] < table["floor_lines"]).any():
-        return (
-            "Next: a loss below the floor of the lines means that the order of the file was "
-            f"memorized; take the order away with {again} --framing line"
-        )
-    if framing == "file":
-        return f"Next: the same lines, with no order to memorize: {again} --framing line"
-    if framing == "line":
-        return f"Next: the same lines as windows of fresh orders: {again} --framing shuffled"
-    return f"Next: the paper's file, whose order can be memorized: {again} --framing file"
+    if run.config.framing == "line":
+        return "the same lines as windows of fresh orders", "shuffled"
+    if run.config.framing == "shuffled":
+        return "the paper's file, whose order can be memorized", "file"
+    if (table["loss"] < table["floor_lines"]).any():
+        return "a loss below the floor of the lines is order memorized; take the order away", "line"
+    return "the same lines, with no order to memorize", "line"

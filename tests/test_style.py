@@ -1,0 +1,91 @@
+"""The house is in order: linted, typed, and the README says what is true."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def ran(*command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_code_is_linted_and_formatted() -> None:
+    ran("ruff", "check", ".")
+    ran("ruff", "format", "--check", ".")
+
+
+def test_the_code_is_typed() -> None:
+    assert "0 errors, 0 warnings" in ran("pyright")
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_ci_runs_the_readme_s_test_command() -> None:
+    tests = [line for line in commands() if "pytest" in line]
+    assert len(tests) == 1
+    assert tests[0] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def test_the_readme_names_commands_and_options_that_exist() -> None:
+    """Each line is shown to its command's parser; what it would do is tested elsewhere."""
+    from typer.testing import CliRunner
+
+    from tbtt_interp.cli import app
+
+    known = CliRunner().invoke(app, ["--help"]).output
+    for line in commands():
+        for part in line.split("&&"):
+            words = part.split()
+            if words[:3] == ["python", "-m", "tbtt_interp.train"]:
+                words = ["tbtt", "train", *words[3:]]
+            if words[0] != "tbtt":
+                continue
+            assert words[1] in known, part
+            shown = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"}).output
+            for word in words[2:]:
+                if word.startswith("--"):
+                    assert word in shown, part
+
+
+def test_the_readme_s_python_runs(line_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but on a run that is here."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert blocks
+    shutil.copytree(line_run.folder, "runs/arithmetic-medium-file")
+    monkeypatch.setattr("builtins.print", lambda *_: None)
+    space: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), space)
+
+
+def test_every_study_answers_on_a_run_and_draws(line_run) -> None:
+    for study in sorted((ROOT / "analyses").glob("*.py")):
+        done = subprocess.run(
+            [sys.executable, study, line_run.folder, "figure.html"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().splitlines()[-1].endswith(".")
+        assert "https://cdn" not in Path("figure.html").read_text()[:100_000]
+
+
+def test_the_repository_has_what_it_is_to_ship() -> None:
+    for name in ("LICENSE", "CITATION.cff", "pyproject.toml", ".ci/run", "analyses/learning.png"):
+        assert (ROOT / name).is_file(), name
+    assert "MIT" in (ROOT / "LICENSE").read_text()
+    assert "2506.09099" in (ROOT / "CITATION.cff").read_text()
