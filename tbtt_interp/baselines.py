@@ -50,10 +50,14 @@ def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
 def baseline_counts(task: Task) -> pd.DataFrame:
     """How both baselines answer the task's equations: baseline, group, right and of.
 
-    Groups are counted as the models' are. Empty for a task without equations.
+    Groups are counted as the models' are. Empty for a task without single-digit equations.
     """
     rows = []
-    operators = dict.fromkeys(e.labels["operator"] for e in task.examples if "operator" in e.labels)
+    operators = (
+        ()
+        if task.order_is_given
+        else dict.fromkeys(e.labels["operator"] for e in task.examples if "operator" in e.labels)
+    )
     baselines: dict[str, Callable[..., list[str]]] = {
         "nearest seen equation": nearest_seen,
         "additive model": additive,

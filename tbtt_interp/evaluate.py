@@ -17,7 +17,7 @@ from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Example, Stream, Task, Vocabulary
 from tbtt_interp.tasks.framing import NOTHING, stack
 
-ROWS_AT_ONCE = 32_768  # tokens of one model in a forward pass without gradients
+TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def answer_margins(
 
 
 def _in_parts(stacked: Mapping[str, Tensor], tokens: Tensor, shape: Shape) -> Iterator[Tensor]:
-    rows = max(1, ROWS_AT_ONCE // tokens.shape[-1] // tokens.shape[0])
+    rows = max(1, TOKENS_AT_ONCE // tokens.shape[-1] // tokens.shape[0])
     with torch.no_grad():
         for part in tokens.split(rows, dim=1):
             yield forward(stacked, part, shape)
@@ -104,7 +104,7 @@ def reference_loss(
         nats = F.cross_entropy(
             logits.flatten(0, 2), part.flatten(), ignore_index=NOTHING, reduction="none"
         )
-        total += nats.view(len(streams), -1).double().sum(1).cpu()
+        total += nats.view(len(streams), -1).cpu().double().sum(1)
     return (total / (targets != NOTHING).flatten(1).sum(1).cpu()).tolist()
 
 
@@ -135,14 +135,16 @@ class Evaluation:
     def counts(self) -> list[dict[str, Rate]]:
         """Per model, right of all by group: `seen_` and the group's name, and `held_out`.
 
-        Groups without examples are left out, so `held_out` is there only where any are.
+        Every model has every group that any of them has examples of.
         """
+        groups = [self._groups(task) for task in self.tasks]
+        names = [name for name in groups[0] if any(mine[name].any() for mine in groups)]
         return [
             {
-                name: Rate(hits=int((margins[chosen] > 0).sum()), total=int(chosen.sum()))
-                for name, chosen in self._groups(task).items()
+                name: Rate(hits=int((margins[mine[name]] > 0).sum()), total=int(mine[name].sum()))
+                for name in names
             }
-            for task, margins in zip(self.tasks, self.margins, strict=True)
+            for mine, margins in zip(groups, self.margins, strict=True)
         ]
 
     def smallest_margins(self) -> list[dict[str, float]]:
@@ -159,8 +161,7 @@ class Evaluation:
         group = np.array([example.group for example in task.examples])
         held_out = np.array([example.held_out for example in task.examples])
         groups = {f"seen_{name}": (group == name) & ~held_out for name in task.groups}
-        groups["held_out"] = held_out
-        return {name: chosen for name, chosen in groups.items() if chosen.any()}
+        return groups | {"held_out": held_out}
 
 
 def evaluate_models(

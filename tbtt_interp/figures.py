@@ -53,7 +53,9 @@ def learning_curves(table: pd.DataFrame) -> "Figure":
             text=["", f"{words}: {level:.3f}"], textposition="top left",
         )  # fmt: skip
     low = min(table["loss"].min(), *(table[name].min() for name in floors))
-    figure.update_yaxes(title="loss, nats a character", range=[low - 0.06, 1.0], row=1, col=1)
+    figure.update_yaxes(
+        title="loss, nats a character", range=[low - 0.06, max(1.0, low + 0.5)], row=1, col=1
+    )
     figure.update_yaxes(title="share right", range=[-0.04, 1.04], row=2, col=1)
     figure.update_xaxes(range=[0, table["step"].max()])
     figure.update_xaxes(title="training step", row=2, col=1)

@@ -25,7 +25,7 @@ def list_runs(root: Path) -> pd.DataFrame:
         except TbttError as error:
             row["problem"] = str(error)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, dtype=object)  # counts stay whole beside a run without
 
 
 def _figures(folder: Path) -> dict[str, Any]:

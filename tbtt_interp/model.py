@@ -162,10 +162,10 @@ def forward(
         x = torch.bmm(x, weight)
         return x if bias is None else x + bias.reshape(seeds, 1, -1)
 
-    # one table of all seeds' embeddings, so that looking up is one gather
+    # a product with one-hot tokens, since the gradient of a lookup is summed in no fixed order
+    one_hot = F.one_hot(tokens.flatten(1), shape.d_vocab).to(stacked["embed.W_E"].dtype)
     embeddings = stacked["embed.W_E"]
-    first_row = torch.arange(seeds, device=tokens.device)[:, None, None] * shape.d_vocab
-    x = F.embedding(tokens + first_row, embeddings.flatten(0, 1))
+    x = torch.bmm(one_hot, embeddings).view(seeds, batch, pos, d)
     x = (x + stacked["pos_embed.W_pos"][:, None, :pos]).reshape(seeds, batch * pos, d)
     future = torch.ones(pos, pos, dtype=torch.bool, device=tokens.device).triu(1)
 

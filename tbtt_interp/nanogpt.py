@@ -22,18 +22,18 @@ from tbtt_interp.runs import (
     check_free,
     checkpoint_path,
     create_run,
-    load_run,
     versions,
     write_json,
+    write_new,
     write_tensors,
-    write_whole,
 )
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 
+HEAD, TIED = "lm_head.weight", "transformer.wte.weight"  # one tensor in nanoGPT
 COMPILED = "_orig_mod."  # the prefix of torch.compile
 NAMES = {
-    "embed.W_E": "transformer.wte.weight",
+    "embed.W_E": TIED,
     "pos_embed.W_pos": "transformer.wpe.weight",
     "ln_final.w": "transformer.ln_f.weight",
     "ln_final.b": "transformer.ln_f.bias",
@@ -96,17 +96,21 @@ def import_checkpoint(
         seeds=(0,),
         held_out=(_held_out(loaded_task),),
         order_seeds=(None,),
-        steps=int(arguments.get("iter_num", 0)),
+        steps=_count(arguments.get("iter_num")),
         recipe=None,
         environment={"imported_from": checkpoint.name},
         versions=versions(),
     )
-    run = create_run(out, config, loaded_task if loaded_task.order_is_given else None)
-    write_tensors(checkpoint_path(out, config.steps), stack_parameters([parameters]))
-    write_json(
-        out / "summary.json", {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]}
-    )
-    return load_run(run.folder)
+
+    def fill(folder: Path) -> None:
+        stacked = stack_parameters([parameters])
+        write_tensors(checkpoint_path(folder, config.steps), stacked)
+        write_json(
+            folder / "summary.json",
+            {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]},
+        )
+
+    return create_run(out, config, loaded_task, fill)
 
 
 def export_checkpoint(
@@ -133,7 +137,7 @@ def export_checkpoint(
     state = to_nanogpt(one_model(run.parameters(step), run.place(seed)), shape)
     buffer = io.BytesIO()
     torch.save({"model": state, "model_args": arguments, "iter_num": at}, buffer)
-    write_whole(path, buffer.getvalue())
+    write_new(path, buffer.getvalue())
 
 
 def read_nanogpt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -152,32 +156,36 @@ def read_nanogpt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TbttError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
-    if not isinstance(content, dict) or not {"model", "model_args"} <= content.keys():
+    parts = [content.get(k) if isinstance(content, dict) else None for k in ("model", "model_args")]
+    if not all(isinstance(part, dict) for part in parts):
         raise TbttError(
             f"{path} is no nanoGPT checkpoint: it needs the entries model and model_args"
         )
-    state = {name.removeprefix(COMPILED): tensor for name, tensor in content["model"].items()}
-    return state, {**content["model_args"], "iter_num": content.get("iter_num", 0)}
+    state = {str(name).removeprefix(COMPILED): tensor for name, tensor in content["model"].items()}
+    return state, {**content["model_args"], "iter_num": content.get("iter_num")}
 
 
-def from_nanogpt(state: Mapping[str, Tensor], shape: Shape, source: object = "it") -> Parameters:
-    """A nanoGPT model's parameters under HookedTransformer's names and shapes."""
-    found: dict[str, Tensor] = {}
-    try:
-        for name in parameter_shapes(shape):
-            found[name] = _from(name, state, shape)
-    except KeyError as error:
-        raise TbttError(f"{source} has no tensor {error}, which its model_args ask for") from error
-    for name, size in parameter_shapes(shape).items():
-        if tuple(found[name].shape) != size:
+def from_nanogpt(
+    state: Mapping[str, Tensor], shape: Shape, source: object = "the state"
+) -> Parameters:
+    """A nanoGPT model's parameters under HookedTransformer's names and shapes.
+
+    Raises:
+        TbttError: naming the tensor that is absent or of another shape than the model has.
+    """
+    empty = {k: torch.empty(size, device="meta") for k, size in parameter_shapes(shape).items()}
+    for name, expected in to_nanogpt(empty, shape).items():
+        found = state.get(name, state[TIED] if name == HEAD and TIED in state else None)
+        if not isinstance(found, Tensor):
+            raise TbttError(f"{source} has no tensor {name}, which its model_args ask for")
+        if found.shape != expected.shape:
             raise TbttError(
-                f"{source} has {name} of shape {tuple(found[name].shape)}, "
-                f"its model_args say {size}"
+                f"{source} has {name} of shape {tuple(found.shape)}, "
+                f"its model_args say {tuple(expected.shape)}"
             )
-    head = state.get("lm_head.weight")
-    if head is not None and not torch.equal(head, state[NAMES["embed.W_E"]]):
+    if HEAD in state and not torch.equal(state[HEAD], state[TIED]):
         raise TbttError(f"{source} has an output embedding of its own: only tied models are known")
-    return found
+    return {name: _from(name, state, shape) for name in empty}
 
 
 def to_nanogpt(parameters: Parameters, shape: Shape) -> dict[str, Tensor]:
@@ -196,7 +204,7 @@ def to_nanogpt(parameters: Parameters, shape: Shape) -> dict[str, Tensor]:
         if shape.bias:
             bias = [parameters[f"{block}.b_{r}"].flatten() for r in "QKV"]
             state[f"transformer.h.{layer}.attn.c_attn.bias"] = torch.cat(bias)
-    state["lm_head.weight"] = state[NAMES["embed.W_E"]]
+    state[HEAD] = state[TIED]
     return state
 
 
@@ -227,19 +235,29 @@ def _from(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
 
 
 def _shape(arguments: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Shape:
-    try:
-        width = arguments["n_embd"]
-        return Shape(
-            layers=arguments["n_layer"],
-            heads=arguments["n_head"],
-            d_model=width,
-            d_mlp=arguments.get("mlp_expansion", 4) * width,
-            n_ctx=arguments["block_size"],
-            d_vocab=arguments["vocab_size"],
-            bias=bool(arguments.get("bias", "transformer.ln_f.bias" in state)),
-        )
-    except (KeyError, TypeError) as error:
-        raise TbttError(f"{path} has model_args that name no model ({error})") from error
+    given = {"mlp_expansion": 4, **arguments}
+    numbers = ("n_layer", "n_head", "n_embd", "mlp_expansion", "block_size", "vocab_size")
+    for name in numbers:
+        if type(given.get(name)) is not int:
+            raise TbttError(
+                f"{path} has model_args that name no model: {name} is {given.get(name)!r}, "
+                "must be a whole number"
+            )
+    layers, heads, width, expansion, n_ctx, d_vocab = (given[name] for name in numbers)
+    return Shape(
+        layers=layers,
+        heads=heads,
+        d_model=width,
+        d_mlp=expansion * width,
+        n_ctx=n_ctx,
+        d_vocab=d_vocab,
+        bias=bool(given.get("bias", "transformer.ln_f.bias" in state)),
+    )
+
+
+def _count(steps: object) -> int:
+    """A checkpoint's iter_num; 0 where it has none."""
+    return steps if isinstance(steps, int) and steps > 0 else 0
 
 
 def _vocabulary(text: Path) -> Vocabulary:

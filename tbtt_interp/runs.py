@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -73,14 +73,16 @@ class Run:
         """The models' shape, the same for every seed."""
         from tbtt_interp.model import Shape
 
-        return Shape(**self.config.shape)  # pyright: ignore[reportArgumentType]
+        try:
+            return Shape(**self.config.shape)  # pyright: ignore[reportArgumentType]
+        except TypeError as error:
+            path = self.folder / "config.json"
+            raise TbttError(f"{path} has a shape that is none ({error}): restore it") from error
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Each seed's task; they differ where seeds hold out different pairs."""
-        known: dict[tuple[Pair, ...], Task] = {}
-        for held_out in self.config.held_out:
-            known.setdefault(held_out, self._task(held_out))
+        known = {held_out: self._task(held_out) for held_out in set(self.config.held_out)}
         return tuple(known[held_out] for held_out in self.config.held_out)
 
     def _task(self, held_out: tuple[Pair, ...]) -> Task:
@@ -113,8 +115,9 @@ class Run:
     @cached_property
     def checkpoints(self) -> dict[int, Path]:
         """The kept checkpoints by training step, first to last."""
-        paths = sorted((self.folder / "checkpoints").glob("step-*.safetensors"))
-        return {int(path.stem.removeprefix("step-")): path for path in paths}
+        paths = (self.folder / "checkpoints").glob("step-*.safetensors")
+        steps = {path.stem.removeprefix("step-"): path for path in paths}
+        return {int(step): steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)}
 
     def parameters(self, step: int | None = None) -> "Parameters":
         """Every seed's parameters, stacked: HookedTransformer's names with a leading seed axis.
@@ -172,7 +175,14 @@ class Run:
         """What summary.json holds: final metrics, floors, late evaluations, seconds."""
         if not self.is_complete:
             raise TbttError(f"{self.folder} is not finished: train it on with --resume")
-        return _read_json(self.folder / "summary.json")
+        path = self.folder / "summary.json"
+        summary = _read_json(path)
+        try:
+            if [row["seed"] for row in summary["seeds"]] == list(self.seeds):
+                return summary
+        except (KeyError, TypeError):
+            pass
+        raise TbttError(f"{path} is damaged: restore it from a copy, or delete it and --resume")
 
 
 def load_run(folder: str | Path) -> Run:
@@ -206,11 +216,17 @@ def find_runs(root: Path) -> list[Path]:
     return sorted(folder for folder in folders if not folder.name.startswith("."))
 
 
-def create_run(folder: Path, config: RunConfig, task: Task | None = None) -> Run:
+def create_run(
+    folder: Path,
+    config: RunConfig,
+    task: Task,
+    fill: Callable[[Path], None] | None = None,
+) -> Run:
     """A new run folder with its configuration, whole or not at all.
 
     Args:
-        task: a user's own corpus, to be stored with the run; None for a built-in task.
+        task: stored with the run if it is a user's own corpus.
+        fill: puts more into the folder before it appears.
     Raises:
         TbttError: if the folder cannot be made or has something else in it.
     """
@@ -219,18 +235,22 @@ def create_run(folder: Path, config: RunConfig, task: Task | None = None) -> Run
     shutil.rmtree(draft, ignore_errors=True)  # of a training that was killed before it began
     try:
         (draft / "checkpoints").mkdir(parents=True)
-        if task is not None:
+        if task.order_is_given:
             write_corpus(task, draft / "corpus.tsv")
         write_json(draft / "config.json", dataclasses.asdict(config))
+        if fill is not None:
+            fill(draft)
         os.replace(draft, folder)
-    except OSError as error:
+    except (OSError, TbttError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise _unwritable(folder, error) from error
+        raise _unwritable(folder, error) if isinstance(error, OSError) else error from error
     return load_run(folder)
 
 
 def check_free(folder: Path) -> None:
     """Raises a TbttError where no new run can be put: at a file, or a folder that is not empty."""
+    if folder.resolve() == Path.cwd():
+        raise TbttError("a run needs a folder of its own: give --out a name that is new")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise TbttError(
@@ -252,6 +272,13 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file of the user's naming, and none that is there already."""
+    if path.exists():
+        raise TbttError(f"{path} exists: nothing was written; give another name")
+    write_whole(path, content)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -322,15 +349,18 @@ def read_metrics(folder: Path) -> list[Row]:
     if not path.is_file():
         return []
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
             line = json.loads(text)
-            lines.append({"step": line["step"], "seeds": line["seeds"]})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            step, seeds = int(line["step"]), [dict(row) for row in line["seeds"]]
+            if not all({"seed", "loss"} <= row.keys() for row in seeds):
+                raise ValueError
+        except (KeyError, TypeError, ValueError) as error:
             raise TbttError(
                 f"{path}, line {number} is damaged: restore the file from a copy, or delete the "
                 "run's folder and train it again"
             ) from error
+        lines.append({"step": step, "seeds": seeds})
     return lines
 
 

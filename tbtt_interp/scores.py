@@ -1,5 +1,6 @@
 """What a run's models answer, group by group, beside what baselines answer."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -37,18 +38,14 @@ def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
     return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds)
 
 
-def answers_of(run: Run, step: int | None = None) -> pd.DataFrame:
-    """A row an example and seed: prompt, answer, group, held_out, margin, right, fits."""
-    return evaluate_run(run, step).table
-
-
-def run_scores(run: Run, step: int | None = None) -> pd.DataFrame:
+def run_scores(run: Run, evaluation: Evaluation) -> pd.DataFrame:
     """A row a group and answerer: each seed, all seeds, and the two baselines.
+
+    Where seeds hold out different pairs, a baseline answers each of those splits once.
 
     Columns: group; by (a seed, "all", or a baseline's name); right; of; for "all" the mean share
     over seeds and its 95 % interval (share, low, high); for a seed the group's smallest margin.
     """
-    evaluation = evaluate_run(run, step)
     counts, table = evaluation.counts(), evaluation.table
     rows = []
     for group in counts[0]:
@@ -63,15 +60,18 @@ def run_scores(run: Run, step: int | None = None) -> pd.DataFrame:
         for seed, rate in rates.items():
             rows.append(
                 {"group": group, "by": str(seed), "right": rate.hits, "of": rate.total,
-                 "margin": float(margins[seed])}
+                 "margin": float(margins.get(seed, math.nan))}
             )  # fmt: skip
-        interval = interval_over_seeds([rate.value for rate in rates.values()])
+        interval = interval_over_seeds([rate.value for rate in rates.values() if rate.total])
         together = sum(rates.values(), Rate(hits=0, total=0))
         rows.append(
             {"group": group, "by": "all", "right": together.hits, "of": together.total,
              "share": interval.mean, "low": interval.low, "high": interval.high}
         )  # fmt: skip
-    baselines = baseline_counts(run.tasks[0]).rename(columns={"baseline": "by"})
+    distinct = {id(task): task for task in run.tasks}.values()
+    baselines = pd.concat([baseline_counts(task) for task in distinct])
+    baselines = baselines.groupby(["baseline", "group"], sort=False, as_index=False).sum()
+    baselines = baselines.rename(columns={"baseline": "by"})
     return pd.concat([pd.DataFrame(rows), baselines], ignore_index=True)
 
 
@@ -86,7 +86,7 @@ def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], list[list[str]
         seed = by in map(str, run.seeds)
         cells = [f"seed {by}" if seed else "all seeds" if by == "all" else by]
         cells += [f"{part[g]['right']}/{part[g]['of']}" if g in part else "" for g in groups]
-        cells += [f"{part[g]['margin']:+.2f}" if seed else "" for g in groups]
+        cells += [f"{part[g]['margin']:+.2f}".replace("+nan", "") if seed else "" for g in groups]
         rows.append(cells)
     together = table[table["by"] == "all"].set_index("group").to_dict("index")
     shares = {
@@ -99,7 +99,7 @@ def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], list[list[str]
     ]
     if run.is_complete and run.config.recipe is not None:
         late = run.summary()["seeds"]
-        for side in ("seen", "held_out"):
+        for side in (side for side in ("seen", "held_out") if f"late_{side}" in late[0]):
             counts = ", ".join("{}/{}".format(*row[f"late_{side}"]) for row in late)
             notes.append(
                 f"Evaluations in the last sixth of training with all {side.replace('_', '-')} "

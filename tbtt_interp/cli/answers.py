@@ -21,6 +21,8 @@ def runs_command(
 
     tbtt runs
     """
+    import pandas as pd
+
     from tbtt_interp.listing import list_runs
 
     table = list_runs(root)
@@ -44,7 +46,7 @@ def runs_command(
                 record["framing"],
                 str(record["seeds"]),
                 f"{int(record['held_out_right'])}/{of}" if of else "",
-                "" if record["loss"] is None else f"{record['loss']:.3f}",
+                "" if pd.isna(record["loss"]) else f"{record['loss']:.3f}",
                 f"{record['status']}, {record['step']:,}/{record['steps']:,} steps",
             ]
         )
@@ -70,8 +72,8 @@ def evaluate_command(
 
     tbtt evaluate runs/arithmetic-medium-file --operands 0-19
     """
-    from tbtt_interp.runs import load_run, write_whole
-    from tbtt_interp.scores import answers_of, operand_scores, run_scores, score_rows
+    from tbtt_interp.runs import load_run, write_new
+    from tbtt_interp.scores import evaluate_run, operand_scores, run_scores, score_rows
 
     run = load_run(run_folder)
     if operands is not None:
@@ -79,11 +81,11 @@ def evaluate_command(
         headers, rows = list(table.columns), [list(map(str, row)) for row in table.to_numpy()]
         notes = ["Counts are over all seeds. What does not fit the window is not answered whole."]
     else:
-        answers = answers_of(run, step)
-        table = run_scores(run, step)
+        evaluation = evaluate_run(run, step)
+        answers, table = evaluation.table, run_scores(run, evaluation)
         headers, rows, notes = score_rows(run, table)
     if out is not None:
-        write_whole(out, answers.to_csv(index=False).encode())
+        write_new(out, answers.to_csv(index=False).encode())
     if as_json:
         print_json(table)
     else:
@@ -98,8 +100,8 @@ def parse_range(text: str) -> tuple[int, int]:
     (0, 19)
     """
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
-    if not match or int(match[1]) > int(match[2]) or int(match[2]) > 999:
-        raise TbttError(f"operands '{text}' is no range: give two numbers up to 999, as in 0-19")
+    if not match or int(match[1]) > int(match[2]) or int(match[2]) > 99:
+        raise TbttError(f"operands '{text}' is no range: give two numbers up to 99, as in 0-19")
     return int(match[1]), int(match[2])
 
 
@@ -127,7 +129,10 @@ def ask_command(
     if seed is not None:
         stacked = stack_parameters([one_model(stacked, run.place(seed))])
     text = task.complete_prompt(prompt)
-    completions = complete(stacked, run.shape, text, task.vocabulary, task.terminators)
+    longest = max(len(example.answer) for example in task.examples)
+    completions = complete(
+        stacked, run.shape, text, task.vocabulary, task.terminators, limit=max(32, longest)
+    )
     known = {example.prompt: example for example in task.examples}.get(text)
     held_out = {
         s: next(e.held_out for e in run.tasks[run.place(s)].examples if e.prompt == text)

@@ -42,11 +42,10 @@ def print_table(
         table.add_column(header, justify="left" if column == 0 else "right", no_wrap=not is_last)
     for number, row in enumerate(rows):
         table.add_row(*row, end_section=number == len(rows) - rule_before_last - 1)
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe has no width that a table should be cut to
-        console = Console(highlight=False, width=200)
+    # never cut a number: where the terminal is narrower than the table, it wraps the lines itself
+    console = Console(width=1_000, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if title:
-        console.print(title, soft_wrap=True, markup=False)
+        console.print(title)
     console.print(table)
     for note in notes:
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note)

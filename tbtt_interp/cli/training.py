@@ -19,7 +19,8 @@ HeldOut = Annotated[
     typer.Option(help="Operands never trained on together, repeatable. \\[5,7]", metavar="A,B"),
 ]
 NOTES = (
-    "Margin: logits between right and best wrong, the smallest over the held-out equations.",
+    "Margin: logits between right and best wrong, the smallest over the held-out lines, or over "
+    "the seen ones where none are held out.",
     "Floors: the lowest loss, in nats a character, of one who knows the file's order, only its "
     "lines, or whole lines one a window.",
 )
@@ -171,15 +172,19 @@ def _train_and_report(
 
 
 def _again(*more: str) -> str:
-    """This command once more, with other options at its end."""
-    words = iter(sys.argv[1:])
-    replaced = ("--framing", "--out") if "--framing" in more else ()
-    kept = []
-    for word in words:
-        if word in replaced:
-            next(words, None)
-        elif word not in ("--resume", "--json"):
+    """This command once more, with other options at its end; another framing is another run."""
+    dropped = {"--framing": 1, "--out": 1} if "--framing" in more else {}
+    dropped |= {"--resume": 0, "--json": 0}
+    words, kept = list(sys.argv[1:]), []
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--batch" and "--framing" in more and "all" in (value, *words[:1]):
+            words = words if equals else words[1:]
+        elif name not in dropped:
             kept.append(word)
+        elif not equals:
+            words = words[dropped[name] :]
     program = Path(sys.argv[0]).name
     start = ["python", "-m", "tbtt_interp.train"] if program == "__main__.py" else [program]
     return shlex.join([*start, *kept, *more])

@@ -27,6 +27,14 @@ __all__ = [
 ]
 
 
+def is_file(name: str) -> bool:
+    """Whether a name is a file's, and so a corpus of one's own; no name is too long to ask."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
+
+
 def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Task:
     """A task by name, or from a file of one's own.
 
@@ -45,7 +53,7 @@ def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Ta
         sections, window, batch = (capitals(),), 24, 576
     elif name == "joint":
         sections, window, batch = (equations(held_out), capitals()), 24, 576
-    elif Path(name).is_file():
+    elif is_file(name):
         return read_corpus(Path(name))
     elif Path(name).suffix or Path(name).parent != Path("."):
         raise TbttError(f"corpus {name} is not there: give a text file of lines, or a task's name")

@@ -1,9 +1,8 @@
 """A user's own corpus: a text file of lines, or a table of prompts, answers and labels."""
 
+import csv
 import io
 from pathlib import Path
-
-import pandas as pd
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks.task import Example, Label, Task, Vocabulary
@@ -26,7 +25,7 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
         TbttError: if the file cannot be read as text, has no lines, or the same line twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TbttError(
             f"corpus {path} cannot be read ({error}): give a UTF-8 text file of lines, "
@@ -52,46 +51,58 @@ def write_corpus(task: Task, path: Path) -> None:
 
 
 def _from_table(path: Path, text: str) -> tuple[Example, ...]:
-    separator = TABLES[path.suffix.lower()]
-    try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, keep_default_na=False)
-        # a prompt or an answer is text, even where a column of them looks like numbers
-        raw = pd.read_csv(io.StringIO(text), sep=separator, keep_default_na=False, dtype=str)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise TbttError(f"corpus {path} is not a table ({error}): mend that line") from error
-    if missing := [name for name in ("prompt", "answer") if name not in table]:
+    reader = csv.DictReader(io.StringIO(text), delimiter=TABLES[path.suffix.lower()])
+    columns = reader.fieldnames or []
+    if missing := [name for name in ("prompt", "answer") if name not in columns]:
         raise TbttError(
             f"corpus {path} has no column {missing[0]}: a table needs prompt and answer, "
             "and may have held_out, group and any labels"
         )
-    names = [str(name) for name in table if name not in ("prompt", "answer", "held_out", "group")]
-    examples = []
-    for row, (_, strings) in enumerate(raw.iterrows()):
-        held_out = str(strings.get("held_out", "")).strip().lower()
-        if held_out not in TRUTH:
-            raise TbttError(
-                f"corpus {path}, row {row + 2}: held_out is {held_out!r}, must be true or false"
-            )
-        labels: dict[str, Label] = {
-            name: value.item() if hasattr(value := table[name].iloc[row], "item") else value
-            for name in names
-            if strings[name] != ""
-        }
-        examples.append(
-            Example(
-                line=f"{strings['prompt']}{strings['answer']}\n",
-                prompt=strings["prompt"],
-                answer=f"{strings['answer']}\n",
-                group=str(strings.get("group", "lines")),
-                held_out=TRUTH[held_out],
-                labels=labels,
-            )
+    examples = tuple(_example(path, reader.line_num, row) for row in reader)
+    if not examples:
+        raise TbttError(f"corpus {path} has a header and no rows: give an example a row")
+    return examples
+
+
+def _example(path: Path, line: int, row: dict[str | None, str | None]) -> Example:
+    where = f"corpus {path}, line {line}"
+    if None in row or None in row.values():
+        raise TbttError(f"{where} has not as many cells as the header: mend that line")
+    cells = {str(name): str(cell) for name, cell in row.items()}
+    held_out = cells.pop("held_out", "").strip().lower()
+    if held_out not in TRUTH:
+        raise TbttError(f"{where}: held_out is {held_out!r}, must be true or false")
+    prompt, answer = cells.pop("prompt"), cells.pop("answer")
+    group = cells.pop("group", "lines")
+    try:
+        return Example(
+            line=f"{prompt}{answer}\n",
+            prompt=prompt,
+            answer=f"{answer}\n",
+            group=group,
+            held_out=TRUTH[held_out],
+            labels={name: _value(cell) for name, cell in cells.items() if cell},
         )
-    return tuple(examples)
+    except TbttError as error:
+        raise TbttError(f"{where}: {error}") from error
+
+
+def _value(cell: str) -> Label:
+    """A label as the simplest type that it can be.
+
+    >>> _value("7"), _value("0.5"), _value("north")
+    (7, 0.5, 'north')
+    """
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell
 
 
 def _from_lines(path: Path, text: str) -> tuple[Example, ...]:
-    lines = [f"{line}\n" for line in text.splitlines() if line.strip()]
+    lines = [f"{line}\n" for line in text.split("\n") if line.strip()]
     if not lines:
         raise TbttError(f"corpus {path} has no lines: give a text file of one example a line")
     prompts = [_shortest_own_beginning(line, lines) for line in lines]

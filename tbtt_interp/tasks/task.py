@@ -1,6 +1,7 @@
 """What a task is: labelled lines in sections, a vocabulary, and a split into seen and held out."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,10 +31,11 @@ class Example:
     labels: Mapping[str, Label] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.line.startswith(self.prompt + self.answer) or not self.answer:
+        is_begun = self.line.startswith(self.prompt + self.answer)
+        if not (is_begun and self.prompt and self.answer):
             raise TbttError(
                 f"line {self.line!r} should begin with its prompt {self.prompt!r} "
-                f"and then its answer {self.answer!r}, which must not be empty"
+                f"and then its answer {self.answer!r}, neither of them empty"
             )
         if self.line.find("\n") != len(self.line) - 1:
             raise TbttError(f"line {self.line!r} should end in its only newline")
@@ -102,8 +104,8 @@ class Task:
                 f"task '{self.name}' has every line held out, so there is none to train on: "
                 "hold out fewer"
             )
-        if len(set(self.lines)) < len(self.lines):
-            twice = next(line for line in self.lines if self.lines.count(line) > 1)
+        counts = Counter(example.line for example in self.examples)
+        if twice := next((line for line, count in counts.items() if count > 1), None):
             raise TbttError(f"task '{self.name}' has the line {twice!r} twice: keep one of them")
 
     @cached_property
@@ -161,9 +163,9 @@ class Task:
 
         A prompt that is already the corpus's own, or like no prompt in it, stays as it is.
         """
-        equation = re.fullmatch(r"<?(\d+[+-]\d+)=?", text)
-        if equation and "<" in self.vocabulary.index:
-            return f"<{equation[1]}="
         known = {example.prompt for example in self.examples}
-        fact = f"Capital of {text} is "
-        return fact if fact in known else text
+        equation = re.fullmatch(r"<?(\d+[+-]\d+)=?", text)
+        if text not in known and equation and "<" in self.vocabulary.index:
+            return f"<{equation[1]}="
+        variants = (text, f"{text} ", f"Capital of {text} is ")
+        return next((variant for variant in variants if variant in known), text)

@@ -1,6 +1,7 @@
 """A recipe: what to train, on what, and how, as a checked and frozen configuration."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +53,19 @@ class TrainingRecipe:
                 f"got {self.batch!r}"
             )
         for name in ("learning_rate", "epsilon", "clip"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise TbttError(f"training.{name} must be above 0, got {getattr(self, name)}")
         for name in ("min_learning_rate", "weight_decay", "warmup", "checkpoint_every"):
-            if not getattr(self, name) >= 0:
-                raise TbttError(f"training.{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TbttError(f"training.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TbttError(f"training.{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.min_learning_rate > self.learning_rate:
+            raise TbttError(
+                f"training.min_learning_rate is {self.min_learning_rate}, above "
+                f"training.learning_rate, which is {self.learning_rate}: the rate falls to it"
+            )
         if self.warmup > self.decay_until:
             raise TbttError(
                 f"training.warmup is {self.warmup}, past training.decay_until, which is "
@@ -87,8 +93,8 @@ class Recipe:
         if self.seeds < 1:
             raise TbttError(f"seeds must be at least 1, got {self.seeds}")
         for name in ("first_seed", "corpus_seed"):
-            if getattr(self, name) < 0:
-                raise TbttError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < 2**31:
+                raise TbttError(f"{name} must be from 0 to 2^31 - 1, got {getattr(self, name)}")
         if self.held_out_each and len(self.held_out_each) != self.seeds:
             raise TbttError(
                 f"held_out_each has {len(self.held_out_each)} sets for {self.seeds} seeds: "

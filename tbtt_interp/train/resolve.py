@@ -60,6 +60,9 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     steps = given.pop("steps", None)
     name, table = _read(source)
     _apply_size(table, given)
+    if rate := given.get("training.learning_rate"):  # its floor scales with it
+        training = table["training"]
+        training["min_learning_rate"] *= rate / training["learning_rate"]
     for key, value in given.items():
         _put(table, key, value)
     if "held_out" in given:
@@ -114,10 +117,10 @@ def _put(table: Table, key: str, value: object) -> None:
 def _apply_size(table: Table, given: Table) -> None:
     """Fills in a size's numbers, and what the recipe changes for it."""
     model = table["model"]
+    is_asked = "model.size" in given
     size = str(given.pop("model.size", model["size"]))
     size = ALIASES.get(size, size)
-    is_asked = size != ALIASES.get(model["size"], model["size"])
-    numbers = {key: model[key] for key in SIZES["small"].keys() & model.keys() if not is_asked}
+    numbers = {} if is_asked else {k: model[k] for k in SIZES["small"].keys() & model.keys()}
     if size not in SIZES and len(numbers) < len(SIZES["small"]):
         raise unknown("size", size, SIZES, "or give --recipe FILE")
     for part, values in table.pop("sizes").get(size, {}).items():
@@ -162,11 +165,13 @@ def _check(table: Table, where: str) -> None:
         if not isinstance(table.get(key, kind()), kind):
             raise TbttError(f"{where} key {key} must be {WORDS.get(kind, 'a table')}")
     for size, parts in {"": table, **table.get("sizes", {})}.items():
+        if size not in {"", *SIZES}:
+            raise unknown(f"{where} size", size, SIZES)
         prefix = f"sizes.{size}." if size else ""
         if not isinstance(parts, dict):
             raise TbttError(f"{where} key {prefix[:-1]} must be a table, got {parts!r}")
-        if size and (strange := parts.keys() - PARTS.keys()):
-            raise unknown(f"{where} key", prefix + min(strange), [prefix + key for key in PARTS])
+        if size and (strange := parts.keys() - {"training"}):
+            raise unknown(f"{where} key", prefix + min(strange), [prefix + "training"])
         for key in PARTS.keys() & parts.keys():
             if not isinstance(parts[key], dict):
                 raise TbttError(f"{where} key {prefix}{key} must be a table, got {parts[key]!r}")
@@ -214,7 +219,7 @@ def _pairs(value: object, where: str) -> tuple[Pair, ...]:
     pairs: set[Pair] = set()
     for pair in value if isinstance(value, list) else [None]:
         match pair:
-            case [int(a), int(b)]:
+            case [int(a), int(b)] if bool not in (type(a), type(b)):
                 pairs.add((min(a, b), max(a, b)))
             case _:
                 raise TbttError(

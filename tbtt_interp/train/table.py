@@ -57,16 +57,17 @@ def groups_of(table: pd.DataFrame) -> list[str]:
 
 def share_interval(table: pd.DataFrame, group: str) -> Interval:
     """The mean share right over models, and its interval."""
-    return interval_over_seeds((table[f"{group}_right"] / table[f"{group}_of"]).tolist())
+    asked = table[table[f"{group}_of"] > 0]
+    return interval_over_seeds((asked[f"{group}_right"] / asked[f"{group}_of"]).tolist())
 
 
 def training_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """The table as headers and words."""
     groups = groups_of(table)
-    has_margin = "margin_held_out" in table
+    margin = "margin_held_out" if "margin_held_out" in table else "margin_seen"
     floors = ["order", "lines", "line"]
     headers = ["seed", *map(group_words, groups)]
-    headers += ["margin"] * has_margin + ["loss", *(f"floor:\n{floor}" for floor in floors)]
+    headers += ["margin", "loss", *(f"floor:\n{floor}" for floor in floors)]
     rows = []
     for record in table.to_dict("records"):
         rates = [Rate(hits=int(record[f"{g}_right"]), total=int(record[f"{g}_of"])) for g in groups]
@@ -74,7 +75,7 @@ def training_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             [
                 str(record["seed"]),
                 *map(repr, rates),
-                *([f"{record['margin_held_out']:+.2f}"] if has_margin else []),
+                f"{record[margin]:+.2f}".replace("+nan", ""),
                 f"{record['loss']:.3f}",
                 *(f"{record[f'floor_{floor}']:.3f}" for floor in floors),
             ]

@@ -28,9 +28,10 @@ from tbtt_interp.runs import (
     write_metrics,
     write_tensors,
 )
-from tbtt_interp.tasks import Stream, Task, entropy_floors
+from tbtt_interp.tasks import Floors, Stream, Task
+from tbtt_interp.tasks.floors import stream_floors
 from tbtt_interp.train.engine import Engine, is_worth_compiling, keep_freed_memory, pick_device
-from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.recipe import Recipe, TrainingRecipe
 
 LATE = 5 / 6  # evaluations after this share of training are late
 
@@ -66,8 +67,8 @@ class Machine:
     compiled: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise TbttError(f"threads must be at least 1, got {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= 1_024:
+            raise TbttError(f"threads must be from 1 to 1024, got {self.threads}")
 
 
 def train_models(
@@ -95,19 +96,33 @@ def train_models(
     if run is None:
         check_free(folder)
     elif run.is_complete:
+        shutil.rmtree(run.folder / "resume", ignore_errors=True)  # if it was killed at the very end
         return run
     else:
-        machine = Machine(
-            device=machine.device or run.config.environment["device"],
-            threads=machine.threads or run.config.environment["threads"],
-            compiled=run.config.environment["compiled"],
-        )
+        machine = _same_machine(machine, run, watcher)
     with _threads(machine.threads):
         engine = _engine(recipe, tasks, machine, watcher)
+        floors = [stream_floors(stream) for stream in engine.streams]
         if run is None:
             run = _create(recipe, tasks, folder, engine)
-        _train(run, recipe, engine, watcher)
+        _train(run, recipe, engine, floors, watcher)
     return run
+
+
+def _same_machine(asked: Machine, run: Run, watcher: Watcher) -> Machine:
+    """What a run was begun on, but for what is asked otherwise, which is said."""
+    began = run.config.environment
+    machine = Machine(
+        device=asked.device or began["device"],
+        threads=asked.threads or began["threads"],
+        compiled=began["compiled"] if asked.compiled is None else asked.compiled,
+    )
+    if vars(machine) != began or versions() != run.config.versions:
+        watcher.said(
+            "This run was begun on another device, with other threads, or under other versions, "
+            "so its last bits may differ from those of an uninterrupted one."
+        )
+    return machine
 
 
 def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
@@ -119,12 +134,23 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
     if not (folder / "config.json").is_file():
         return None
     run = load_run(folder)
-    theirs, ours = run.config.recipe or {}, plain(recipe.as_table())
+    theirs, ours = run.config.recipe, plain(recipe.as_table())
+    if theirs is None:
+        raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
     if theirs != ours:
         different = _difference(theirs, ours)
         raise TbttError(
             f"{folder} holds a run made with another recipe ({different}): "
             "give another --out FOLDER, or the same settings"
+        )
+    same = [
+        mine.examples == theirs.examples
+        for mine, theirs in zip(recipe.tasks(), run.tasks, strict=True)
+    ]
+    if not all(same):
+        raise TbttError(
+            f"{recipe.task} has changed since {folder} was begun with it: restore it, or give "
+            "another --out FOLDER"
         )
     if not run.is_complete and not resume:
         raise TbttError(
@@ -149,7 +175,7 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
                 return _difference(there, here)
         elif there != here:
             return f"{key} is {there!r} there and {here!r} here"
-    return "it was not trained here" if not theirs else "it has other keys"
+    return "it has other keys"
 
 
 def model_shape(recipe: Recipe, task: Task) -> Shape:
@@ -221,10 +247,12 @@ def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, engine: Engine)
         },
         versions=versions(),
     )
-    return create_run(folder, config, task if task.order_is_given else None)
+    return create_run(folder, config, task)
 
 
-def _train(run: Run, recipe: Recipe, engine: Engine, watcher: Watcher) -> None:
+def _train(
+    run: Run, recipe: Recipe, engine: Engine, floors: Sequence[Floors], watcher: Watcher
+) -> None:
     training = recipe.training
     saved = run.folder / "resume" / "state.safetensors"
     done, seconds = 0, 0.0
@@ -234,6 +262,7 @@ def _train(run: Run, recipe: Recipe, engine: Engine, watcher: Watcher) -> None:
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
         engine.restore(state)
         lines = [line for line in read_metrics(run.folder) if line["step"] <= done]
+        _check_whole(run, lines, done, training)
     watcher.started(done, training.steps)
     started = time.monotonic() - seconds
 
@@ -267,7 +296,7 @@ def _train(run: Run, recipe: Recipe, engine: Engine, watcher: Watcher) -> None:
             record()
         if is_due(training.evaluate_every) or is_due(training.checkpoint_every):
             save()
-    summary = _summary(run, engine, lines, time.monotonic() - started)
+    summary = _summary(run, floors, lines, time.monotonic() - started)
     run.__dict__.pop("checkpoints", None)
     write_json(run.folder / "summary.json", summary)
     shutil.rmtree(saved.parent, ignore_errors=True)
@@ -287,34 +316,38 @@ def _evaluation(run: Run, engine: Engine) -> list[Row]:
     ]
 
 
-def _summary(run: Run, engine: Engine, lines: Sequence[Row], seconds: float) -> Row:
+def _summary(run: Run, floors: Sequence[Floors], lines: Sequence[Row], seconds: float) -> Row:
     late = [line for line in lines if line["step"] > LATE * run.config.steps]
-    floors = [
-        entropy_floors(stream.lines, framing=stream.framing, window=stream.window)
-        for stream in engine.streams
-    ]
     return {
         "steps": run.config.steps,
         "seconds": round(seconds, 1),
         "seeds": [
-            row
-            | {
-                "floors": vars(floor),
-                "late_seen": _perfect([line["seeds"][k] for line in late], seen=True),
-                "late_held_out": _perfect([line["seeds"][k] for line in late], seen=False),
-            }
+            row | {"floors": vars(floor)} | _late([line["seeds"][k] for line in late])
             for k, (row, floor) in enumerate(zip(lines[-1]["seeds"], floors, strict=True))
         ],
     }
 
 
-def _perfect(rows: Sequence[Row], *, seen: bool) -> list[int]:
-    """Of these evaluations, how many are all right, and how many there are."""
-    right = 0
-    for row in rows:
-        counts = [v for k, v in row.items() if k.startswith("seen_" if seen else "held_out")]
-        right += all(hits == total for hits, total in counts) and bool(counts)
-    return [right, len(rows)]
+def _late(rows: Sequence[Row]) -> Row:
+    """Of one model's late evaluations, at how many all seen and all held-out answers are right."""
+    sides = {"late_seen": "seen_", "late_held_out": "held_out"}
+    found = {}
+    for name, start in sides.items():
+        counts = [[v for k, v in row.items() if k.startswith(start) and v[1]] for row in rows]
+        if all(counts):
+            right = sum(all(hits == total for hits, total in pairs) for pairs in counts)
+            found[name] = [right, len(rows)]
+    return found
+
+
+def _check_whole(run: Run, lines: Sequence[Row], done: int, training: TrainingRecipe) -> None:
+    expected = {*range(0, done + 1, training.evaluate_every)}
+    expected |= {done} if done == training.steps else set()
+    if missing := expected - {line["step"] for line in lines}:
+        raise TbttError(
+            f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: restore "
+            "the file from a copy, or delete the run's folder and train it again"
+        )
 
 
 @contextmanager
