@@ -140,7 +140,7 @@ def export_checkpoint(
     write_new(path, buffer.getvalue())
 
 
-def read_nanogpt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's tensors and arguments, without running anything that it holds.
 
     Raises:
@@ -166,7 +166,7 @@ def read_nanogpt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def from_nanogpt(
-    state: Mapping[str, Tensor], shape: Shape, source: object = "the state"
+    state: Mapping[str, Any], shape: Shape, source: object = "the state"
 ) -> Parameters:
     """A nanoGPT model's parameters under HookedTransformer's names and shapes.
 
@@ -234,7 +234,7 @@ def _from(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
     return rearrange(value, "(h e) -> h e", h=shape.heads).contiguous()
 
 
-def _shape(arguments: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Shape:
+def _shape(arguments: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Shape:
     given = {"mlp_expansion": 4, **arguments}
     numbers = ("n_layer", "n_head", "n_embd", "mlp_expansion", "block_size", "vocab_size")
     for name in numbers:

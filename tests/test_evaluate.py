@@ -120,7 +120,7 @@ def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
 
 
 def test_scores_add_up_and_carry_the_baselines(line_run: Run) -> None:
-    table = run_scores(line_run)
+    table = run_scores(line_run, evaluate_run(line_run))
     held_out = table[table["group"] == "held_out"].set_index("by")
     assert held_out.loc["all", "right"] == held_out.loc[["0", "1"], "right"].sum()
     assert held_out.loc["all", "low"] <= held_out.loc["all", "share"] <= held_out.loc["all", "high"]

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.tasks import entropy_floors, load_task
+from tbtt_interp.tasks import Stream, entropy_floors, load_task
+from tbtt_interp.tasks.floors import stream_floors
 
 LINES = st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=4, unique=True).map(
     lambda words: tuple(f"{word}\n" for word in words)
@@ -108,6 +109,18 @@ def test_who_knows_more_is_surprised_less(lines: tuple[str, ...], window: int) -
     assume(len("".join(lines)) > window)
     floors = entropy_floors(lines, framing="file", window=window)
     assert -1e-12 < floors.order <= floors.lines + 1e-12
+
+
+def test_the_floor_of_fresh_windows_is_on_the_windows_of_the_loss() -> None:
+    """Their luck is shared: what knows the lines alone has exactly that loss on them."""
+    task = load_task("arithmetic")
+    stream = Stream(lines=task.file(0), vocabulary=task.vocabulary, framing="shuffled",
+                    window=9, batch=1, seed=0)  # fmt: skip
+    floors = stream_floors(stream)
+    expected = entropy_floors(stream.lines, framing="shuffled", window=9)
+    assert (floors.order, floors.line) == (expected.order, expected.line)
+    assert floors.lines == pytest.approx(expected.lines, abs=0.02)
+    assert floors.lines != expected.lines
 
 
 def test_floors_of_nothing_are_refused() -> None:

@@ -145,16 +145,43 @@ def test_what_cannot_be_imported_says_why_and_writes_nothing() -> None:
     torch.save([1, 2], "ckpt.pt")
     refused("is no nanoGPT checkpoint: it needs the entries model and model_args")
     torch.save({"model": {}, "model_args": {"n_layer": 1}}, "ckpt.pt")
-    refused("has model_args that name no model")
+    refused("has model_args that name no model: n_head is None, must be a whole number")
+    torch.save({"model": {}, "model_args": ARGUMENTS | {"n_embd": 8.0}}, "ckpt.pt")
+    refused("n_embd is 8.0, must be a whole number")
+    torch.save({"model": [], "model_args": []}, "ckpt.pt")
+    refused("is no nanoGPT checkpoint")
+    torch.save({"model": {"transformer.wte.weight": 3}, "model_args": ARGUMENTS}, "ckpt.pt")
+    refused(r"has no tensor transformer\.wte\.weight, which its model_args ask for")
     torch.save({"model": {}, "model_args": ARGUMENTS}, "ckpt.pt")
-    refused(r"has no tensor 'transformer\.wte\.weight', which its model_args ask for")
+    refused(r"has no tensor transformer\.wte\.weight, which its model_args ask for")
     checkpoint(n_embd=16)
     content = torch.load("ckpt.pt", weights_only=True)
     torch.save(content | {"model_args": ARGUMENTS}, "ckpt.pt")
-    refused(r"has embed\.W_E of shape \(17, 16\), its model_args say \(17, 8\)")
+    refused(r"has transformer\.wte\.weight of shape \(17, 16\), its model_args say \(17, 8\)")
+    checkpoint()
+    content = torch.load("ckpt.pt", weights_only=True)
     content["model"]["lm_head.weight"] = content["model"]["lm_head.weight"] + 1
     torch.save(content, "ckpt.pt")
     refused("has an output embedding of its own: only tied models are known")
+
+
+def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoint()
+    with monkeypatch.context() as patched:
+        patched.setattr("tbtt_interp.nanogpt.write_tensors", full)
+        with pytest.raises(TbttError, match=r"run cannot be written \(No space left on device\)"):
+            import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
+    assert {path.name for path in Path().iterdir()} == {"ckpt.pt"}
+
+
+def test_exporting_overwrites_nothing(line_run: Run) -> None:
+    Path("ckpt.pt").write_bytes(b"mine")
+    with pytest.raises(TbttError, match=r"ckpt\.pt exists: nothing was written; give another name"):
+        export_checkpoint(line_run, Path("ckpt.pt"))
+    assert Path("ckpt.pt").read_bytes() == b"mine"
 
 
 def test_an_mlp_that_is_no_multiple_cannot_be_exported() -> None:

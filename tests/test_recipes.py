@@ -75,6 +75,7 @@ def test_a_recipe_of_one_s_own_says_only_what_differs() -> None:
     assert recipe.name == "mine"
     assert recipe.model.size == "L2H2D8M32", "a size's name is for its own numbers alone"
     assert (recipe.training.learning_rate, recipe.training.steps) == (1e-3, 30_000)
+    assert resolve_recipe("mine.toml", {"model.size": "medium"}).model.d_model == 28
     assert resolve_recipe("mine.toml", {"model.size": "large"}).model.d_model == 56
 
 
@@ -85,6 +86,11 @@ def test_what_a_recipe_says_outright_beats_its_base_s_sizes() -> None:
     flags = {"training.learning_rate": 1e-3, "training.weight_decay": 0.0}
     recipe = resolve_recipe("mine.toml", flags)
     assert (recipe.training.learning_rate, recipe.training.weight_decay) == (1e-3, 0.0)
+
+
+def test_a_rate_given_on_the_command_line_scales_the_whole_schedule() -> None:
+    training = resolve_recipe("quick", {"training.learning_rate": 1e-3}).training
+    assert training.min_learning_rate == pytest.approx(1e-5)
 
 
 def test_a_recipe_may_name_a_size_of_its_own() -> None:
@@ -116,6 +122,11 @@ def test_held_out_pairs_are_unordered_and_counted_once() -> None:
         ("[sizes.mlt.training]\nx = 3", "key 'sizes.mlt.training.x' is unknown"),
         ("[model]\nsize = 'giant'", "size 'giant' is unknown: choose small, medium, large"),
         ("[training]\nwarmup = 30_000", "training.warmup is 30000, past training.decay_until"),
+        ("[sizes.mdeium.training]\nclip = 1.0", "size 'mdeium' is unknown (did you mean 'medium'"),
+        ("[sizes.mlt.model]\nlayers = 3", "key 'sizes.mlt.model' is unknown"),
+        ("held_out = [[true, 5]]", "held_out must be a list of operand pairs"),
+        ("[training]\nlearning_rate = inf", "training.learning_rate must be above 0, got inf"),
+        ("[training]\nlearning_rate = 1e-5", "min_learning_rate is 0.0001, above training"),
         ("[training]\nlearning_rate = 0", "training.learning_rate must be above 0, got 0"),
         ("[training]\nbeta2 = 1.5", "training.beta2 must be in [0, 1), got 1.5"),
         ("[training]\nbatch = 'some'", "training.batch must be a number of windows, at least"),
@@ -139,7 +150,7 @@ def test_what_is_wrong_in_a_recipe_is_said(text: str, message: str) -> None:
         ({"seeds": -2}, "seeds must be at least 1, got -2"),
         ({"steps": 0}, "training.steps must be at least 1, got 0"),
         ({"steps": -5}, "training.steps must be at least 1, got -5"),
-        ({"first_seed": -1}, "first_seed must not be negative, got -1"),
+        ({"first_seed": -1}, "first_seed must be from 0 to 2^31 - 1, got -1"),
         ({"training.batch": 0}, "training.batch must be a number of windows, at least 1"),
         ({"task": "facts", "held_out": [[5, 7]]}, "task 'facts' has no operand pairs to hold out"),
         ({"held_out": [[a, b] for a in range(10) for b in range(10)]}, "every line held out"),

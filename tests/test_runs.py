@@ -102,6 +102,39 @@ def test_damaged_metrics_name_the_line(copied: Path) -> None:
         read_metrics(copied)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\n", b'{"step": 0, "seeds": 3}\n', b'{"step": 0, "seeds": [{}]}\n', b"1\n"],
+)
+def test_metrics_that_are_none_break_one_run_and_not_the_list(
+    content: bytes, copied: Path, tmp_path: Path
+) -> None:
+    damaged(copied, "metrics.jsonl", content)
+    with pytest.raises(TbttError, match=r"metrics\.jsonl, line 1 is damaged"):
+        load_run(copied).metrics()
+    assert "line 1 is damaged" in list_runs(tmp_path).iloc[0]["problem"]
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"seeds": [{"seed": 5}]}'])
+def test_a_summary_that_is_none_says_so(content: bytes, copied: Path) -> None:
+    with pytest.raises(TbttError, match=r"summary\.json is damaged"):
+        load_run(damaged(copied, "summary.json", content)).summary()
+
+
+def test_a_shape_that_is_none_says_so(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["shape"]["width"] = config["shape"].pop("d_model")
+    damaged(copied, "config.json", json.dumps(config).encode())
+    with pytest.raises(TbttError, match=r"config\.json has a shape that is none"):
+        load_run(copied).parameters()
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(copied: Path) -> None:
+    for step in ("1000000", "200000", "best"):
+        (copied / f"checkpoints/step-{step}.safetensors").write_bytes(b"")
+    assert list(load_run(copied).checkpoints)[-3:] == [2_500, 200_000, 1_000_000]
+
+
 def test_what_a_run_does_not_have_is_named_with_what_it_has(line_run: Run) -> None:
     with pytest.raises(TbttError, match="has no seed 7: choose 0 or 1"):
         line_run.model(seed=7)

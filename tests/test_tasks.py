@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.tasks import Vocabulary, load_task
+from tbtt_interp.tasks import Vocabulary, entropy_floors, load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
 
@@ -91,7 +91,8 @@ def test_every_seed_has_a_file_order_of_its_own_within_the_sections() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "prompt"),
-    [("3+4", "<3+4="), ("<3+4", "<3+4="), ("12-7=", "<12-7="), ("France", "Capital of France is "),
+    [("Capital of France is", "Capital of France is "),
+     ("3+4", "<3+4="), ("<3+4", "<3+4="), ("12-7=", "<12-7="), ("France", "Capital of France is "),
      ("Capital of ", "Capital of ")],
 )  # fmt: skip
 def test_what_a_person_types_becomes_the_corpus_s_own_words(typed: str, prompt: str) -> None:
@@ -144,6 +145,14 @@ def test_plain_lines_are_asked_from_their_shortest_own_beginning(tmp_path: Path)
     assert task.name == "pets" and task.file(None) == ("a cat\n", "a cow\n", "a dog\n")
 
 
+def test_a_line_ends_at_its_newline_and_nowhere_else(tmp_path: Path) -> None:
+    """Not at the line separators that str.splitlines knows, nor at a byte order mark."""
+    task = load_task(str(corpus(tmp_path, "odd.txt", "\ufeffa\u2028b=1\nc\x0bd=2\n")))
+    assert [e.line for e in task.examples] == ["a\u2028b=1\n", "c\x0bd=2\n"]
+    floors = entropy_floors(task.file(None), framing="file", window=5)
+    assert 0 <= floors.order <= floors.lines
+
+
 def test_a_table_brings_labels_and_a_held_out_column(tmp_path: Path) -> None:
     header = "prompt\tanswer\theld_out\tgroup\tdouble\tword\n"
     text = header + "1+1=\t2\tno\tsums\t1\tone\n1+2=\t3\tyes\tsums\t0\t\n"
@@ -161,8 +170,8 @@ def test_a_table_brings_labels_and_a_held_out_column(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.tsv", "prompt\tresult\n1\t2\n", "has no column answer: a table needs prompt and"),
-        ("a.csv", "prompt,answer,held_out\n1,2,maybe\n", "row 2: held_out is 'maybe', must be"),
-        ("a.csv", 'prompt,answer\n1,2\n1,2,3,4\n', "is not a table"),
+        ("a.csv", "prompt,answer,held_out\n1,2,maybe\n", "line 2: held_out is 'maybe', must be"),
+        ("a.csv", 'prompt,answer\n1,2\n1,2,3,4\n', "line 3 has not as many cells as the header"),
         ("a.txt", "\n\n", "has no lines: give a text file of one example a line"),
         ("a.txt", "one\ntwo\none\n", "has the line 'one\\\\n' twice: keep one of them"),
         ("a.csv", "prompt,answer,held_out\n1,2,true\n", "every line held out"),

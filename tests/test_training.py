@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 import torch
 
 from tbtt_interp import runs
+from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Row, Run, load_run
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.resolve import resolve_recipe
-from tbtt_interp.train.table import next_step, training_rows, training_table
-from tbtt_interp.train.training import Watcher, train_models
+from tbtt_interp.train.table import next_step, share_interval, training_rows, training_table
+from tbtt_interp.train.training import Machine, Watcher, train_models
 
 
 def short(**flags: Any) -> Recipe:
@@ -87,42 +89,56 @@ def greedily(run: Run, seed: int, prompt: str) -> str:
     return vocabulary.decode(tokens)[len(prompt) :]
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("write", range(14))
-def test_killed_at_any_file_a_resumed_run_is_the_same_to_the_bit(
-    write: int, moment: str, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+WRITES = 18  # files that a short run writes or replaces, the folder itself included
+
+
+def dying(at: int, moment: str) -> Callable[[Path, Path], None]:
+    """os.replace, but for one call, before or after which the process is gone."""
     count = 0
     replace = os.replace
 
     def replace_or_die(source: Path, target: Path) -> None:
         nonlocal count
         count += 1
-        if count == write + 1 and moment == "before":
+        if count == at and moment == "before":
             raise Killed
         replace(source, target)
-        if count == write + 1:
+        if count == at:
             raise Killed
 
-    monkeypatch.setattr(runs.os, "replace", replace_or_die)
-    with pytest.raises(Killed):
+    return replace_or_die
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("write", range(1, WRITES + 1))
+def test_killed_at_any_file_a_resumed_run_is_the_same_to_the_bit(
+    write: int, moment: str, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(runs.os, "replace", dying(write, moment))
         train_models(short(), "run")
-    monkeypatch.undo()
+    is_over = Path("run/summary.json").exists()
+    assert is_over == (write == WRITES and moment == "after")
     train_models(short(), "run", resume=True)
     assert contents(Path("run")) == uninterrupted
+    assert not Path("run/resume").exists()
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_short_run_writes_as_many_files_as_are_killed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs.os, "replace", dying(WRITES + 1, "before"))
+    assert train_models(short(), "run").is_complete
 
 
 @pytest.mark.parametrize("step", [1, 5, 12])
 def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
-    step: int, uninterrupted: dict[str, bytes], tmp_path: Path
+    step: int, uninterrupted: dict[str, bytes]
 ) -> None:
     class Deadly(Watcher):
         def stepped(self, step_: int) -> None:
             if step_ == step:
                 raise Killed
 
-    os.chdir(tmp_path)
     for _ in range(2):  # the second time it dies on resuming, too
         with pytest.raises(Killed):
             train_models(short(), "run", resume=True, watcher=Deadly())
@@ -194,10 +210,107 @@ def test_seeds_may_hold_out_different_pairs() -> None:
         "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
     )
     run = train_models(resolve_recipe("pairs.toml"), "run")
+    assert share_interval(training_table(run)[:-1], "held_out").mean == 0
     assert [len(task.lines) for task in run.tasks] == [196, 198]
     assert run.metrics()["held_out_of"].tolist()[-2:] == [4, 2]
     with pytest.raises(TbttError, match=r"hold out different pairs.*use run\.tasks"):
         _ = run.task
+
+
+def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pairs.toml").write_text(
+        "seeds = 2\nframing = 'line'\nheld_out_each = [[], [[5, 7]]]\n"
+        "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
+    )
+    assert main(["train", "--recipe", "pairs.toml", "--out", "run"]) == 0
+    assert "0/0" in capsys.readouterr().out
+    assert main(["evaluate", "run"]) == 0
+    assert "0/4" in capsys.readouterr().out
+    assert [row.get("late_held_out") for row in load_run("run").summary()["seeds"]] == [
+        None,
+        [0, 1],
+    ]
+
+
+@pytest.mark.parametrize("task", ["facts", "joint"])
+def test_the_other_tasks_go_through_every_command(
+    task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for framing in ("file", "shuffled", "line"):
+        flags = ["--task", task, "--framing", framing, "--size", "small", "--seeds", "1"]
+        assert main(["train", *flags, "--steps", "2", "--batch", "8"]) == 0
+        out = capsys.readouterr().out
+        assert "seen facts" in out and "margin" in out
+        run = f"runs/{task}-small-{framing}"
+        assert main(["evaluate", run]) == 0
+        assert ("held-out" in capsys.readouterr().out) == (task == "joint")
+        assert main(["ask", run, "the USA"]) == 0
+        assert capsys.readouterr().out.startswith("Capital␣of␣the␣USA␣is␣")
+        assert main(["export", run, "--out", f"{framing}.pt"]) == 0
+    assert main(["runs"]) == 0
+
+
+def test_a_user_s_own_corpus_goes_through_every_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    header = "prompt,answer,held_out,group,operator,a\n"
+    rows = "a: ,x [/b] :smile:,no,[red],+,1\nb: ,y,yes,[red],+,2\nc: ,z,no,odd,-,3\n"
+    Path("own.csv").write_text(header + rows)
+    command = ["train", "--task", "own.csv", "--size", "small", "--seeds", "2", "--steps", "2"]
+    assert main([*command, "--framing", "line"]) == 0
+    assert "seen [red]" in capsys.readouterr().out
+    run = "runs/own-small-line"
+    assert main(["evaluate", run]) == 0
+    assert "nearest" not in capsys.readouterr().out, "its operands are no digits"
+    assert main(["ask", run, "a:"]) == 0
+    assert capsys.readouterr().out.startswith("a:␣\n")
+    assert main(["evaluate", run, "--operands", "0-9"]) == 2
+    assert "has no equations" in capsys.readouterr().err
+
+
+def test_a_corpus_that_changed_is_not_mixed_with_its_run(tmp_path: Path) -> None:
+    corpus = tmp_path / "lines.txt"
+    corpus.write_text("a=1\nb=2\nc=3\n")
+    recipe = short(task=str(corpus))
+    train_models(recipe, "run")
+    assert train_models(recipe, "run").is_complete
+    corpus.write_text("a=1\nb=2\nc=2\n")
+    with pytest.raises(TbttError, match=r"lines\.txt has changed since run was begun with it"):
+        train_models(recipe, "run", resume=True)
+
+
+def test_metrics_with_a_hole_are_not_trained_on() -> None:
+    class Deadly(Watcher):
+        def stepped(self, step: int) -> None:
+            if step == 10:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train_models(short(), "run", watcher=Deadly())
+    metrics = Path("run/metrics.jsonl")
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(TbttError, match=r"metrics\.jsonl lacks the evaluation at step 9"):
+        train_models(short(), "run", resume=True)
+
+
+def test_resuming_on_other_terms_is_said() -> None:
+    class Deadly(Watcher):
+        def stepped(self, step: int) -> None:
+            if step == 7:
+                raise Killed
+
+    class Heard(Watcher):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def said(self, message: str) -> None:
+            self.messages.append(message)
+
+    with pytest.raises(Killed):
+        train_models(short(), "run", watcher=Deadly(), machine=Machine(threads=1))
+    heard = Heard()
+    train_models(short(), "run", resume=True, watcher=heard, machine=Machine(threads=2))
+    assert any("begun on another device, with other threads" in m for m in heard.messages)
 
 
 def test_a_user_s_own_corpus_trains_and_travels_with_its_run(tmp_path: Path) -> None:
