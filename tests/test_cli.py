@@ -117,6 +117,10 @@ def test_a_checkpoint_goes_out_and_comes_back(
         line_run.parameters()["embed.W_E"][1],
     )
     assert "held-out" in printed(capsys, "evaluate", "runs/theirs")
+    (row,) = json.loads(printed(capsys, "export", "runs/theirs", "--out", "b.pt", "--json"))
+    assert row == {"checkpoint": "b.pt", "run": "runs/theirs", "seed": 0}
+    command = ["import", "b.pt", "--task", "arithmetic", "--out", "runs/again", "--json"]
+    assert json.loads(printed(capsys, *command))[0]["d_model"] == 14
     assert "imported" in printed(capsys, "runs")
 
 

@@ -17,9 +17,10 @@ from tbtt_interp.train.resolve import resolve_recipe
 from tbtt_interp.train.schedule import learning_rate_at
 from tbtt_interp.train.training import Machine, Watcher, model_shape, model_streams, train_models
 
-# A batched product may sum in another order than a single one. That is a last bit, which training
-# at 1e-2 amplifies some ten thousandfold in 200 steps: to 1e-11 in float64 and to 1e-3 in float32,
-# where 20 steps are compared instead. Models that shared anything would differ by 1e-1.
+# A batched product may sum in another order than a single one: a last bit, which training at 1e-2
+# amplifies. After 200 steps weights of size 1 have been seen to differ by 2e-3 in float32, so that
+# is compared after 20, and float64, whose last bit is 5e8 times smaller, after 200. Models that
+# shared anything would differ by 1e-1.
 ALONE = {
     torch.float64: (200, {"rtol": 0, "atol": 1e-8}),
     torch.float32: (20, {"rtol": 0, "atol": 1e-4}),

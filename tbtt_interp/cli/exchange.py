@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tbtt_interp.cli.answers import RunFolder, Step
+from tbtt_interp.cli.output import AsJson, print_json_rows
 from tbtt_interp.cli.training import HeldOut, parse_pair
 
 
@@ -20,6 +21,7 @@ def import_command(
         Path | None,
         typer.Option(help="The text whose characters are its vocabulary. \\[the task's]"),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a run of a nanoGPT checkpoint. Nothing in the file is executed.
 
@@ -29,6 +31,9 @@ def import_command(
 
     pairs = None if held_out is None else [parse_pair(pair) for pair in held_out]
     run = import_checkpoint(checkpoint, task, out, text=text, held_out=pairs)
+    if as_json:
+        print_json_rows([{"run": str(out), "step": run.config.steps, **vars(run.shape)}])
+        return
     shape = run.shape
     print(
         f"{out}: {shape.layers} layers, {shape.heads} heads, width {shape.d_model}, "
@@ -41,6 +46,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("ckpt.pt"),
     seed: Annotated[int | None, typer.Option(help="Which model. \\[the first]")] = None,
     step: Step = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write one model as a nanoGPT checkpoint; importing it back gives the same bits.
 
@@ -51,4 +57,8 @@ def export_command(
 
     run = load_run(run_folder)
     export_checkpoint(run, out, seed=seed, step=step)
-    print(f"{out}: seed {run.seeds[run.place(seed)]} of {run_folder}, for nanoGPT")
+    chosen = run.seeds[run.place(seed)]
+    if as_json:
+        print_json_rows([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
+    else:
+        print(f"{out}: seed {chosen} of {run_folder}, for nanoGPT")

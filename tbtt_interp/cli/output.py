@@ -1,7 +1,7 @@
 """What commands print: readable tables, or the same rows as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +16,12 @@ AsJson = Annotated[
 
 def print_json(table: "pd.DataFrame") -> None:
     """Rows as JSON on standard output; what is not a number is null."""
-    print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+    print_json_rows(json.loads(table.to_json(orient="records")))
+
+
+def print_json_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows that are plain data already, as JSON on standard output."""
+    print(json.dumps(rows, indent=1, ensure_ascii=False))
 
 
 def print_table(

@@ -203,7 +203,7 @@ def parse_pair(text: str) -> tuple[int, int]:
 
 
 def default_name(recipe: "Recipe") -> str:
-    """The run's folder name: task, size and framing, and what else is not the default."""
+    """The run's folder name: task, size, framing; recipe and held-out pairs if not the default."""
     parts = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
     if recipe.name != DEFAULT_RECIPE:
         parts.append(recipe.name)
