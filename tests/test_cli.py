@@ -40,6 +40,14 @@ def test_training_ends_in_a_table_and_a_next_step(capsys: pytest.CaptureFixture[
     assert printed(capsys, *SHORT) == out
 
 
+def test_a_finished_run_is_not_reported_for_a_device_that_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed(capsys, *SHORT)
+    assert main([*SHORT, "--device", "tpu"]) == 2
+    assert "device 'tpu' is unknown: choose cpu, cuda or mps" in capsys.readouterr().err
+
+
 def test_the_next_command_is_this_one_with_another_framing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train/__main__.py", "--size", "small", "--out",
                                       "a b", "--framing", "line", "--resume"])  # fmt: skip

@@ -69,6 +69,8 @@ class Machine:
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= 1_024:
             raise TbttError(f"threads must be from 1 to 1024, got {self.threads}")
+        if self.device is not None:
+            pick_device(self.device)
 
 
 def train_models(
