@@ -93,9 +93,8 @@ def reference_loss(
 ) -> list[float]:
     """Each model's loss on all its windows, in nats per predicted character, as its floors are."""
     device = stacked["embed.W_E"].device
-    tokens, targets = (
-        torch.from_numpy(x).to(device) for x in stack([s.reference() for s in streams])
-    )
+    windows = stack([stream.reference() for stream in streams])
+    tokens, targets = (torch.from_numpy(x).to(device) for x in (windows.tokens, windows.targets))
     total = torch.zeros(len(streams), dtype=torch.float64)
     start = 0
     for logits in _in_parts(stacked, tokens, shape):

@@ -201,6 +201,32 @@ def forward(
     return logits.view(seeds, batch, pos, -1)
 
 
+def fold_layer_norms(stacked: Mapping[str, Tensor], shape: Shape) -> Parameters:
+    """The same models with each LayerNorm's scale and shift moved into the matrices that read it.
+
+    What is left of a LayerNorm is its centring and scaling to unit variance. The output embedding
+    has a scale of its own then, so `unembed.W_U`, `[seed, d_model, d_vocab]`, is untied from
+    `embed.W_E`; with biases there is an `unembed.b_U` too. Differentiable.
+    """
+    folded = {n: value for n, value in stacked.items() if not n.split(".")[-2].startswith("ln")}
+    folded["unembed.W_U"] = stacked["embed.W_E"].transpose(1, 2)
+    readers = {"ln_final": ["unembed.W_U"]}
+    for layer in range(shape.layers):
+        block = f"blocks.{layer}"
+        readers[f"{block}.ln1"] = [f"{block}.attn.W_{role}" for role in "QKV"]
+        readers[f"{block}.ln2"] = [f"{block}.mlp.W_in"]
+    for norm, names in readers.items():
+        for name in names:
+            weight = folded[name]
+            along = (len(weight), *[1] * (weight.ndim - 3), shape.d_model)
+            folded[name] = stacked[f"{norm}.w"].view(*along, 1) * weight
+            if shape.bias:
+                bias = name.replace("W_", "b_")
+                shift = (stacked[f"{norm}.b"].view(*along[:-1], 1, -1) @ weight).squeeze(-2)
+                folded[bias] = shift + folded[bias] if bias in folded else shift
+    return folded
+
+
 def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransformer":
     """One model as a real HookedTransformer, in eval mode, with the usual hook names.
 

@@ -4,6 +4,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("tbtt_interp", "beartype.beartype")
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -11,6 +12,14 @@ import pytest  # noqa: E402
 from tbtt_interp.runs import Run  # noqa: E402
 from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels are compiled anew in every session, and nothing is left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_the_reference_loss_is_the_mean_over_every_window(line_run: Run) -> None
         lines=task.file(0), vocabulary=task.vocabulary, framing="file", window=9, batch=1, seed=0
     )
     model = line_run.model(0)
-    tokens, targets = map(torch.from_numpy, stream.reference())
+    tokens, targets, _ = map(torch.from_numpy, stream.reference())
     expected = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
     one = {name: value[:1] for name, value in line_run.parameters().items()}
     assert reference_loss(one, line_run.shape, [stream])[0] == pytest.approx(

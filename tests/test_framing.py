@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks import FRAMINGS, Stream, Vocabulary, load_task
-from tbtt_interp.tasks.framing import NOTHING, stack, window_of
+from tbtt_interp.tasks.framing import NOTHING, Windows, stack, window_of
 
 LINES = st.lists(st.text("abc", min_size=1, max_size=6), min_size=2, max_size=6, unique=True).map(
     lambda words: tuple(f"{word}\n" for word in words)
@@ -26,10 +26,10 @@ def stream(
     )
 
 
-def texts(stream: Stream, windows: tuple[np.ndarray, np.ndarray]) -> list[str]:
-    """Windows as text, the last predicted character included."""
-    whole = np.concatenate([windows[0], windows[1][:, -1:]], 1)
-    return [stream.vocabulary.decode(row) for row in whole.tolist()]
+def texts(stream: Stream, windows: Windows) -> list[str]:
+    """Windows as text, each as often as it was drawn, the last predicted character included."""
+    whole = np.concatenate([windows.tokens, windows.targets[:, -1:]], 1)
+    return [stream.vocabulary.decode(row) for row in whole.repeat(windows.counts, 0).tolist()]
 
 
 @given(lines=LINES, window=st.integers(1, 8), seed=st.integers(0, 99))
@@ -93,7 +93,7 @@ def test_shuffled_windows_begin_anywhere_alike() -> None:
 @given(lines=LINES)
 def test_line_windows_are_whole_lines_and_nothing_after_them(lines: tuple[str, ...]) -> None:
     whole = stream(lines, "line", 8, None)
-    tokens, targets = whole.draw(0)
+    tokens, targets, _ = whole.draw(0)
     for line, read, predicted in zip(lines, tokens, targets, strict=True):
         encoded = whole.vocabulary.encode(line)
         assert read[: len(line) - 1].tolist() == encoded[:-1]
@@ -114,9 +114,27 @@ def test_a_step_s_windows_depend_on_seed_and_step_alone(framing: str) -> None:
 def test_a_stack_of_unequal_batches_has_rows_that_count_for_nothing() -> None:
     tasks = [load_task("arithmetic", held_out=[pair]) for pair in ((5, 7), (5, 5))]
     windows = [stream(task.file(0), "line", 9, None).draw(0) for task in tasks]
-    tokens, targets = stack(windows)
+    tokens, targets, counts = stacked = stack(windows)
     assert tokens.shape == targets.shape == (2, 198, 9)
     assert ((targets[0] != NOTHING).sum(), (targets[1] != NOTHING).sum()) == (196 * 8, 198 * 8)
+    assert counts.sum(1).tolist() == [196, 198]
+    weights = stacked.weights()
+    assert np.allclose(weights[0], [1 / (196 * 8)] * 196 + [0, 0])
+    assert np.allclose(weights[1], 1 / (198 * 8))
+
+
+@pytest.mark.parametrize("framing", ["file", "line"])
+def test_a_batch_is_computed_once_a_window_and_weighs_as_if_it_were_not(framing: str) -> None:
+    text = load_task("arithmetic").file(0)
+    windows = stream(text, framing, 9, 882).draw(0)
+    assert windows.counts.sum() == 882
+    distinct = np.concatenate([windows.tokens, windows.targets], 1)
+    assert len(distinct) < 882 and (framing == "file" or len(np.unique(distinct, axis=0)) <= 196)
+    nats = np.random.default_rng(0).random(windows.targets.shape)
+    nats[windows.targets == NOTHING] = 0
+    every = windows.targets.repeat(windows.counts, 0) != NOTHING
+    mean = nats.repeat(windows.counts, 0).sum() / every.sum()
+    assert (nats.sum(1) * windows.weights()).sum() == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(("name", "longest"), [("arithmetic", 9), ("facts", 41), ("joint", 41)])

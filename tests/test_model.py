@@ -1,5 +1,6 @@
 """The architecture is the paper's: a hand-written nanoGPT has the same logits and gradients."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from tbtt_interp.model import (
     Parameters,
     Shape,
     count_parameters,
+    fold_layer_norms,
     forward,
     hooked_transformer,
     initial_parameters,
@@ -19,6 +21,7 @@ from tbtt_interp.model import (
 )
 from tbtt_interp.nanogpt import from_nanogpt, to_nanogpt
 from tbtt_interp.train.engine import Engine
+from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.resolve import SIZES, resolve_recipe
 from tbtt_interp.train.training import model_streams
 
@@ -64,8 +67,11 @@ def test_logits_and_gradients_equal_a_hand_written_nanogpt(shape: Shape) -> None
             torch.testing.assert_close(ours[name], gradient, **EXACT, msg=lambda m, n=name: n + m)
 
 
-@pytest.mark.parametrize("size", ["small", "medium", "large", "mlt"])
-def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "compiled"),
+    [(size, False) for size in SHAPES] + [(size, True) for size in SHAPES if size != "mlt"],
+)
+def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str, compiled: bool) -> None:
     """AdamW, decay on matrices alone, clipping, schedule and tied embeddings, all at once."""
     steps = 2 if size == "mlt" else 5
     flags = {"model.size": size, "seeds": 2, "steps": 50, "training.batch": 8}
@@ -79,7 +85,7 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str) -> None
         training,
         streams,
         device=torch.device("cpu"),
-        compiled=False,
+        kernel=Kernel(shape, torch.float64) if compiled else None,
     )
     for step in range(steps):
         engine.step(step)
@@ -101,7 +107,8 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str) -> None
                     cosine = 0.5 * (1 + math.cos(math.pi * share))
                     rate = low + cosine * (training.learning_rate - low)
                 group["lr"] = rate
-            tokens, targets = map(torch.from_numpy, streams[place].draw(step))
+            *windows, counts = streams[place].draw(step)
+            tokens, targets = (torch.from_numpy(x.repeat(counts, 0)) for x in windows)
             optimizer.zero_grad()
             oracle.loss(tokens, targets).backward()
             torch.nn.utils.clip_grad_norm_(oracle.parameters(), 1.0)
@@ -115,6 +122,24 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str) -> None
         torch.testing.assert_close(
             forward(stack_parameters([ours]), tokens, shape)[0], oracle(tokens[0]), **EXACT
         )
+
+
+@pytest.mark.parametrize("shape", [SHAPES["small"], ODD], ids=["small", "biased"])
+def test_folded_layer_norms_leave_the_logits_as_they_are(shape: Shape) -> None:
+    """In TransformerLens, whose LNPre only centres and scales."""
+    from transformer_lens import HookedTransformer
+
+    parameters = doubles(shape, 0)
+    plain = hooked_transformer(parameters, shape)
+    config = dataclasses.replace(plain.cfg, normalization_type="LNPre")
+    folded = fold_layer_norms(stack_parameters([parameters]), shape)
+    model = HookedTransformer(config)
+    state = {n: torch.zeros_like(v) for n, v in model.state_dict().items() if ".b_" in n}
+    wrong = model.load_state_dict(state | one_model(folded, 0), strict=False)
+    assert not wrong.unexpected_keys
+    assert all(name.endswith(("mask", "IGNORE")) for name in wrong.missing_keys)
+    tokens = torch.randint(17, (4, 9), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(tokens), plain(tokens), **EXACT)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES.values(), ODD], ids=[*SHAPES, "biased"])

@@ -1,6 +1,7 @@
 """Runs come out the same however often they are cut off; what is asked wrongly changes nothing."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tbtt_interp import runs
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Row, Run, load_run
+from tbtt_interp.train import training
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.resolve import resolve_recipe
 from tbtt_interp.train.table import next_step, share_interval, training_rows, training_table
@@ -50,6 +52,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 class Killed(BaseException):
     """As final as a signal: nothing catches it."""
+
+
+@pytest.fixture(autouse=True)
+def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is saved at every evaluation, however long that takes."""
+    monkeypatch.setattr(training, "SAVING", math.inf)
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def stream_floors(stream: Stream) -> Floors:
     floors = entropy_floors(stream.lines, framing=stream.framing, window=stream.window)
     if stream.framing != "shuffled":
         return floors
-    tokens, targets = stream.reference()
+    tokens, targets, _ = stream.reference()
     windows = [
         stream.vocabulary.decode([*read, predicted[-1]])
         for read, predicted in zip(tokens.tolist(), targets.tolist(), strict=True)

@@ -10,16 +10,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream
-from tbtt_interp.tasks.framing import NOTHING, stack
+from tbtt_interp.tasks.framing import NOTHING, Windows, stack
+from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import TrainingRecipe
 from tbtt_interp.train.schedule import learning_rate_at
 
 DEVICES = ("cpu", "cuda", "mps")
-# Compiling costs 10 to 40 s and about halves a step of a narrow model; in activations computed over
-# the whole training (tokens × width × layers × models × steps) that is earned back from about here.
-WORTH_COMPILING = 1e9
+# Compiling costs 3 s, once, and makes a step of narrow models five to ten times faster; in
+# activations computed over the whole training (windows × pos × d_model × layers × models × steps)
+# that is earned back from about here.
+WORTH_COMPILING = 3e7
 
 
 def pick_device(name: str) -> torch.device:
@@ -52,7 +55,7 @@ class Engine:
     Args:
         parameters: stacked, with a leading seed axis; moved to the device.
         streams: each model's windows.
-        compiled: whether to compile the step; call `compile_ahead` first, which falls back.
+        kernel: what computes the loss and its gradient; None leaves both to torch.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Engine:
         streams: Sequence[Stream],
         *,
         device: torch.device,
-        compiled: bool,
+        kernel: Kernel | None = None,
     ) -> None:
         self.parameters = {
             name: value.to(device).requires_grad_() for name, value in parameters.items()
@@ -72,8 +75,7 @@ class Engine:
         self.training = training
         self.streams = streams
         self.device = device
-        self.compiled = compiled
-        self._loss_of = torch.compile(self._loss, dynamic=False) if compiled else self._loss
+        self.kernel = kernel
         decayed = [p for name, p in self.parameters.items() if is_matrix(name)]
         kept = [p for name, p in self.parameters.items() if not is_matrix(name)]
         self.optimizer = torch.optim.AdamW(
@@ -87,35 +89,42 @@ class Engine:
             fused=True,
         )
 
+    def _windows(self, windows: Sequence[Windows]) -> tuple[Tensor, Tensor, Tensor]:
+        stacked = stack(windows)
+        dtype = self.parameters["embed.W_E"].dtype
+        tokens, targets, weights = map(
+            torch.from_numpy, (stacked.tokens, stacked.targets, stacked.weights())
+        )
+        return tokens.to(self.device), targets.to(self.device), weights.to(self.device, dtype)
+
     def _loss(
-        self, tokens: Int[Tensor, "seed batch pos"], targets: Int[Tensor, "seed batch pos"]
+        self,
+        tokens: Int[Tensor, "seed batch pos"],
+        targets: Int[Tensor, "seed batch pos"],
+        weights: Float[Tensor, "seed batch"],
     ) -> Float[Tensor, " seed"]:
+        if self.kernel is not None:
+            return self.kernel.loss(self.parameters, tokens, targets, weights)
         logits = forward(self.parameters, tokens, self.shape)
         nats = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=NOTHING, reduction="none"
         )
-        counted = (targets != NOTHING).flatten(1).sum(1)
-        return nats.view(len(tokens), -1).sum(1) / counted
-
-    def compile_ahead(self) -> str | None:
-        """Compiles the step before training; where that fails, goes on without, and says why."""
-        from torch._dynamo.exc import TorchDynamoException
-
-        try:
-            self._backward(0)
-        except TorchDynamoException as error:
-            self.compiled = False
-            self._loss_of = self._loss
-            return str(error).strip().splitlines()[0]
-        return None
+        return (nats.view(targets.shape).sum(-1) * weights).sum(-1)
 
     def _backward(self, step: int) -> Float[Tensor, " seed"]:
-        windows = stack([stream.draw(step) for stream in self.streams])
-        tokens, targets = (torch.from_numpy(array).to(self.device) for array in windows)
+        windows = self._windows([stream.draw(step) for stream in self.streams])
         self.optimizer.zero_grad()
-        loss = self._loss_of(tokens, targets)
+        loss = self._loss(*windows)
         loss.sum().backward()
         return loss.detach()
+
+    def reference_loss(self) -> list[float]:
+        """Each model's loss on all its windows, in nats per predicted character."""
+        if self.kernel is None:
+            weights = {name: p.detach() for name, p in self.parameters.items()}
+            return reference_loss(weights, self.shape, self.streams)
+        with torch.no_grad():
+            return self._loss(*self._windows([s.reference() for s in self.streams])).tolist()
 
     def step(self, step: int) -> Float[Tensor, " seed"]:
         """One step of every model, counted from 0; returns each one's loss on its windows."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import evaluate_models, reference_loss
+from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.model import Shape, initial_parameters, stack_parameters
 from tbtt_interp.runs import (
     Row,
@@ -31,9 +31,11 @@ from tbtt_interp.runs import (
 from tbtt_interp.tasks import Floors, Stream, Task
 from tbtt_interp.tasks.floors import stream_floors
 from tbtt_interp.train.engine import Engine, is_worth_compiling, keep_freed_memory, pick_device
+from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 from tbtt_interp.train.recipe import Recipe, TrainingRecipe
 
 LATE = 5 / 6  # evaluations after this share of training are late
+SAVING = 0.05  # of training's time that saving a state between checkpoints may take
 
 
 class Watcher:
@@ -107,7 +109,9 @@ def train_models(
         floors = [stream_floors(stream) for stream in engine.streams]
         if run is None:
             run = _create(recipe, tasks, folder, engine)
-        _train(run, recipe, engine, floors, watcher)
+        # torch's idle threads spin for a while, on the cores that the kernel computes on
+        with _threads(1 if engine.kernel else None):
+            _train(run, recipe, engine, floors, watcher)
     return run
 
 
@@ -219,14 +223,15 @@ def _engine(recipe: Recipe, tasks: Sequence[Task], machine: Machine, watcher: Wa
     parameters = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
     compiled = machine.compiled
     if compiled is None:
-        rows = max(len(stream.draw(0)[0]) for stream in streams)
-        compiled = is_worth_compiling(shape, recipe.training, rows, recipe.seeds)
-    engine = Engine(parameters, shape, recipe.training, streams, device=device, compiled=compiled)
-    if compiled:
-        watcher.said("Compiling the training step (once for this shape, up to a minute) …")
-        if reason := engine.compile_ahead():
-            watcher.said(f"The step could not be compiled, so it runs as it is, slower: {reason}")
-    return engine
+        windows = max(len(stream.reference().tokens) for stream in streams)
+        compiled = is_worth_compiling(shape, recipe.training, windows, recipe.seeds)
+    kernel = None
+    if compiled and is_suited(shape, device):
+        try:
+            kernel = Kernel(shape, parameters["embed.W_E"].dtype)
+        except KernelError as error:
+            watcher.said(f"Not compiled, so training will be several times slower: {error}")
+    return Engine(parameters, shape, recipe.training, streams, device=device, kernel=kernel)
 
 
 def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, engine: Engine) -> Run:
@@ -245,7 +250,7 @@ def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, engine: Engine)
         environment={
             "device": engine.device.type,
             "threads": torch.get_num_threads(),
-            "compiled": engine.compiled,
+            "compiled": engine.kernel is not None,
         },
         versions=versions(),
     )
@@ -267,6 +272,7 @@ def _train(
         _check_whole(run, lines, done, training)
     watcher.started(done, training.steps)
     started = time.monotonic() - seconds
+    last_saved, saving_takes = started, 0.0
 
     def is_due(every: int) -> bool:
         return done == training.steps or (every > 0 and done % every == 0)
@@ -277,6 +283,10 @@ def _train(
         watcher.evaluated(lines[-1])
 
     def save() -> None:
+        nonlocal last_saved, saving_takes
+        now = time.monotonic()
+        if not is_due(training.checkpoint_every) and saving_takes > SAVING * (now - last_saved):
+            return
         if is_due(training.checkpoint_every):
             path = checkpoint_path(run.folder, done)
             write_tensors(path, engine.parameters)
@@ -286,6 +296,8 @@ def _train(
                 "seconds": torch.tensor(time.monotonic() - started),
             }
             write_tensors(saved, engine.state() | progress)
+        last_saved = time.monotonic()
+        saving_takes = last_saved - now
 
     if done == 0:
         record()
@@ -307,7 +319,7 @@ def _train(
 def _evaluation(run: Run, engine: Engine) -> list[Row]:
     """One row a model, as metrics.jsonl has it."""
     weights = {name: p.detach() for name, p in engine.parameters.items()}
-    losses = reference_loss(weights, run.shape, engine.streams)
+    losses = engine.reference_loss()
     evaluation = evaluate_models(weights, run.shape, run.tasks, run.seeds)
     rows = zip(run.seeds, losses, evaluation.counts(), evaluation.smallest_margins(), strict=True)
     return [

@@ -1,0 +1,181 @@
+"""The loss and gradient of many small models in one call of compiled C++ (kernel.cpp).
+
+Torch computes a narrow model at a tenth of what the processor can do: its products are too thin,
+and everything between them goes through memory. The kernel is compiled for one shape, in seconds
+and once, and kept in the user's cache (`$XDG_CACHE_HOME/tbtt_interp`, or `~/.cache/tbtt_interp`).
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tbtt_interp.model import EPSILON, Parameters, Shape, fold_layer_norms
+
+SOURCE = Path(__file__).with_name("kernel.cpp")
+HEADER = Path(__file__).with_name("lanes.h")
+WIDEST = 128  # d_model above which torch's own products are faster
+LONGEST = 256  # n_ctx above which a thread's workspace would take hundreds of megabytes
+PARTS = 4  # in which a model's windows are summed, so that the sum is the same on any threads
+REALS = {torch.float32: "float", torch.float64: "double"}
+
+
+class KernelError(Exception):
+    """Why there is no kernel: no compiler, or it failed."""
+
+
+def is_suited(shape: Shape, device: torch.device) -> bool:
+    """Whether the kernel is faster than torch: narrow models, on the processor."""
+    width = max(shape.d_model, shape.d_mlp // 4)
+    return device.type == "cpu" and width <= WIDEST and shape.n_ctx <= LONGEST
+
+
+class Kernel:
+    """The loss of stacked models of one shape, differentiable in their parameters.
+
+    Deterministic: the same bits on any number of threads.
+
+    Args:
+        shape: of each model.
+        dtype: float32 or float64.
+        threads: to compute on; None is torch's number of them now.
+    Raises:
+        KernelError: if there is no C++ compiler, or it fails.
+    """
+
+    def __init__(self, shape: Shape, dtype: torch.dtype, threads: int | None = None) -> None:
+        self.shape = shape
+        self.threads = threads or torch.get_num_threads()
+        self._call = _library(shape, dtype).loss_and_gradient
+
+    def loss(
+        self,
+        stacked: Parameters,
+        tokens: Int[Tensor, "seed batch pos"],
+        targets: Int[Tensor, "seed batch pos"],
+        weights: Float[Tensor, "seed batch"],
+    ) -> Float[Tensor, " seed"]:
+        """Each model's sum of cross-entropies in nats, each window's times its weight.
+
+        Args:
+            targets: what to predict; below 0 where nothing is.
+            weights: of the windows.
+        """
+        arrays = [array.contiguous() for array in (tokens, targets, weights)]
+        loss = _Loss.apply(flatten(stacked, self.shape), *arrays, self._call, self.threads)
+        assert isinstance(loss, Tensor)
+        return loss
+
+
+def flatten(stacked: Parameters, shape: Shape) -> Float[Tensor, "seed parameter"]:
+    """Folded parameters in the order in which the kernel reads them."""
+    folded = fold_layer_norms(stacked, shape)
+    names = ["embed.W_E", "pos_embed.W_pos"]
+    flat = [folded[name].flatten(1) for name in names]
+    for layer in range(shape.layers):
+        block = {
+            name.removeprefix(f"blocks.{layer}."): value
+            for name, value in folded.items()
+            if name.startswith(f"blocks.{layer}.")
+        }
+        for kind in ("W", "b") if shape.bias else ("W",):
+            roles = [block[f"attn.{kind}_{role}"] for role in "QKV"]
+            roles[0] = roles[0] / shape.d_head**0.5
+            # [seed, d_model, head · d_head] or [seed, head · d_head], side by side
+            sides = [r.transpose(1, 2).flatten(2) if kind == "W" else r.flatten(1) for r in roles]
+            flat.append(torch.cat(sides, -1).flatten(1))
+        for name in ("attn.{}_O", "mlp.{}_in", "mlp.{}_out"):
+            kinds = ("W", "b") if shape.bias else ("W",)
+            flat += [block[name.format(kind)].flatten(1) for kind in kinds]
+    flat.append(folded["unembed.W_U"].flatten(1))
+    if shape.bias:
+        flat.append(folded["unembed.b_U"])
+    return torch.cat(flat, 1)
+
+
+class _Loss(torch.autograd.Function):
+    """The kernel computes the gradient along with the loss, and keeps it for the way back."""
+
+    @staticmethod
+    def forward(ctx, flat, tokens, targets, weights, call, threads):
+        seeds, batch, _ = tokens.shape
+        losses = flat.new_zeros(seeds, PARTS)
+        gradients = flat.new_zeros(seeds, PARTS, flat.shape[1]) if flat.requires_grad else None
+        call(
+            *map(_address, (flat, tokens, targets, weights)),
+            *(seeds, batch, PARTS, threads),
+            *map(_address, (losses, gradients)),
+        )
+        if gradients is not None:
+            ctx.save_for_backward(gradients.sum(1))
+        return losses.sum(1)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0][:, None], None, None, None, None, None
+
+
+def _address(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+def _library(shape: Shape, dtype: torch.dtype) -> ctypes.CDLL:
+    """The kernel of a shape, from the cache or compiled into it."""
+    names = {
+        "REAL": REALS[dtype], "POS": shape.n_ctx, "VOCAB": shape.d_vocab,
+        "D_MODEL": shape.d_model, "HEADS": shape.heads, "D_MLP": shape.d_mlp,
+        "LAYERS": shape.layers, "BIAS": int(shape.bias), "EPSILON": EPSILON,
+    }  # fmt: skip
+    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    command = [_compiler(), "-std=c++17", "-O3", native, "-ffp-contract=fast", "-fno-math-errno"]
+    command += ["-fno-trapping-math", "-shared", "-fPIC", "-pthread"]
+    command += [f"-D{name}={value}" for name, value in names.items()]
+    command += os.environ.get("CXXFLAGS", "").split()
+    # a compiled kernel is for this machine's processor: a home folder may be shared by several
+    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)]
+    key = [*sources, *command, platform.node()]
+    name = hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + ".so"
+    try:
+        path = _cache() / name
+        if not path.is_file():
+            _compile(command, path)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(str(error)) from error
+
+
+def _compiler() -> str:
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise KernelError(f"there is no C++ compiler ({', '.join(names)})")
+
+
+def _cache() -> Path:
+    above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(above) / "tbtt_interp"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _compile(command: list[str], path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        done = subprocess.run(
+            [*command, str(SOURCE), "-o", str(made)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["it said nothing"]
+            reason = next((line for line in lines if "error" in line), lines[-1])
+            raise KernelError(f"{command[0]} failed: {reason}")
+        made.replace(path)
