@@ -274,5 +274,5 @@ def test_help_has_an_example_and_needs_no_torch(arguments: list[str]) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    example = re.compile(r"^ (tbtt \w+|python -m tbtt_interp\.train --size)", re.MULTILINE)
+    example = re.compile(r"^ +(tbtt \w+|python -m tbtt_interp\.train --size)", re.MULTILINE)
     assert example.search(done.stdout)

@@ -16,7 +16,7 @@ LAYERS = [
     ["stats", "figures", "tasks"],
     ["model"],
     ["runs"],
-    ["evaluate", "baselines", "nanogpt"],
+    ["evaluate", "baselines", "nanogpt", "activations"],
     ["scores", "listing"],
     ["train"],
     ["cli"],

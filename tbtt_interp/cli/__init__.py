@@ -18,7 +18,7 @@ app = typer.Typer(
     help="When does a model learn the rule, and when does it memorize?",
     add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.command("train")(train_command)

@@ -10,7 +10,7 @@ from tbtt_interp.cli.output import AsJson, print_json, print_table
 from tbtt_interp.errors import TbttError
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
-Step = Annotated[int | None, typer.Option(help="A kept checkpoint's step. \\[the last]")]
+Step = Annotated[int | None, typer.Option(help="A kept checkpoint's step. [the last]")]
 
 
 def runs_command(
@@ -108,7 +108,7 @@ def parse_range(text: str) -> tuple[int, int]:
 def ask_command(
     run_folder: RunFolder,
     prompt: Annotated[str, typer.Argument(help="A prompt, or its short form: 3+4, France.")],
-    seed: Annotated[int | None, typer.Option(help="One model only. \\[all]")] = None,
+    seed: Annotated[int | None, typer.Option(help="One model only. [all]")] = None,
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:

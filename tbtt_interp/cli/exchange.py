@@ -19,7 +19,7 @@ def import_command(
     held_out: HeldOut = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="The text whose characters are its vocabulary. \\[the task's]"),
+        typer.Option(help="The text whose characters are its vocabulary. [the task's]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +44,7 @@ def import_command(
 def export_command(
     run_folder: RunFolder,
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("ckpt.pt"),
-    seed: Annotated[int | None, typer.Option(help="Which model. \\[the first]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Which model. [the first]")] = None,
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:

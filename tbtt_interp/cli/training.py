@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HeldOut = Annotated[
     list[str] | None,
-    typer.Option(help="Operands never trained on together, repeatable. \\[5,7]", metavar="A,B"),
+    typer.Option(help="Operands never trained on together, repeatable. [5,7]", metavar="A,B"),
 ]
 NOTES = (
     "Margin: logits between right and best wrong, the smallest over the held-out lines, or over "
@@ -26,28 +26,26 @@ NOTES = (
 )
 DEFAULT_RECIPE = "quick"
 LONG = 1  # hours
-CPU_RATE = 4e10  # floating-point operations a second that two cores reach here, roughly
+CPU_RATE = 8e10  # floating-point operations a second that two cores reach here, roughly
 
 
 def train_command(
     size: Annotated[
-        str | None, typer.Option(help="small, medium, large or mlt (n14, n28, n56). \\[medium]")
+        str | None, typer.Option(help="small, medium, large or mlt (n14, n28, n56). [medium]")
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="arithmetic, facts, joint, or the path of your own lines. \\[arithmetic]"
-        ),
+        typer.Option(help="arithmetic, facts, joint, or the path of your own lines. [arithmetic]"),
     ] = None,
     framing: Annotated[
         str | None,
-        typer.Option(help="file, shuffled or line: how lines become training windows. \\[file]"),
+        typer.Option(help="file, shuffled or line: how lines become training windows. [file]"),
     ] = None,
     held_out: HeldOut = None,
-    seeds: Annotated[int | None, typer.Option(help="Models, trained side by side. \\[4]")] = None,
-    first_seed: Annotated[int | None, typer.Option(help="The first model's seed. \\[0]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Models, trained side by side. [4]")] = None,
+    first_seed: Annotated[int | None, typer.Option(help="The first model's seed. [0]")] = None,
     corpus_seed: Annotated[
-        int | None, typer.Option(help="Seed of the file's line order. \\[0]")
+        int | None, typer.Option(help="Seed of the file's line order. [0]")
     ] = None,
     same_file: Annotated[
         bool | None,
@@ -65,16 +63,16 @@ def train_command(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's weight decay.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder. \\[runs/TASK-SIZE-FRAMING…]")
+        Path | None, typer.Option(help="The run's folder. [runs/TASK-SIZE-FRAMING…]")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was cut off.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. \\[cpu]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads. \\[all cores]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [cpu]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads. [all cores]")] = None,
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Compile the step. \\[where that pays]"),
+        typer.Option("--compile/--no-compile", help="Compile the step. [where that pays]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -4,4 +4,4 @@ import sys
 
 from tbtt_interp.cli import main
 
-sys.exit(main(["train", *sys.argv[1:]], program="python -m tbtt_interp.train"))
+sys.exit(main(["train", *sys.argv[1:]], program="python -m tbtt_interp"))

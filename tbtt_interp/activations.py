@@ -1,0 +1,131 @@
+"""Activations at named sites, of every seed at once: what probes and analyses read.
+
+A site is a hook point by TransformerLens' name, such as `blocks.0.hook_resid_post`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.model import hooked_transformer, one_model
+from tbtt_interp.runs import Run
+from tbtt_interp.tasks import Vocabulary
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """What each model holds at each site, on the same texts.
+
+    Attributes:
+        tokens: the texts, each followed by padding that no earlier position can see.
+        lengths: tokens of each text.
+        sites: by hook name, `[seed, batch, pos, ...]`; a pattern is `[seed, batch, head, query,
+            key]`.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    lengths: Int[Tensor, " batch"]
+    sites: Mapping[str, Float[Tensor, "seed batch ..."]]
+
+    def __getitem__(self, site: str) -> Float[Tensor, "seed batch ..."]:
+        if site not in self.sites:
+            raise _unknown(site, list(self.sites))
+        return self.sites[site]
+
+
+def site_names(model: "HookedTransformer") -> list[str]:
+    """Every hook point of a model that a forward pass visits, in that order.
+
+    >>> from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
+    >>> shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
+    >>> names = site_names(hooked_transformer(initial_parameters(shape, seed=0), shape))
+    >>> names[:3], len(names)
+    (['hook_embed', 'hook_pos_embed', 'blocks.0.hook_resid_pre'], 23)
+    """
+    with torch.no_grad():
+        return list(model.run_with_cache(torch.zeros(1, 1, dtype=torch.long))[1])
+
+
+def _unknown(site: str, known: list[str]) -> TbttError:
+    """A model of many layers has too many sites to list."""
+    near = get_close_matches(site, known, n=3, cutoff=0) if known else []
+    nearest = f"the nearest are {listed(near)}; site_names() lists all" if near else "there is none"
+    return TbttError(f"site '{site}' is not there: {nearest}")
+
+
+def read_texts(
+    texts: Sequence[str], vocabulary: Vocabulary, n_ctx: int
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+    """Texts as tokens, padded on the right, and their lengths.
+
+    One that is longer than the context loses its left end, as in nanoGPT.
+
+    Raises:
+        TbttError: if there is no text, one is empty, or has characters that are no tokens.
+    """
+    if not texts or not all(texts):
+        raise TbttError("there is no text, or an empty one: give prompts such as <3+4=")
+    rows = [vocabulary.encode(text)[-n_ctx:] for text in texts]
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = int(lengths.max())
+    return torch.tensor([row + [0] * (longest - len(row)) for row in rows]), lengths
+
+
+def record(
+    models: Sequence["HookedTransformer"],
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    sites: Sequence[str] | None = None,
+    lengths: Int[Tensor, " batch"] | None = None,
+) -> Activations:
+    """The activations of models of one shape on the same tokens.
+
+    Args:
+        sites: by hook name; None is all.
+        lengths: of the texts, if shorter than their rows.
+    Raises:
+        TbttError: if a site is unknown.
+    """
+    known = site_names(models[0])
+    for site in sites or ():
+        if site not in known:
+            raise _unknown(site, known)
+    wanted = list(known if sites is None else sites)
+    with torch.no_grad():
+        caches = [model.run_with_cache(tokens, names_filter=wanted)[1] for model in models]
+    if lengths is None:
+        lengths = torch.full((len(tokens),), tokens.shape[1])
+    stacked = {site: torch.stack([cache[site] for cache in caches]) for site in wanted}
+    return Activations(tokens=tokens, lengths=lengths, sites=stacked)
+
+
+def run_activations(
+    run: Run,
+    texts: Sequence[str] | None = None,
+    *,
+    sites: Sequence[str] | None = None,
+    step: int | None = None,
+) -> Activations:
+    """The activations of every seed of a run, in the order of `run.seeds`.
+
+    Args:
+        texts: None is every prompt of the task with its answer.
+        sites: by hook name; None is all.
+        step: of a kept checkpoint; None is the last.
+    """
+    first = run.tasks[0]
+    if texts is None:
+        texts = [example.prompt + example.answer for example in first.examples]
+    tokens, lengths = read_texts(texts, first.vocabulary, run.shape.n_ctx)
+    stacked = run.parameters(step)
+    models = [hooked_transformer(one_model(stacked, k), run.shape) for k in range(len(run.seeds))]
+    return record(models, tokens, sites=sites, lengths=lengths)

@@ -1,0 +1,351 @@
+"""How fast everything is that one waits for: a table, and the same as JSON.
+
+    python tests/benchmarks/speed.py --out speed.json
+
+Times of one run on one machine compare with each other and with nothing else, so what is compared
+is measured in turns. Training is set against the plainest loop over a HookedTransformer, which
+trains one model, and against the rate at which the machine multiplies matrices; waiting against the
+limit that this project set itself.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tbtt_interp.activations import record
+from tbtt_interp.cli.output import print_table
+from tbtt_interp.evaluate import evaluate_models
+from tbtt_interp.model import (
+    Shape,
+    hooked_transformer,
+    initial_parameters,
+    is_matrix,
+    one_model,
+    parameter_shapes,
+)
+from tbtt_interp.runs import versions
+from tbtt_interp.train.engine import Engine, keep_freed_memory
+from tbtt_interp.train.kernel import Kernel, is_suited
+from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.training import Watcher, model_shape, model_streams, train_models
+
+Row = dict[str, Any]
+# size, framing, models: at least so many times as fast as a HookedTransformer, and so large a share
+# of the rate of a matrix product
+TRAINING = {
+    ("small", "file", 16): (6, 0.18),
+    ("medium", "file", 16): (4, 0.32),
+    ("large", "file", 16): (2.5, 0.50),
+    ("mlt", "file", 1): (1, 0.60),
+    ("small", "line", 16): (None, None),
+    ("large", "line", 16): (None, None),
+}
+COMMANDS = ("train", "runs", "evaluate", "ask", "import", "export")
+
+
+def seconds(action: Callable[[], object], times: int = 1) -> float:
+    """The median duration of an action."""
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def operations(shape: Shape, windows: int) -> float:
+    """Of one step of one model: 6 a parameter in a matrix and token, and attention's own.
+
+    Positions are looked up, not multiplied; the tied embedding is multiplied once, to read out.
+    Attention's are 12 · d_model · pos a layer and token, as if it looked ahead, too.
+    """
+    tokens = windows * shape.n_ctx
+    sizes = {name: math.prod(size) for name, size in parameter_shapes(shape).items()}
+    matrices = sum(n for name, n in sizes.items() if is_matrix(name) and "pos_embed" not in name)
+    return tokens * (6 * matrices + 12 * shape.layers * shape.d_model * shape.n_ctx)
+
+
+def matrix_rate() -> float:
+    """Operations a second in a float32 product of 2,048 by 2,048: what torch can do at its best."""
+    a, b = torch.randn(2, 2_048, 2_048)
+    a @ b
+    return 2 * 2_048**3 / seconds(lambda: a @ b, 5)
+
+
+def plain_loop(recipe: Recipe, shape: Shape) -> Callable[[], object]:
+    """One step of one HookedTransformer on the same batch: eager, AdamW, clipped."""
+    model = hooked_transformer(initial_parameters(shape, seed=0), shape).train()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99))
+    stream = model_streams(recipe, recipe.tasks())[0]
+    steps = iter(range(1_000_000))
+
+    def step() -> None:
+        tokens, targets, counts = map(torch.from_numpy, stream.draw(next(steps)))
+        tokens, targets = (x.repeat_interleave(counts, 0) for x in (tokens, targets))
+        optimizer.zero_grad()
+        logits = model(tokens)
+        F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
+    """A step of ours and of the plain loop, and a matrix product, in turns."""
+    flags = {"model.size": size, "framing": framing, "seeds": seeds}
+    recipe = resolve_recipe("paper", flags)
+    tasks = recipe.tasks()
+    shape = model_shape(recipe, tasks[0])
+    streams = model_streams(recipe, tasks)
+    threads = torch.get_num_threads()
+    device = torch.device("cpu")
+    kernel = Kernel(shape, torch.float32) if is_suited(shape, device) else None
+    models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
+    stacked = {name: torch.stack([m[name] for m in models]) for name in models[0]}
+    engine = Engine(stacked, shape, recipe.training, streams, device=device, kernel=kernel)
+    steps = iter(range(1_000_000))
+    plain = plain_loop(recipe, shape)
+    turns = 1 if size == "mlt" else 5
+    ours, theirs, rates = [], [], []
+    for turn in range(rounds + 1):
+        if kernel:
+            torch.set_num_threads(1)  # as train_models does
+        mine = seconds(lambda: engine.step(next(steps)), turns)
+        torch.set_num_threads(threads)
+        other = seconds(plain, turns)
+        if turn:  # the first warms up
+            ours.append(mine / seeds)
+            theirs.append(other)
+            rates.append(matrix_rate())
+    step, hooked, best = map(statistics.median, (ours, theirs, rates))
+    windows = int(streams[0].draw(0).counts.sum())
+    distinct = statistics.mean(len(s.draw(k).tokens) for s in streams for k in range(9))
+    rate = operations(shape, windows) / step
+    times, share = TRAINING[size, framing, seeds] if seeds > 2 or size == "mlt" else (None, None)
+    return {
+        "size": size,
+        "framing": framing,
+        "models": seeds,
+        "milliseconds": 1e3 * step,
+        "hooked_transformer_milliseconds": 1e3 * hooked,
+        "times_faster": hooked / step,
+        "times_faster_wanted": times,
+        "gigaflops": rate / 1e9,
+        "matrix_gigaflops": best / 1e9,
+        "share": rate / best,
+        "share_wanted": share,
+        "share_computed": rate / best * distinct / windows,
+    }
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
+    """What one waits for, in seconds, beside the limits."""
+    rows: list[Row] = []
+
+    def add(what: str, found: float, limit: float | None) -> None:
+        rows.append({"what": what, "found": found, "limit": limit})
+
+    with tempfile.TemporaryDirectory() as folder:
+        module = [sys.executable, "-m", "tbtt_interp"]
+        imported = "import time; t = time.time(); import tbtt_interp; print(time.time() - t)"
+        add("import tbtt_interp",
+            statistics.median(float(python(imported)) for _ in range(times)), 0.3)  # fmt: skip
+
+        def help_of(command: str) -> float:
+            call = [*module, command, "--help"]
+            return seconds(lambda: subprocess.run(call, check=True, capture_output=True), times)
+
+        add("the slowest --help", max(map(help_of, COMMANDS)), 0.5)
+        train = [
+            *module,
+            "train",
+            "--size",
+            size,
+            "--seeds",
+            str(seeds),
+            "--steps",
+            "1",
+            "--compile",
+        ]
+        for number, (state, limit) in enumerate({"nothing": 45.0, "all": 15.0}.items()):
+            call = [*train, "--out", f"{folder}/{number}"]
+            environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
+            took = seconds(
+                lambda c=call, e=environment: subprocess.run(
+                    c, env=e, check=True, capture_output=True
+                )
+            )
+            add(f"train, a step and its report, {state} compiled", took, limit)
+        lens = seconds(lambda: python("import transformer_lens"), times)
+        add("import transformer_lens, in a process of its own", lens, None)
+        loaded = (
+            "import transformer_lens, time; t = time.time(); import torch, tbtt_interp;"
+            f"model = tbtt_interp.load_run('{folder}/1').model();"
+            "model(torch.zeros(1, 9, dtype=torch.long)); print(time.time() - t)"
+        )
+        add(f"load_run and a forward pass of {size}, TransformerLens imported",
+            statistics.median(float(python(loaded)) for _ in range(times)), 3)  # fmt: skip
+        flags = {"model.size": size, "seeds": seeds, "steps": 20}
+        trained = python(
+            "from tbtt_interp.train.resolve import resolve_recipe as r;"
+            "from tbtt_interp.train.training import train_models, Machine;"
+            f"train_models(r('quick', {flags}), '{folder}/memory', machine=Machine(compiled=True));"
+            "from pathlib import Path; status = Path('/proc/self/status');"
+            "print(status.read_text() if status.is_file() else '')"
+        )
+    if peak := re.search(r"VmHWM:\s+(\d+) kB", trained):
+        what = f"most memory in training {seeds} of {size}, gigabytes"
+        add(what, int(peak.group(1)) * 1_024 / 1e9, 4)
+
+    recipe = resolve_recipe("quick", {"model.size": size, "seeds": seeds})
+    tasks = recipe.tasks()
+    shape = model_shape(recipe, tasks[0])
+    models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
+    stacked = {name: torch.stack([m[name] for m in models]) for name in models[0]}
+    examples, vocabulary = tasks[0].examples, tasks[0].vocabulary
+    tokens = torch.tensor(
+        [(vocabulary.encode(e.prompt + e.answer) + [0] * 9)[:9] for e in examples]
+    )
+
+    def activations() -> None:
+        each = [hooked_transformer(one_model(stacked, k), shape) for k in range(seeds)]
+        record(each, tokens)
+
+    add(f"activations of {len(tokens)} equations at every site, {seeds} of {size}",
+        seconds(activations, times), 2)  # fmt: skip
+    evaluate = seconds(lambda: evaluate_models(stacked, shape, tasks, recipe.seed_list), times)
+    add(f"evaluation of {seeds} of {size}", evaluate, 1)
+    return rows
+
+
+class Clock(Watcher):
+    """Knows when the first step began, compiling and imports behind it."""
+
+    began: float
+
+    def started(self, step: int, steps: int) -> None:
+        self.began = time.perf_counter()
+
+
+def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
+    """What evaluating and saving take of a whole training."""
+    took = {"step": 0.0}
+    step = Engine.step
+
+    def timed(engine: Engine, number: int) -> object:
+        started = time.perf_counter()
+        loss = step(engine, number)
+        took["step"] += time.perf_counter() - started
+        return loss
+
+    flags = {"model.size": size, "framing": framing, "seeds": seeds}
+    recipe = resolve_recipe("quick", flags)
+    training = dataclasses.replace(recipe.training, steps=steps)  # evaluated as often as ever
+    recipe = dataclasses.replace(recipe, training=training)
+    Engine.step = timed  # type: ignore[assignment]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = Clock()
+            train_models(recipe, Path(folder) / "run", watcher=clock)
+            whole = time.perf_counter() - clock.began
+    finally:
+        Engine.step = step
+    what = f"share of training {seeds} of {size} on {framing} that is not steps"
+    return {"what": what, "found": 1 - took["step"] / whole, "limit": 0.05}
+
+
+def machine() -> Row:
+    """What all of this was measured on."""
+    model = platform.processor() or platform.machine()
+    if (path := Path("/proc/cpuinfo")).is_file():
+        lines = [line for line in path.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    return {"processor": model, "threads": torch.get_num_threads(), "versions": versions()}
+
+
+def show(found: Row) -> None:
+    """The tables."""
+    where = found["machine"]
+    print(f"{where['processor']}, {where['threads']} threads, torch {where['versions']['torch']}\n")
+
+    def wanted(value: float | None, shown: str) -> str:
+        return "" if value is None else f"≥ {value:{shown}}"
+
+    print_table(
+        ["training", "framing", "models", "ms", "HT ms", "faster", "wanted", "GFLOP/s",
+         "share", "wanted", "computed"],
+        [
+            [r["size"], r["framing"], str(r["models"]), f"{r['milliseconds']:,.2f}",
+             f"{r['hooked_transformer_milliseconds']:,.1f}", f"{r['times_faster']:.1f}",
+             wanted(r["times_faster_wanted"], "g"), f"{r['gigaflops']:.0f}", f"{r['share']:.0%}",
+             wanted(r["share_wanted"], ".0%"), f"{r['share_computed']:.0%}"]
+            for r in found["training"]
+        ],
+        notes=[
+            "ms: a step of one model among so many. HT ms: a step of one HookedTransformer, eager.",
+            "share: of the rate of a 2,048 by 2,048 product, counting every window drawn; "
+            "computed: counting a window once, however often it was drawn.\n",
+        ],
+    )  # fmt: skip
+    print_table(
+        ["waiting for", "found", "limit"],
+        [
+            [r["what"], f"{r['found']:.2f}", "" if r["limit"] is None else f"{r['limit']:g}"]
+            for r in found["waiting"]
+        ],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--quick", action="store_true", help="only see that it works")
+    options = parser.parse_args()
+    keep_freed_memory()
+    if options.quick:
+        training = [training_row("small", "file", 2, rounds=1)]
+        waiting = waiting_rows("small", 2, 1)
+        waiting.append(evaluation_share("small", "line", 2, 20))
+    else:
+        training = [training_row(*case, rounds=2 if case[0] == "mlt" else 9) for case in TRAINING]
+        waiting = waiting_rows("large", 16, 3)
+        waiting += [
+            evaluation_share("small", "file", 16, 1_000),
+            evaluation_share("large", "file", 16, 500),
+        ]
+    found = {"machine": machine(), "training": training, "waiting": waiting}
+    show(found)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
