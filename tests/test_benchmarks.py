@@ -23,6 +23,7 @@ def test_the_speed_benchmark_prints_its_tables_and_writes_them() -> None:
     (row,) = found["training"]
     assert (row["size"], row["models"]) == ("small", 2)
     assert row["times_faster"] > 0 and 0 < row["share_computed"] < row["share"]
+    assert "a whole step, 2 of small" in done.stdout
     assert {"processor", "threads", "versions"} == found["machine"].keys()
     assert all(row["found"] > 0 for row in found["waiting"])
     limits = [row for row in found["waiting"] if row["limit"] is not None]

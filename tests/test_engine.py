@@ -12,12 +12,19 @@ import torch
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import initial_parameters, stack_parameters
 from tbtt_interp.runs import load_run
+from tbtt_interp.train import training
 from tbtt_interp.train.engine import Engine, clip_each, pick_device
 from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.resolve import resolve_recipe
 from tbtt_interp.train.schedule import learning_rate_at
-from tbtt_interp.train.training import Machine, model_shape, model_streams, train_models
+from tbtt_interp.train.training import (
+    Machine,
+    Watcher,
+    model_shape,
+    model_streams,
+    train_models,
+)
 
 # A batched product may sum in another order than a single one: a last bit, which training at 1e-2
 # amplifies. After 200 steps weights of size 1 have been seen to differ by 2e-3 in float32, so that
@@ -176,3 +183,14 @@ def test_threads_are_taken_and_given_back(tmp_path: Path) -> None:
     assert torch.get_num_threads() == before
     with pytest.raises(TbttError, match="threads must be from 1 to 1024, got 0"):
         Machine(threads=0)
+
+
+def test_where_torch_is_as_fast_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "is_suited", lambda shape, device: False)
+    said: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "said", said.append)
+    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
+    run = train_models(recipe, "run", machine=Machine(compiled=True), watcher=watcher)
+    assert said == ["Not compiled: at this width, or on this device, torch is as fast."]
+    assert run.config.environment["compiled"] is False

@@ -169,3 +169,16 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         "recipe 'papper' is unknown (did you mean 'paper'?): choose grokking, mlt-cpu, paper, "
         "paper-wd or quick, or give the path of a TOML file"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"size": "small"}, "recipe flag key 'size' is unknown"),
+        ({"training.setps": 3}, r"'training.setps' is unknown \(did you mean 'training.steps'"),
+        ({"seeds": "many"}, "recipe flag key seeds must be a whole number, got 'many'"),
+    ],
+)
+def test_a_flag_that_is_none_is_named(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(TbttError, match=message):
+        resolve_recipe("quick", flags)

@@ -112,7 +112,8 @@ class Stream:
         everything = len(self._all.tokens)
         drawn = np.bincount(generator.integers(everything, size=self.batch), minlength=everything)
         distinct = drawn.nonzero()[0]
-        return Windows(self._all.tokens[distinct], self._all.targets[distinct], drawn[distinct])
+        tokens, targets, _ = self._all
+        return Windows(tokens.take(distinct, 0), targets.take(distinct, 0), drawn[distinct])
 
     def reference(self) -> Windows:
         """The fixed windows that a loss is reported on: all there are.

@@ -19,7 +19,7 @@ from tbtt_interp.train.recipe import TrainingRecipe
 from tbtt_interp.train.schedule import learning_rate_at
 
 DEVICES = ("cpu", "cuda", "mps")
-# Compiling costs 3 s, once, and makes a step of narrow models three times faster; in
+# Compiling costs 3 s, once, and makes a step of narrow models some three times faster; in
 # activations computed over the whole training (windows × pos × d_model × layers × models × steps)
 # that is earned back from about here.
 WORTH_COMPILING = 1e8

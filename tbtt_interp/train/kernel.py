@@ -69,8 +69,18 @@ class Kernel:
             targets: what to predict; below 0 where nothing is.
             weights: of the windows.
         """
+        return self.loss_of_flat(flatten(stacked, self.shape), tokens, targets, weights)
+
+    def loss_of_flat(
+        self,
+        flat: Float[Tensor, "seed parameter"],
+        tokens: Int[Tensor, "seed batch pos"],
+        targets: Int[Tensor, "seed batch pos"],
+        weights: Float[Tensor, "seed batch"],
+    ) -> Float[Tensor, " seed"]:
+        """The same of parameters that are folded and flat already, as `flatten` makes them."""
         arrays = [array.contiguous() for array in (tokens, targets, weights)]
-        loss = _Loss.apply(flatten(stacked, self.shape), *arrays, self._call, self.threads)
+        loss = _Loss.apply(flat, *arrays, self._call, self.threads)
         assert isinstance(loss, Tensor)
         return loss
 

@@ -58,6 +58,11 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     steps = given.pop("steps", None)
+    asked: Table = {}
+    for key, value in given.items():
+        part, _, last = key.rpartition(".")
+        (asked.setdefault(part, {}) if part else asked)[last] = value
+    _check(asked, "recipe flag")
     name, table = _read(source)
     _apply_size(table, given)
     if rate := given.get("training.learning_rate"):  # its floor scales with it

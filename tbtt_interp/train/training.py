@@ -226,7 +226,9 @@ def _engine(recipe: Recipe, tasks: Sequence[Task], machine: Machine, watcher: Wa
         windows = max(len(stream.reference().tokens) for stream in streams)
         compiled = is_worth_compiling(shape, recipe.training, windows, recipe.seeds)
     kernel = None
-    if compiled and is_suited(shape, device):
+    if machine.compiled and not is_suited(shape, device):
+        watcher.said("Not compiled: at this width, or on this device, torch is as fast.")
+    elif compiled and is_suited(shape, device):
         try:
             kernel = Kernel(shape, parameters["embed.W_E"].dtype)
         except KernelError as error:

@@ -37,10 +37,11 @@ from tbtt_interp.model import (
     is_matrix,
     one_model,
     parameter_shapes,
+    stack_parameters,
 )
 from tbtt_interp.runs import versions
-from tbtt_interp.train.engine import Engine, keep_freed_memory
-from tbtt_interp.train.kernel import Kernel, is_suited
+from tbtt_interp.train.engine import Engine, clip_each, keep_freed_memory
+from tbtt_interp.train.kernel import Kernel, flatten, is_suited
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.resolve import resolve_recipe
 from tbtt_interp.train.training import Watcher, model_shape, model_streams, train_models
@@ -88,6 +89,16 @@ def matrix_rate() -> float:
     return 2 * 2_048**3 / seconds(lambda: a @ b, 5)
 
 
+def engine_of(recipe: Recipe) -> Engine:
+    """The engine as train_models makes it."""
+    tasks = recipe.tasks()
+    shape, device = model_shape(recipe, tasks[0]), torch.device("cpu")
+    kernel = Kernel(shape, torch.float32) if is_suited(shape, device) else None
+    stacked = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
+    streams = model_streams(recipe, tasks)
+    return Engine(stacked, shape, recipe.training, streams, device=device, kernel=kernel)
+
+
 def plain_loop(recipe: Recipe, shape: Shape) -> Callable[[], object]:
     """One step of one HookedTransformer on the same batch: eager, AdamW, clipped."""
     model = hooked_transformer(initial_parameters(shape, seed=0), shape).train()
@@ -113,21 +124,14 @@ def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
     """A step of ours and of the plain loop, and a matrix product, in turns."""
     flags = {"model.size": size, "framing": framing, "seeds": seeds}
     recipe = resolve_recipe("paper", flags)
-    tasks = recipe.tasks()
-    shape = model_shape(recipe, tasks[0])
-    streams = model_streams(recipe, tasks)
+    engine = engine_of(recipe)
     threads = torch.get_num_threads()
-    device = torch.device("cpu")
-    kernel = Kernel(shape, torch.float32) if is_suited(shape, device) else None
-    models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
-    stacked = {name: torch.stack([m[name] for m in models]) for name in models[0]}
-    engine = Engine(stacked, shape, recipe.training, streams, device=device, kernel=kernel)
     steps = iter(range(1_000_000))
-    plain = plain_loop(recipe, shape)
+    plain = plain_loop(recipe, engine.shape)
     turns = 1 if size == "mlt" else 5
     ours, theirs, rates = [], [], []
     for turn in range(rounds + 1):
-        if kernel:
+        if engine.kernel:
             torch.set_num_threads(1)  # as train_models does
         mine = seconds(lambda: engine.step(next(steps)), turns)
         torch.set_num_threads(threads)
@@ -137,9 +141,9 @@ def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
             theirs.append(other)
             rates.append(matrix_rate())
     step, hooked, best = map(statistics.median, (ours, theirs, rates))
-    windows = int(streams[0].draw(0).counts.sum())
-    distinct = statistics.mean(len(s.draw(k).tokens) for s in streams for k in range(9))
-    rate = operations(shape, windows) / step
+    windows = int(engine.streams[0].draw(0).counts.sum())
+    distinct = statistics.mean(len(s.draw(k).tokens) for s in engine.streams for k in range(9))
+    rate = operations(engine.shape, windows) / step
     times, share = TRAINING[size, framing, seeds] if seeds > 2 or size == "mlt" else (None, None)
     return {
         "size": size,
@@ -164,6 +168,42 @@ def python(code: str, **environment: str) -> str:
         env=os.environ | environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+def step_rows(size: str, seeds: int, times: int) -> list[Row]:
+    """Where a step goes: milliseconds of each part, of all models together."""
+    recipe = resolve_recipe("paper", {"model.size": size, "seeds": seeds})
+    engine = engine_of(recipe)
+    kernel = engine.kernel
+    assert kernel is not None
+    streams, parameters = engine.streams, list(engine.parameters.values())
+    drawn = [stream.draw(0) for stream in streams]
+    windows = engine._windows(drawn)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    flat = flatten(engine.parameters, engine.shape)
+    gradient = torch.randn_like(flat)
+
+    def compute() -> None:
+        kernel.loss_of_flat(flat.detach().requires_grad_(), *windows)
+
+    engine.step(0)
+    parts = {
+        "drawing windows": lambda: [stream.draw(1) for stream in streams],
+        "stacking them": lambda: engine._windows(drawn),
+        "folding LayerNorms": lambda: flatten(engine.parameters, engine.shape),
+        "loss and gradient, in the kernel": compute,
+        "unfolding the gradient": lambda: flat.backward(gradient, retain_graph=True),
+        "clipping": lambda: clip_each(parameters, 1.0),
+        "AdamW": engine.optimizer.step,
+        "a whole step": lambda: engine.step(1),
+    }
+    rows = [
+        {"what": f"{what}, {seeds} of {size}", "milliseconds": 1e3 * seconds(part, times)}
+        for what, part in parts.items()
+    ]
+    torch.set_num_threads(threads)
+    return rows
 
 
 def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
@@ -228,8 +268,7 @@ def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
     recipe = resolve_recipe("quick", {"model.size": size, "seeds": seeds})
     tasks = recipe.tasks()
     shape = model_shape(recipe, tasks[0])
-    models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
-    stacked = {name: torch.stack([m[name] for m in models]) for name in models[0]}
+    stacked = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
     examples, vocabulary = tasks[0].examples, tasks[0].vocabulary
     tokens = torch.tensor(
         [(vocabulary.encode(e.prompt + e.answer) + [0] * 9)[:9] for e in examples]
@@ -316,6 +355,11 @@ def show(found: Row) -> None:
         ],
     )  # fmt: skip
     print_table(
+        ["a step's parts", "ms"],
+        [[r["what"], f"{r['milliseconds']:.2f}"] for r in found["step"]],
+        notes=[""],
+    )
+    print_table(
         ["waiting for", "found", "limit"],
         [
             [r["what"], f"{r['found']:.2f}", "" if r["limit"] is None else f"{r['limit']:g}"]
@@ -332,16 +376,18 @@ def main() -> None:
     keep_freed_memory()
     if options.quick:
         training = [training_row("small", "file", 2, rounds=1)]
+        steps = step_rows("small", 2, 1)
         waiting = waiting_rows("small", 2, 1)
         waiting.append(evaluation_share("small", "line", 2, 20))
     else:
         training = [training_row(*case, rounds=2 if case[0] == "mlt" else 9) for case in TRAINING]
+        steps = step_rows("small", 16, 30) + step_rows("large", 16, 10)
         waiting = waiting_rows("large", 16, 3)
         waiting += [
             evaluation_share("small", "file", 16, 1_000),
             evaluation_share("large", "file", 16, 500),
         ]
-    found = {"machine": machine(), "training": training, "waiting": waiting}
+    found = {"machine": machine(), "training": training, "step": steps, "waiting": waiting}
     show(found)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
