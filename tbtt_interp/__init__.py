@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
+    from tbtt_interp.activations import run_activations
     from tbtt_interp.runs import Run, load_run
     from tbtt_interp.scores import evaluate_run
     from tbtt_interp.tasks import Task, entropy_floors, load_task
@@ -28,6 +29,7 @@ __all__ = [
     "load_run",
     "load_task",
     "resolve_recipe",
+    "run_activations",
     "train_models",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "load_run": "runs",
     "load_task": "tasks",
     "resolve_recipe": "train.resolve",
+    "run_activations": "activations",
     "train_models": "train.training",
 }
 
