@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError
@@ -66,6 +67,50 @@ def learning_curves(table: pd.DataFrame) -> "Figure":
         margin={"l": 70, "r": 20, "t": 50, "b": 50},
         legend={"orientation": "h", "y": 1.08},
         font={"size": 14},
+    )
+
+
+def probe_heatmap(table: pd.DataFrame) -> "Figure":
+    """Selectivity of every feature at every site and position, with its nulls where one hovers.
+
+    Args:
+        table: a row a feature, site and position, as `probe_battery` has it.
+    """
+    from plotly.graph_objects import Figure, Heatmap
+
+    shown = table.dropna(subset="selectivity")
+    if shown.empty:
+        raise TbttError("no feature here has a control task: there is no selectivity to draw")
+    place = shown["site"].str.replace("hook_", "") + " " + shown["pos"].astype(str)
+    shown = shown.assign(place=place)
+    order = {"index": list(dict.fromkeys(shown["feature"])), "columns": list(dict.fromkeys(place))}
+
+    def grid(name: str) -> pd.DataFrame:
+        return shown.pivot(index="feature", columns="place", values=name).reindex(**order)
+
+    nulls = ["right", "of", "accuracy", "control", "one_hot", "untrained", "majority", "p"]
+    hover = "".join(
+        f"<br>{name.replace('_', '-')} %{{customdata[{k}]:.3g}}" for k, name in enumerate(nulls)
+    )
+    data = Heatmap(
+        z=grid("selectivity"),
+        x=order["columns"],
+        y=order["index"],
+        customdata=np.stack([grid(name).to_numpy() for name in nulls], -1),
+        hovertemplate=f"%{{y}} at %{{x}}<br>selectivity %{{z:.2f}}{hover}<extra></extra>",
+        colorscale="RdBu_r",
+        zmid=0,
+        colorbar={"title": "selectivity"},
+    )
+    figure = Figure(data)
+    figure.update_yaxes(title="feature", autorange="reversed")
+    figure.update_xaxes(title="site, and position from the prompt's end", tickangle=-60)
+    return figure.update_layout(
+        template="simple_white",
+        width=200 + 22 * len(order["columns"]),
+        height=260 + 32 * len(order["index"]),
+        margin={"l": 90, "r": 20, "t": 30, "b": 190},
+        font={"size": 12},
     )
 
 

@@ -241,7 +241,11 @@ def test_pairs_are_read_with_blanks_too() -> None:
 def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
     command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
                "--out", "cut", "--no-compile"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True,
+        # a shell starts what it runs in the background deaf to it, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     for _ in range(600):
         if Path("cut/resume/state.safetensors").is_file():
             break
@@ -259,7 +263,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["-m", "tbtt_interp.train"], *(["-m", "tbtt_interp", name] for name in
-     ("train", "runs", "evaluate", "ask", "import", "export"))],
+     ("train", "runs", "evaluate", "ask", "probes", "import", "export"))],
 )  # fmt: skip
 def test_help_has_an_example_and_needs_no_torch(arguments: list[str]) -> None:
     code = (

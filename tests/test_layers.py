@@ -19,8 +19,9 @@ LAYERS = [
     ["evaluate", "baselines", "nanogpt", "activations"],
     ["scores", "listing"],
     ["train"],
+    ["probes"],
     ["cli"],
-    ["__init__", "__main__", "train.__main__"],
+    ["__init__", "__main__", "train.__main__", "probes.__main__"],
 ]
 
 

@@ -11,6 +11,7 @@ from typer import TyperException
 
 from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
+from tbtt_interp.cli.probing import probes_command
 from tbtt_interp.cli.training import train_command
 from tbtt_interp.errors import TbttError
 
@@ -25,6 +26,7 @@ app.command("train")(train_command)
 app.command("runs")(runs_command)
 app.command("evaluate")(evaluate_command)
 app.command("ask")(ask_command)
+app.command("probes")(probes_command)
 app.command("import")(import_command)
 app.command("export")(export_command)
 

@@ -1,0 +1,220 @@
+"""Linear probes: one that is fitted and kept, and closed forms for many labels at once.
+
+The closed forms, of standardised activations, are linear discriminant analysis for classes and
+ridge regression for numbers. (Ridge regression on one-hot classes would be cheaper still, but of
+many classes in a row it never says the middle ones.)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.stats import Rate
+
+PENALTY = 1.0  # of the squared weights, for standardised activations
+SHRINKAGE = 0.1  # of the covariance within classes, towards a multiple of the identity
+AT_ONCE = 2**23  # numbers in the covariances that are solved together
+FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which examples a fold learns from, and which it is asked.
+
+    Attributes:
+        train, test: a row a fold; no example is asked by two folds.
+    """
+
+    train: Bool[np.ndarray, "fold example"]
+    test: Bool[np.ndarray, "fold example"]
+
+    def only(self, chosen: Bool[np.ndarray, " example"]) -> "Split":
+        """The same split of a part of the examples."""
+        return Split(train=self.train[:, chosen], test=self.test[:, chosen])
+
+    @property
+    def asked(self) -> Bool[np.ndarray, " example"]:
+        """The examples that some fold is asked."""
+        return np.asarray(self.test.any(0))
+
+
+def grouped_folds(
+    groups: Int[np.ndarray, " example"], *, folds: int = FOLDS, seed: int = 0
+) -> Split:
+    """Cross-validation in which a group is all learned from or all asked.
+
+    Raises:
+        TbttError: if there are fewer groups than folds.
+    """
+    names = np.unique(groups)
+    if len(names) < folds:
+        raise TbttError(
+            f"{folds} folds need as many groups, there are {len(names)}: give more examples"
+        )
+    order = np.random.default_rng(seed).permutation(len(names)) % folds
+    fold = order[np.searchsorted(names, groups)]
+    test = fold == np.arange(folds)[:, None]
+    return Split(train=~test, test=test)
+
+
+def unseen_classes(split: Split, labels: Int[np.ndarray, " example"]) -> int:
+    """How many examples are asked whose class their fold has not learned, and so cannot answer."""
+    return sum(
+        int((~np.isin(labels[test], labels[train])).sum())
+        for train, test in zip(split.train, split.test, strict=True)
+    )
+
+
+def _standardised(
+    activations: Float[Tensor, "seed example d"], train: Bool[np.ndarray, " example"]
+) -> Float[Tensor, "seed example d"]:
+    """By mean and deviation of what is learned from; what is constant there becomes 0."""
+    x = activations.double()
+    learned = x[:, torch.from_numpy(train)]
+    mean, deviation = learned.mean(1, keepdim=True), learned.std(1, correction=0, keepdim=True)
+    # rounding is no variance
+    varies = deviation > 1e-6 * learned.abs().amax(1, keepdim=True)
+    return (x - mean) / torch.where(varies, deviation, torch.inf)
+
+
+def count_right(
+    activations: Float[Tensor, "seed example d"],
+    labels: Int[np.ndarray, "draw example"],
+    split: Split,
+    *,
+    shrinkage: float = SHRINKAGE,
+) -> Int[Tensor, "seed draw"]:
+    """Of how many asked examples linear discriminant analysis says the class, for each labelling.
+
+    A class that a fold has not learned is never said. Equal to scikit-learn's
+    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)` after `StandardScaler`.
+
+    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 4.3.
+    """
+    right = torch.zeros(len(activations), len(labels), dtype=torch.long)
+    classes = int(labels.max()) + 1
+    for train, test in zip(split.train, split.test, strict=True):
+        if not train.any():
+            raise TbttError("a fold has nothing to learn from: give more examples, or fewer folds")
+        x = _standardised(activations, train)
+        width = x.shape[2]
+        x = x[:, :, (x != 0).any(1).any(0)]  # what is constant says nothing
+        known, asked = x[:, torch.from_numpy(train)], x[:, torch.from_numpy(test)]
+        if (
+            known.shape[2] > known.shape[1]
+        ):  # beyond what the examples span, every class has the same
+            basis = torch.linalg.svd(known, full_matrices=False).Vh.mT
+            known, asked = known @ basis, asked @ basis
+        each = max(1, AT_ONCE // (len(x) * known.shape[2] ** 2 + 1))
+        for part in torch.arange(len(labels)).split(each):
+            drawn = torch.from_numpy(labels)[part]
+            said = _discriminant(
+                known, asked, drawn[:, torch.from_numpy(train)], classes, width, shrinkage
+            )
+            right[:, part] += (said == drawn[:, torch.from_numpy(test)]).sum(-1)
+    return right
+
+
+def _discriminant(
+    known: Float[Tensor, "seed learned d"],
+    asked: Float[Tensor, "seed asked d"],
+    labels: Int[Tensor, "draw learned"],
+    classes: int,
+    width: int,
+    shrinkage: float,
+) -> Int[Tensor, "seed draw asked"]:
+    """The likeliest class, if each is normal with one covariance."""
+    one_hot = torch.nn.functional.one_hot(labels, classes).double()
+    counts = one_hot.sum(1)
+    sums = torch.einsum("mnk,snd->smkd", one_hot, known)
+    means = sums / counts.clamp(min=1)[None, :, :, None]
+    between = means.mT @ sums
+    within = ((known.mT @ known)[:, None] - between) / known.shape[1]
+    spread = within.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / width
+    unit = torch.eye(known.shape[2], dtype=torch.double)
+    within = (1 - shrinkage) * within + (shrinkage * spread + 1e-9) * unit
+    slopes = torch.cholesky_solve(means.mT, torch.linalg.cholesky(within))
+    offsets = counts.log()[None] - 0.5 * (means.mT * slopes).sum(-2)
+    return (asked[:, None] @ slopes + offsets[:, :, None]).argmax(-1)
+
+
+def explained(
+    activations: Float[Tensor, "seed example d"],
+    values: Float[np.ndarray, " example"],
+    split: Split,
+    *,
+    penalty: float = PENALTY,
+) -> Float[Tensor, " seed"]:
+    """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean."""
+    target = torch.from_numpy(values).double()
+    said = target.new_zeros(len(activations), len(target))
+    unit = penalty * torch.eye(activations.shape[2], dtype=torch.double)
+    for train, test in zip(split.train, split.test, strict=True):
+        x, learned = _standardised(activations, train), torch.from_numpy(train)
+        known, mean = x[:, learned], target[learned].mean()
+        slope = torch.linalg.solve(known.mT @ known + unit, known.mT @ (target[learned] - mean))
+        found = (x @ slope[..., None]).squeeze(-1) + mean
+        said = torch.where(torch.from_numpy(test), found, said)
+    asked = torch.from_numpy(split.asked)
+    error = (said - target)[:, asked].square().sum(-1)
+    return 1 - error / (target[asked] - target[asked].mean()).square().sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A fitted linear probe.
+
+    Attributes:
+        mean, scale: by which activations are standardised before.
+        weights, bias: of each class, in standardised activations.
+        classes: the labels by number.
+    """
+
+    mean: Float[np.ndarray, " d"]
+    scale: Float[np.ndarray, " d"]
+    weights: Float[np.ndarray, "class d"]
+    bias: Float[np.ndarray, " class"]
+    classes: np.ndarray
+
+    def predict(self, activations: Float[np.ndarray, "example d"]) -> np.ndarray:
+        """The likeliest label of each."""
+        scores = (activations - self.mean) / self.scale @ self.weights.T + self.bias
+        return np.asarray(self.classes)[scores.argmax(1)]
+
+    def score(self, activations: Float[np.ndarray, "example d"], labels: np.ndarray) -> Rate:
+        """How many labels it gets right."""
+        right = np.equal(self.predict(activations), labels)
+        return Rate(hits=int(np.sum(right)), total=len(labels))
+
+
+def fit_probe(
+    activations: Float[np.ndarray, "example d"], labels: np.ndarray, *, penalty: float = PENALTY
+) -> Probe:
+    """Multinomial logistic regression by scikit-learn, on standardised activations.
+
+    Raises:
+        TbttError: if there is only one class.
+
+    >>> rng = np.random.default_rng(0)
+    >>> carry = rng.random(100) < 0.5
+    >>> probe = fit_probe(np.outer(carry, np.ones(4)) + rng.normal(0, 0.1, (100, 4)), carry)
+    >>> probe.score(np.array([[0.0] * 4, [1.0] * 4]), np.array([False, True]))
+    2/2
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    labels = np.asarray(labels)
+    if len(np.unique(labels)) < 2:
+        raise TbttError(f"a probe needs two classes, every label is {labels[0]}")
+    mean, scale = activations.mean(0), activations.std(0)
+    scale = np.where(scale > 1e-6 * np.abs(activations).max(0), scale, np.inf)
+    model = LogisticRegression(C=1 / penalty, max_iter=1_000)
+    model.fit((activations - mean) / scale, labels)
+    weights, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
+    if len(weights) == 1:  # scikit-learn keeps the second class's alone
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    return Probe(mean=mean, scale=scale, weights=weights, bias=bias, classes=model.classes_)
