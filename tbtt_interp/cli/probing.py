@@ -94,13 +94,17 @@ def _row(row: dict) -> list[str]:
 
 
 def _notes(table: "pd.DataFrame", shown: "pd.DataFrame", controls: int) -> list[str]:
+    from tbtt_interp.probes.battery import PRIMARY
+
+    corrected = int(table["p_adjusted"].notna().sum())
     notes = [
         "Accuracy: of 5-fold cross-validation that keeps 3+4, 4+3, 3-4 and 4-3 together, mean over "
         "models; held-out: of a probe fitted on what the model was trained on.",
-        f"Control: the feature with the digits renamed at random, mean of {controls}; "
-        "selectivity: accuracy above it [95 % over models]; p: share of controls as good.",
+        f"Control: the feature after renaming the digits at random, mean of {controls}. p: the "
+        "share of controls as good. Selectivity: accuracy above control [95 % over models].",
         "One-hot: a probe of the operands themselves; untrained: of the same model before training.",
-        "Corrected p stands at the cells named beforehand and is over these; the rest explores.",
+        f"Corrected p: over the cells named beforehand, {corrected} of {len(PRIMARY)} here; the "
+        "rest explores.",
     ]
     if unseen := int(shown["unseen"].max()):
         notes.append(f"Up to {unseen} lines have a class that their fold never learned.")
