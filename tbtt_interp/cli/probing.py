@@ -102,7 +102,7 @@ def _notes(table: "pd.DataFrame", shown: "pd.DataFrame", controls: int) -> list[
         "models; held-out: of a probe fitted on what the model was trained on.",
         f"Control: the feature after renaming the digits at random, mean of {controls}. p: the "
         "share of controls as good. Selectivity: accuracy above control [95 % over models].",
-        "One-hot: a probe of the operands themselves; untrained: of the same model before training.",
+        "One-hot: a probe of the operands alone; untrained: of the same model before training.",
         f"Corrected p: over the cells named beforehand, {corrected} of {len(PRIMARY)} here; the "
         "rest explores.",
     ]

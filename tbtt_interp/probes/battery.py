@@ -215,7 +215,7 @@ def majority(labels: Int[np.ndarray, " example"], split: Split) -> float:
 
 def _adjusted(
     table: pd.DataFrame,
-    controls: Sequence[Float[np.ndarray, " control"]],
+    controls: Sequence[Float[np.ndarray, " _"]],  # none where a feature has no control
     primary: Sequence[tuple[str, str]],
 ) -> Float[np.ndarray, " row"]:
     """p of the primary cells, corrected over them by the largest standardised score of each draw.
