@@ -154,6 +154,24 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
     assert contents(Path("run")) == uninterrupted
 
 
+def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
+    whole = train_models(short(), "whole", machine=Machine(compiled=True, threads=2))
+    assert whole.config.environment["compiled"] is True
+
+    class Deadly(Watcher):
+        def stepped(self, step: int) -> None:
+            if step == 8:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train_models(short(), "run", watcher=Deadly(), machine=Machine(compiled=True, threads=1))
+    resumed = train_models(short(), "run", resume=True, machine=Machine(threads=2))
+    ours, theirs = (contents(run.folder) for run in (resumed, whole))
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"config.json"}:  # which names the threads
+        assert ours[name] == theirs[name], name
+
+
 def test_a_killed_process_goes_on_from_where_it_was(tmp_path: Path) -> None:
     """With a real SIGKILL, through the command line."""
     command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
