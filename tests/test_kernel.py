@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Parameters, Shape, forward, initial_parameters, stack_parameters
 from tbtt_interp.tasks.framing import NOTHING
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
@@ -162,3 +163,15 @@ def test_wide_models_and_other_devices_are_left_to_torch() -> None:
     long = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=1_024, d_vocab=17)
     assert not is_suited(mlt, cpu)
     assert not is_suited(long, cpu)
+
+
+def test_what_a_kernel_would_misread_is_refused() -> None:
+    stacked, drawn = models(SMALL, torch.float32), windows(SMALL, torch.float32)
+    kernel = Kernel(SMALL, torch.float32)
+    tokens, targets, weights = drawn
+    with pytest.raises(TbttError, match=r"is for 9 positions in torch\.float32: got 8 positions"):
+        kernel.loss(stacked, tokens[..., :8], targets[..., :8], weights)
+    with pytest.raises(TbttError, match="and weights in torch"):
+        kernel.loss(stacked, tokens, targets, weights.double())
+    spread = torch.stack([tokens, tokens], -1)[..., 0]  # the same, not side by side in memory
+    assert torch.equal(kernel.loss(stacked, spread, targets, weights), kernel.loss(stacked, *drawn))

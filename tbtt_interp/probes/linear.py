@@ -104,9 +104,8 @@ def count_right(
         width = x.shape[2]
         x = x[:, :, (x != 0).any(1).any(0)]  # what is constant says nothing
         known, asked = x[:, torch.from_numpy(train)], x[:, torch.from_numpy(test)]
-        if (
-            known.shape[2] > known.shape[1]
-        ):  # beyond what the examples span, every class has the same
+        # beyond what the examples span, every class has the same
+        if known.shape[2] > known.shape[1]:
             basis = torch.linalg.svd(known, full_matrices=False).Vh.mT
             known, asked = known @ basis, asked @ basis
         each = max(1, AT_ONCE // (len(x) * known.shape[2] ** 2 + 1))

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.model import EPSILON, Parameters, Shape, fold_layer_norms
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
@@ -53,6 +54,7 @@ class Kernel:
 
     def __init__(self, shape: Shape, dtype: torch.dtype, threads: int | None = None) -> None:
         self.shape = shape
+        self.dtype = dtype
         self.threads = threads or torch.get_num_threads()
         self._call = _library(shape, dtype).loss_and_gradient
 
@@ -79,8 +81,14 @@ class Kernel:
         weights: Float[Tensor, "seed batch"],
     ) -> Float[Tensor, " seed"]:
         """The same of parameters that are folded and flat already, as `flatten` makes them."""
-        arrays = [array.contiguous() for array in (tokens, targets, weights)]
-        loss = _Loss.apply(flat, *arrays, self._call, self.threads)
+        # the C++ reads what the compiled shape says there is, and knows no types
+        if tokens.shape[2] != self.shape.n_ctx or {flat.dtype, weights.dtype} != {self.dtype}:
+            raise TbttError(
+                f"this kernel is for {self.shape.n_ctx} positions in {self.dtype}: got "
+                f"{tokens.shape[2]} positions, {flat.dtype} and weights in {weights.dtype}"
+            )
+        arrays = [array.contiguous() for array in (flat, tokens, targets, weights)]
+        loss = _Loss.apply(*arrays, self._call, self.threads)
         assert isinstance(loss, Tensor)
         return loss
 
