@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from tbtt_interp.activations import Activations
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.probes.battery import Problem, cells, probe_battery, probe_run
+from tbtt_interp.probes.battery import Problem, cells, probe_battery
 from tbtt_interp.probes.features import (
     FEATURES,
     find_features,
@@ -24,7 +24,18 @@ from tbtt_interp.probes.features import (
     one_hot_operands,
     pair_groups,
 )
-from tbtt_interp.probes.linear import count_right, explained, fit_probe, grouped_folds
+from tbtt_interp.probes.linear import (
+    Split,
+    code_length,
+    count_right,
+    degenerate_folds,
+    explained,
+    fit_probe,
+    grouped_folds,
+    growing_folds,
+    project,
+)
+from tbtt_interp.probes.run import probe_run, probe_steps
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import load_task
 
@@ -40,7 +51,7 @@ def planted(feature: str, seeds: int = 2, width: int = 12, noise: float = 0.2) -
     chance = np.random.default_rng(1)
     labels = label_examples(FEATURES[feature], EXAMPLES, controls=0)
     code = np.zeros(len(EXAMPLES))
-    code[labels.has] = labels.real
+    code[labels.has] = labels.real[0]
     direction = chance.standard_normal((seeds, 1, width))
     return torch.from_numpy(
         code[:, None] * direction + noise * chance.standard_normal((seeds, len(EXAMPLES), width))
@@ -96,8 +107,7 @@ def test_where_nothing_is_represented_significance_is_rare(kind: str) -> None:
         folds = grouped_folds(groups, seed=draw)
         for name in found:
             labels = label_examples(FEATURES[name], additions, controls=controls, seed=draw)
-            every = np.concatenate([labels.real[None], labels.controls])
-            right = count_right(torch.from_numpy(values), every, folds)[0].numpy()
+            right = count_right(torch.from_numpy(values), labels.every, folds)[0].numpy()
             found[name] += (1 + (right[1:] >= right[0]).sum()) / (1 + controls) <= 0.05
     # 0.05 of 200 is 10; a fair 5 % passes 17 once in a hundred times
     assert all(count <= 17 for count in found.values()), found
@@ -112,7 +122,7 @@ def test_the_closed_forms_are_scikit_learn_s(width: int) -> None:
     for name in ("carry", "units", "answer"):
         labels = label_examples(FEATURES[name], EXAMPLES, controls=1)
         split, inside = folds.only(labels.has), x[labels.has]
-        for row in (labels.real, labels.controls[0], chance.permutation(labels.real)):
+        for row in (labels.real[0], labels.controls[0], chance.permutation(labels.real[0])):
             model = make_pipeline(
                 StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
             )
@@ -120,23 +130,24 @@ def test_the_closed_forms_are_scikit_learn_s(width: int) -> None:
                 (model.fit(inside[train], row[train]).predict(inside[test]) == row[test]).sum()
                 for train, test in zip(split.train, split.test, strict=True)
             )
-            assert int(count_right(values[:, labels.has], row[None], split)) == expected
+            assert int(count_right(values[:, labels.has], row[None, None], split)) == expected
     labels = label_examples(FEATURES["answer"], EXAMPLES, controls=0)
-    target = np.array([float(labels.classes[k]) for k in labels.real])
+    target = np.array([float(labels.classes[k]) for k in labels.real[0]])
     said = np.zeros(len(target))
     for train, test in zip(folds.train, folds.test, strict=True):
         ridge = make_pipeline(StandardScaler(), Ridge(alpha=1.0)).fit(x[train], target[train])
         said[test] = ridge.predict(x[test])
-    assert float(explained(values, target, folds)) == pytest.approx(r2_score(target, said))
+    assert float(explained(values, target[None], folds)) == pytest.approx(r2_score(target, said))
 
 
 def test_a_fitted_probe_is_scikit_learn_s_logistic_regression() -> None:
     labels = label_examples(FEATURES["sign"], EXAMPLES, controls=0)
     x = planted("sign", noise=2.0)[0].double().numpy()
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(x, labels.real)
-    probe = fit_probe(x, labels.real)
+    real = labels.real[0]
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(x, real)
+    probe = fit_probe(x, real)
     assert np.array_equal(probe.predict(x), theirs.predict(x))
-    assert probe.score(x, labels.real).value == theirs.score(x, labels.real)
+    assert probe.score(x, real).value == theirs.score(x, real)
     with pytest.raises(TbttError, match="a probe needs two classes, every label is 1"):
         fit_probe(x, np.ones(len(x), int))
 
@@ -156,7 +167,7 @@ def test_a_control_task_keeps_the_structure_and_loses_the_meaning() -> None:
     labels = label_examples(FEATURES["carry"], EXAMPLES, controls=20)
     additions = [e for e in EXAMPLES if e.group == "addition"]
     grid = np.zeros((10, 10))
-    for example, real in zip(additions, labels.real, strict=True):
+    for example, real in zip(additions, labels.real[0], strict=True):
         grid[int(example.labels["a"]), int(example.labels["b"])] = real
     for row in labels.controls:
         assert row.sum() == labels.real.sum()

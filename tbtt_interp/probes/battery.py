@@ -9,33 +9,32 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.activations import Activations, record, run_activations
-from tbtt_interp.model import hooked_transformer, initial_parameters
+from tbtt_interp.activations import Activations
+from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.probes.contexts import Contexts
 from tbtt_interp.probes.features import (
     Feature,
     Labels,
-    find_features,
     label_examples,
     one_hot_operands,
     pair_groups,
 )
 from tbtt_interp.probes.linear import (
     Split,
+    code_length,
     count_right,
+    degenerate_folds,
     explained,
     grouped_folds,
+    growing_folds,
+    project,
     unseen_classes,
 )
-from tbtt_interp.runs import Run
 from tbtt_interp.stats import interval_over_seeds
 from tbtt_interp.tasks import Example
 
 CONTROLS = 99
-SITES = ("hook_embed",)
-LAYER_SITES = (
-    "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
-    "hook_resid_post",
-)  # fmt: skip
+CODED = 9  # control tasks whose description length is measured, too
 # The cells that a claim is made of, named beforehand: the last stream at the prompt's last
 # character and, of two features, the stream between attention and MLP. The rest is exploratory.
 PRIMARY = (
@@ -47,6 +46,7 @@ PRIMARY = (
     ("answer", "hook_resid_post"),
     ("carry", "hook_resid_mid"),
     ("answer", "hook_resid_mid"),
+    ("next", "hook_resid_post"),
 )
 
 
@@ -59,11 +59,18 @@ class Cell:
     activations: Float[Tensor, "seed example d"]
 
 
-def cells(activations: Activations) -> Iterator[Cell]:
+def cells(activations: Activations, positions: Sequence[int] | None = None) -> list[Cell]:
     """Every site at every position that each text has; a head at a time where there are heads.
 
     Attention's patterns and scores are left out: their width is the text's.
+
+    Args:
+        positions: counted back from the text's end, which is -1; None is all.
     """
+    return list(_cells(activations, positions))
+
+
+def _cells(activations: Activations, positions: Sequence[int] | None) -> Iterator[Cell]:
     lengths = activations.lengths
     rows = torch.arange(len(lengths))
     for site, values in activations.sites.items():
@@ -74,17 +81,89 @@ def cells(activations: Activations) -> Iterator[Cell]:
         }  # fmt: skip
         for name, found in heads.items():
             for pos in range(-int(lengths.min()), 0):
-                yield Cell(site=name, pos=pos, activations=found[:, rows, lengths + pos])
+                if positions is None or pos in positions:
+                    yield Cell(site=name, pos=pos, activations=found[:, rows, lengths + pos])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A feature on the texts that have it, and how they are split.
+
+    Attributes:
+        folds: of cross-validation.
+        growing: of the online code.
+        held_out: each seed's own: fitted on what it has seen, asked the rest; None where that is
+            nothing.
+    """
+
+    labels: Labels
+    folds: Split
+    growing: Split
+    held_out: tuple[Split | None, ...]
+
+    def nulls(
+        self, shown: Float[Tensor, "row every k"], untrained: Float[Tensor, "seed every d"]
+    ) -> dict[str, float]:
+        """The accuracies of what is no model's doing: the text itself, an untrained model, a guess.
+
+        Args:
+            shown: the texts in one-hot; a row for each of the labels'.
+        """
+        has, real = torch.from_numpy(self.labels.has), self.labels.real[:, None]
+        total = int(self.folds.asked.sum())
+        guesses = [majority(row, self.folds) for row in self.labels.real]
+        return {
+            "one_hot": float(count_right(shown[:, has], real, self.folds).double().mean()) / total,
+            "untrained": float(count_right(untrained[:, has], real, self.folds).double().mean())
+            / total,
+            "majority": float(np.mean(guesses)),
+            "unseen": max(unseen_classes(self.folds, row) for row in self.labels.real),
+            "degenerate": max(degenerate_folds(self.folds, row) for row in self.labels.real),
+        }
+
+    def answered_by(
+        self, trained: Float[Tensor, "seed every d"]
+    ) -> tuple[dict[str, object], Float[np.ndarray, " control"]]:
+        """A row of the table without its nulls, and the accuracy on each control task."""
+        mine, folds, labels = trained[:, torch.from_numpy(self.labels.has)], self.folds, self.labels
+        total = int(folds.asked.sum())
+        found = count_right(mine, labels.every, folds).numpy() / total
+        accuracy, control = found[:, 0], found[:, 1:]
+        share = interval_over_seeds(accuracy.tolist())
+        has_control = control.shape[1] > 0
+        gains = accuracy - control.mean(1) if has_control else np.array([np.nan])
+        gain = interval_over_seeds(gains.tolist())
+        bits = code_length(mine, labels.every[:, : 1 + CODED], self.growing).numpy().mean(0)
+        uniform = labels.real.shape[1] * np.log2(max(2, len(labels.classes)))
+        held = [(k, split) for k, split in enumerate(self.held_out) if split is not None]
+        row: dict[str, object] = {
+            "right": round(accuracy.sum() * total), "of": total * len(accuracy),
+            "accuracy": share.mean, "low": share.low, "high": share.high,
+            "control": control.mean() if has_control else np.nan,
+            "selectivity": gain.mean, "selectivity_low": gain.low, "selectivity_high": gain.high,
+            "compression": uniform / bits[0],
+            "control_compression": uniform / bits[1:].mean() if has_control else np.nan,
+            "held_out_right": sum(
+                int(count_right(mine[k : k + 1], labels.of_seed(k)[None, None], split))
+                for k, split in held
+            ),
+            "held_out_of": sum(int(split.asked.sum()) for _, split in held),
+        }  # fmt: skip
+        beaten = int((control.mean(0) >= accuracy.mean() - 1e-12).sum())
+        row["p"] = (1 + beaten) / (1 + control.shape[1]) if has_control else np.nan
+        row["r2"] = np.nan
+        if labels.feature.is_ordinal:
+            values = np.array([float(label) for label in labels.classes])[labels.real]
+            row["r2"] = float(explained(mine, values, folds).mean())
+        return row, control.mean(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Examples, which of them each seed was trained on, and what is asked of them."""
+    """What is asked of some texts, and what they show."""
 
-    examples: tuple[Example, ...]
-    held_out: tuple[tuple[bool, ...], ...]  # a row a seed
-    labels: tuple[Labels, ...]
-    folds: Split
+    questions: tuple[Question, ...]
+    shown: Float[Tensor, "every k"]
 
     @classmethod
     def of(
@@ -92,18 +171,93 @@ class Problem:
         examples: Sequence[Example],
         features: Sequence[Feature],
         *,
-        held_out: Sequence[Sequence[bool]],
+        held_out: Sequence[Sequence[bool]] = (),
         controls: int = CONTROLS,
         seed: int = 0,
     ) -> "Problem":
-        """With folds that never split a pair of operands, and with control tasks drawn."""
-        labels = [label_examples(f, examples, controls=controls, seed=seed) for f in features]
+        """Of prompts, with folds that never split a pair of operands, and control tasks drawn.
+
+        Args:
+            held_out: which examples each seed was not trained on, a row a seed.
+        """
+        groups = pair_groups(examples)
+        folds = grouped_folds(groups, seed=seed)
+        questions = []
+        for feature in features:
+            labels = label_examples(feature, examples, controls=controls, seed=seed)
+            away = [np.array(row)[labels.has] for row in held_out]
+            questions.append(Question(
+                labels=labels,
+                folds=folds.only(labels.has),
+                growing=growing_folds(groups[labels.has], seed=seed),
+                held_out=tuple(
+                    Split(train=~row[None], test=row[None]) if row.any() else None for row in away
+                ),
+            ))  # fmt: skip
         return cls(
-            examples=tuple(examples),
-            held_out=tuple(map(tuple, held_out)),
-            labels=tuple(labels),
-            folds=grouped_folds(pair_groups(examples), seed=seed),
+            questions=tuple(questions), shown=torch.from_numpy(one_hot_operands(examples)).double()
         )
+
+    @classmethod
+    def of_contexts(
+        cls, contexts: Contexts, labelled: Sequence[Labels], *, seeds: int, seed: int = 0
+    ) -> "Problem":
+        """Of texts that show lines to several lengths, split by length.
+
+        What is held out is a fifth of the lines at a time, at every length, where a feature has
+        fewer classes than there are lines.
+        """
+        questions = []
+        for labels in labelled:
+            lines = contexts.line[labels.has]
+            by_line = grouped_folds(lines, seed=seed) if len(labels.controls) else None
+            questions.append(Question(
+                labels=labels,
+                folds=contexts.folds().only(labels.has),
+                growing=growing_folds(contexts.length[labels.has], seed=seed),
+                held_out=(by_line,) * seeds,
+            ))  # fmt: skip
+        return cls(questions=tuple(questions), shown=contexts.shown)
+
+
+Rows = list[tuple[dict[str, object], Float[np.ndarray, " _"]]]
+
+
+def ask(
+    problem: Problem,
+    activations: Activations,
+    untrained: Activations,
+    *,
+    positions: Sequence[int] | None = None,
+    dimensions: int | None = None,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Rows:
+    """A row of the battery's table for each feature, site and position, with its control draws."""
+    places = cells(activations, positions)
+    before = {(cell.site, cell.pos): cell.activations for cell in cells(untrained, positions)}
+    if not places:
+        raise TbttError(
+            f"no text has a position {listed(positions or ())}: count back from -1, its last"
+        )
+    rows: Rows = []
+    for done, cell in enumerate(places):
+        mine, early, shown = cell.activations, before[cell.site, cell.pos], problem.shown[None]
+        if dimensions is not None:
+            mine, early, shown = (project(x, dimensions) for x in (mine, early, shown))
+        for question in problem.questions:
+            row, controls = question.answered_by(mine)
+            repeated = shown.expand(len(question.labels.real), -1, -1)
+            nulls = question.nulls(repeated, early)
+            where = {"feature": question.labels.feature.name, "site": cell.site, "pos": cell.pos}
+            rows.append((where | row | nulls, controls))
+        tell(done + 1, len(places))
+    return rows
+
+
+def as_table(rows: Rows, primary: Sequence[tuple[str, str]] = PRIMARY) -> pd.DataFrame:
+    """Rows of one battery as a table, its primary cells corrected over all of them."""
+    table = pd.DataFrame([row for row, _ in rows])
+    return table.assign(p_adjusted=_adjusted(table, [drawn for _, drawn in rows], primary))
 
 
 def probe_battery(
@@ -112,17 +266,21 @@ def probe_battery(
     untrained: Activations,
     *,
     primary: Sequence[tuple[str, str]] = PRIMARY,
+    positions: Sequence[int] | None = None,
+    dimensions: int | None = None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
     """A row a feature, site and position.
 
     Columns: feature, site, pos; right and of, cross-validated, over all seeds; accuracy, its mean
     over seeds, and low and high by resampling them; control, the mean over control tasks;
-    selectivity, accuracy minus control, with its own low and high; one_hot, untrained and
-    majority, the nulls' accuracies; r2 of an ordinal feature; held_out_right and held_out_of, of
-    probes fitted on what the seed was trained on; unseen, how many asked have a class that their
-    fold did not learn; p, the share of control tasks that do as well; and of primary cells
-    p_adjusted, by max-T over them. What has no control task has no selectivity and no p.
+    selectivity, accuracy minus control, with its own low and high; compression, the uniform code's
+    length over the online code's, and control_compression; one_hot, untrained and majority, the
+    nulls' accuracies; r2 of an ordinal feature; held_out_right and held_out_of, of probes fitted on
+    what the seed was trained on; unseen, how many asked have a class that their fold did not learn,
+    and degenerate, how many folds learn or are asked one class only; p, the share of control tasks
+    that do as well; and of primary cells p_adjusted, by max-T over them. What has no control task
+    has no selectivity and no p.
 
     Args:
         problem: what is asked; a row of held_out a seed.
@@ -130,79 +288,14 @@ def probe_battery(
         untrained: of the same models before training, at the same sites.
         primary: features and sites, the latter's last part, that a claim may rest on; the position
             is the prompt's last, the layer the last.
+        positions: counted back from the text's end, which is -1; None is all.
+        dimensions: onto so many random ones all that is wider is projected first.
         tell: is told of cells done.
     """
-    places = list(cells(activations))
-    before = {(cell.site, cell.pos): cell for cell in cells(untrained)}
-    one_hot = torch.from_numpy(one_hot_operands(problem.examples)).double()
-    rows: list[dict[str, object]] = []
-    drawn: list[Float[np.ndarray, " control"]] = []
-    for done, cell in enumerate(places):
-        early = before[cell.site, cell.pos].activations
-        for labels in problem.labels:
-            asked = Question.of(problem, labels)
-            row, controls = asked.answered_by(cell.activations, early, one_hot)
-            rows.append({"feature": labels.feature.name, "site": cell.site, "pos": cell.pos} | row)
-            drawn.append(controls)
-        tell(done + 1, len(places))
-    table = pd.DataFrame(rows)
-    return table.assign(p_adjusted=_adjusted(table, drawn, primary))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A feature on the examples that have it, and how they are split."""
-
-    labels: Labels
-    folds: Split
-    held_out: tuple[Split | None, ...]  # a seed's: fitted on what it has seen, asked the rest
-
-    @classmethod
-    def of(cls, problem: Problem, labels: Labels) -> "Question":
-        """Of one feature."""
-        held_out = []
-        for row in problem.held_out:
-            asked = np.array(row)[labels.has]
-            split = Split(train=~asked[None], test=asked[None]) if asked.any() else None
-            held_out.append(split)
-        return cls(labels=labels, folds=problem.folds.only(labels.has), held_out=tuple(held_out))
-
-    def answered_by(
-        self,
-        trained: Float[Tensor, "seed every d"],
-        untrained: Float[Tensor, "seed every d"],
-        one_hot: Float[Tensor, "every k"],
-    ) -> tuple[dict[str, object], Float[np.ndarray, " control"]]:
-        """A row of the table, and the accuracy on each control task."""
-        has = torch.from_numpy(self.labels.has)
-        mine, folds, real = trained[:, has], self.folds, self.labels.real[None]
-        total = int(folds.asked.sum())
-        every = np.concatenate([real, self.labels.controls])
-        found = count_right(mine, every, folds).numpy() / total
-        accuracy, control = found[:, 0], found[:, 1:]
-        share = interval_over_seeds(accuracy.tolist())
-        has_control = control.shape[1] > 0
-        gains = accuracy - control.mean(1) if has_control else np.array([np.nan])
-        gain = interval_over_seeds(gains.tolist())
-        held = [(k, split) for k, split in enumerate(self.held_out) if split is not None]
-        row: dict[str, object] = {
-            "right": round(accuracy.sum() * total), "of": total * len(accuracy),
-            "accuracy": share.mean, "low": share.low, "high": share.high,
-            "control": control.mean() if has_control else np.nan,
-            "selectivity": gain.mean, "selectivity_low": gain.low, "selectivity_high": gain.high,
-            "one_hot": int(count_right(one_hot[None, has], real, folds)) / total,
-            "untrained": count_right(untrained[:, has], real, folds).numpy().mean() / total,
-            "majority": majority(self.labels.real, folds),
-            "held_out_right": sum(int(count_right(mine[k : k + 1], real, s)) for k, s in held),
-            "held_out_of": sum(int(split.asked.sum()) for _, split in held),
-            "unseen": unseen_classes(folds, self.labels.real),
-        }  # fmt: skip
-        beaten = int((control.mean(0) >= accuracy.mean() - 1e-12).sum())
-        row["p"] = (1 + beaten) / (1 + control.shape[1]) if has_control else np.nan
-        if self.labels.feature.is_ordinal:
-            values = np.array([float(self.labels.classes[k]) for k in self.labels.real])
-            row["r2"] = float(explained(mine, values, folds).mean())
-        return row, control.mean(0)
+    rows = ask(
+        problem, activations, untrained, positions=positions, dimensions=dimensions, tell=tell
+    )
+    return as_table(rows, primary)
 
 
 def majority(labels: Int[np.ndarray, " example"], split: Split) -> float:
@@ -242,45 +335,3 @@ def is_primary(table: pd.DataFrame, row: object, primary: Sequence[tuple[str, st
     layers = [int(name.split(".")[1]) for name in table["site"] if name.startswith("blocks.")]
     named = {(f, f"blocks.{max(layers)}.{part}") for f, part in primary} if layers else set()
     return pos == -1 and (feature, site) in named
-
-
-def default_sites(layers: int) -> list[str]:
-    """The embedding, and of each layer the residual stream, each head's z and what is added."""
-    return [*SITES, *(f"blocks.{k}.{site}" for k in range(layers) for site in LAYER_SITES)]
-
-
-def probe_run(
-    run: Run,
-    features: Sequence[str] | None = None,
-    *,
-    sites: Sequence[str] | None = None,
-    step: int | None = None,
-    controls: int = CONTROLS,
-    seed: int = 0,
-    tell: Callable[[int, int], None] = lambda done, of: None,
-) -> pd.DataFrame:
-    """The battery on every seed of a run; see `probe_battery` for the columns.
-
-    Args:
-        features: by name; None is all that the task has.
-        sites: by hook name; None is `default_sites`.
-        step: of a kept checkpoint; None is the last.
-        controls: control tasks a feature.
-        seed: of folds and control tasks.
-    """
-    examples = run.tasks[0].examples
-    problem = Problem.of(
-        examples,
-        find_features(features, examples),
-        held_out=[[example.held_out for example in task.examples] for task in run.tasks],
-        controls=controls,
-        seed=seed,
-    )
-    sites = default_sites(run.shape.layers) if sites is None else sites
-    prompts = [example.prompt for example in examples]
-    trained = run_activations(run, prompts, sites=sites, step=step)
-    models = [
-        hooked_transformer(initial_parameters(run.shape, seed=s), run.shape) for s in run.seeds
-    ]
-    untrained = record(models, trained.tokens, sites=sites, lengths=trained.lengths)
-    return probe_battery(problem, trained, untrained, tell=tell)

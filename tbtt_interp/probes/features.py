@@ -1,14 +1,16 @@
 """What can be asked of an activation: a label of the example that it is read from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import Example
-from tbtt_interp.tasks.arithmetic import equation
+from tbtt_interp.tasks.arithmetic import equation, equation_labels
 from tbtt_interp.tasks.task import Label
 
 
@@ -19,12 +21,17 @@ class Feature:
     Attributes:
         of: the label, or None where the example has none: a subtraction does not carry.
         is_ordinal: whether labels are numbers whose distance means something.
+        period: after which labels begin anew, as digits do after 9; None if they do not.
+        asked: of which texts: an example's "prompt"; the prompt "shortened" from the left, several
+            ways an example; or the line "before" the example in the file, shown to several lengths.
     """
 
     name: str
     what: str
     of: Callable[[Example], Label | None]
     is_ordinal: bool = False
+    period: int | None = None
+    asked: str = "prompt"
 
 
 def _label(name: str) -> Callable[[Example], Label | None]:
@@ -35,6 +42,12 @@ def _capital(of: Callable[[str], Label]) -> Callable[[Example], Label | None]:
     return lambda example: of(str(c)) if (c := example.labels.get("capital")) else None
 
 
+def _task(example: Example) -> Label | None:
+    return next((t for label, t in TASK_OF.items() if label in example.labels), None)
+
+
+TASK_OF = {"operator": "arithmetic", "country": "facts"}  # by a label that its examples have
+
 FEATURES = {
     feature.name: feature
     for feature in (
@@ -42,7 +55,7 @@ FEATURES = {
         Feature(name="b", what="second operand", of=_label("b"), is_ordinal=True),
         Feature(name="operator", what="plus or minus", of=_label("operator")),
         Feature(name="answer", what="the result", of=_label("value"), is_ordinal=True),
-        Feature(name="units", what="units digit of the result", of=_label("units")),
+        Feature(name="units", what="units digit of the result", of=_label("units"), period=10),
         Feature(name="tens", what="tens digit of the result", of=_label("tens")),
         Feature(name="sign", what="sign of the result", of=_label("sign")),
         Feature(name="carry", what="whether a + b is 10 or more", of=_label("carry")),
@@ -53,34 +66,69 @@ FEATURES = {
         ),
         Feature(name="initial", what="first letter of the capital", of=_capital(lambda c: c[0])),
         Feature(name="length", what="letters of the capital", of=_capital(len), is_ordinal=True),
+        Feature(name="task", what="arithmetic or facts", of=_task),
+        Feature(name="country", what="which country", of=_label("country"), asked="shortened"),
+        Feature(name="line", what="which line comes next", of=lambda e: e.line, asked="before"),
+        Feature(
+            name="next", what="first operand of the line that comes next", of=_label("a"),
+            is_ordinal=True, asked="before",
+        ),
     )
 }  # fmt: skip
 
 
-def known_features(examples: Sequence[Example]) -> list[str]:
-    """The features that these examples have, with at least two different labels."""
-    return [name for name, f in FEATURES.items() if len({f.of(e) for e in examples} - {None}) > 1]
+# The labels of our own tasks, of which the registry has what is worth asking.
+REGISTERED = {*equation_labels(0, "+", 0), *equation_labels(0, "-", 0), "country", "capital"}
 
 
-def find_features(names: Sequence[str] | None, examples: Sequence[Example]) -> list[Feature]:
-    """Features by name; None is every one that the examples have.
+def known_features(
+    examples: Sequence[Example], asked: Collection[str] = ("prompt",)
+) -> dict[str, Feature]:
+    """The features that some of these examples have, and any label that the registry has not."""
+    own = {name for example in examples for name in example.labels} - REGISTERED
+    known = {name: f for name, f in FEATURES.items() if f.asked in asked and name not in own}
+    known = {name: f for name, f in known.items() if any(f.of(e) is not None for e in examples)}
+    return known | {name: _own(name, examples) for name in sorted(own)}
 
+
+def _own(name: str, examples: Sequence[Example]) -> Feature:
+    labels = {e.labels[name] for e in examples if name in e.labels}
+    is_number = all(isinstance(label, int | float) for label in labels) and len(labels) > 2
+    return Feature(name=name, what=f"the label {name}", of=_label(name), is_ordinal=is_number)
+
+
+def find_features(
+    names: Sequence[str] | None,
+    examples: Sequence[Example],
+    asked: Collection[str] = ("prompt",),
+) -> list[Feature]:
+    """Features by name; None is every one that the examples have, with two labels or more.
+
+    Args:
+        asked: of which texts; see `Feature`.
     Raises:
-        TbttError: if a name is none, or the examples do not have it.
+        TbttError: if a name is none, the examples do not have it, or all have it alike.
 
     >>> from tbtt_interp.tasks import load_task
     >>> [f.name for f in find_features(None, load_task("facts").examples)]
     ['initial', 'length']
     """
-    known = known_features(examples)
-    if not known:
+    known = known_features(examples, asked)
+    varied = [n for n, f in known.items() if len({f.of(e) for e in examples} - {None}) > 1]
+    for name in names or ():
+        if name not in known:
+            raise unknown("feature", name, varied)
+        if name not in varied:
+            label = next(x for e in examples if (x := known[name].of(e)) is not None)
+            raise TbttError(
+                f"feature '{name}' is {label} in every example here, so there is nothing to tell "
+                f"apart: choose {listed(varied)}"
+            )
+    if not varied:
         raise TbttError(
             "these examples have no feature with two different labels: nothing to probe"
         )
-    for name in names or ():
-        if name not in known:
-            raise unknown("feature", name, known)
-    return [FEATURES[name] for name in (known if names is None else names)]
+    return [known[name] for name in (varied if names is None else names)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +138,53 @@ class Labels:
     Attributes:
         has: which of the examples have the feature; the rest of this is about those.
         classes: the labels by number.
-        real: each example's class.
+        real: each example's class; a row a seed, or one for all of them.
         controls: the classes of each control task.
     """
 
     feature: Feature
     has: Bool[np.ndarray, " every"]
     classes: tuple[Label, ...]
-    real: Int[np.ndarray, " example"]
+    real: Int[np.ndarray, "row example"]
     controls: Int[np.ndarray, "control example"]
+
+    @cached_property
+    def every(self) -> Int[np.ndarray, "row draw example"]:
+        """The feature, and after it the control tasks."""
+        controls = np.broadcast_to(self.controls, (len(self.real), *self.controls.shape))
+        return np.concatenate([self.real[:, None], controls], 1)
+
+    def of_seed(self, place: int) -> Int[np.ndarray, " example"]:
+        """The classes for one seed, by its place."""
+        return self.real[place if len(self.real) > 1 else 0]
+
+    def codes(self) -> Float[np.ndarray, "class rank"]:
+        """Each class in one number or two: its value, or where it stands on a circle.
+
+        Raises:
+            TbttError: if the feature is neither a number nor one of two.
+        """
+        feature, classes = self.feature, self.classes
+        if not all(isinstance(label, int | float) for label in classes):
+            if len(classes) > 2:
+                raise TbttError(
+                    f"feature '{feature.name}' is one of {len(classes)} without order, which one "
+                    "or two directions do not hold: choose a number, a digit or one of two"
+                )
+            classes = (0, 1)
+        values = np.array([float(label) for label in classes])
+        angle = 2 * np.pi * values / (feature.period or 1)
+        return np.stack([np.cos(angle), np.sin(angle)] if feature.period else [values], 1)
+
+
+def number_classes(
+    rows: Sequence[Sequence[Label]],
+) -> tuple[tuple[Label, ...], Int[np.ndarray, "row example"]]:
+    """The labels in order, and the number of each."""
+    found = {label for row in rows for label in row}
+    classes = tuple(sorted(found, key=lambda label: (str(type(label)), label)))
+    number = {label: k for k, label in enumerate(classes)}
+    return classes, np.array([[number[label] for label in row] for row in rows])
 
 
 def label_examples(
@@ -109,43 +195,46 @@ def label_examples(
     A control task has the real one's structure and none of its meaning. Of an equation it is the
     same feature after the digits are renamed, by one random order for the first operand and another
     for the second: whether f(a) + g(b) is 10 or more. Draw number k renames alike for every
-    feature. Of a fact it is the same labels dealt anew. What depends on one operand alone, or on
-    the operator, is the same task after renaming, and has no control.
+    feature. Of another example it is the same labels dealt anew. What depends on one operand alone,
+    or on the operator, is the same task after renaming, and has no control.
 
     Source: Hewitt and Liang 2019, for control tasks.
     """
     has = np.array([feature.of(example) is not None for example in examples])
     chosen = [example for example, there in zip(examples, has, strict=True) if there]
-    found = [label for e in chosen if (label := feature.of(e)) is not None]
-    classes = tuple(sorted(set(found), key=lambda label: (str(type(label)), label)))
+    labels = [label for e in chosen if (label := feature.of(e)) is not None]
+    classes, real = number_classes([labels])
     number = {label: k for k, label in enumerate(classes)}
-    real = np.array([number[label] for label in found])
     drawn: list[list[int]] = []
     for draw in range(controls):
         generator = np.random.default_rng((seed, draw))
         f, g = generator.permutation(10), generator.permutation(10)
-        if all("operator" in example.labels for example in chosen):
-            labels = (feature.of(_renamed(example, f, g)) for example in chosen)
-            drawn.append([number[label] for label in labels if label is not None])
+        if all(_operands(example) in _EQUATIONS for example in chosen):
+            renamed = (feature.of(_renamed(example, f, g)) for example in chosen)
+            drawn.append([number[label] for label in renamed if label is not None])
         else:
-            drawn.append(generator.permutation(real).tolist())
+            drawn.append(generator.permutation(real[0]).tolist())
     # only other names for the same classes
-    same = all(len(set(zip(row, real.tolist(), strict=True))) == len(classes) for row in drawn)
+    same = all(len(set(zip(row, real[0].tolist(), strict=True))) == len(classes) for row in drawn)
     kept = [] if same else drawn
     return Labels(
         feature=feature,
         has=has,
         classes=classes,
         real=real,
-        controls=np.array(kept, dtype=int).reshape(len(kept), len(real)),
+        controls=np.array(kept, dtype=int).reshape(len(kept), len(labels)),
     )
 
 
 def _renamed(
     example: Example, f: Int[np.ndarray, " digit"], g: Int[np.ndarray, " digit"]
 ) -> Example:
-    a, operator, b = (example.labels[name] for name in ("a", "operator", "b"))
-    return _EQUATIONS[int(f[int(a)]), str(operator), int(g[int(b)])]
+    a, operator, b = _operands(example)
+    return _EQUATIONS[f.tolist()[a], operator, g.tolist()[b]]
+
+
+def _operands(example: Example) -> tuple[Any, ...]:
+    return tuple(example.labels.get(name) for name in ("a", "operator", "b"))
 
 
 _EQUATIONS = {

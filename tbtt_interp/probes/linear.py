@@ -5,6 +5,8 @@ ridge regression for numbers. (Ridge regression on one-hot classes would be chea
 many classes in a row it never says the middle ones.)
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,8 @@ PENALTY = 1.0  # of the squared weights, for standardised activations
 SHRINKAGE = 0.1  # of the covariance within classes, towards a multiple of the identity
 AT_ONCE = 2**23  # numbers in the covariances that are solved together
 FOLDS = 5
+GROWING = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the groups, learned before each part is sent
+TRUST = (0.0, 0.1, 0.3, 1.0)  # factors of log-likelihoods in the online code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +65,48 @@ def grouped_folds(
     return Split(train=~test, test=test)
 
 
+def growing_folds(groups: Int[np.ndarray, " example"], *, seed: int = 0) -> Split:
+    """Folds that each learn what all before them were asked, of a sixteenth, an eighth, and so on.
+
+    A group is never in two of them, and the first is asked by none.
+    """
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise TbttError("a code needs two groups of examples, there is one: give more examples")
+    rank = np.random.default_rng(seed).permutation(len(names))[np.searchsorted(names, groups)]
+    ends = np.unique([math.ceil(share * len(names)) for share in GROWING])[:, None]
+    return Split(train=rank < ends[:-1], test=(ends[:-1] <= rank) & (rank < ends[1:]))
+
+
 def unseen_classes(split: Split, labels: Int[np.ndarray, " example"]) -> int:
     """How many examples are asked whose class their fold has not learned, and so cannot answer."""
     return sum(
         int((~np.isin(labels[test], labels[train])).sum())
         for train, test in zip(split.train, split.test, strict=True)
     )
+
+
+def degenerate_folds(split: Split, labels: Int[np.ndarray, " example"]) -> int:
+    """How many folds learn or are asked one class only, and so tell nothing apart."""
+    return sum(
+        min(len(np.unique(labels[side])) for side in (train, test)) < 2
+        for train, test in zip(split.train, split.test, strict=True)
+    )
+
+
+def project(
+    activations: Float[Tensor, "seed example d"], dimensions: int, *, seed: int = 0
+) -> Float[Tensor, "seed example k"]:
+    """A random projection of each seed's activations, for sizes to be compared in equal dimensions.
+
+    Onto orthonormal directions, drawn anew for each seed. What has no more dimensions stays.
+    """
+    width = activations.shape[2]
+    if width <= dimensions:
+        return activations
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(len(activations), width, dimensions, generator=generator)
+    return activations @ torch.linalg.qr(drawn).Q.to(activations.dtype)
 
 
 def _standardised(
@@ -83,7 +123,7 @@ def _standardised(
 
 def count_right(
     activations: Float[Tensor, "seed example d"],
-    labels: Int[np.ndarray, "draw example"],
+    labels: Int[np.ndarray, "row draw example"],
     split: Split,
     *,
     shrinkage: float = SHRINKAGE,
@@ -93,10 +133,63 @@ def count_right(
     A class that a fold has not learned is never said. Equal to scikit-learn's
     `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)` after `StandardScaler`.
 
+    Args:
+        labels: a row a seed, or one for all of them.
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 4.3.
     """
-    right = torch.zeros(len(activations), len(labels), dtype=torch.long)
+    right = torch.zeros(len(activations), labels.shape[1], dtype=torch.long)
+    for part, scores, counts, asked in _discriminated(activations, labels, split, shrinkage):
+        said = (scores + counts.log()[:, :, None]).argmax(-1)
+        right[:, part] += (said == asked).sum(-1)
+    return right
+
+
+def code_length(
+    activations: Float[Tensor, "seed example d"],
+    labels: Int[np.ndarray, "row draw example"],
+    growing: Split,
+    *,
+    shrinkage: float = SHRINKAGE,
+) -> Float[Tensor, "seed draw"]:
+    """Bits to send the labels to one who has the activations: minimum description length.
+
+    The online code: what no fold asks is sent at the uniform code's length, and each next part by
+    the discriminant analysis of all before it. How far to trust that is part of the code: each part
+    is sent by the mean of a few codes, from the classes' frequencies alone to full trust.
+
+    Args:
+        growing: folds of `growing_folds`, each learning what those before it were asked.
+    Source: Voita and Titov 2020, section 2.2.
+    """
     classes = int(labels.max()) + 1
+    first = labels.shape[2] - int(growing.asked.sum())
+    bits = torch.full((len(activations), labels.shape[1]), first * math.log2(classes)).double()
+    for part, scores, counts, asked in _discriminated(activations, labels, growing, shrinkage):
+        frequencies = (counts + 0.5).log()[:, :, None]
+        nats = [
+            (trust * scores + frequencies)
+            .log_softmax(-1)
+            .gather(-1, asked[..., None])
+            .sum((-1, -2))
+            for trust in TRUST
+        ]
+        bits[:, part] -= (torch.stack(nats).logsumexp(0) - math.log(len(TRUST))) / math.log(2)
+    return bits
+
+
+def _discriminated(
+    activations: Float[Tensor, "seed example d"],
+    labels: Int[np.ndarray, "row draw example"],
+    split: Split,
+    shrinkage: float,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Per fold and part of the labellings: which these are, what is asked of them, and the answers.
+
+    That is, log-likelihoods, `[seed, part, asked, class]`; how many of each class were learned,
+    `[seed, part, class]`; and the true classes, `[seed, part, asked]`.
+    """
+    classes = int(labels.max()) + 1
+    drawn = torch.from_numpy(labels).expand(len(activations), -1, -1)
     for train, test in zip(split.train, split.test, strict=True):
         if not train.any():
             raise TbttError("a fold has nothing to learn from: give more examples, or fewer folds")
@@ -109,58 +202,59 @@ def count_right(
             basis = torch.linalg.svd(known, full_matrices=False).Vh.mT
             known, asked = known @ basis, asked @ basis
         each = max(1, AT_ONCE // (len(x) * known.shape[2] ** 2 + 1))
-        for part in torch.arange(len(labels)).split(each):
-            drawn = torch.from_numpy(labels)[part]
-            said = _discriminant(
-                known, asked, drawn[:, torch.from_numpy(train)], classes, width, shrinkage
-            )
-            right[:, part] += (said == drawn[:, torch.from_numpy(test)]).sum(-1)
-    return right
+        for part in torch.arange(labels.shape[1]).split(each):
+            learned, sought = (drawn[:, part][..., torch.from_numpy(m)] for m in (train, test))
+            yield part, *_discriminant(known, asked, learned, classes, width, shrinkage), sought
 
 
 def _discriminant(
     known: Float[Tensor, "seed learned d"],
     asked: Float[Tensor, "seed asked d"],
-    labels: Int[Tensor, "draw learned"],
+    labels: Int[Tensor, "seed draw learned"],
     classes: int,
     width: int,
     shrinkage: float,
-) -> Int[Tensor, "seed draw asked"]:
-    """The likeliest class, if each is normal with one covariance."""
+) -> tuple[Float[Tensor, "seed draw asked class"], Float[Tensor, "seed draw class"]]:
+    """Log-likelihoods if each class is normal with one covariance, and the sizes of the classes."""
     one_hot = torch.nn.functional.one_hot(labels, classes).double()
-    counts = one_hot.sum(1)
-    sums = torch.einsum("mnk,snd->smkd", one_hot, known)
-    means = sums / counts.clamp(min=1)[None, :, :, None]
+    counts = one_hot.sum(2)
+    sums = torch.einsum("smnk,snd->smkd", one_hot, known)
+    means = sums / counts.clamp(min=1)[..., None]
     between = means.mT @ sums
     within = ((known.mT @ known)[:, None] - between) / known.shape[1]
     spread = within.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / width
     unit = torch.eye(known.shape[2], dtype=torch.double)
     within = (1 - shrinkage) * within + (shrinkage * spread + 1e-9) * unit
     slopes = torch.cholesky_solve(means.mT, torch.linalg.cholesky(within))
-    offsets = counts.log()[None] - 0.5 * (means.mT * slopes).sum(-2)
-    return (asked[:, None] @ slopes + offsets[:, :, None]).argmax(-1)
+    offsets = -0.5 * (means.mT * slopes).sum(-2)
+    return asked[:, None] @ slopes + offsets[:, :, None], counts
 
 
 def explained(
     activations: Float[Tensor, "seed example d"],
-    values: Float[np.ndarray, " example"],
+    values: Float[np.ndarray, "row example"],
     split: Split,
     *,
     penalty: float = PENALTY,
 ) -> Float[Tensor, " seed"]:
-    """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean."""
-    target = torch.from_numpy(values).double()
-    said = target.new_zeros(len(activations), len(target))
+    """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean.
+
+    Args:
+        values: a row a seed, or one for all of them.
+    """
+    target = torch.from_numpy(values).double().expand(len(activations), -1)
+    said = torch.zeros_like(target)
     unit = penalty * torch.eye(activations.shape[2], dtype=torch.double)
     for train, test in zip(split.train, split.test, strict=True):
         x, learned = _standardised(activations, train), torch.from_numpy(train)
-        known, mean = x[:, learned], target[learned].mean()
-        slope = torch.linalg.solve(known.mT @ known + unit, known.mT @ (target[learned] - mean))
-        found = (x @ slope[..., None]).squeeze(-1) + mean
-        said = torch.where(torch.from_numpy(test), found, said)
+        known, mean = x[:, learned], target[:, learned].mean(1, keepdim=True)
+        away = (target[:, learned] - mean)[..., None]
+        slope = torch.linalg.solve(known.mT @ known + unit, known.mT @ away)
+        said = torch.where(torch.from_numpy(test), (x @ slope).squeeze(-1) + mean, said)
     asked = torch.from_numpy(split.asked)
-    error = (said - target)[:, asked].square().sum(-1)
-    return 1 - error / (target[asked] - target[asked].mean()).square().sum()
+    said, target = said[:, asked], target[:, asked]
+    about = target - target.mean(1, keepdim=True)
+    return 1 - (said - target).square().sum(1) / about.square().sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
