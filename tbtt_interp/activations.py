@@ -38,7 +38,7 @@ class Activations:
 
     def __getitem__(self, site: str) -> Float[Tensor, "seed batch ..."]:
         if site not in self.sites:
-            raise _unknown(site, list(self.sites))
+            raise unknown_site(site, list(self.sites))
         return self.sites[site]
 
 
@@ -55,11 +55,21 @@ def site_names(model: "HookedTransformer") -> list[str]:
         return list(model.run_with_cache(torch.zeros(1, 1, dtype=torch.long))[1])
 
 
-def _unknown(site: str, known: list[str]) -> TbttError:
-    """A model of many layers has too many sites to list."""
+def unknown_site(site: str, known: list[str]) -> TbttError:
+    """The error for a site that is not there, naming the nearest: there are too many to list."""
     near = get_close_matches(site, known, n=3, cutoff=0) if known else []
     nearest = f"the nearest are {listed(near)}; site_names() lists all" if near else "there is none"
     return TbttError(f"site '{site}' is not there: {nearest}")
+
+
+def split_head(site: str) -> tuple[str, int | None]:
+    """A site's hook name, and which head it is of if it ends in a number.
+
+    >>> split_head("blocks.0.attn.hook_z.1"), split_head("hook_embed")
+    (('blocks.0.attn.hook_z', 1), ('hook_embed', None))
+    """
+    name, _, last = site.rpartition(".")
+    return (name, int(last)) if last.isdecimal() else (site, None)
 
 
 def read_texts(
@@ -98,7 +108,7 @@ def record(
     known = site_names(models[0])
     for site in sites or ():
         if site not in known:
-            raise _unknown(site, known)
+            raise unknown_site(site, known)
     wanted = list(known if sites is None else sites)
     with torch.no_grad():
         caches = [model.run_with_cache(tokens, names_filter=wanted)[1] for model in models]

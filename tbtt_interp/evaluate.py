@@ -26,9 +26,16 @@ class Questions:
 
     A prompt that does not fit the context with its answer loses its left end, character by
     character as the answer grows, as in nanoGPT.
+
+    Attributes:
+        end: where in each row its prompt's last character stands.
+        of_row: each row's example.
+        row, pos, target, example: of each character that is asked.
     """
 
     tokens: Int[Tensor, "row pos"]
+    end: Int[Tensor, " row"]
+    of_row: Int[Tensor, " row"]
     row: Int[Tensor, " character"]
     pos: Int[Tensor, " character"]
     target: Int[Tensor, " character"]
@@ -39,24 +46,50 @@ class Questions:
     def of(cls, examples: Sequence[Example], vocabulary: Vocabulary, n_ctx: int) -> "Questions":
         """The questions that these examples put to a model of this context."""
         rows: list[list[int]] = []
+        places: list[tuple[int, int]] = []
         asked: list[tuple[int, int, int, int]] = []
         fits = []
         for number, example in enumerate(examples):
             tokens = vocabulary.encode(example.prompt + example.answer)
             fits.append(len(tokens) - 1 <= n_ctx)
+            end = len(example.prompt) - 1
             if fits[-1]:
                 rows.append(tokens[:-1])
+                places.append((end, number))
             for at in range(len(example.prompt), len(tokens)):
                 if not fits[-1]:
                     rows.append(tokens[:at][-n_ctx:])
+                    places.append((end - max(0, at - n_ctx), number))
                 pos = min(at, n_ctx) - 1
                 asked.append((len(rows) - 1, pos, tokens[at], number))
         longest = max(map(len, rows))
         padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
         row, pos, target, number = torch.tensor(asked).unbind(1)
+        end, of_row = torch.tensor(places).unbind(1)
         return cls(
-            tokens=padded, row=row, pos=pos, target=target, example=number, fits=np.array(fits)
-        )
+            tokens=padded, end=end, of_row=of_row, row=row, pos=pos, target=target,
+            example=number, fits=np.array(fits),
+        )  # fmt: skip
+
+    @property
+    def first(self) -> Int[Tensor, " example"]:
+        """Which of the asked characters is the first of each example's answer."""
+        return torch.searchsorted(self.example.contiguous(), torch.arange(len(self.fits)))
+
+    def margins(
+        self, logits: Float[Tensor, "seed character d_vocab"]
+    ) -> Float[Tensor, "seed example"]:
+        """The smallest, over an answer's characters, of the right logit minus the best wrong one.
+
+        Args:
+            logits: where a character is asked.
+        """
+        target = self.target.to(logits.device).expand(len(logits), -1)[..., None]
+        right = logits.gather(-1, target).squeeze(-1)
+        wrong = logits.scatter(-1, target, -torch.inf).amax(-1)
+        margins = torch.full((len(logits), len(self.fits)), torch.inf, device=logits.device)
+        example = self.example.to(logits.device).expand(len(logits), -1)
+        return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin")
 
 
 def answer_margins(
@@ -72,13 +105,7 @@ def answer_margins(
     seeds = len(stacked["embed.W_E"])
     tokens = questions.tokens.to(device).expand(seeds, -1, -1)
     logits = torch.cat(list(_in_parts(stacked, tokens, shape)), dim=1)
-    logits = logits[:, questions.row, questions.pos]
-    target = questions.target.to(device).expand(seeds, -1)[..., None]
-    right = logits.gather(-1, target).squeeze(-1)
-    wrong = logits.scatter(-1, target, -torch.inf).amax(-1)
-    margins = torch.full((seeds, len(questions.fits)), torch.inf, device=device)
-    example = questions.example.to(device).expand(seeds, -1)
-    return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin").cpu()
+    return questions.margins(logits[:, questions.row, questions.pos]).cpu()
 
 
 def _in_parts(stacked: Mapping[str, Tensor], tokens: Tensor, shape: Shape) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ LAYERS = [
     ["model"],
     ["runs"],
     ["evaluate", "baselines", "nanogpt", "activations"],
-    ["scores", "listing"],
+    ["scores", "listing", "interventions"],
     ["train"],
     ["probes"],
     ["cli"],

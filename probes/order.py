@@ -1,0 +1,43 @@
+# %% [markdown]
+# # Does a model know which line comes next?
+# Where the next line begins, its first operand can be told from the line before by one who knows
+# the order of the file, and by nobody else. Claims: with framing file the next operand is read
+# better than in files of another order (control) and better than off an untrained model; with
+# framing shuffled it is not. The lines' own text in one-hot is no null here but a limit: it
+# identifies the line, and a probe of it can learn the order by itself. The identity of the line
+# has no control, since any order renames it.
+
+# %%
+import sys
+
+import tbtt_interp as tbtt
+from tbtt_interp import figures
+from tbtt_interp.probes.run import features_of, last_streams, probe_steps
+from tbtt_interp.probes.verdict import verdicts
+
+run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+asked = [f.name for f in features_of(run) if f.asked == "before"]
+if "next" not in asked:
+    sys.exit("No line of this run tells the operand of the next, so this study cannot answer.")
+table = probe_steps(run, asked, sites=last_streams(run)[-1:])
+
+# %%
+figure = figures.probe_curves(table)
+if len(sys.argv) > 2:
+    figures.save(figure, sys.argv[2])
+
+# %%
+print(
+    f"{run.folder.name}, framing {run.config.framing}, {len(run.seeds)} models, by training step:"
+)
+shown = ["step", "feature", "accuracy", "control", "one_hot", "untrained", "compression",
+         "control_compression", "held_out_right", "held_out_of", "p"]  # fmt: skip
+print(table[shown].round(3).to_string(index=False))
+end = table[(table["step"] == table["step"].max()) & (table["feature"] == "next")]
+print(verdicts(end.drop(columns="one_hot")).to_string(index=False))
+row = end.iloc[0]
+print(
+    f"Of lines that the probe was not fitted on, it reads the next operand after "
+    f"{row['held_out_right']} of {row['held_out_of']}; guessing the commonest reads "
+    f"{row['majority']:.0%}."
+)

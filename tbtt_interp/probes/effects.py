@@ -1,0 +1,152 @@
+"""What models do when codes are erased, swapped or corrected, over seeds and beside nulls."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pandas as pd
+
+from tbtt_interp.probes.battery import CONTROLS
+from tbtt_interp.probes.causal import DRAWS, NULLS, Patient, erase, swap
+from tbtt_interp.probes.features import known_features
+from tbtt_interp.probes.run import patients
+from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import interval_over_seeds
+
+CODED = ("carry", "borrow", "sign", "tens", "units", "answer", "length")
+
+
+def coded_features(run: Run) -> list[str]:
+    """Those of CODED that the run's task has."""
+    known = known_features(run.tasks[0].examples)
+    return [name for name in CODED if name in known] or list(known)
+
+
+def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, float]:
+    """An effect over seeds, its nulls, and how often these do as much.
+
+    Keys: effect, its mean over seeds, and low and high by resampling them; each null's mean; and p,
+    the share of draws that do as much, of that null which does it most often.
+
+    Args:
+        table: a row a seed, kind and draw; an effect is a value less that of the kind none, if any.
+        of: the kind that is weighed.
+    """
+    base = table[table["kind"] == "none"].set_index("seed")[value]
+    effect = table[value] - table["seed"].map(base).fillna(0.0)
+    table = table.assign(effect=effect)
+    mine = interval_over_seeds(table.loc[table["kind"] == of, "effect"].tolist())
+    row = {"effect": mine.mean, "low": mine.low, "high": mine.high}
+    shares = []
+    for null in NULLS:
+        draws = table[table["kind"] == null].groupby("draw")["effect"].mean()
+        row[null.replace(" ", "_")] = draws.mean()
+        if len(draws):
+            shares.append((1 + (draws >= mine.mean - 1e-9).sum()) / (1 + len(draws)))
+    return row | {"p": max(shares)}
+
+
+def causal_table(
+    run: Run,
+    features: Sequence[str],
+    *,
+    sites: Sequence[str] | None = None,
+    pos: int = -1,
+    step: int | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> pd.DataFrame:
+    """What erasing a feature's code does to the answer, and what taking another's does.
+
+    A row a feature, site and measure: "margin lost" (erased, seen examples, nats of logit), "margin
+    lost, held out", and "answer follows" (swapped, the share of givers whose first character the
+    model says). Columns as in `weigh`, and whole, for what taking the whole activation does;
+    variance, the share that is erased; rank and width; models.
+
+    Args:
+        sites: by hook name; None is the stream after attention and after the MLP of each layer.
+    """
+    rows = []
+    for feature, site, found in _places(run, features, sites, pos, step, draws, seed, tell):
+        erased = _of_all(found, lambda p: erase(p, draws=draws, seed=seed))
+        swapped = _of_all(found, lambda p: swap(p, draws=draws, seed=seed))
+        erased["lost"] = -erased["margin"]
+        swapped["followed"] = swapped["followed"] / swapped["of"]
+        code = erased[erased["kind"] == "code"]
+        where = {"feature": feature, "site": site, "pos": pos, "models": len(found)}
+        size = {"rank": code["rank"].iloc[0], "width": code["width"].iloc[0]}
+        for split, part in erased.groupby("split", sort=False):
+            name = "margin lost" + ("" if split == "seen" else ", held out")
+            rows.append(where | {"measure": name} | weigh(part, "lost") | size
+                        | {"variance": code["variance"].mean()})  # fmt: skip
+        whole = swapped.loc[swapped["kind"] == "whole", "followed"].mean()
+        measured = weigh(swapped, "followed") | {"whole": whole}
+        rows.append(where | {"measure": "answer follows"} | measured | size)
+    return pd.DataFrame(rows)
+
+
+def unsaid_table(
+    run: Run,
+    features: Sequence[str],
+    *,
+    sites: Sequence[str] | None = None,
+    step: int | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> pd.DataFrame:
+    """What is right in models that answer held-out equations wrongly.
+
+    A row a feature and site: wrong, the wrong held-out answers of all models; read, of how many a
+    probe fitted on what was seen reads the feature rightly, with the nulls read_control (mean),
+    read_one_hot and read_untrained, and read_p; flipped, how many answers turn right when the code
+    is moved to where it should be, with the nulls by name, and flipped_p; rank and width.
+    """
+    rows = []
+    for feature, site, found in _places(run, features, sites, -1, step, draws, seed, tell):
+        labels = found[0][1].labels
+        chosen = [e for e, has in zip(run.tasks[0].examples, labels.has, strict=True) if has]
+        early = dict(patients(run, feature, site=site, step=0, controls=0, seed=seed))
+        read = pd.concat(read_unsaid(p, early[s].x, chosen).assign(seed=s) for s, p in found)
+        patched = _of_all(found, lambda p: patch_unsaid(p, draws=draws, seed=seed))
+        weighed = weigh(read, "right", of="real")
+        flips = weigh(patched, "flipped")
+        count = len(found)
+        totals = read.groupby("kind")["right"].sum()
+        rows.append({
+            "feature": feature, "site": site,
+            "wrong": int(patched.loc[patched["kind"] == "none", "of"].sum()),
+            "read": int(totals["real"]), "read_control": count * weighed["control_task"],
+            "read_one_hot": int(totals["one-hot operands"]),
+            "read_untrained": int(totals["untrained"]), "read_p": weighed["p"],
+            "flipped": round(count * flips["effect"]),
+            **{null: count * flips[null] for null in (n.replace(" ", "_") for n in NULLS)},
+            "flipped_p": flips["p"],
+            "rank": found[0][1].rank, "width": found[0][1].width,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _of_all(
+    found: Sequence[tuple[int, Patient]], operation: Callable[[Patient], pd.DataFrame]
+) -> pd.DataFrame:
+    parts = [operation(patient).assign(seed=seed) for seed, patient in found]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _places(
+    run: Run, features: Sequence[str], sites: Sequence[str] | None, pos: int, step: int | None,
+    draws: int, seed: int, tell: Callable[[int, int], None],
+) -> Iterator[tuple[str, str, list[tuple[int, Patient]]]]:  # fmt: skip
+    layers = range(run.shape.layers)
+    parts = ("hook_resid_mid", "hook_resid_post")
+    sites = [f"blocks.{k}.{part}" for k in layers for part in parts] if sites is None else sites
+    places = [(feature, site) for feature in features for site in sites]
+    for done, (feature, site) in enumerate(places):
+        controls = min(draws, CONTROLS)
+        yield (
+            feature,
+            site,
+            patients(run, feature, site=site, pos=pos, step=step, controls=controls, seed=seed),
+        )
+        tell(done + 1, len(places))
