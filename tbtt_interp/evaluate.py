@@ -1,5 +1,6 @@
 """What a model answers: exact match and margins by group, its loss, and greedy completions."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,6 +76,15 @@ class Questions:
     def first(self) -> Int[Tensor, " example"]:
         """Which of the asked characters is the first of each example's answer."""
         return torch.searchsorted(self.example.contiguous(), torch.arange(len(self.fits)))
+
+    def beginnings(self) -> "Questions":
+        """The first characters of the answers alone, asked of the prompts alone."""
+        rows = self.row[self.first]
+        return dataclasses.replace(
+            self, tokens=self.tokens[rows, : int(self.end.max()) + 1], end=self.end[rows],
+            of_row=self.of_row[rows], row=torch.arange(len(rows)), pos=self.end[rows],
+            target=self.target[self.first], example=self.example[self.first],
+        )  # fmt: skip
 
     def margins(
         self, logits: Float[Tensor, "seed character d_vocab"]

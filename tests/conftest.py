@@ -29,6 +29,26 @@ def line_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train_models(recipe, tmp_path_factory.mktemp("runs") / "line")
 
 
+@pytest.fixture(scope="session")
+def file_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two smalls, trained for a little while on windows of their files."""
+    recipe = resolve_recipe(
+        "quick",
+        {"model.size": "small", "seeds": 2, "training.steps": 200,
+         "training.checkpoint_every": 100},
+    )  # fmt: skip
+    return train_models(recipe, tmp_path_factory.mktemp("runs") / "file")
+
+
+@pytest.fixture(scope="session")
+def facts_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two smalls, trained for a little while on the capitals."""
+    recipe = resolve_recipe(
+        "quick", {"model.size": "small", "task": "facts", "seeds": 2, "training.steps": 100}
+    )
+    return train_models(recipe, tmp_path_factory.mktemp("runs") / "facts")
+
+
 @pytest.fixture
 def copied(line_run: Run, tmp_path: Path) -> Path:
     """A copy of that run's folder, to be broken."""

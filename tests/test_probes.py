@@ -37,7 +37,7 @@ from tbtt_interp.probes.linear import (
 )
 from tbtt_interp.probes.run import probe_run, probe_steps
 from tbtt_interp.runs import Run
-from tbtt_interp.tasks import load_task
+from tbtt_interp.tasks import Example, load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class
 
@@ -225,6 +225,119 @@ def test_what_cannot_be_probed_is_named(line_run: Run) -> None:
         find_features(None, EXAMPLES[:1])
 
 
+def test_the_online_code_is_that_of_scikit_learn_s_discriminant() -> None:
+    """Of two classes, with one degree of trust at a time, and then the mean of all of them."""
+    labels = label_examples(FEATURES["carry"], EXAMPLES, controls=2)
+    values = planted("carry", seeds=1, noise=1.5)[:, labels.has]
+    x = values[0].double().numpy()
+    # folds that have learned both classes, which scikit-learn asks for
+    growing = growing_folds(pair_groups(EXAMPLES)[labels.has], seed=1)
+    asked = np.zeros(len(x), int)
+    for train, test in zip(growing.train, growing.test, strict=True):
+        assert np.array_equal(asked > 0, train & (asked > 0)) and not (train & test).any()
+        asked += test
+    assert asked.max() == 1  # what is asked is learned by the next, and never asked again
+    lengths = code_length(values, labels.every, growing)[0]
+    for row, found in zip(labels.every[0], lengths, strict=True):
+        bits = float((asked == 0).sum())  # of two classes, each
+        for train, test in zip(growing.train, growing.test, strict=True):
+            scaler = StandardScaler().fit(x[train])
+            model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+            model.fit(scaler.transform(x[train]), row[train])
+            gap = model.decision_function(scaler.transform(x[test]))
+            gap -= np.log(model.priors_[1] / model.priors_[0])  # the likelihoods alone
+            counts = np.bincount(row[train], minlength=2) + 0.5
+            nats = [len(gap) * np.log(0.5)]
+            for trust in (0, 0.1, 0.3, 1):
+                scores = np.stack([0 * gap, trust * gap], 1) + np.log(counts)
+                chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+                nats.append(np.log(chances[np.arange(len(gap)), row[test]]).sum())
+            bits -= np.log2(np.mean(np.exp(nats)))
+        assert float(found) == pytest.approx(bits, rel=1e-6)
+
+
+def test_labels_get_short_for_who_has_them_and_never_much_longer() -> None:
+    row = battery(planted("carry", noise=0.05), ["carry"], controls=9).loc["carry"]
+    assert row["compression"] > 4 > 1.3 > row["control_compression"]
+    noise = torch.randn(2, len(EXAMPLES), 12, generator=torch.Generator().manual_seed(0))
+    assert 0.9 < battery(noise, ["carry"], controls=1).loc["carry", "compression"] < 1.05
+
+
+def test_a_random_projection_keeps_what_fills_the_space_and_loses_what_is_thin() -> None:
+    values = torch.randn(2, 50, 30, generator=torch.Generator().manual_seed(0))
+    found = project(values, 10, seed=1)
+    assert found.shape == (2, 50, 10)
+    assert float(found.square().sum() / values.square().sum()) == pytest.approx(1 / 3, abs=0.05)
+    assert torch.equal(project(values, 30), values)
+    both = project(values[:1].expand(2, -1, -1), 10)
+    assert not torch.allclose(both[0], both[1])  # each seed is seen from another side
+    # projected onto as many directions as it has, nothing is lost
+    square = torch.linalg.qr(torch.randn(30, 29)).Q
+    assert torch.linalg.matrix_rank(project((values @ square), 29)[0]) == 29
+
+
+def test_in_equal_dimensions_a_wide_model_has_no_advantage() -> None:
+    """Noise of 300 channels lets a probe learn anything by heart; of 12 it does not."""
+    wide = torch.randn(2, len(EXAMPLES), 300, generator=torch.Generator().manual_seed(0))
+    wide[:, :, 0] += 3 * torch.from_numpy(planted("carry", 1, 1, 0.0)[0, :, 0].numpy()).sign()
+    free = battery(wide, ["carry"], controls=9).loc["carry"]
+    held_out = [[e.held_out for e in EXAMPLES]] * 2
+    problem = Problem.of(
+        EXAMPLES, find_features(["carry"], EXAMPLES), held_out=held_out, controls=9
+    )
+    found = as_activations(wide)
+    narrow = probe_battery(problem, found, found, dimensions=12).iloc[0]
+    assert narrow["accuracy"] < free["accuracy"]
+    assert narrow["one_hot"] != free["one_hot"]  # which is projected, too
+
+
+def test_degenerate_folds_are_counted() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    test = np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 1]], bool)
+    assert degenerate_folds(Split(train=~test, test=test), labels) == 1
+    assert degenerate_folds(Split(train=test, test=~test), labels) == 1
+    row = battery(planted("carry"), ["carry"], controls=1).loc["carry"]
+    assert row["degenerate"] == 0 and row["unseen"] == 0
+
+
+def test_a_constant_feature_is_refused_and_own_labels_are_features() -> None:
+    additions = [e for e in EXAMPLES if e.group == "addition"]
+    with pytest.raises(TbttError, match=r"feature 'operator' is \+ in every example here"):
+        find_features(["operator"], additions)
+    own = [
+        Example(line=f"{k}?\n", prompt=f"{k}", answer="?\n", group="lines",
+                labels={"colour": "red" if k % 3 else "blue", "weight": k})
+        for k in range(10)
+    ]  # fmt: skip
+    found = {feature.name: feature for feature in find_features(None, own)}
+    assert set(found) == {"colour", "weight"}
+    assert found["weight"].is_ordinal and not found["colour"].is_ordinal
+    labels = label_examples(found["colour"], own, controls=4)
+    assert labels.codes().tolist() == [[0.0], [1.0]]
+    assert all(sorted(row) == sorted(labels.real[0]) for row in labels.controls)
+
+
+def test_digits_have_a_code_on_a_circle_and_numbers_on_a_line() -> None:
+    units = label_examples(FEATURES["units"], EXAMPLES, controls=0).codes()
+    gaps = np.linalg.norm(np.diff(np.concatenate([units, units[:1]]), axis=0), axis=1)
+    assert units.shape == (10, 2) and np.allclose(gaps, gaps[0])  # 9 is as near to 0 as to 8
+    assert label_examples(FEATURES["answer"], EXAMPLES, controls=0).codes()[:, 0].tolist() == [
+        *range(-9, 19)
+    ]
+
+
+def test_every_checkpoint_is_read(line_run: Run) -> None:
+    heard: list[tuple[int, int]] = []
+    table = probe_steps(
+        line_run, ["carry"], sites=[SITE], controls=3, tell=lambda *done: heard.append(done)
+    )
+    assert table["step"].tolist() == list(line_run.checkpoints)
+    assert heard[-1] == (len(table), len(table)) and set(table["pos"]) == {-1}
+    alone = probe_run(line_run, ["carry"], sites=[SITE], positions=[-1], step=250, controls=3)
+    again = table[table["step"] == 250].drop(columns="step").reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, alone)
+
+
 def test_the_command_prints_a_table_and_writes_its_figure(
     line_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,3 +358,28 @@ def test_the_command_prints_a_table_and_writes_its_figure(
     assert main(["probes", str(line_run.folder), "--feature", "a", "--out", "none"]) == 2
     assert "no feature here has a control task" in capsys.readouterr().err
     assert not Path("none").exists()
+
+
+def test_the_command_erases_swaps_and_looks_back(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "2"]
+    assert main([*asked, "--causal", "--site", SITE, "--out", "used"]) == 0
+    said = capsys.readouterr().out
+    assert "answer follows" in said and "random subspace" in said and "1/14" in said
+    assert set(pd.read_csv("used/probes.csv")["measure"]) >= {"margin lost", "answer follows"}
+    assert main([*asked, "--over-steps", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["step"] for row in rows] == list(line_run.checkpoints)
+    assert main([*asked, "--over-steps", "--out", "back"]) == 0
+    assert "2,500" in capsys.readouterr().out and Path("back/probes.html").is_file()
+    assert main([*asked, "--position", "-2", "--dimensions", "5", "--json"]) == 0
+    assert {row["pos"] for row in json.loads(capsys.readouterr().out)} == {-2}
+    for more, message in (
+        (["--over-steps", "--causal"], "--over-steps reads every checkpoint at the last position"),
+        (["--causal", "--dimensions", "3"], "--causal takes one --position, and no --dimensions"),
+        (["--position", "3"], "no text has a position 3: count back from -1"),
+        (["--dimensions", "0"], "dimensions must be at least 1, got 0"),
+    ):
+        assert main([*asked, *more]) == 2
+        assert message in capsys.readouterr().err

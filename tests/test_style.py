@@ -1,12 +1,15 @@
 """The house is in order: linted, typed, and the README says what is true."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tbtt_interp.runs import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,15 +76,27 @@ def test_the_readme_s_python_runs(line_run, monkeypatch: pytest.MonkeyPatch) -> 
         exec(compile(block, "README.md", "exec"), space)
 
 
-def test_every_study_answers_on_a_run_and_draws(line_run) -> None:
-    for study in sorted((ROOT / "analyses").glob("*.py")):
-        done = subprocess.run(
-            [sys.executable, study, line_run.folder, "figure.html"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip().splitlines()[-1].endswith(".")
-        assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
+STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_every_study_answers_on_a_run_and_draws(
+    study: Path, line_run: Run, file_run: Run, facts_run: Run, capsys, monkeypatch
+) -> None:
+    run = {"order": file_run, "facts": facts_run}.get(study.stem, line_run)
+    monkeypatch.setattr("sys.argv", [str(study), str(run.folder), "figure.html"])
+    runpy.run_path(str(study), run_name="__main__")
+    assert capsys.readouterr().out.strip().endswith(".")
+    assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
+
+
+@pytest.mark.parametrize("name", ["carry_borrow", "digits", "answer", "order", "too_big_to_say"])
+def test_a_study_says_where_a_run_cannot_answer(
+    name: str, facts_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, str(facts_run.folder)])
+    with pytest.raises(SystemExit, match=r"so this study cannot answer\.$"):
+        runpy.run_path(str(ROOT / "probes" / f"{name}.py"))
 
 
 def test_the_repository_has_what_it_is_to_ship() -> None:

@@ -218,8 +218,8 @@ def swap(patient: Patient, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame
     is the giver's, and of; shift, the change of the logit of the giver's first character against
     the taker's own, in nats; rank and width.
     """
-    questions = patient.questions
-    first = questions.target[questions.first].numpy()
+    questions = patient.questions.beginnings()
+    first = questions.target.numpy()
     takers, givers = _pairs(patient, first, seed)
     aims = patient.subspaces(draws, seed)
     done = [("none", 0), ("whole", 0), *((aim.kind, aim.draw) for aim in aims)]
@@ -227,13 +227,15 @@ def swap(patient: Patient, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame
     for turn in range(DONORS):
         giver = np.arange(len(first))
         giver[takers] = givers[:, turn]
-        given = patient.x[torch.from_numpy(giver)][questions.of_row]
+        given = patient.x[torch.from_numpy(giver)]
         changes: list[Change] = [
             lambda x: x,
             partial(_instead, given),
             *(partial(_moved, aim.space, aim.space.coordinates(given)) for aim in aims),
         ]
-        logits = patient.logits(changes)[:, questions.first].numpy()[:, takers]
+        logits = logits_with(
+            patient.model, questions, changes, site=patient.site, pos=patient.pos
+        ).numpy()[:, takers]
         mine, theirs = first[takers], first[givers[:, turn]]
         followed += (logits.argmax(-1) == theirs).sum(-1)
         row = np.arange(len(takers))

@@ -33,7 +33,7 @@ def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, flo
     """
     base = table[table["kind"] == "none"].set_index("seed")[value]
     effect = table[value] - table["seed"].map(base).fillna(0.0)
-    table = table.assign(effect=effect)
+    table = table.assign(effect=effect.astype(float))
     mine = interval_over_seeds(table.loc[table["kind"] == of, "effect"].tolist())
     row = {"effect": mine.mean, "low": mine.low, "high": mine.high}
     shares = []

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -200,41 +199,26 @@ def label_examples(
 
     Source: Hewitt and Liang 2019, for control tasks.
     """
-    has = np.array([feature.of(example) is not None for example in examples])
+    every = [feature.of(example) for example in examples]
+    has = np.array([label is not None for label in every])
+    labels = [label for label in every if label is not None]
     chosen = [example for example, there in zip(examples, has, strict=True) if there]
-    labels = [label for e in chosen if (label := feature.of(e)) is not None]
-    classes, real = number_classes([labels])
-    number = {label: k for k, label in enumerate(classes)}
-    drawn: list[list[int]] = []
-    for draw in range(controls):
-        generator = np.random.default_rng((seed, draw))
-        f, g = generator.permutation(10), generator.permutation(10)
-        if all(_operands(example) in _EQUATIONS for example in chosen):
-            renamed = (feature.of(_renamed(example, f, g)) for example in chosen)
-            drawn.append([number[label] for label in renamed if label is not None])
-        else:
-            drawn.append(generator.permutation(real[0]).tolist())
+    a, operator, b = ([e.labels.get(name) for e in chosen] for name in ("a", "operator", "b"))
+    generators = [np.random.default_rng((seed, draw)) for draw in range(controls)]
+    if all(operands in _EQUATIONS for operands in zip(a, operator, b, strict=True)):
+        plus, first, second = np.array([o == "+" for o in operator]), np.array(a), np.array(b)
+        of = {key: feature.of(example) for key, example in _EQUATIONS.items()}
+        grid = np.array(
+            [[[of[i, o, j] for j in range(10)] for i in range(10)] for o in "-+"], object
+        )
+        orders = [(rng.permutation(10), rng.permutation(10)) for rng in generators]
+        drawn = [grid[plus.astype(int), f[first], g[second]].tolist() for f, g in orders]
+    else:
+        drawn = [[labels[k] for k in rng.permutation(len(labels))] for rng in generators]
     # only other names for the same classes
-    same = all(len(set(zip(row, real[0].tolist(), strict=True))) == len(classes) for row in drawn)
-    kept = [] if same else drawn
-    return Labels(
-        feature=feature,
-        has=has,
-        classes=classes,
-        real=real,
-        controls=np.array(kept, dtype=int).reshape(len(kept), len(labels)),
-    )
-
-
-def _renamed(
-    example: Example, f: Int[np.ndarray, " digit"], g: Int[np.ndarray, " digit"]
-) -> Example:
-    a, operator, b = _operands(example)
-    return _EQUATIONS[f.tolist()[a], operator, g.tolist()[b]]
-
-
-def _operands(example: Example) -> tuple[Any, ...]:
-    return tuple(example.labels.get(name) for name in ("a", "operator", "b"))
+    same = all(len(set(zip(row, labels, strict=True))) == len(set(labels)) for row in drawn)
+    classes, numbers = number_classes([labels, *([] if same else drawn)])
+    return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:])
 
 
 _EQUATIONS = {

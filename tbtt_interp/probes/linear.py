@@ -155,7 +155,8 @@ def code_length(
 
     The online code: what no fold asks is sent at the uniform code's length, and each next part by
     the discriminant analysis of all before it. How far to trust that is part of the code: each part
-    is sent by the mean of a few codes, from the classes' frequencies alone to full trust.
+    is sent by the mean of a few codes: the uniform one, the classes' frequencies, and these with
+    more and more of the likelihoods. So no code is much longer than the uniform one.
 
     Args:
         growing: folds of `growing_folds`, each learning what those before it were asked.
@@ -166,14 +167,10 @@ def code_length(
     bits = torch.full((len(activations), labels.shape[1]), first * math.log2(classes)).double()
     for part, scores, counts, asked in _discriminated(activations, labels, growing, shrinkage):
         frequencies = (counts + 0.5).log()[:, :, None]
-        nats = [
-            (trust * scores + frequencies)
-            .log_softmax(-1)
-            .gather(-1, asked[..., None])
-            .sum((-1, -2))
-            for trust in TRUST
-        ]
-        bits[:, part] -= (torch.stack(nats).logsumexp(0) - math.log(len(TRUST))) / math.log(2)
+        said = [(trust * scores + frequencies).log_softmax(-1) for trust in TRUST]
+        said.append(torch.full_like(scores, -math.log(classes)))
+        nats = torch.stack([each.gather(-1, asked[..., None]).sum((-1, -2)) for each in said])
+        bits[:, part] -= (nats.logsumexp(0) - math.log(len(said))) / math.log(2)
     return bits
 
 

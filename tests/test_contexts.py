@@ -1,0 +1,125 @@
+"""What comes next is asked of every seed's own file, and only order memory can tell."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from test_probes import as_activations
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.probes.battery import Problem, as_table, ask
+from tbtt_interp.probes.contexts import label_next, lines_before, shortened_prompts
+from tbtt_interp.probes.features import FEATURES, find_features, label_examples
+from tbtt_interp.probes.run import features_of, probe_run
+from tbtt_interp.runs import Run
+from tbtt_interp.tasks import Example, load_task
+
+TASK = load_task("arithmetic")
+BEFORE = lines_before(TASK, window=9)
+NEXT, LINE = FEATURES["next"], FEATURES["line"]
+
+
+def files(*orders: int) -> list[list[Example]]:
+    known = {example.line: example for example in TASK.examples}
+    return [[known[line] for line in TASK.file(order)] for order in orders]
+
+
+def test_the_next_line_is_the_one_that_follows_in_the_seed_s_own_file() -> None:
+    labels = label_next(LINE, BEFORE, files(0, 1), controls=5)
+    texts = [text for text, has in zip(BEFORE.texts, labels.has, strict=True) if has]
+    assert not len(labels.controls)  # another order only renames the lines
+    for order, row in zip((0, 1), labels.real, strict=True):
+        whole = "".join(TASK.file(order))
+        for text, number in zip(texts, row, strict=True):
+            said = str(labels.classes[number])
+            assert text.removesuffix("<") + said in whole
+    last = {file[-1].line for file in files(0, 1)}
+    asked = {e.line for e, has in zip(BEFORE.examples, labels.has, strict=True) if has}
+    assert asked == set(TASK.lines) - last
+
+
+def test_next_is_the_operand_of_that_line_and_its_controls_are_other_orders() -> None:
+    file = files(3)[0]
+    labels = label_next(NEXT, BEFORE, [file], controls=20)
+    after = {one.line: other.labels["a"] for one, other in pairwise(file)}
+    kept = [e for e, has in zip(BEFORE.examples, labels.has, strict=True) if has]
+    assert [labels.classes[k] for k in labels.real[0]] == [after[e.line] for e in kept]
+    lines = BEFORE.line[labels.has]
+    for row in labels.controls:
+        assert np.array_equal(np.bincount(row), np.bincount(labels.real[0]))
+        by_line = {(int(line), int(k)) for line, k in zip(lines, row, strict=True)}
+        assert len(by_line) == len(set(lines.tolist()))  # one answer a line, however it is shown
+        assert (row != labels.real[0]).any()
+
+
+def test_folds_split_by_how_much_is_shown_and_held_out_lines_by_line() -> None:
+    labels = label_next(NEXT, BEFORE, files(0, 1), controls=2)
+    question = Problem.of_contexts(BEFORE, [labels], seeds=2).questions[0]
+    lengths, lines = BEFORE.length[labels.has], BEFORE.line[labels.has]
+    for train, test in zip(question.folds.train, question.folds.test, strict=True):
+        assert not set(lengths[train].tolist()) & set(lengths[test].tolist())
+        assert set(lines[train].tolist()) == set(lines[test].tolist())
+    split = question.held_out[0]
+    assert split is not None and question.held_out[1] == split
+    for train, test in zip(split.train, split.test, strict=True):
+        assert not set(lines[train].tolist()) & set(lines[test].tolist())
+
+
+@pytest.mark.filterwarnings("ignore:Only one sample available")
+@pytest.mark.parametrize("knows", [True, False])
+def test_order_is_read_from_those_who_have_it(knows: bool) -> None:
+    """Two models, each with its own file's next operand along one direction, or with none's."""
+    labels = label_next(NEXT, BEFORE, files(0, 1), controls=39)
+    chance = np.random.default_rng(5)
+    values = 0.3 * chance.standard_normal((2, len(BEFORE.texts), 8))
+    code = np.zeros((2, len(BEFORE.texts)))
+    code[:, labels.has] = labels.real
+    if knows:
+        values += code[:, :, None] * chance.standard_normal((2, 1, 8))
+    noise = torch.from_numpy(chance.standard_normal(values.shape))
+    problem = Problem.of_contexts(BEFORE, [labels], seeds=2)
+    rows = ask(problem, as_activations(torch.from_numpy(values)), as_activations(noise))
+    row = as_table(rows).iloc[0]
+    if knows:
+        assert row["accuracy"] > 0.95 and row["p_adjusted"] == 1 / 40
+        assert row["held_out_right"] > 0.95 * row["held_out_of"]
+    else:
+        assert row["accuracy"] < 0.2 and row["p"] > 0.05
+        assert row["held_out_right"] < 0.2 * row["held_out_of"]
+    assert row["untrained"] < 0.2
+
+
+def test_countries_are_shown_whole_however_much_is_cut() -> None:
+    contexts = shortened_prompts(load_task("facts"), window=24)
+    for text, example in zip(contexts.texts, contexts.examples, strict=True):
+        assert text.endswith(f"{example.labels['country']} is ") and len(text) <= 24
+        assert example.prompt.endswith(text)
+    assert len(set(contexts.texts)) == len(contexts.texts)
+    labels = label_examples(FEATURES["country"], contexts.examples, controls=0)
+    assert len(labels.classes) == 50
+    assert np.unique(contexts.length).size >= 4
+
+
+def test_a_task_has_the_features_that_its_lines_have() -> None:
+    everywhere = ("prompt", "shortened", "before")
+    names = {
+        task: {f.name for f in find_features(None, load_task(task).examples, everywhere)}
+        for task in ("arithmetic", "facts", "joint")
+    }
+    assert names["facts"] == {"initial", "length", "country", "line"}
+    assert {"line", "next", "carry", "units"} <= names["arithmetic"]
+    assert not {"task", "country"} & names["arithmetic"]
+    assert names["joint"] == names["arithmetic"] | names["facts"] | {"task"}
+
+
+def test_order_is_asked_only_where_windows_were_cut_from_a_file(
+    line_run: Run, file_run: Run
+) -> None:
+    assert not {"line", "next"} & {f.name for f in features_of(line_run)}
+    with pytest.raises(TbttError, match="feature 'next' is unknown"):
+        probe_run(line_run, ["next"])
+    table = probe_run(file_run, ["next", "line", "carry"], controls=3, positions=[-1])
+    assert set(table["feature"]) == {"next", "line", "carry"}
+    row = table[(table["feature"] == "next") & (table["site"] == "hook_embed")].iloc[0]
+    assert row["held_out_of"] == row["of"]  # every line is once not fitted on
