@@ -12,6 +12,9 @@ from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
     from tbtt_interp.activations import run_activations
+    from tbtt_interp.probes.effects import causal_table, unsaid_table
+    from tbtt_interp.probes.linear import fit_probe
+    from tbtt_interp.probes.run import probe_run
     from tbtt_interp.runs import Run, load_run
     from tbtt_interp.scores import evaluate_run
     from tbtt_interp.tasks import Task, entropy_floors, load_task
@@ -24,26 +27,34 @@ __all__ = [
     "Run",
     "Task",
     "TbttError",
+    "causal_table",
     "entropy_floors",
     "evaluate_run",
+    "fit_probe",
     "load_run",
     "load_task",
+    "probe_run",
     "resolve_recipe",
     "run_activations",
     "train_models",
+    "unsaid_table",
 ]
 
 _HOMES = {
     "Recipe": "train.recipe",
     "Run": "runs",
     "Task": "tasks",
+    "causal_table": "probes.effects",
     "entropy_floors": "tasks",
     "evaluate_run": "scores",
+    "fit_probe": "probes.linear",
     "load_run": "runs",
     "load_task": "tasks",
+    "probe_run": "probes.run",
     "resolve_recipe": "train.resolve",
     "run_activations": "activations",
     "train_models": "train.training",
+    "unsaid_table": "probes.effects",
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,15 @@ from tbtt_interp.tasks import Example, Stream, Task, Vocabulary
 from tbtt_interp.tasks.framing import NOTHING, stack
 
 TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What turns text into tokens: a Vocabulary, or a tokenizer of another model."""
+
+    def encode(self, text: str) -> list[int]:
+        """Text to tokens."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +54,21 @@ class Questions:
     fits: Bool[np.ndarray, " example"]
 
     @classmethod
-    def of(cls, examples: Sequence[Example], vocabulary: Vocabulary, n_ctx: int) -> "Questions":
+    def of(cls, examples: Sequence[Example], vocabulary: Encoder, n_ctx: int) -> "Questions":
         """The questions that these examples put to a model of this context."""
         rows: list[list[int]] = []
         places: list[tuple[int, int]] = []
         asked: list[tuple[int, int, int, int]] = []
         fits = []
         for number, example in enumerate(examples):
-            tokens = vocabulary.encode(example.prompt + example.answer)
+            prompt = vocabulary.encode(example.prompt)
+            tokens = prompt + vocabulary.encode(example.answer)
             fits.append(len(tokens) - 1 <= n_ctx)
-            end = len(example.prompt) - 1
+            end = len(prompt) - 1
             if fits[-1]:
                 rows.append(tokens[:-1])
                 places.append((end, number))
-            for at in range(len(example.prompt), len(tokens)):
+            for at in range(len(prompt), len(tokens)):
                 if not fits[-1]:
                     rows.append(tokens[:at][-n_ctx:])
                     places.append((end - max(0, at - n_ctx), number))

@@ -21,7 +21,7 @@ from tbtt_interp.probes.features import (
     FEATURES,
     find_features,
     label_examples,
-    one_hot_operands,
+    one_hot_text,
     pair_groups,
 )
 from tbtt_interp.probes.linear import (
@@ -96,7 +96,7 @@ def test_where_nothing_is_represented_significance_is_rare(kind: str) -> None:
     """Of noise, and of operands seen through a random map: at most nominal, in 200 draws."""
     chance = np.random.default_rng(0)
     additions = [e for e in EXAMPLES if e.group == "addition"]
-    groups, operands = pair_groups(additions), one_hot_operands(additions)
+    groups, operands = pair_groups(additions), one_hot_text([e.prompt for e in additions])
     found = {"carry": 0, "units": 0}
     draws, controls = 200, 19
     for draw in range(draws):

@@ -16,7 +16,7 @@ from tbtt_interp.probes.features import (
     Feature,
     Labels,
     label_examples,
-    one_hot_operands,
+    one_hot_text,
     pair_groups,
 )
 from tbtt_interp.probes.linear import (
@@ -101,24 +101,22 @@ class Question:
     growing: Split
     held_out: tuple[Split | None, ...]
 
-    def nulls(
-        self, shown: Float[Tensor, "row every k"], untrained: Float[Tensor, "seed every d"]
-    ) -> dict[str, float]:
-        """The accuracies of what is no model's doing: the text itself, an untrained model, a guess.
+    def accuracy_of(self, activations: Float[Tensor, "row every d"]) -> float:
+        """The mean accuracy on the feature itself; of what all seeds share, one row will do."""
+        real = self.labels.real[:, None]
+        x = activations[:, torch.from_numpy(self.labels.has)]
+        x = x.expand(max(len(x), len(real)), -1, -1)
+        right = count_right(x, real, self.folds).double().mean()
+        return float(right) / int(self.folds.asked.sum())
 
-        Args:
-            shown: the texts in one-hot; a row for each of the labels'.
-        """
-        has, real = torch.from_numpy(self.labels.has), self.labels.real[:, None]
-        total = int(self.folds.asked.sum())
-        guesses = [majority(row, self.folds) for row in self.labels.real]
+    def nulls(self, shown: Float[Tensor, "every k"]) -> dict[str, float]:
+        """What no activation is needed for: the text itself, the commonest class; and bad folds."""
+        rows = self.labels.real
         return {
-            "one_hot": float(count_right(shown[:, has], real, self.folds).double().mean()) / total,
-            "untrained": float(count_right(untrained[:, has], real, self.folds).double().mean())
-            / total,
-            "majority": float(np.mean(guesses)),
-            "unseen": max(unseen_classes(self.folds, row) for row in self.labels.real),
-            "degenerate": max(degenerate_folds(self.folds, row) for row in self.labels.real),
+            "one_hot": self.accuracy_of(shown[None]),
+            "majority": float(np.mean([majority(row, self.folds) for row in rows])),
+            "unseen": max(unseen_classes(self.folds, row) for row in rows),
+            "degenerate": max(degenerate_folds(self.folds, row) for row in rows),
         }
 
     def answered_by(
@@ -195,7 +193,7 @@ class Problem:
                 ),
             ))  # fmt: skip
         return cls(
-            questions=tuple(questions), shown=torch.from_numpy(one_hot_operands(examples)).double()
+            questions=tuple(questions), shown=_shown([example.prompt for example in examples])
         )
 
     @classmethod
@@ -217,7 +215,11 @@ class Problem:
                 growing=growing_folds(contexts.length[labels.has], seed=seed),
                 held_out=(by_line,) * seeds,
             ))  # fmt: skip
-        return cls(questions=tuple(questions), shown=contexts.shown)
+        return cls(questions=tuple(questions), shown=_shown(contexts.texts))
+
+
+def _shown(texts: Sequence[str]) -> Float[Tensor, "text k"]:
+    return torch.from_numpy(one_hot_text(texts)).double()
 
 
 Rows = list[tuple[dict[str, object], Float[np.ndarray, " _"]]]
@@ -239,17 +241,18 @@ def ask(
         raise TbttError(
             f"no text has a position {listed(positions or ())}: count back from -1, its last"
         )
+    shown = problem.shown if dimensions is None else project(problem.shown[None], dimensions)[0]
+    nulls = [question.nulls(shown) for question in problem.questions]
     rows: Rows = []
     for done, cell in enumerate(places):
-        mine, early, shown = cell.activations, before[cell.site, cell.pos], problem.shown[None]
+        mine, early = cell.activations, before[cell.site, cell.pos]
         if dimensions is not None:
-            mine, early, shown = (project(x, dimensions) for x in (mine, early, shown))
-        for question in problem.questions:
+            mine, early = project(mine, dimensions), project(early, dimensions)
+        for question, null in zip(problem.questions, nulls, strict=True):
             row, controls = question.answered_by(mine)
-            repeated = shown.expand(len(question.labels.real), -1, -1)
-            nulls = question.nulls(repeated, early)
             where = {"feature": question.labels.feature.name, "site": cell.site, "pos": cell.pos}
-            rows.append((where | row | nulls, controls))
+            unlearned = {"untrained": question.accuracy_of(early)}
+            rows.append((where | row | null | unlearned, controls))
         tell(done + 1, len(places))
     return rows
 

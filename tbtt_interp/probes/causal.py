@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Questions
+from tbtt_interp.evaluate import Encoder, Questions
 from tbtt_interp.interventions import Change, activations_at, logits_with
 from tbtt_interp.probes.features import Labels
-from tbtt_interp.tasks import Example, Vocabulary
+from tbtt_interp.tasks import Example
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -125,7 +125,7 @@ class Patient:
         cls,
         model: "HookedTransformer",
         examples: Sequence[Example],
-        vocabulary: Vocabulary,
+        vocabulary: Encoder,
         labels: Labels,
         *,
         site: str,
@@ -135,6 +135,7 @@ class Patient:
         """With those of the examples that have the feature.
 
         Args:
+            vocabulary: what turns their text into the model's tokens.
             labels: of the examples; `label_examples` makes them.
             site: by hook name; of one head, with a dot and its number behind.
             pos: counted back from the prompt's last character, which is -1.

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.features import Feature, Labels, number_classes
@@ -38,15 +36,6 @@ class Contexts:
         """Each length is asked by those who have learned from the others."""
         lengths = len(np.unique(self.length))
         return grouped_folds(self.length, folds=min(lengths, 5))
-
-    @property
-    def shown(self) -> Float[Tensor, "text k"]:
-        """What the texts say, a channel a character and place from the end."""
-        longest = max(map(len, self.texts))
-        places = [text.rjust(longest) for text in self.texts]
-        letters = sorted(set("".join(places)))
-        one_hot = [[c == letter for c in text for letter in letters] for text in places]
-        return torch.tensor(one_hot, dtype=torch.double)
 
 
 def opening(lines: Sequence[str]) -> str:

@@ -242,16 +242,12 @@ def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
     return np.array([number[key] for key in keys])
 
 
-def one_hot_operands(examples: Sequence[Example]) -> Bool[np.ndarray, "example d"]:
-    """What the input itself says, one channel a digit of each operand and one an operator.
+def one_hot_text(texts: Sequence[str]) -> Bool[np.ndarray, "text k"]:
+    """What texts say, one channel a character and place, counted from the end.
 
     A sum is a linear function of this, so what a probe reads off it is no computation of a model.
     """
-    columns = {
-        name: sorted({str(e.labels[name]) for e in examples if name in e.labels})
-        for name in ("a", "operator", "b", "country")
-    }
-    return np.array(
-        [[str(e.labels.get(name)) == v for name, vs in columns.items() for v in vs]
-         for e in examples]
-    )  # fmt: skip
+    longest = max(map(len, texts))
+    aligned = [text.rjust(longest) for text in texts]
+    letters = sorted(set("".join(aligned)))
+    return np.array([[c == letter for c in text for letter in letters] for text in aligned])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tbtt_interp.interventions import Change
 from tbtt_interp.probes.causal import DRAWS, Aim, Patient
-from tbtt_interp.probes.features import one_hot_operands
+from tbtt_interp.probes.features import one_hot_text
 from tbtt_interp.probes.linear import Split, count_right
 from tbtt_interp.tasks import Example
 
@@ -38,7 +38,7 @@ def read_unsaid(
     split = Split(train=patient.seen[None], test=wrong[None])
     labels = patient.labels.every
     real = labels[:, :1]
-    shown = torch.from_numpy(one_hot_operands(examples)).double()
+    shown = torch.from_numpy(one_hot_text([example.prompt for example in examples])).double()
     found = count_right(patient.x[None], labels, split)[0].tolist()
     rows = [("real", 0, found[0])]
     rows += [("control task", draw, right) for draw, right in enumerate(found[1:])]
