@@ -5,7 +5,8 @@
 # better than in files of another order (control) and better than off an untrained model; with
 # framing shuffled it is not. The lines' own text in one-hot is no null here but a limit: it
 # identifies the line, and a probe of it can learn the order by itself. The identity of the line
-# has no control, since any order renames it.
+# has no control, since any order renames it. Beside it, what becomes of the answer at the end of
+# prompts in the meantime.
 
 # %%
 import sys
@@ -16,7 +17,7 @@ from tbtt_interp.probes.run import features_of, last_streams, probe_steps
 from tbtt_interp.probes.verdict import verdicts
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-asked = [f.name for f in features_of(run) if f.asked == "before"]
+asked = [f.name for f in features_of(run) if f.asked == "before" or f.name == "answer"]
 if "next" not in asked:
     sys.exit("No line of this run tells the operand of the next, so this study cannot answer.")
 table = probe_steps(run, asked, sites=last_streams(run)[-1:])
