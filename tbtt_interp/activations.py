@@ -15,7 +15,7 @@ from torch import Tensor
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model import hooked_transformer, one_model
 from tbtt_interp.runs import Run
-from tbtt_interp.tasks import Vocabulary
+from tbtt_interp.tasks import Encoder
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -73,7 +73,7 @@ def split_head(site: str) -> tuple[str, int | None]:
 
 
 def read_texts(
-    texts: Sequence[str], vocabulary: Vocabulary, n_ctx: int
+    texts: Sequence[str], vocabulary: Encoder, n_ctx: int
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
     """Texts as tokens, padded on the right, and their lengths.
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -16,19 +15,10 @@ from torch import Tensor
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, forward
 from tbtt_interp.stats import Rate
-from tbtt_interp.tasks import Example, Stream, Task, Vocabulary
+from tbtt_interp.tasks import Encoder, Example, Stream, Task, Vocabulary
 from tbtt_interp.tasks.framing import NOTHING, stack
 
 TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What turns text into tokens: a Vocabulary, or a tokenizer of another model."""
-
-    def encode(self, text: str) -> list[int]:
-        """Text to tokens."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from tbtt_interp.probes.linear import (
     growing_folds,
     project,
 )
-from tbtt_interp.probes.run import probe_run, probe_steps
+from tbtt_interp.probes.run import probe_models, probe_run, probe_steps
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Example, load_task
 
@@ -336,6 +336,13 @@ def test_every_checkpoint_is_read(line_run: Run) -> None:
     alone = probe_run(line_run, ["carry"], sites=[SITE], positions=[-1], step=250, controls=3)
     again = table[table["step"] == 250].drop(columns="step").reset_index(drop=True)
     pd.testing.assert_frame_equal(again, alone)
+
+
+def test_models_from_anywhere_are_read_as_a_run_s_are(line_run: Run) -> None:
+    models, early = ([line_run.model(s, step) for s in line_run.seeds] for step in (None, 0))
+    settings = {"sites": [SITE], "features": ["carry", "tens"], "positions": [-2], "controls": 5}
+    found = probe_models(models, EXAMPLES, line_run.task.vocabulary, untrained=early, **settings)
+    pd.testing.assert_frame_equal(found, probe_run(line_run, **settings))
 
 
 def test_the_command_prints_a_table_and_writes_its_figure(

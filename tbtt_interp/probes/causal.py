@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Encoder, Questions
+from tbtt_interp.evaluate import Questions
 from tbtt_interp.interventions import Change, activations_at, logits_with
 from tbtt_interp.probes.features import Labels
-from tbtt_interp.tasks import Example
+from tbtt_interp.tasks import Encoder, Example
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer

@@ -1,6 +1,7 @@
 """The battery on a run: its own prompts, its own files, its own seeds before training."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,6 +13,10 @@ from tbtt_interp.probes.causal import Patient
 from tbtt_interp.probes.contexts import label_next, lines_before, shortened_prompts
 from tbtt_interp.probes.features import Feature, find_features, label_examples
 from tbtt_interp.runs import Run
+from tbtt_interp.tasks import Encoder, Example
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 SITES = ("hook_embed",)
 LAYER_SITES = (
@@ -121,6 +126,41 @@ def probe_run(
 
         rows += ask(problem, after, before, positions=positions, dimensions=dimensions, tell=told)
     return as_table(rows)
+
+
+def probe_models(
+    models: Sequence["HookedTransformer"],
+    examples: Sequence[Example],
+    vocabulary: Encoder,
+    *,
+    untrained: Sequence["HookedTransformer"],
+    sites: Sequence[str],
+    features: Sequence[str] | None = None,
+    positions: Sequence[int] | None = None,
+    controls: int = CONTROLS,
+    dimensions: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The battery on models of one shape from anywhere; see `probe_battery` for the columns.
+
+    Args:
+        models: trained alike, a seed each.
+        examples: labelled prompts; `Example.of` makes one.
+        vocabulary: what turns their text into the models' tokens.
+        untrained: the same models before training.
+        features: labels by name, or `FEATURES`; None is all that the examples have.
+    """
+    found = find_features(features, examples)
+    away = [example.held_out for example in examples]
+    problem = Problem.of(
+        examples, found, held_out=[away] * len(models), controls=controls, seed=seed
+    )
+    prompts = [example.prompt for example in examples]
+    tokens, lengths = read_texts(prompts, vocabulary, models[0].cfg.n_ctx)
+    after, before = (
+        record(some, tokens, sites=sites, lengths=lengths) for some in (models, untrained)
+    )
+    return as_table(ask(problem, after, before, positions=positions, dimensions=dimensions))
 
 
 def probe_steps(

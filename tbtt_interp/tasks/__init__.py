@@ -9,7 +9,7 @@ from tbtt_interp.tasks.corpus import read_corpus
 from tbtt_interp.tasks.facts import capitals
 from tbtt_interp.tasks.floors import Floors, entropy_floors
 from tbtt_interp.tasks.framing import FRAMINGS, Stream
-from tbtt_interp.tasks.task import Example, Task, Vocabulary
+from tbtt_interp.tasks.task import Encoder, Example, Task, Vocabulary
 
 TASKS = ("arithmetic", "facts", "joint")
 
@@ -17,6 +17,7 @@ __all__ = [
     "FRAMINGS",
     "PUBLISHED_HELD_OUT",
     "TASKS",
+    "Encoder",
     "Example",
     "Floors",
     "Stream",

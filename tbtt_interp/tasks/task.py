@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,20 @@ class Example:
     held_out: bool = False
     labels: Mapping[str, Label] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, prompt: str, answer: str, labels: Mapping[str, Label], *, held_out: bool = False
+    ) -> "Example":
+        """One of your own, as a line by itself.
+
+        >>> Example.of("ab:", "a", {"in order": True}).line
+        'ab:a\\n'
+        """
+        return cls(
+            line=f"{prompt}{answer}\n", prompt=prompt, answer=answer, group="lines",
+            held_out=held_out, labels=labels,
+        )  # fmt: skip
+
     def __post_init__(self) -> None:
         is_begun = self.line.startswith(self.prompt + self.answer)
         if not (is_begun and self.prompt and self.answer):
@@ -39,6 +54,15 @@ class Example:
             )
         if self.line.find("\n") != len(self.line) - 1:
             raise TbttError(f"line {self.line!r} should end in its only newline")
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What turns text into tokens: a Vocabulary, or a tokenizer of another model."""
+
+    def encode(self, text: str) -> list[int]:
+        """Text to tokens."""
+        ...
 
 
 @dataclass(frozen=True)
