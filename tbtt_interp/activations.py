@@ -114,7 +114,7 @@ def record(
         caches = [model.run_with_cache(tokens, names_filter=wanted)[1] for model in models]
     if lengths is None:
         lengths = torch.full((len(tokens),), tokens.shape[1])
-    stacked = {site: torch.stack([cache[site] for cache in caches]) for site in wanted}
+    stacked = {site: torch.stack([cache[site].cpu() for cache in caches]) for site in wanted}
     return Activations(tokens=tokens, lengths=lengths, sites=stacked)
 
 

@@ -53,14 +53,14 @@ def logits_with(
             copies = values.unflatten(0, (len(some), len(rows))).clone()
             old = copies[0][where].clone()  # nothing before this place has changed
             for copy, one in zip(copies, some, strict=True):
-                copy[where] = one(old)
+                copy[where] = one(old.cpu()).to(old.device)
             return copies.flatten(0, 1)
 
         with torch.no_grad():
             logits = model.run_with_hooks(
                 questions.tokens.repeat(len(some), 1), fwd_hooks=[(hook_name, change)]
             )
-        logits = logits.unflatten(0, (len(some), len(rows)))
+        logits = logits.cpu().unflatten(0, (len(some), len(rows)))
         found.append(logits[:, questions.row, questions.pos])
     return torch.cat(found)
 

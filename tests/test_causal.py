@@ -190,6 +190,13 @@ def test_an_effect_is_weighed_against_each_null_over_seeds() -> None:
     assert np.isnan(found["control_task"])
 
 
+def test_labels_that_are_all_alike_erase_nothing_and_what_has_no_nulls_has_no_p() -> None:
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(code_subspace(x, np.ones((20, 1))).erase(x), x)
+    table = pd.DataFrame({"kind": ["code"], "draw": [0], "seed": [0], "value": [1.0]})
+    assert np.isnan(weigh(table, "value")["p"])
+
+
 def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
     heard: list[tuple[int, int]] = []
     table = causal_table(

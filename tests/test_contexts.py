@@ -1,5 +1,6 @@
 """What comes next is asked of every seed's own file, and only order memory can tell."""
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_order_is_read_from_those_who_have_it(knows: bool) -> None:
     noise = torch.from_numpy(chance.standard_normal(values.shape))
     problem = Problem.of_contexts(BEFORE, [labels], seeds=2)
     rows = ask(problem, as_activations(torch.from_numpy(values)), as_activations(noise))
-    row = as_table(rows).iloc[0]
+    row = as_table(rows, layers=1).iloc[0]
     if knows:
         assert row["accuracy"] > 0.95 and row["p_adjusted"] == 1 / 40
         assert row["held_out_right"] > 0.95 * row["held_out_of"]
@@ -123,3 +124,16 @@ def test_order_is_asked_only_where_windows_were_cut_from_a_file(
     assert set(table["feature"]) == {"next", "line", "carry"}
     row = table[(table["feature"] == "next") & (table["site"] == "hook_embed")].iloc[0]
     assert row["held_out_of"] == row["of"]  # every line is once not fitted on
+
+
+def test_an_imported_model_is_not_asked_for_an_order_that_nobody_knows(file_run: Run) -> None:
+    config = dataclasses.replace(file_run.config, recipe=None)
+    asked = {feature.asked for feature in features_of(Run(file_run.folder, config))}
+    assert asked == {"prompt"}
+
+
+def test_where_lines_open_alike_for_a_whole_window_order_is_not_asked() -> None:
+    examples = [Example.of("abcdefgh" * 2, letter, {}) for letter in "xyz"]
+    task = dataclasses.replace(TASK, sections=(tuple(examples),))
+    assert not len(lines_before(task, window=9).texts)
+    assert not len(shortened_prompts(task, window=9).texts)

@@ -1,5 +1,6 @@
 """Probes find what is planted, and nothing where nothing is."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def battery(values: torch.Tensor, features: list[str], **settings: int):
     held_out = [[e.held_out for e in EXAMPLES]] * len(values)
     problem = Problem.of(EXAMPLES, find_features(features, EXAMPLES), held_out=held_out, **settings)
     nothing = as_activations(torch.randn(values.shape, generator=torch.Generator().manual_seed(3)))
-    return probe_battery(problem, as_activations(values), nothing).set_index("feature")
+    return probe_battery(problem, as_activations(values), nothing, layers=1).set_index("feature")
 
 
 @pytest.mark.parametrize("feature", ["carry", "borrow", "sign"])
@@ -286,7 +287,7 @@ def test_in_equal_dimensions_a_wide_model_has_no_advantage() -> None:
         EXAMPLES, find_features(["carry"], EXAMPLES), held_out=held_out, controls=9
     )
     found = as_activations(wide)
-    narrow = probe_battery(problem, found, found, dimensions=12).iloc[0]
+    narrow = probe_battery(problem, found, found, layers=1, dimensions=12).iloc[0]
     assert narrow["accuracy"] < free["accuracy"]
     assert narrow["one_hot"] != free["one_hot"]  # which is projected, too
 
@@ -315,6 +316,48 @@ def test_a_constant_feature_is_refused_and_own_labels_are_features() -> None:
     labels = label_examples(found["colour"], own, controls=4)
     assert labels.codes().tolist() == [[0.0], [1.0]]
     assert all(sorted(row) == sorted(labels.real[0]) for row in labels.controls)
+
+
+def test_what_only_looks_like_our_equations_has_its_own_labels_dealt_anew() -> None:
+    modular = [
+        Example.of(f"{a}+{b}=", str((a + b) % 7), {"a": a, "operator": "+", "b": b,
+                                                   "value": (a + b) % 7, "odd": bool((a + b) % 2)})
+        for a in range(7) for b in range(7)
+    ]  # fmt: skip
+    found = {feature.name: feature for feature in find_features(None, modular)}
+    assert set(found) == {"a", "b", "value", "odd"}
+    for name in ("value", "odd"):
+        labels = label_examples(found[name], modular, controls=5)
+        assert [sorted(row) for row in labels.controls] == [sorted(labels.real[0])] * 5
+    gates = [Example.of(f"{x}&{y}=", str(x & y), {"operator": "and", "x": x, "y": y})
+             for x in (0, 1) for y in (0, 1)]  # fmt: skip
+    assert len(set(pair_groups(gates))) == 4
+    # a label of one's own on our equations is dealt anew, too
+    own = [dataclasses.replace(e, labels={**e.labels, "odd": bool(k % 2)})
+           for k, e in enumerate(EXAMPLES)]  # fmt: skip
+    assert len(label_examples(find_features(["odd"], own)[0], own, controls=4).controls) == 4
+
+
+def test_the_last_layer_is_the_model_s_and_not_the_last_that_was_read() -> None:
+    values = planted("carry")
+    held_out = [[e.held_out for e in EXAMPLES]] * 2
+    problem = Problem.of(
+        EXAMPLES, find_features(["carry"], EXAMPLES), held_out=held_out, controls=3
+    )
+    found = as_activations(values)
+    assert probe_battery(problem, found, found, layers=1)["p_adjusted"].notna().all()
+    assert probe_battery(problem, found, found, layers=2)["p_adjusted"].isna().all()
+
+
+def test_one_head_and_a_position_of_some_texts_alone_can_be_read(file_run: Run) -> None:
+    head = "blocks.0.attn.hook_z.0"
+    table = probe_run(file_run, ["carry", "next"], sites=[head], positions=[-6], controls=2)
+    assert set(table["site"]) == {head}
+    assert set(table["feature"]) == {"next"}  # equations have five characters
+    with pytest.raises(TbttError, match="no text has a position -7: count back from -1"):
+        probe_run(file_run, ["carry", "next"], sites=[head], positions=[-7], controls=2)
+    with pytest.raises(TbttError, match=r"hook_z\.1' is unknown"):
+        probe_run(file_run, ["carry"], sites=["blocks.0.attn.hook_z.1"], controls=2)
 
 
 def test_digits_have_a_code_on_a_circle_and_numbers_on_a_line() -> None:

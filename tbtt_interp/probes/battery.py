@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.activations import Activations
-from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.activations import Activations, split_head
+from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.probes.contexts import Contexts
 from tbtt_interp.probes.features import (
     Feature,
@@ -59,15 +59,26 @@ class Cell:
     activations: Float[Tensor, "seed example d"]
 
 
-def cells(activations: Activations, positions: Sequence[int] | None = None) -> list[Cell]:
+def cells(
+    activations: Activations,
+    positions: Sequence[int] | None = None,
+    sites: Sequence[str] | None = None,
+) -> list[Cell]:
     """Every site at every position that each text has; a head at a time where there are heads.
 
     Attention's patterns and scores are left out: their width is the text's.
 
     Args:
         positions: counted back from the text's end, which is -1; None is all.
+        sites: by hook name, of one head with a dot and its number behind; None is all.
     """
-    return list(_cells(activations, positions))
+    found = list(_cells(activations, positions))
+    names = {cell.site: split_head(cell.site)[0] for cell in found}
+    if sites is None:
+        return found
+    if strange := set(sites) - names.keys() - set(names.values()):
+        raise unknown("site", min(strange), names)
+    return [cell for cell in found if {cell.site, names[cell.site]} & set(sites)]
 
 
 def _cells(activations: Activations, positions: Sequence[int] | None) -> Iterator[Cell]:
@@ -230,17 +241,21 @@ def ask(
     activations: Activations,
     untrained: Activations,
     *,
+    sites: Sequence[str] | None = None,
     positions: Sequence[int] | None = None,
     dimensions: int | None = None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Rows:
-    """A row of the battery's table for each feature, site and position, with its control draws."""
-    places = cells(activations, positions)
-    before = {(cell.site, cell.pos): cell.activations for cell in cells(untrained, positions)}
-    if not places:
-        raise TbttError(
-            f"no text has a position {listed(positions or ())}: count back from -1, its last"
-        )
+    """A row of the battery's table for each feature, site and position, with its control draws.
+
+    None, if not every text has any of the positions.
+    """
+    shortest = int(activations.lengths.min())
+    if positions is not None and not any(-shortest <= pos < 0 for pos in positions):
+        return []
+    places = cells(activations, positions, sites)
+    early = cells(untrained, positions, sites)
+    before = {(cell.site, cell.pos): cell.activations for cell in early}
     shown = problem.shown if dimensions is None else project(problem.shown[None], dimensions)[0]
     nulls = [question.nulls(shown) for question in problem.questions]
     rows: Rows = []
@@ -257,10 +272,32 @@ def ask(
     return rows
 
 
-def as_table(rows: Rows, primary: Sequence[tuple[str, str]] = PRIMARY) -> pd.DataFrame:
-    """Rows of one battery as a table, its primary cells corrected over all of them."""
+def as_table(
+    rows: Rows,
+    primary: Sequence[tuple[str, str]] = PRIMARY,
+    *,
+    layers: int,
+    positions: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Rows of one battery as a table, its primary cells corrected over those that are there.
+
+    Args:
+        layers: of the models; primary cells are of the last.
+        positions: that were asked for.
+    Raises:
+        TbttError: if there is no row.
+    """
+    if not rows:
+        raise TbttError(
+            f"no text has a position {listed(positions or ())}: count back from -1, its last"
+        )
     table = pd.DataFrame([row for row, _ in rows])
-    return table.assign(p_adjusted=_adjusted(table, [drawn for _, drawn in rows], primary))
+    named = {(feature, f"blocks.{layers - 1}.{part}") for feature, part in primary}
+    is_named = [
+        pos == -1 and (feature, site) in named
+        for feature, site, pos in zip(table["feature"], table["site"], table["pos"], strict=True)
+    ]
+    return table.assign(p_adjusted=_adjusted(table, [drawn for _, drawn in rows], is_named))
 
 
 def probe_battery(
@@ -268,6 +305,7 @@ def probe_battery(
     activations: Activations,
     untrained: Activations,
     *,
+    layers: int,
     primary: Sequence[tuple[str, str]] = PRIMARY,
     positions: Sequence[int] | None = None,
     dimensions: int | None = None,
@@ -289,6 +327,7 @@ def probe_battery(
         problem: what is asked; a row of held_out a seed.
         activations: of trained models.
         untrained: of the same models before training, at the same sites.
+        layers: of the models.
         primary: features and sites, the latter's last part, that a claim may rest on; the position
             is the prompt's last, the layer the last.
         positions: counted back from the text's end, which is -1; None is all.
@@ -298,7 +337,7 @@ def probe_battery(
     rows = ask(
         problem, activations, untrained, positions=positions, dimensions=dimensions, tell=tell
     )
-    return as_table(rows, primary)
+    return as_table(rows, primary, layers=layers, positions=positions)
 
 
 def majority(labels: Int[np.ndarray, " example"], split: Split) -> float:
@@ -312,15 +351,14 @@ def majority(labels: Int[np.ndarray, " example"], split: Split) -> float:
 def _adjusted(
     table: pd.DataFrame,
     controls: Sequence[Float[np.ndarray, " _"]],  # none where a feature has no control
-    primary: Sequence[tuple[str, str]],
+    is_named: Sequence[bool],
 ) -> Float[np.ndarray, " row"]:
     """p of the primary cells, corrected over them by the largest standardised score of each draw.
 
     Source: Westfall and Young, Resampling-Based Multiple Testing (1993), chapter 2.
     """
     adjusted = np.full(len(table), np.nan)
-    chosen = [k for k, row in enumerate(table.itertuples()) if is_primary(table, row, primary)]
-    chosen = [k for k in chosen if len(controls[k])]
+    chosen = [k for k, named in enumerate(is_named) if named and len(controls[k])]
     if not chosen:
         return adjusted
     picked = np.array([controls[k] for k in chosen])
@@ -330,11 +368,3 @@ def _adjusted(
     beaten = (largest[None] >= scores[:, None] - 1e-9).sum(1)
     adjusted[chosen] = (1 + beaten) / (1 + picked.shape[1])
     return adjusted
-
-
-def is_primary(table: pd.DataFrame, row: object, primary: Sequence[tuple[str, str]]) -> bool:
-    """Whether a row is one of the primary cells: last layer, last position."""
-    feature, site, pos = (getattr(row, name) for name in ("feature", "site", "pos"))
-    layers = [int(name.split(".")[1]) for name in table["site"] if name.startswith("blocks.")]
-    named = {(f, f"blocks.{max(layers)}.{part}") for f, part in primary} if layers else set()
-    return pos == -1 and (feature, site) in named

@@ -72,7 +72,9 @@ def code_subspace(x: Float[Tensor, "row d"], code: Float[np.ndarray, "row rank"]
         raise TbttError(
             "every text has the same activation there, so there is no code: choose a later position"
         )
-    eraser = LeaceEraser.fit(x, (z - z.mean(0)) / z.std(0))
+    away = z - z.mean(0)
+    # a draw of labels may be the same in all that was trained on; nothing is erased then
+    eraser = LeaceEraser.fit(x, away / torch.where(away.abs().amax(0) > 0, z.std(0), 1.0))
     return Subspace(mean=x.mean(0), write=eraser.proj_left, read=eraser.proj_right)
 
 
@@ -165,6 +167,11 @@ class Patient:
     def rank(self) -> int:
         """Dimensions of the code."""
         return self.codes.shape[2]
+
+    def at_place(self) -> Float[Tensor, "example d"]:
+        """What the model has there."""
+        x = activations_at(self.model, self.questions, site=self.site, pos=self.pos)
+        return x[self.questions.row[self.questions.first]]
 
     def logits(self, changes: Sequence[Change]) -> Float[Tensor, "change character d_vocab"]:
         """With each change made."""

@@ -58,13 +58,13 @@ def shortened_prompts(task: Task, window: int) -> Contexts:
     asked = [example for example in task.examples if "country" in example.labels]
     begun = opening([example.line for example in asked])
     rests = [example.prompt.removeprefix(begun) for example in asked]
-    most = min(len(begun), window - max(map(len, rests)))
+    most = min(len(begun), window - max(map(len, rests), default=window))
     shown = [(example, rest, n) for example, rest in zip(asked, rests, strict=True)
              for n in range(most + 1)]  # fmt: skip
     return Contexts(
         texts=tuple(begun[len(begun) - n :] + rest for _, rest, n in shown),
         examples=tuple(example for example, _, _ in shown),
-        length=np.array([n for _, _, n in shown]),
+        length=np.array([n for _, _, n in shown], dtype=int),
     )
 
 
@@ -85,7 +85,7 @@ def lines_before(task: Task, window: int) -> Contexts:
     return Contexts(
         texts=tuple(example.line[len(example.line) - n :] + begun for example, n in shown),
         examples=tuple(example for example, _ in shown),
-        length=np.array([n for _, n in shown]),
+        length=np.array([n for _, n in shown], dtype=int),
     )
 
 

@@ -1,24 +1,35 @@
 """What models do when codes are erased, swapped or corrected, over seeds and beside nulls."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from tbtt_interp.probes.battery import CONTROLS
+from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.causal import DRAWS, NULLS, Patient, erase, swap
-from tbtt_interp.probes.features import known_features
-from tbtt_interp.probes.run import patients
+from tbtt_interp.probes.features import Feature, find_features, label_examples
+from tbtt_interp.probes.run import patients, untrained_models
 from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.tasks import Example
 
 CODED = ("carry", "borrow", "sign", "tens", "units", "answer", "length")
 
 
 def coded_features(run: Run) -> list[str]:
     """Those of CODED that the run's task has."""
-    known = known_features(run.tasks[0].examples)
-    return [name for name in CODED if name in known] or list(known)
+    examples = run.tasks[0].examples
+    known = {feature.name: feature for feature in find_features(None, examples)}
+    coded = [name for name in CODED if name in known]
+    return coded or [name for name, feature in known.items() if _has_code(feature, examples)]
+
+
+def _has_code(feature: Feature, examples: Sequence[Example]) -> bool:
+    try:
+        return len(label_examples(feature, examples, controls=0).codes()) > 0
+    except TbttError:
+        return False
 
 
 def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, float]:
@@ -42,7 +53,7 @@ def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, flo
         row[null.replace(" ", "_")] = draws.mean()
         if len(draws):
             shares.append((1 + (draws >= mine.mean - 1e-9).sum()) / (1 + len(draws)))
-    return row | {"p": max(shares)}
+    return row | {"p": max(shares, default=float("nan"))}
 
 
 def causal_table(
@@ -103,11 +114,16 @@ def unsaid_table(
     is moved to where it should be, with the nulls by name, and flipped_p; rank and width.
     """
     rows = []
+    untrained = untrained_models(run)
     for feature, site, found in _places(run, features, sites, -1, step, draws, seed, tell):
         labels = found[0][1].labels
         chosen = [e for e, has in zip(run.tasks[0].examples, labels.has, strict=True) if has]
-        early = dict(patients(run, feature, site=site, step=0, controls=0, seed=seed))
-        read = pd.concat(read_unsaid(p, early[s].x, chosen).assign(seed=s) for s, p in found)
+        read = pd.concat(
+            read_unsaid(
+                patient, dataclasses.replace(patient, model=early).at_place(), chosen
+            ).assign(seed=s)
+            for (s, patient), early in zip(found, untrained, strict=True)
+        )
         patched = _of_all(found, lambda p: patch_unsaid(p, draws=draws, seed=seed))
         weighed = weigh(read, "right", of="real")
         flips = weigh(patched, "flipped")
@@ -143,10 +159,9 @@ def _places(
     sites = [f"blocks.{k}.{part}" for k in layers for part in parts] if sites is None else sites
     places = [(feature, site) for feature in features for site in sites]
     for done, (feature, site) in enumerate(places):
-        controls = min(draws, CONTROLS)
         yield (
             feature,
             site,
-            patients(run, feature, site=site, pos=pos, step=step, controls=controls, seed=seed),
+            patients(run, feature, site=site, pos=pos, step=step, controls=draws, seed=seed),
         )
         tell(done + 1, len(places))

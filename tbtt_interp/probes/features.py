@@ -83,11 +83,27 @@ REGISTERED = {*equation_labels(0, "+", 0), *equation_labels(0, "-", 0), "country
 def known_features(
     examples: Sequence[Example], asked: Collection[str] = ("prompt",)
 ) -> dict[str, Feature]:
-    """The features that some of these examples have, and any label that the registry has not."""
-    own = {name for example in examples for name in example.labels} - REGISTERED
-    known = {name: f for name, f in FEATURES.items() if f.asked in asked and name not in own}
-    known = {name: f for name, f in known.items() if any(f.of(e) is not None for e in examples)}
+    """The features that some of these examples have, and any label that the registry has not.
+
+    Examples that only look like ours, as sums modulo 7 do, have their labels alone.
+    """
+    own = {name for example in examples for name in example.labels}
+    is_ours = all(_is_ours(example) for example in examples)
+    known = {name: f for name, f in FEATURES.items() if f.asked in asked}
+    if is_ours:
+        own -= REGISTERED
+        known = {k: f for k, f in known.items() if any(f.of(e) is not None for e in examples)}
+    known = {k: f for k, f in known.items() if k not in own and (is_ours or k == "line")}
     return known | {name: _own(name, examples) for name in sorted(own)}
+
+
+def _is_ours(example: Example) -> bool:
+    """Whether those of its labels that are named as ours mean what ours do."""
+    labels = {name: label for name, label in example.labels.items() if name in REGISTERED}
+    a, operator, b = (labels.get(name) for name in ("a", "operator", "b"))
+    if isinstance(a, int) and isinstance(b, int) and operator in ("+", "-"):
+        return labels == equation_labels(a, operator, b)
+    return not labels or labels.keys() == {"country", "capital"}
 
 
 def _own(name: str, examples: Sequence[Example]) -> Feature:
@@ -205,7 +221,10 @@ def label_examples(
     chosen = [example for example, there in zip(examples, has, strict=True) if there]
     a, operator, b = ([e.labels.get(name) for e in chosen] for name in ("a", "operator", "b"))
     generators = [np.random.default_rng((seed, draw)) for draw in range(controls)]
-    if all(operands in _EQUATIONS for operands in zip(a, operator, b, strict=True)):
+    keys = list(zip(a, operator, b, strict=True))
+    if all(key in _EQUATIONS for key in keys) and labels == [
+        feature.of(_EQUATIONS[key]) for key in keys
+    ]:
         plus, first, second = np.array([o == "+" for o in operator]), np.array(a), np.array(b)
         of = {key: feature.of(example) for key, example in _EQUATIONS.items()}
         grid = np.array(
@@ -221,7 +240,7 @@ def label_examples(
     return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:])
 
 
-_EQUATIONS = {
+_EQUATIONS: dict[tuple[object, ...], Example] = {
     (a, operator, b): equation(a, operator, b)
     for a in range(10)
     for operator in "+-"
@@ -235,7 +254,7 @@ def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
     An example without operands is a group of its own.
     """
     keys = [
-        frozenset((e.labels["a"], e.labels["b"])) if "operator" in e.labels else e.line
+        frozenset((e.labels["a"], e.labels["b"])) if {"a", "b"} <= e.labels.keys() else e.line
         for e in examples
     ]
     number = {key: k for k, key in enumerate(dict.fromkeys(keys))}

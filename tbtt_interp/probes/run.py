@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tbtt_interp.activations import Activations, read_texts, record
+from tbtt_interp.activations import Activations, read_texts, record, split_head
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model import hooked_transformer, initial_parameters, one_model
+from tbtt_interp.model import hooked_transformer, initial_parameters
 from tbtt_interp.probes.battery import CONTROLS, Problem, Rows, as_table, ask
 from tbtt_interp.probes.causal import Patient
 from tbtt_interp.probes.contexts import label_next, lines_before, shortened_prompts
@@ -39,12 +39,17 @@ def last_streams(run: Run) -> list[str]:
 def features_of(run: Run, names: Sequence[str] | None = None) -> list[Feature]:
     """Features by name; None is all that can be asked of the run.
 
-    Of lines to come, and of facts shown in part, only where training cut windows from a file.
+    Of facts shown in part and of lines to come only where training cut windows from a file, and of
+    the latter only where it is known which file: an imported model's is, if it is given as a task.
     """
-    cut = run.config.framing != "line"
-    return find_features(
-        names, run.tasks[0].examples, ("prompt", "shortened", "before") if cut else ("prompt",)
-    )
+    task, asked = run.tasks[0], ["prompt"]
+    if run.config.framing != "line":
+        knows_file = run.config.recipe is not None or task.order_is_given
+        shortened = shortened_prompts(task, run.shape.n_ctx)
+        before = lines_before(task, run.shape.n_ctx)
+        asked += ["shortened"] * (len(set(shortened.length.tolist())) > 1)
+        asked += ["before"] * (knows_file and len(set(before.length.tolist())) > 1)
+    return find_features(names, task.examples, asked)
 
 
 def problem_of(
@@ -61,8 +66,9 @@ def problem_of(
         labelled = [label_examples(f, contexts.examples, controls=0, seed=seed) for f in features]
     else:
         contexts = lines_before(run.tasks[0], run.shape.n_ctx)
+        known = {example.line: example for example in examples}
         files = [
-            [{e.line: e for e in task.examples}[line] for line in task.file(order)]
+            [known[line] for line in task.file(order)]
             for task, order in zip(run.tasks, run.config.order_seeds, strict=True)
         ]
         labelled = [label_next(f, contexts, files, controls=controls, seed=seed) for f in features]
@@ -75,15 +81,24 @@ def before_and_after(
 ) -> tuple[Activations, Activations]:
     """Of every seed, as trained and as initialised."""
     tokens, lengths = read_texts(texts, run.tasks[0].vocabulary, run.shape.n_ctx)
-    stacked = run.parameters(step)
-    trained = [one_model(stacked, k) for k in range(len(run.seeds))]
-    initial = [initial_parameters(run.shape, seed=seed) for seed in run.seeds]
+    sites = hooks_of(sites)
+    trained = [run.model(seed, step) for seed in run.seeds]
     after, before = (
-        record([hooked_transformer(m, run.shape) for m in models], tokens, sites=sites,
-               lengths=lengths)
-        for models in (trained, initial)
-    )  # fmt: skip
+        record(models, tokens, sites=sites, lengths=lengths)
+        for models in (trained, untrained_models(run))
+    )
     return before, after
+
+
+def hooks_of(sites: Sequence[str]) -> list[str]:
+    """The hooks that sites are read at, each once: of a head, all of its layer."""
+    return list(dict.fromkeys(split_head(site)[0] for site in sites))
+
+
+def untrained_models(run: Run) -> list["HookedTransformer"]:
+    """Every seed's model as it was initialised; of an imported one, as it might have been."""
+    initial = (initial_parameters(run.shape, seed=seed) for seed in run.seeds)
+    return [hooked_transformer(parameters, run.shape) for parameters in initial]
 
 
 def probe_run(
@@ -124,8 +139,11 @@ def probe_run(
         def told(done: int, of: int, part: tuple[int, int] = part) -> None:
             tell(part[0] * of + done, part[1] * of)
 
-        rows += ask(problem, after, before, positions=positions, dimensions=dimensions, tell=told)
-    return as_table(rows)
+        rows += ask(
+            problem, after, before, sites=sites, positions=positions, dimensions=dimensions,
+            tell=told,
+        )  # fmt: skip
+    return as_table(rows, layers=run.shape.layers, positions=positions)
 
 
 def probe_models(
@@ -158,9 +176,10 @@ def probe_models(
     prompts = [example.prompt for example in examples]
     tokens, lengths = read_texts(prompts, vocabulary, models[0].cfg.n_ctx)
     after, before = (
-        record(some, tokens, sites=sites, lengths=lengths) for some in (models, untrained)
+        record(some, tokens, sites=hooks_of(sites), lengths=lengths) for some in (models, untrained)
     )
-    return as_table(ask(problem, after, before, positions=positions, dimensions=dimensions))
+    rows = ask(problem, after, before, sites=sites, positions=positions, dimensions=dimensions)
+    return as_table(rows, layers=models[0].cfg.n_layers, positions=positions)
 
 
 def probe_steps(
