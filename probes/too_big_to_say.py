@@ -5,8 +5,10 @@
 # answer there, more often than the same probe of control tasks (p ≤ 0.05), of the operands alone,
 # and of the model before training; (2) moving the code alone to where it should be turns wrong
 # answers right, more often than in subspaces of control tasks, of random labels and at random.
-# Both together are "too big to say"; what is not there cannot be said, and what is read and does
-# not act may be the probe's own doing.
+# The probe of (1) may use every direction, the code has one or two; how many are read in the code
+# alone is given beside. Both together are "too big to say"; what is not there cannot be said, and
+# what is read and does not act may be the probe's own doing. p is that of a row, not corrected
+# for their number.
 
 # %%
 import sys

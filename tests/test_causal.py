@@ -153,6 +153,7 @@ def test_a_planted_lesion_is_found_and_corrected(line_run: Run) -> None:
     assert found.loc["code", "flipped"] >= wrong / 2
     for null in ("random subspace", "random labels", "control task"):
         assert found.loc[null, "flipped"].mean() < wrong / 4, null
+    assert found.loc["code", "read"] < wrong  # it was turned round, and is read the wrong way
     assert read.loc["real", "of"] == wrong
     assert read.loc["real", "right"] < wrong  # the code says the wrong thing, and so does the probe
 
@@ -174,6 +175,10 @@ def test_what_is_planted_is_read_where_the_answer_is_wrong(line_run: Run) -> Non
     read = read_unsaid(always_wrong, torch.randn(100, 14), examples).set_index("kind")
     assert read.loc["real", "right"] == read.loc["real", "of"] == (~pretended.seen).sum()
     assert read.loc["control task", "right"].mean() < 0.8 * len(wrong[~pretended.seen])
+    # and in the one direction that is planted, and not in others
+    inside = patch_unsaid(always_wrong, draws=9).set_index("kind")
+    assert inside.loc["code", "read"] == inside.loc["code", "of"]
+    assert inside.loc["control task", "read"].mean() < inside.loc["code", "read"]
 
 
 def test_an_effect_is_weighed_against_each_null_over_seeds() -> None:
@@ -213,7 +218,8 @@ def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
     margins = answer_margins(line_run.parameters(), line_run.shape, questions_of(line_run))
     held_out = np.array([e.held_out for e in line_run.task.examples])
     assert found["wrong"] == int((margins.numpy()[:, held_out] <= 0).sum())
-    assert 0 <= found["read"] <= found["wrong"] and 0 <= found["flipped"] <= found["wrong"]
+    for column in ("read", "flipped", "read_in_code"):
+        assert 0 <= found[column] <= found["wrong"]
 
 
 def test_seeds_are_stacked_in_their_order(line_run: Run) -> None:

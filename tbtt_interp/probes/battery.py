@@ -254,8 +254,8 @@ def ask(
     if positions is not None and not any(-shortest <= pos < 0 for pos in positions):
         return []
     places = cells(activations, positions, sites)
-    early = cells(untrained, positions, sites)
-    before = {(cell.site, cell.pos): cell.activations for cell in early}
+    unlearned = cells(untrained, positions, sites)
+    before = {(cell.site, cell.pos): cell.activations for cell in unlearned}
     shown = problem.shown if dimensions is None else project(problem.shown[None], dimensions)[0]
     nulls = [question.nulls(shown) for question in problem.questions]
     rows: Rows = []
@@ -266,8 +266,9 @@ def ask(
         for question, null in zip(problem.questions, nulls, strict=True):
             row, controls = question.answered_by(mine)
             where = {"feature": question.labels.feature.name, "site": cell.site, "pos": cell.pos}
-            unlearned = {"untrained": question.accuracy_of(early)}
-            rows.append((where | row | null | unlearned, controls))
+            rows.append((
+                where | row | null | {"untrained": question.accuracy_of(early)}, controls
+            ))  # fmt: skip
         tell(done + 1, len(places))
     return rows
 

@@ -111,7 +111,9 @@ def unsaid_table(
     A row a feature and site: wrong, the wrong held-out answers of all models; read, of how many a
     probe fitted on what was seen reads the feature rightly, with the nulls read_control (mean),
     read_one_hot and read_untrained, and read_p; flipped, how many answers turn right when the code
-    is moved to where it should be, with the nulls by name, and flipped_p; rank and width.
+    is moved to where it should be, with the nulls by name, and flipped_p; read_in_code, how many
+    are read in the very directions that are moved, read_in_null, the largest mean of its nulls, and
+    read_in_code_p; rank and width.
     """
     rows = []
     untrained = untrained_models(run)
@@ -126,8 +128,9 @@ def unsaid_table(
         )
         patched = _of_all(found, lambda p: patch_unsaid(p, draws=draws, seed=seed))
         weighed = weigh(read, "right", of="real")
-        flips = weigh(patched, "flipped")
+        flips, inside = weigh(patched, "flipped"), weigh(patched, "read")
         count = len(found)
+        names = [null.replace(" ", "_") for null in NULLS]
         totals = read.groupby("kind")["right"].sum()
         rows.append({
             "feature": feature, "site": site,
@@ -136,8 +139,11 @@ def unsaid_table(
             "read_one_hot": int(totals["one-hot operands"]),
             "read_untrained": int(totals["untrained"]), "read_p": weighed["p"],
             "flipped": round(count * flips["effect"]),
-            **{null: count * flips[null] for null in (n.replace(" ", "_") for n in NULLS)},
+            **{null: count * flips[null] for null in names},
             "flipped_p": flips["p"],
+            "read_in_code": round(count * inside["effect"]),
+            "read_in_null": count * pd.Series(inside)[names].max(),
+            "read_in_code_p": inside["p"],
             "rank": found[0][1].rank, "width": found[0][1].width,
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -51,18 +51,27 @@ def patch_unsaid(patient: Patient, *, draws: int = DRAWS, seed: int = 0) -> pd.D
     """Whether wrong answers turn right when the code alone is moved to where it should be.
 
     Where it should be is read off the seen examples: their place in the subspace, as a linear
-    function of their code. Columns: kind (none, code, or one of NULLS), draw, flipped, the wrong
-    held-out answers that are right now, and of; margin, their mean in nats of logit.
+    function of their code. Columns: kind (none, code, or one of NULLS), draw; read, of how many
+    wrong held-out answers the feature is read in that subspace alone, by a probe fitted on what was
+    seen; flipped, how many are right now, and of; margin, their mean in nats of logit.
     """
     wrong = wrong_of(patient)
     aims = patient.subspaces(draws, seed)
     changes: list[Change] = [lambda x: x, *(partial(_corrected, patient, aim) for aim in aims)]
     margins = patient.questions.margins(patient.logits(changes)).numpy()[:, wrong]
-    done = [("none", 0), *((aim.kind, aim.draw) for aim in aims)]
-    return pd.DataFrame(done, columns=["kind", "draw"]).assign(
+    split = Split(train=patient.seen[None], test=wrong[None])
+    done = [("none", 0, 0), *((a.kind, a.draw, _read_in(patient, a, split)) for a in aims)]
+    return pd.DataFrame(done, columns=["kind", "draw", "read"]).assign(
         flipped=(margins > 0).sum(1), of=int(wrong.sum()),
         margin=margins.mean(1) if wrong.any() else np.nan, rank=patient.rank, width=patient.width,
     )  # fmt: skip
+
+
+def _read_in(patient: Patient, aim: Aim, split: Split) -> int:
+    """Of how many asked the class is read off a subspace; a control task's class, off its own."""
+    row = 1 + aim.draw if aim.kind == "control task" else 0
+    labels = patient.labels.every[:, row : row + 1]
+    return int(count_right(aim.space.coordinates(patient.x)[None], labels, split))
 
 
 def _corrected(patient: Patient, aim: Aim, x: Tensor) -> Tensor:
