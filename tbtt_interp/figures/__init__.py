@@ -1,0 +1,23 @@
+"""Tables to plotly figures: no side effects, colour-blind-safe colours, units on every axis."""
+
+from tbtt_interp.figures.learning import learning_curves
+from tbtt_interp.figures.probing import (
+    accuracies_beside_nulls,
+    beside_nulls,
+    effects_beside_nulls,
+    probe_curves,
+    probe_heatmap,
+    unsaid,
+)
+from tbtt_interp.figures.style import save
+
+__all__ = [
+    "accuracies_beside_nulls",
+    "beside_nulls",
+    "effects_beside_nulls",
+    "learning_curves",
+    "probe_curves",
+    "probe_heatmap",
+    "save",
+    "unsaid",
+]
