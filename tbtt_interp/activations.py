@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.model import hooked_transformer, one_model
+from tbtt_interp.model import hooked_transformer, initial_parameters, one_model
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Encoder
 
@@ -139,3 +139,9 @@ def run_activations(
     stacked = run.parameters(step)
     models = [hooked_transformer(one_model(stacked, k), run.shape) for k in range(len(run.seeds))]
     return record(models, tokens, sites=sites, lengths=lengths)
+
+
+def untrained_models(run: Run) -> list["HookedTransformer"]:
+    """Every seed's model as it was initialised; of an imported one, as it might have been."""
+    initial = (initial_parameters(run.shape, seed=seed) for seed in run.seeds)
+    return [hooked_transformer(parameters, run.shape) for parameters in initial]

@@ -46,13 +46,20 @@ class Questions:
     @classmethod
     def of(cls, examples: Sequence[Example], vocabulary: Encoder, n_ctx: int) -> "Questions":
         """The questions that these examples put to a model of this context."""
+        asked = [(vocabulary.encode(e.prompt), vocabulary.encode(e.answer)) for e in examples]
+        return cls.of_tokens(asked, n_ctx)
+
+    @classmethod
+    def of_tokens(
+        cls, prompts_and_answers: Sequence[tuple[list[int], list[int]]], n_ctx: int
+    ) -> "Questions":
+        """The same from tokens: of each example its prompt's, and its answer's."""
         rows: list[list[int]] = []
         places: list[tuple[int, int]] = []
         asked: list[tuple[int, int, int, int]] = []
         fits = []
-        for number, example in enumerate(examples):
-            prompt = vocabulary.encode(example.prompt)
-            tokens = prompt + vocabulary.encode(example.answer)
+        for number, (prompt, answer) in enumerate(prompts_and_answers):
+            tokens = prompt + answer
             fits.append(len(tokens) - 1 <= n_ctx)
             end = len(prompt) - 1
             if fits[-1]:

@@ -3,8 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tbtt_interp.errors import TbttError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +87,50 @@ def interval_over_seeds(
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(mean=mean, low=float(low), high=float(high))
+
+
+def crossed_intervals(
+    totals: "np.ndarray",
+    weights: "np.ndarray",
+    *,
+    confidence: float = 0.95,
+    resamples: int = 999,
+    seed: int = 0,
+) -> list[Interval]:
+    """Ratios of sums over models and items, with models and items both resampled.
+
+    The same items are asked of every model, so both are drawn anew, each as a whole: an item with
+    all its models, a model with all its items. With one model, items alone are.
+
+    Args:
+        totals, weights: `[cell, seed, item]`; of each cell the ratio is the sum of its totals over
+            the sum of its weights, nan where that is 0.
+    Returns:
+        an interval a cell.
+    Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007).
+
+    >>> import numpy as np
+    >>> crossed_intervals(np.ones((1, 2, 3)), np.full((1, 2, 3), 2.0))
+    [Interval(mean=0.5, low=0.5, high=0.5)]
+    """
+    import numpy as np
+
+    _, seeds, items = totals.shape
+    generator = np.random.default_rng(seed)
+    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    drawn_items = generator.multinomial(items, np.full(items, 1 / items), size=resamples)
+    sums = [
+        np.einsum("csr,rs->cr", np.asarray(x, float) @ drawn_items.T, drawn_seeds)
+        for x in (totals, weights)
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = totals.sum((1, 2), dtype=float) / weights.sum((1, 2), dtype=float)
+        ratios = np.where(sums[1] != 0, sums[0] / sums[1], np.nan)
+    tail = (1 - confidence) / 2
+    found = []
+    for mean, row in zip(means, ratios, strict=True):
+        known = row[np.isfinite(row)]
+        alone = seeds * items == 1 or known.size == 0 or not np.isfinite(mean)
+        low, high = (math.nan, math.nan) if alone else np.quantile(known, [tail, 1 - tail])
+        found.append(Interval(mean=float(mean), low=float(low), high=float(high)))
+    return found

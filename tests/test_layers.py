@@ -20,8 +20,9 @@ LAYERS = [
     ["scores", "listing", "interventions"],
     ["train"],
     ["probes"],
+    ["analyses"],
     ["cli"],
-    ["__init__", "__main__", "train.__main__", "probes.__main__"],
+    ["__init__", "__main__", "train.__main__", "probes.__main__", "analyses.__main__"],
 ]
 
 

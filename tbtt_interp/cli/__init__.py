@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
+from tbtt_interp.cli.analysing import analyses
 from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
 from tbtt_interp.cli.probing import probes_command
@@ -27,6 +28,7 @@ app.command("runs")(runs_command)
 app.command("evaluate")(evaluate_command)
 app.command("ask")(ask_command)
 app.command("probes")(probes_command)
+app.add_typer(analyses, name="analyses")
 app.command("import")(import_command)
 app.command("export")(export_command)
 
@@ -41,8 +43,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> in
         one_line = " ".join(message.split())
         print(f"error: {one_line}" if one_line else "", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort) as interruption:
+        print(": ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
         return 130
     return status if isinstance(status, int) else 0
 

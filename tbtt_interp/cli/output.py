@@ -1,7 +1,8 @@
 """What commands print: readable tables, or the same rows as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,3 +55,15 @@ def print_table(
     console.print(table)
     for note in notes:
         console.print(note)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's standard error, told how many parts are done, and of how many."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        job = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(job, completed=done, total=of)

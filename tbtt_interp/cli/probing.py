@@ -1,14 +1,13 @@
 """`tbtt probes`: what a run's models represent, where, and whether they use it, beside nulls."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tbtt_interp.cli.answers import RunFolder, Step
-from tbtt_interp.cli.output import AsJson, print_json, print_table
+from tbtt_interp.cli.output import AsJson, print_json, print_table, progress
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def probes_command(
     if out is not None and out.exists():
         raise TbttError(f"{out} exists: nothing was written; give another --out FOLDER")
     run = load_run(run_folder)
-    with _progress("erasing and swapping" if causal else "probing") as tell:
+    with progress("erasing and swapping" if causal else "probing") as tell:
         if causal:
             table, figure = _causal(run, feature, site, position, step, controls, tell)
         elif over_steps:
@@ -103,17 +102,6 @@ def probes_command(
     headers = (["step"] if over_steps else []) + HEADERS
     print_table(headers, [_row(row) for row in shown.to_dict("records")],
                 title=title, notes=_notes(table, shown, controls))  # fmt: skip
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        job = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(job, completed=done, total=of)
 
 
 Found = tuple["pd.DataFrame", Callable[[], "Figure"]]

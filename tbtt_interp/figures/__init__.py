@@ -1,6 +1,7 @@
 """Tables to plotly figures: no side effects, colour-blind-safe colours, units on every axis."""
 
 from tbtt_interp.figures.learning import learning_curves
+from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.probing import (
     accuracies_beside_nulls,
     beside_nulls,
@@ -16,6 +17,8 @@ __all__ = [
     "beside_nulls",
     "effects_beside_nulls",
     "learning_curves",
+    "patching_characters",
+    "patching_grid",
     "probe_curves",
     "probe_heatmap",
     "save",

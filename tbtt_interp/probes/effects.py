@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
+from tbtt_interp.activations import untrained_models
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.causal import DRAWS, NULLS, Patient, erase, swap
 from tbtt_interp.probes.features import Feature, find_features, label_examples
-from tbtt_interp.probes.run import patients, untrained_models
+from tbtt_interp.probes.run import patients
 from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import interval_over_seeds

@@ -5,9 +5,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tbtt_interp.activations import Activations, read_texts, record, split_head
+from tbtt_interp.activations import (
+    Activations,
+    read_texts,
+    record,
+    split_head,
+    untrained_models,
+)
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model import hooked_transformer, initial_parameters
 from tbtt_interp.probes.battery import CONTROLS, Problem, Rows, as_table, ask
 from tbtt_interp.probes.causal import Patient
 from tbtt_interp.probes.contexts import label_next, lines_before, shortened_prompts
@@ -93,12 +98,6 @@ def before_and_after(
 def hooks_of(sites: Sequence[str]) -> list[str]:
     """The hooks that sites are read at, each once: of a head, all of its layer."""
     return list(dict.fromkeys(split_head(site)[0] for site in sites))
-
-
-def untrained_models(run: Run) -> list["HookedTransformer"]:
-    """Every seed's model as it was initialised; of an imported one, as it might have been."""
-    initial = (initial_parameters(run.shape, seed=seed) for seed in run.seeds)
-    return [hooked_transformer(parameters, run.shape) for parameters in initial]
 
 
 def probe_run(

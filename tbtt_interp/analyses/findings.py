@@ -1,0 +1,90 @@
+"""What an analysis says: its tables, its figures, and what was found beside its nulls."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from tbtt_interp.stats import Interval
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Tell = Callable[[int, int], None]  # how many parts are done, of how many
+
+
+def silent(done: int, of: int) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """An effect beside its null, both on one scale, on which 1 is all there could be.
+
+    Attributes:
+        what: what it is the size of, as the subject and verb of a sentence.
+        null_is: what the null is.
+
+    >>> found = Finding(what="z at = restores", effect=Interval(mean=0.9, low=0.8, high=1.0),
+    ...                 null=0.1, null_is="random donors", of="the logit difference")
+    >>> print(found)
+    z at = restores 0.90 [0.80, 1.00] of the logit difference; random donors: 0.10.
+    """
+
+    what: str
+    effect: Interval
+    null: float
+    null_is: str
+    of: str
+
+    @property
+    def beyond(self) -> float:
+        """How far the effect is from its null."""
+        return abs(self.effect.mean - self.null)
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the interval leaves the null out; of one model without interval nothing is."""
+        return not math.isnan(self.effect.low) and not (
+            self.effect.low <= self.null <= self.effect.high
+        )
+
+    def __str__(self) -> str:
+        hedge = "" if self.is_beyond else ", which is not told apart"
+        return (
+            f"{self.what} {self.effect.format()} of {self.of}; "
+            f"{self.null_is}: {self.null:.2f}{hedge}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All that one analysis gives.
+
+    Attributes:
+        tables: by name, long form; the first is what `--json` prints.
+        shown: the rows and columns that are printed.
+        figures: by name, drawn when asked for.
+        notes: what columns mean, what was left out.
+    """
+
+    name: str
+    tables: Mapping[str, pd.DataFrame]
+    shown: pd.DataFrame
+    figures: Mapping[str, Callable[[], "Figure"]]
+    findings: Sequence[Finding]
+    notes: Sequence[str] = field(default_factory=list)
+
+    def ranked(self) -> list[Finding]:
+        """What was found, furthest from its null first."""
+        return sorted(self.findings, key=lambda finding: -finding.beyond)
+
+    def findings_table(self) -> pd.DataFrame:
+        """A row a finding: what, effect, low, high, of, null, null_is, beyond."""
+        return pd.DataFrame([
+            {"what": f.what, "effect": f.effect.mean, "low": f.effect.low, "high": f.effect.high,
+             "of": f.of, "null": f.null, "null_is": f.null_is, "beyond": f.is_beyond}
+            for f in self.ranked()
+        ])  # fmt: skip
