@@ -189,8 +189,8 @@ def chosen_pairs(
         a, _, b = held_out.partition(",")
         if not (a.isdecimal() and b.isdecimal()):
             raise TbttError(f"held-out pair {held_out!r} must be two operands, as in 5,7")
-        mine = subject.held_out_pair((int(a), int(b))).all(0).nonzero()[0]
-        pairs = pairs.take(np.isin(pairs.clean, mine).nonzero()[0])
+        mine = np.flatnonzero(subject.held_out_pair((int(a), int(b))).all(axis=0))
+        pairs = pairs.take(np.flatnonzero(np.isin(pairs.clean, mine)))
     size = sum(p.numel() for p in subject.models[0].parameters())
     if count is None and size > MANY_PARAMETERS:
         count = FEW

@@ -300,7 +300,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
     grid = main.assign(site=names).pivot_table(
         index=["changed", "site"], columns="place", values="share", sort=False, aggfunc="first"
     )
-    return grid[places].map("{:.2f}".format).reset_index()
+    return grid.reindex(columns=places).map("{:.2f}".format).reset_index()
 
 
 def patching_findings(table: pd.DataFrame) -> list[Finding]:

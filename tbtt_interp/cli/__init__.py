@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
-from tbtt_interp.cli.analysing import analyses
+from tbtt_interp.cli.analyses import analyses
 from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
 from tbtt_interp.cli.probing import probes_command

@@ -1,0 +1,12 @@
+"""`tbtt analyses NAME RUN`: what moves the answer, through which parts, and how it is laid out."""
+
+import typer
+
+from tbtt_interp.cli.analyses.patching import patching_command
+
+analyses = typer.Typer(
+    help="What moves an answer, through which parts, and how the task is laid out in the weights.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+analyses.command("patching")(patching_command)
