@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tbtt_interp import figures
 from tbtt_interp.activations import unknown_site
+from tbtt_interp.analyses.ablation import with_ablations
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
 from tbtt_interp.analyses.pairs import Pairs, donors, ordered_pairs
 from tbtt_interp.analyses.parts import Arrays, Parts
@@ -318,7 +319,7 @@ def patching_findings(table: pd.DataFrame) -> list[Finding]:
     for direction, verb in zip(DIRECTIONS, ("restores", "destroys"), strict=True):
         mine = of_answer[of_answer["direction"] == direction]
         for (changed, site), rows in mine.groupby(["changed", "site"], sort=False):
-            row = rows.loc[rows["share"].idxmax()]
+            row = rows.sort_values("share").iloc[-1]
             head = "" if pd.isna(row["head"]) else f" head {row['head']}"
             found.append(
                 Finding(
@@ -337,27 +338,34 @@ def analyse_patching(
     pairs: Pairs | None = None,
     *,
     sites: Sequence[str] | None = None,
+    ablate: bool = True,
     parts: Parts | None = None,
     tell: Tell = silent,
     seed: int = 0,
 ) -> Result:
-    """The grid of `patching_table`, drawn and said; its arguments."""
+    """The grid of `patching_table`, and what is lost without each part; their arguments.
+
+    Args:
+        ablate: whether heads, MLPs and neurons are taken away, too.
+    """
     subject = Subject.of(subject)
     pairs = ordered_pairs(subject) if pairs is None else pairs
     table = patching_table(subject, pairs, sites=sites, parts=parts, tell=tell, seed=seed)
-    return Result(
+    notes = pairs.notes()
+    result = Result(
         name="patching",
         tables={"patching": table},
         shown=_shown(table),
         figures={
-            "patching": partial(figures.patching_grid, table),
-            "patching-characters": partial(figures.patching_characters, table),
+            "patching": partial(figures.patching_grid, table, " ".join(notes[1:])),
+            "patching-characters": partial(figures.patching_characters, table, notes[0]),
         },
         findings=patching_findings(table),
         notes=[
             f"{len(pairs):,} ordered pairs that differ in one thing. Shares of the logit "
             "difference between clean and corrupted answer that come back when one activation of "
             "the clean run is put into the corrupted one (denoising), all characters together.",
-            *pairs.notes(),
+            *notes,
         ],
     )
+    return with_ablations(result, subject, tell=tell, seed=seed) if ablate else result

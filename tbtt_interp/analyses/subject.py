@@ -172,6 +172,14 @@ class Subject:
             )
         return found
 
+    @property
+    def has_grid(self) -> bool:
+        """Whether the examples are equations of two operands, every one with every other."""
+        try:
+            return bool(self.grid())
+        except TbttError:
+            return False
+
     def held_out_pair(self, pair: tuple[int, int]) -> Bool[np.ndarray, "seed example"]:
         """Which examples are of a pair of operands that each model was not trained on.
 

@@ -1,5 +1,6 @@
 """Tables to plotly figures: no side effects, colour-blind-safe colours, units on every axis."""
 
+from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.probing import (
@@ -13,10 +14,12 @@ from tbtt_interp.figures.probing import (
 from tbtt_interp.figures.style import save
 
 __all__ = [
+    "ablations",
     "accuracies_beside_nulls",
     "beside_nulls",
     "effects_beside_nulls",
     "learning_curves",
+    "neuron_maps",
     "patching_characters",
     "patching_grid",
     "probe_curves",

@@ -45,14 +45,23 @@ def _share_grid(rows: pd.DataFrame) -> "Heatmap":
     )  # fmt: skip
 
 
+def _apart(table: pd.DataFrame, by_row: str, row: str, by_column: str, column: str) -> str:
+    """How far the two runs are from each other: a share of little says little."""
+    some = table[(table[by_row] == row) & (table[by_column] == column)]
+    return f"{some['distance'].iloc[0]:.1f} nats apart" if len(some) else ""
+
+
 def _grids(table: pd.DataFrame, by_row: str, by_column: str, title: dict) -> "Figure":
     from plotly.subplots import make_subplots
 
     rows, columns = (list(dict.fromkeys(table[name])) for name in (by_row, by_column))
     figure = make_subplots(
         rows=len(rows), cols=len(columns), shared_xaxes=True, shared_yaxes=True,
-        horizontal_spacing=0.02, vertical_spacing=0.14 / len(rows),
-        subplot_titles=[f"{row}, {column}" for row in rows for column in columns],
+        horizontal_spacing=0.02, vertical_spacing=0.2 / len(rows),
+        subplot_titles=[
+            f"{row}, {column}<br>{_apart(table, by_row, row, by_column, column)}"
+            for row in rows for column in columns
+        ],
     )  # fmt: skip
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -68,8 +77,8 @@ def _grids(table: pd.DataFrame, by_row: str, by_column: str, title: dict) -> "Fi
         coloraxis={"colorscale": "RdBu_r", "cmid": 0, "cmin": -1, "cmax": 1,
                    "colorbar": {"title": "share"}},
         width=240 + len(columns) * max(150, 34 * table["place"].nunique()),
-        height=160 + len(rows) * (60 + 24 * sites),
-        margin={"l": 110, "r": 20, "t": 80, "b": 80},
+        height=200 + len(rows) * (70 + 24 * sites),
+        margin={"l": 110, "r": 20, "t": 120, "b": 80},
         font={"size": 12},
     )  # fmt: skip
 

@@ -52,7 +52,9 @@ def patching_command(
         from tbtt_interp.analyses.patching import analyse_patching
 
         chosen = chosen_pairs(subject, clean, corrupt, held_out=held_out, count=pairs)
-        return analyse_patching(subject, chosen, sites=site, parts=parts, tell=tell)
+        return analyse_patching(
+            subject, chosen, sites=site, ablate=clean is None, parts=parts, tell=tell
+        )
 
     settings = {"clean": clean, "corrupt": corrupt, "held_out": held_out, "pairs": pairs,
                 "site": site}  # fmt: skip
