@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> in
         one_line = " ".join(message.split())
         print(f"error: {one_line}" if one_line else "", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort) as interruption:
-        print(": ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
         return 130
     return status if isinstance(status, int) else 0
 

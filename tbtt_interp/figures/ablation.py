@@ -31,6 +31,7 @@ def ablations(table: pd.DataFrame) -> "Figure":
     shown = shown.assign(name=shown["kind"].case_when(
         [(shown["kind"] == kind, words) for kind, words in names.items()]
     ))  # fmt: skip
+    shown = shown.sort_values(["layer", "kind", "number"])
     splits = [s for s in ("seen", "held out") if s in set(shown["split"])]
     figure = make_subplots(rows=1, cols=len(splits), shared_yaxes=True, subplot_titles=splits)
     for column, split in enumerate(splits, 1):

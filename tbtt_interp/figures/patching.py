@@ -78,7 +78,7 @@ def _grids(table: pd.DataFrame, by_row: str, by_column: str, title: dict) -> "Fi
                    "colorbar": {"title": "share"}},
         width=240 + len(columns) * max(150, 34 * table["place"].nunique()),
         height=200 + len(rows) * (70 + 24 * sites),
-        margin={"l": 110, "r": 20, "t": 120, "b": 80},
+        margin={"l": 110, "r": 20, "t": 130, "b": 80},
         font={"size": 12},
     )  # fmt: skip
 
@@ -112,4 +112,4 @@ def patching_characters(table: pd.DataFrame, note: str = "") -> "Figure":
 
 
 def _title(words: str, note: str) -> dict:
-    return {"text": words, "subtitle": {"text": note}, "font": {"size": 15}}
+    return {"text": words, "subtitle": {"text": note}, "y": 0.985, "yanchor": "top"}

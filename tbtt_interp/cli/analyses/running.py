@@ -1,5 +1,6 @@
 """What the analyses' commands share: options, progress, what is printed and what is written."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,12 +71,13 @@ def _kept(draft: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interruption:
-        words = (
+        kept = (
             "give --out FOLDER to keep finished parts"
             if draft is None
-            else (f"finished parts are in {draft}: the same command goes on from there")
+            else f"finished parts are in {draft}: the same command goes on from there"
         )
-        raise KeyboardInterrupt(words) from interruption
+        print(f"interrupted; {kept}", file=sys.stderr)
+        raise typer.Exit(130) from interruption
 
 
 def _write(result: "Result", out: Path) -> list[str]:
