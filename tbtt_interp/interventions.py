@@ -77,3 +77,12 @@ def activations_at(
 
     logits_with(model, questions, [keep], site=site, pos=pos)
     return found[0]
+
+
+def logits_of(
+    model: "HookedTransformer", questions: Questions, hooks: Sequence[tuple[str, object]] = ()
+) -> Float[Tensor, "character d_vocab"]:
+    """Where characters are asked, with these hooks in place."""
+    with torch.no_grad():
+        logits = model.run_with_hooks(questions.tokens, fwd_hooks=list(hooks))  # pyright: ignore
+    return logits[questions.row, questions.pos].double().cpu()

@@ -279,7 +279,7 @@ def test_a_neuron_stands_beside_the_random_direction_of_its_rank(subject: Subjec
 def test_means_are_taken_at_the_same_place_from_the_prompt_s_end() -> None:
     values = torch.tensor([[1.0, 2.0, 9.0], [5.0, 6.0, 7.0]])[..., None]
     means = mean_by_place(values, torch.tensor([0, 1]), torch.tensor([2, 3]))
-    assert means[..., 0].tolist() == [[3.5, 4.5, 4.5], [5.0, 3.5, 4.5]]
+    assert means[..., 0].tolist() == [[3.5, 4.5, 0.0], [5.0, 3.5, 4.5]]  # 9 is padding
 
 
 def test_neuron_maps_hold_every_equation(subject: Subject) -> None:

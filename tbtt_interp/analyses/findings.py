@@ -52,7 +52,8 @@ class Finding:
         )
 
     def __str__(self) -> str:
-        hedge = "" if self.is_beyond else ", which is not told apart"
+        hedge = ", less than its null" if self.effect.mean < self.null else ""
+        hedge = hedge if self.is_beyond else ", which is not told apart"
         return (
             f"{self.what} {self.effect.format()} of {self.of}; "
             f"{self.null_is}: {self.null:.2f}{hedge}."

@@ -173,6 +173,7 @@ def chosen_pairs(
     *,
     held_out: str | None = None,
     count: int | None = None,
+    few: int = FEW,
     seed: int = 0,
 ) -> Pairs:
     """One pair that is named, or all of the grid, or some.
@@ -180,7 +181,7 @@ def chosen_pairs(
     Args:
         held_out: operands such as 5,7; only pairs whose clean equation is of these, and was held
             out from every model.
-        count: so many, drawn at random; None is all, and FEW where models are large.
+        count: so many, drawn at random; None is all, and `few` where models are large.
     """
     if clean is not None and corrupt is not None:
         return one_pair(subject, clean, corrupt)
@@ -193,7 +194,7 @@ def chosen_pairs(
         pairs = pairs.take(np.flatnonzero(np.isin(pairs.clean, mine)))
     size = sum(p.numel() for p in subject.models[0].parameters())
     if count is None and size > MANY_PARAMETERS:
-        count = FEW
+        count = few
     return pairs if count is None else pairs.sample(count, seed)
 
 

@@ -22,6 +22,7 @@ from tbtt_interp.analyses.pairs import Pairs, donors, ordered_pairs
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
+from tbtt_interp.interventions import logits_of
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval, crossed_intervals
 
@@ -102,15 +103,6 @@ def scores(
     of_right = logits.gather(1, right[:, None]).squeeze(1)
     of_wrong = logits.gather(1, wrong[:, None]).squeeze(1)
     return torch.stack([of_right - of_wrong, of_right - logits.logsumexp(1)])
-
-
-def logits_of(
-    model: "HookedTransformer", questions: Questions, hooks: Sequence[tuple[str, object]] = ()
-) -> Float[Tensor, "character d_vocab"]:
-    """Where characters are asked, with these hooks in place."""
-    with torch.no_grad():
-        logits = model.run_with_hooks(questions.tokens, fwd_hooks=list(hooks))  # pyright: ignore
-    return logits[questions.row, questions.pos].double().cpu()
 
 
 def patch_pairs(

@@ -3,6 +3,7 @@
 from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.patching import patching_characters, patching_grid
+from tbtt_interp.figures.paths import circuits, paths
 from tbtt_interp.figures.probing import (
     accuracies_beside_nulls,
     beside_nulls,
@@ -17,11 +18,13 @@ __all__ = [
     "ablations",
     "accuracies_beside_nulls",
     "beside_nulls",
+    "circuits",
     "effects_beside_nulls",
     "learning_curves",
     "neuron_maps",
     "patching_characters",
     "patching_grid",
+    "paths",
     "probe_curves",
     "probe_heatmap",
     "save",

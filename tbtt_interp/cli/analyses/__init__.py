@@ -3,6 +3,7 @@
 import typer
 
 from tbtt_interp.cli.analyses.patching import patching_command
+from tbtt_interp.cli.analyses.paths import paths_command
 
 analyses = typer.Typer(
     help="What moves an answer, through which parts, and how the task is laid out in the weights.",
@@ -10,3 +11,4 @@ analyses = typer.Typer(
     rich_markup_mode=None,
 )
 analyses.command("patching")(patching_command)
+analyses.command("paths")(paths_command)

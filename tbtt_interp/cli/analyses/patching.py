@@ -56,6 +56,8 @@ def patching_command(
             subject, chosen, sites=site, ablate=clean is None, parts=parts, tell=tell
         )
 
-    settings = {"clean": clean, "corrupt": corrupt, "held_out": held_out, "pairs": pairs,
-                "site": site}  # fmt: skip
+    settings = {
+        "analysis": "patching", "clean": clean, "corrupt": corrupt, "held_out": held_out,
+        "pairs": pairs, "site": site,
+    }  # fmt: skip
     run_analysis(run_folder, step, out, as_json, compute, settings)
