@@ -72,7 +72,7 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupted(
     subject = request.getfixturevalue(which)
     pairs = ordered_pairs(subject).sample(20, seed=0)
     edges = edges_of(subject.models[0], pairs.questions(pairs.clean))
-    assert len(edges) == (32 if which == "subject" else 2 * 6 + 2 * 9 + 8 + 3 + 6 + 5)
+    assert len(edges) == (32 if which == "subject" else 6 + 3 + 24 + 6 + 7)
     everything, distance = moved(subject, pairs, edges)
     torch.testing.assert_close(everything, distance, atol=1e-3, rtol=1e-3)
     assert float(moved(subject, pairs, [])[0].abs().max()) < 1e-3  # float32, summed otherwise
@@ -130,7 +130,7 @@ def test_attributions_of_a_sender_add_up_to_transformer_lens_s(
 ) -> None:
     """Of a node TransformerLens has one number: the sum over what reads it."""
     subject = request.getfixturevalue(which)
-    pairs = one_pair(subject, "8+9", "8+5")
+    pairs = one_pair(subject, "<8+9=", "<8+5=")
     model, asked, clean = (
         subject.models[0], pairs.questions(pairs.corrupt), pairs.questions(pairs.clean),
     )  # fmt: skip

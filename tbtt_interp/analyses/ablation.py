@@ -60,16 +60,14 @@ def mean_by_place(
 
 
 def row_donors(
-    subject: Subject, questions: Questions, *, same_answer: bool, seed: int
+    answers: Sequence[str], questions: Questions, generator: np.random.Generator
 ) -> Int[Tensor, " row"]:
     """For each row another example's, drawn at random, whose prompt ends at the same place.
 
     Args:
-        same_answer: it has the row's own answer, too. Where there is none the row is its own.
+        answers: of each row; a donor has the same. Where there is none the row is its own.
     """
-    generator = np.random.default_rng((seed, same_answer))
     example = questions.of_row.tolist()
-    answers = [subject.examples[k].answer if same_answer else "" for k in example]
     keys = list(zip(questions.end.tolist(), answers, strict=True))
     rows: dict[object, list[int]] = {}
     for row, key in enumerate(keys):
@@ -139,10 +137,12 @@ def _ablate_model(
     sites = [f"blocks.{layer}.{name}" for layer in layers for name in names]
     with torch.no_grad():
         logits, cache = model.run_with_cache(questions.tokens, names_filter=sites)
-    yield (Part("nothing", 0, 0, ""), "zero", *_answers(torch.as_tensor(logits), questions))
+    yield (Part("nothing", 0, 0, ""), "zero", *answers_in(torch.as_tensor(logits), questions))
+    answers = [subject.examples[n].answer for n in questions.of_row.tolist()]
+    generator = np.random.default_rng((seed, k))
     donors = {
-        mode: row_donors(subject, questions, same_answer=mode != "resample", seed=seed)
-        for mode in ("resample", "same answer")
+        "resample": row_donors([""] * len(answers), questions, generator),
+        "same answer": row_donors(answers, questions, generator),
     }
     length = torch.zeros_like(questions.end).scatter_reduce(
         0, questions.row, questions.pos + 1, "amax"
@@ -172,10 +172,10 @@ def _ablate_model(
                     fwd_hooks=[(site, lambda _, hook, changed=changed: changed)],
                 )
             for (part, mode), rows in zip(some, logits.chunk(len(some)), strict=True):
-                yield (part, mode, *_answers(rows, questions))
+                yield (part, mode, *answers_in(rows, questions))
 
 
-def _answers(
+def answers_in(
     logits: Float[Tensor, "row pos d_vocab"], questions: Questions
 ) -> tuple[Float[np.ndarray, " example"], Float[np.ndarray, " example"]]:
     """Log-probability of each whole answer, and its margin."""

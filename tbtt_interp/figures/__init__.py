@@ -1,6 +1,7 @@
 """Tables to plotly figures: no side effects, colour-blind-safe colours, units on every axis."""
 
 from tbtt_interp.figures.ablation import ablations, neuron_maps
+from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
@@ -17,6 +18,7 @@ from tbtt_interp.figures.style import save
 __all__ = [
     "ablations",
     "accuracies_beside_nulls",
+    "attention",
     "beside_nulls",
     "circuits",
     "effects_beside_nulls",
@@ -27,6 +29,7 @@ __all__ = [
     "paths",
     "probe_curves",
     "probe_heatmap",
+    "qk_and_ov",
     "save",
     "unsaid",
 ]

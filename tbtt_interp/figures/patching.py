@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tbtt_interp.figures.attention import written
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Heatmap
 
@@ -36,7 +38,7 @@ def _share_grid(rows: pd.DataFrame) -> "Heatmap":
     hover = ["low", "high", "same_answer", "random", "effect", "characters"]
     return Heatmap(
         z=grid("share"), x=places, y=sites, coloraxis="coloraxis",
-        text=np.round(grid("share"), 2), texttemplate="%{text:.2f}", textfont={"size": 10},
+        text=written(grid("share")), texttemplate="%{text}", textfont={"size": 10},
         customdata=np.stack([grid(name) for name in hover], -1),
         hovertemplate="%{y} at %{x}<br>share %{z:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"
         "<br>donor with the recipient's answer %{customdata[2]:.2f}"

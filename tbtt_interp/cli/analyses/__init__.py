@@ -2,6 +2,7 @@
 
 import typer
 
+from tbtt_interp.cli.analyses.attention import attention_command
 from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
 
@@ -12,3 +13,4 @@ analyses = typer.Typer(
 )
 analyses.command("patching")(patching_command)
 analyses.command("paths")(paths_command)
+analyses.command("attention")(attention_command)
