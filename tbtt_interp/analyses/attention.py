@@ -236,7 +236,7 @@ def attention_findings(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Fi
         found.append(
             Finding(
                 what=f"{context}: without the edge from {query} to {row['key']} of head "
-                f"{row['layer']}.{row['head']} (weight {row['weight']:.2f}) models lose",
+                f"{row['layer']}.{row['head']} models lose",
                 effect=Interval(
                     mean=row["flipped"], low=row["flipped_low"], high=row["flipped_high"]
                 ),

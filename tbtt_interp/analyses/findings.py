@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from tbtt_interp import figures
 from tbtt_interp.stats import Interval
 
 if TYPE_CHECKING:
@@ -89,3 +91,35 @@ class Result:
              "of": f.of, "null": f.null, "null_is": f.null_is, "beyond": f.is_beyond}
             for f in self.ranked()
         ])  # fmt: skip
+
+
+def over_steps(results: Mapping[int, Result]) -> Result:
+    """Results of several checkpoints as one: tables with their step, findings followed over them.
+
+    Args:
+        results: by training step.
+    """
+    last = results[max(results)]
+
+    def joined(table_of: Callable[[Result], pd.DataFrame]) -> pd.DataFrame:
+        parts = [table_of(result).assign(step=step) for step, result in results.items()]
+        table = pd.concat(parts, ignore_index=True)
+        return table[["step", *(name for name in table.columns if name != "step")]]
+
+    followed = joined(Result.findings_table)
+    order = {finding.what: k for k, finding in enumerate(last.ranked())}
+    shown = followed[followed["what"].isin(order)]
+    shown = shown.assign(rank=shown["what"].map(order)).sort_values(["rank", "step"])
+    numbers = ["effect", "low", "high", "null"]
+    return Result(
+        name=last.name,
+        tables={
+            name: joined(lambda result, name=name: result.tables[name]) for name in last.tables
+        },
+        shown=shown[["what", "step", *numbers]].assign(
+            **{name: shown[name].map("{:.2f}".format) for name in numbers}
+        ),
+        figures={f"{last.name}-over-steps": partial(figures.findings_over_steps, followed)},
+        findings=last.findings,
+        notes=[*last.notes, "What is found at the last checkpoint, at all of them."],
+    )

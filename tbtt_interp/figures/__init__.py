@@ -2,6 +2,7 @@
 
 from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.attention import attention, qk_and_ov
+from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
@@ -22,8 +23,10 @@ __all__ = [
     "beside_nulls",
     "circuits",
     "effects_beside_nulls",
+    "findings_over_steps",
     "learning_curves",
     "neuron_maps",
+    "overview",
     "patching_characters",
     "patching_grid",
     "paths",

@@ -29,6 +29,9 @@ import torch
 import torch.nn.functional as F
 
 from tbtt_interp.activations import record
+from tbtt_interp.analyses.pairs import ordered_pairs
+from tbtt_interp.analyses.patching import patching_table
+from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli.output import print_table
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.model import (
@@ -283,6 +286,13 @@ def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
         seconds(activations, times), 2)  # fmt: skip
     evaluate = seconds(lambda: evaluate_models(stacked, shape, tasks, recipe.seed_list), times)
     add(f"evaluation of {seeds} of {size}", evaluate, 1)
+    subject = Subject.of_models(
+        [hooked_transformer(one_model(stacked, 0), shape)], examples, vocabulary
+    )
+    pairs = ordered_pairs(subject)
+    pairs = pairs.sample(40, seed=0) if times == 1 else pairs
+    patch = seconds(lambda: patching_table(subject, pairs), 1)
+    add(f"patching {len(pairs):,} pairs at every site, both ways, 1 of {size}", patch, 60)
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tbtt_interp.cli.analyses.running import Out, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def attention_command(
-    run_folder: RunFolder, step: Step = None, out: Out = None, as_json: AsJson = False
+    run_folder: RunFolder,
+    step: Step = None,
+    over_steps: OverSteps = False,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Where do heads look, what is it worth, and what would they say of what they see?
 
@@ -25,4 +29,4 @@ def attention_command(
 
         return analyse_attention(subject, parts=parts, tell=tell)
 
-    run_analysis(run_folder, step, out, as_json, compute, {"analysis": "attention"})
+    run_analysis(run_folder, step, over_steps, out, as_json, compute, {"analysis": "attention"})

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbtt_interp.cli.analyses.running import Out, Sites, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, Sites, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 from tbtt_interp.errors import TbttError
@@ -31,6 +31,7 @@ def patching_command(
     ] = None,
     site: Sites = None,
     step: Step = None,
+    over_steps: OverSteps = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,4 +61,4 @@ def patching_command(
         "analysis": "patching", "clean": clean, "corrupt": corrupt, "held_out": held_out,
         "pairs": pairs, "site": site,
     }  # fmt: skip
-    run_analysis(run_folder, step, out, as_json, compute, settings)
+    run_analysis(run_folder, step, over_steps, out, as_json, compute, settings)

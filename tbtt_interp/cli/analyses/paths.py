@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbtt_interp.cli.analyses.running import Out, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 from tbtt_interp.errors import TbttError
@@ -22,6 +22,7 @@ def paths_command(
         typer.Option(help="So many pairs, drawn at random. [all; 16 beyond a million parameters]"),
     ] = None,
     step: Step = None,
+    over_steps: OverSteps = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,4 +40,6 @@ def paths_command(
         chosen = chosen_pairs(subject, count=pairs, few=FEW)
         return analyse_paths(subject, chosen, parts=parts, tell=tell)
 
-    run_analysis(run_folder, step, out, as_json, compute, {"analysis": "paths", "pairs": pairs})
+    run_analysis(
+        run_folder, step, over_steps, out, as_json, compute, {"analysis": "paths", "pairs": pairs}
+    )

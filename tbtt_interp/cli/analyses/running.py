@@ -1,7 +1,7 @@
 """What the analyses' commands share: options, progress, what is printed and what is written."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.findings import Result, Tell
     from tbtt_interp.analyses.parts import Parts
     from tbtt_interp.analyses.subject import Subject
+    from tbtt_interp.runs import Run
 
 Out = Annotated[
     Path | None,
@@ -25,11 +26,15 @@ Out = Annotated[
 ]
 SAID = 10  # findings on the screen; all are in the files
 Sites = Annotated[list[str] | None, typer.Option(help="A hook point, repeatable. [all]")]
+OverSteps = Annotated[
+    bool, typer.Option("--over-steps", help="At every kept checkpoint: findings over training.")
+]
 
 
 def run_analysis(
     run_folder: Path,
     step: int | None,
+    over_steps: bool,
     out: Path | None,
     as_json: bool,
     compute: "Callable[[Subject, Parts, Tell], Result]",
@@ -40,17 +45,17 @@ def run_analysis(
     Args:
         settings: the options that decide what the parts are.
     """
-    from tbtt_interp.analyses.parts import Parts
-    from tbtt_interp.analyses.subject import Subject
     from tbtt_interp.runs import load_run
 
+    if over_steps and step is not None:
+        raise TbttError("--over-steps reads every checkpoint: leave out --step")
     draft = None if out is None else out / "parts"
-    if out is not None and out.exists() and not (out / "parts" / "settings.json").is_file():
+    if out is not None and out.exists() and not any((out / "parts").glob("*/settings.json")):
         raise TbttError(f"{out} exists: nothing was written; give another --out FOLDER")
-    subject = Subject.of_run(load_run(run_folder), step)
-    parts = Parts(draft, settings | {"of": subject.name})
+    run = load_run(run_folder)
+    steps = sorted(run.checkpoints) if over_steps else [step]
     with progress("analysing") as tell, _kept(draft):
-        result = compute(subject, parts, tell)
+        result = _results(run, steps, draft, compute, settings, tell)
     notes = list(result.notes)
     if out is not None:
         notes += _write(result, out)
@@ -58,12 +63,37 @@ def run_analysis(
         print_json(next(iter(result.tables.values())))
         return
     rows = [[str(x) for x in row] for row in result.shown.itertuples(index=False)]
-    print_table([str(c) for c in result.shown.columns], rows, title=subject.title, notes=notes)
-    if ranked := result.ranked():
+    headers = [str(c).replace("_", " ") for c in result.shown.columns]
+    at = "" if over_steps else f" at step {max(run.checkpoints) if step is None else step:,}"
+    count = f"{len(run.seeds)} model{'s' if len(run.seeds) > 1 else ''}"
+    print_table(headers, rows, title=f"{run_folder}{at}, {count}", notes=notes)
+    ranked = [] if over_steps else result.ranked()
+    if ranked:
         more = f", {SAID} of {len(ranked)}" if len(ranked) > SAID else ""
         print(f"\nFound, furthest from its null first{more}:")
     for finding in ranked[:SAID]:
         print(finding)
+
+
+def _results(
+    run: "Run", steps: "Sequence[int | None]", draft: Path | None,
+    compute: "Callable[[Subject, Parts, Tell], Result]", settings: dict[str, object], tell: "Tell",
+) -> "Result":  # fmt: skip
+    from tbtt_interp.analyses.findings import over_steps
+    from tbtt_interp.analyses.parts import Parts
+    from tbtt_interp.analyses.subject import Subject
+
+    found = {}
+    for number, step in enumerate(steps):
+        subject = Subject.of_run(run, step)
+        folder = None if draft is None else draft / f"step-{step}"
+        parts = Parts(folder, settings | {"of": subject.name})
+
+        def told(done: int, of: int, before: int = number) -> None:
+            tell(before * of + done, len(steps) * of)
+
+        found[step] = compute(subject, parts, told)
+    return over_steps(found) if len(steps) > 1 else found[steps[0]]
 
 
 @contextmanager
