@@ -9,7 +9,7 @@ from tbtt_interp.figures.style import GREY, OKABE_ITO, ORANGE
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-DRAWN = 8  # lines, those furthest from their nulls
+DRAWN = 7  # lines, those furthest from their nulls
 
 
 def findings_over_steps(table: pd.DataFrame) -> "Figure":
