@@ -20,7 +20,7 @@ from tbtt_interp.analyses.ablation import with_ablations
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
 from tbtt_interp.analyses.pairs import Pairs, donors, ordered_pairs
 from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.subject import Subject, in_reading_order
 from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
 from tbtt_interp.interventions import logits_of
 from tbtt_interp.runs import Run
@@ -192,10 +192,7 @@ def _sums(total: np.ndarray, moved: np.ndarray, bins: Sequence[np.ndarray], size
 
 def groups_of(pairs: Pairs) -> list[tuple[str, str]]:
     """What was changed and which character it is, and of each change all characters together."""
-    known = ("sign", "hundreds", "tens", "units")
-    roles = [role for role in known if role in set(pairs.roles)]
-    roles += sorted(set(pairs.roles) - {*known, "terminator"})
-    roles += [role for role in ("terminator",) if role in set(pairs.roles)]
+    roles = in_reading_order(pairs.roles)
     return [(changed, role) for changed in dict.fromkeys(pairs.changed) for role in (*roles, WHOLE)]
 
 

@@ -1,6 +1,6 @@
 """What an analysis is made of: models of one shape, and the labelled examples they are asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -246,3 +246,19 @@ def character_roles(example: Example) -> list[str]:
     else:
         names = [f"character {k + 1}" for k in range(len(said))]
     return [*names, "terminator"]
+
+
+def in_reading_order(roles: Iterable[str]) -> list[str]:
+    """Each role once: a sign, digits from the greatest, others by their number, the terminator.
+
+    >>> in_reading_order(["units", "terminator", "sign", "units", "character 10", "character 9"])
+    ['sign', 'units', 'character 9', 'character 10', 'terminator']
+    """
+    known = ("sign", "thousands", "hundreds", "tens", "units")
+
+    def place(role: str) -> tuple[int, int]:
+        if role in known:
+            return 0, known.index(role)
+        return (2, 0) if role == "terminator" else (1, int(role.rpartition(" ")[2]))
+
+    return sorted(set(roles), key=place)
