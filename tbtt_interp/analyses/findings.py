@@ -123,3 +123,14 @@ def over_steps(results: Mapping[int, Result]) -> Result:
         findings=last.findings,
         notes=[*last.notes, "What is found at the last checkpoint, at all of them."],
     )
+
+
+def nearest_null(value: float, nulls: Mapping[str, float]) -> tuple[float, str]:
+    """The null an effect is hardest to tell from, and its name.
+
+    >>> nearest_null(0.9, {"permuted digits": 0.1, "the untrained model": 0.6})
+    (0.6, 'the untrained model')
+    """
+    known = {name: null for name, null in nulls.items() if not math.isnan(null)}
+    name = min(known, key=lambda name: abs(known[name] - value))
+    return known[name], name

@@ -2,6 +2,7 @@
 
 from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.attention import attention, qk_and_ov
+from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.patching import patching_characters, patching_grid
@@ -20,11 +21,13 @@ __all__ = [
     "ablations",
     "accuracies_beside_nulls",
     "attention",
+    "attribution_bars",
     "beside_nulls",
     "circuits",
     "effects_beside_nulls",
     "findings_over_steps",
     "learning_curves",
+    "lens_curves",
     "neuron_maps",
     "overview",
     "patching_characters",
