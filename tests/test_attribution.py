@@ -220,7 +220,9 @@ def test_a_planted_neuron_is_found_and_is_of_its_own_model_alone() -> None:
     assert of_end["low"] > 5 and np.isnan(of_end["untrained"])
     pooled_rows = table[table["seed"].isna()]
     assert not {"neuron", "head"} & set(pooled_rows["kind"])
-    of_mlp = pooled_rows[(pooled_rows["kind"] == "MLP") & (pooled_rows["character"] == "terminator")]
+    of_mlp = pooled_rows[
+        (pooled_rows["kind"] == "MLP") & (pooled_rows["character"] == "terminator")
+    ]
     alone = table[(table["kind"] == "neuron") & (table["character"] == "terminator")]
     assert of_mlp["effect"].item() == pytest.approx(alone.groupby("seed")["effect"].sum().mean())
 

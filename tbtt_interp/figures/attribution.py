@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"seen": BLUE, "held out": ORANGE}
 ACROSS = 3  # panels in a row
+SOURCES = 7  # places that attention reads from
 
 
 def _panels(
@@ -82,14 +83,16 @@ def lens_curves(table: pd.DataFrame, metric: str = "right") -> "Figure":
 def attribution_bars(table: pd.DataFrame) -> "Figure":
     """What each pooled part writes towards the answer, by the character's role, beside nulls.
 
-    Where attention reads from is shown if there is one layer.
+    If there is one layer, it is shown where attention reads from: the places that write most.
 
     Args:
         table: as `attribution_table` has it.
     """
     rows = table[table["seed"].isna() & (table["kind"] != "logit difference")]
-    if rows["layer"].nunique() > 1:
-        rows = rows[rows["pos"].isna()]
+    of_answer = rows[rows["pos"].notna() & (rows["character"] == "answer")]
+    sources = of_answer.groupby("part")["effect"].agg(lambda effect: effect.abs().max())
+    most = sources.nlargest(SOURCES if rows["layer"].nunique() == 1 else 0).index
+    rows = rows[rows["pos"].isna() | rows["part"].isin(most)]
     rows = rows[rows.groupby("part")["effect"].transform(lambda effect: effect.any())]
     figure, panels = _panels(rows, tall=24 * rows["part"].nunique(), below=50)
     nulls = {"mismatched": ("another example's character", "x-thin-open"),
