@@ -11,7 +11,7 @@ from tbtt_interp.train.resolve import recipe_names, recipes_folder, resolve_reci
 
 
 def test_every_recipe_resolves_and_says_what_it_is_for() -> None:
-    assert recipe_names() == ["grokking", "mlt-cpu", "paper", "paper-wd", "quick"]
+    assert recipe_names() == ["grokking", "influence", "mlt-cpu", "paper", "paper-wd", "quick"]
     for name in recipe_names():
         recipe = resolve_recipe(name)
         assert recipe.name == name
@@ -103,9 +103,22 @@ def test_held_out_pairs_are_unordered_and_counted_once() -> None:
     assert resolve_recipe("quick", flags).held_out == ((5, 7), (9, 9))
 
 
+def test_each_pair_is_held_out_by_models_of_its_own() -> None:
+    recipe = resolve_recipe("influence", {"seeds": 3})
+    assert recipe.seeds == len(recipe.held_out_each) == 3 * 55
+    assert (recipe.model.size, recipe.framing, recipe.training.steps) == ("small", "line", 2_500)
+    assert all(len(pairs) == 1 for pairs in recipe.held_out_each)
+    every = {((a, b),) for b in range(10) for a in range(b + 1)}
+    assert set(recipe.held_out_each[:55]) == set(recipe.held_out_each[-55:]) == every
+    assert [len(task.lines) for task in recipe.tasks()[:2]] == [198, 196]
+    one_pair = resolve_recipe("influence", {"seeds": 3, "held_out": [[5, 7]]})
+    assert (one_pair.seeds, one_pair.held_out_each) == (3, ())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("hold_out_each_pair = 3", "key hold_out_each_pair must be true or false"),
         ("sedes = 3", "recipe mine.toml key 'sedes' is unknown (did you mean 'seeds'?): choose"),
         ("[training]\nstep = 3", "key 'training.step' is unknown (did you mean 'training.steps'?)"),
         ("[training]\nsteps = 'many'", "key training.steps must be a whole number, got 'many'"),
@@ -152,6 +165,7 @@ def test_what_is_wrong_in_a_recipe_is_said(text: str, message: str) -> None:
         ({"steps": -5}, "training.steps must be at least 1, got -5"),
         ({"first_seed": -1}, "first_seed must be from 0 to 2^31 - 1, got -1"),
         ({"training.batch": 0}, "training.batch must be a number of windows, at least 1"),
+        ({"task": "facts", "hold_out_each_pair": True}, "task 'facts' has no operand pairs"),
         ({"task": "facts", "held_out": [[5, 7]]}, "task 'facts' has no operand pairs to hold out"),
         ({"held_out": [[a, b] for a in range(10) for b in range(10)]}, "every line held out"),
     ],
@@ -166,8 +180,8 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(TbttError) as error:
         resolve_recipe("papper")
     assert str(error.value) == (
-        "recipe 'papper' is unknown (did you mean 'paper'?): choose grokking, mlt-cpu, paper, "
-        "paper-wd or quick, or give the path of a TOML file"
+        "recipe 'papper' is unknown (did you mean 'paper'?): choose grokking, influence, "
+        "mlt-cpu, paper, paper-wd or quick, or give the path of a TOML file"
     )
 
 

@@ -26,6 +26,7 @@ NOTES = (
 )
 DEFAULT_RECIPE = "quick"
 LONG = 1  # hours
+SHOWN = 64  # rows of the table
 CPU_RATE = 8e10  # floating-point operations a second that two cores reach here, roughly
 
 
@@ -52,7 +53,7 @@ def train_command(
         typer.Option("--same-file", help="One line order for all seeds, not one each."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="quick, paper, paper-wd, mlt-cpu, grokking, or a TOML file.")
+        str, typer.Option(help="quick, paper, paper-wd, mlt-cpu, grokking, influence, or a TOML file.")
     ] = DEFAULT_RECIPE,
     steps: Annotated[
         int | None, typer.Option(help="Training steps; the recipe's schedule scales with them.")
@@ -153,6 +154,10 @@ def _train_and_report(
         print_json(table)
         return
     headers, rows = training_rows(table)
+    more = []
+    if len(rows) > SHOWN:
+        more = [f"Of {len(rows) - 1} models the first {SHOWN - 1}, then all; --json has every one."]
+        rows = rows[: SHOWN - 1] + rows[-1:]
     words, framing = next_step(run)
     shares = {group: share_interval(table[:-1], group) for group in groups_of(table)}
     print_table(
@@ -160,6 +165,7 @@ def _train_and_report(
         rows,
         title=f"{folder}: {recipe.training.steps:,} steps",
         notes=[
+            *more,
             share_sentence(shares),
             *NOTES,
             "",

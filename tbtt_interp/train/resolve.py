@@ -5,6 +5,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     for key, value in given.items():
         _put(table, key, value)
     if "held_out" in given:
-        table["held_out_each"] = []
+        table |= {"held_out_each": [], "hold_out_each_pair": False}
+    _apply_each_pair(table)
     _apply_task(table, pairs_given="held_out" in given)
     table.pop("summary")
     recipe = _build(table | {"name": name})
@@ -137,6 +139,17 @@ def _apply_size(table: Table, given: Table) -> None:
     model |= numbers | {"size": size}
 
 
+def _apply_each_pair(table: Table) -> None:
+    """Where each operand pair is to be held out by models of its own, says which by which.
+
+    `seeds` are a pair's models then, and models take turns: the first of every pair come first.
+    """
+    if table.pop("hold_out_each_pair"):
+        pairs = combinations_with_replacement(range(10), 2)
+        table["held_out_each"] = [[list(pair)] for pair in pairs] * table["seeds"]
+        table["seeds"] = len(table["held_out_each"])
+
+
 def _apply_task(table: Table, *, pairs_given: bool) -> None:
     """Fills in what depends on the task: window, batch, and which pairs can be held out."""
     task = load_task(table["task"], held_out=())
@@ -164,7 +177,7 @@ def _in_steps(training: TrainingRecipe, steps: int) -> TrainingRecipe:
 
 def _check(table: Table, where: str) -> None:
     """Catches what is misspelled or of a wrong type where it was written, before it is merged."""
-    own = {"base": str, "summary": str, "sizes": dict}
+    own = {"base": str, "summary": str, "sizes": dict, "hold_out_each_pair": bool}
     _check_values(Recipe, {k: v for k, v in table.items() if k not in own}, where, "", own)
     for key, kind in own.items():
         if not isinstance(table.get(key, kind()), kind):
