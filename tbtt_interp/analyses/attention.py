@@ -262,13 +262,22 @@ def attention_findings(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Fi
 
 
 def analyse_attention(
-    subject: Subject | Run, *, parts: Parts | None = None, tell: Tell = silent, seed: int = 0
+    subject: Subject | Run,
+    examples: Sequence[int] | None = None,
+    *,
+    parts: Parts | None = None,
+    tell: Tell = silent,
+    seed: int = 0,
 ) -> Result:
-    """Attention by role, each edge beside what cutting it costs; QK and OV; kinds of heads."""
+    """Attention by role, each edge beside what cutting it costs; QK and OV; kinds of heads.
+
+    Args:
+        examples: by number; None is all, of larger models FEW.
+    """
     subject = Subject.of(subject)
-    table = attention_table(subject, parts=parts, tell=tell, seed=seed)
+    table = attention_table(subject, examples, parts=parts, tell=tell, seed=seed)
     summary = summary_of(table)
-    replaced = replaced_table(subject, seed=seed)
+    replaced = replaced_table(subject, examples, seed=seed)
     scores = head_scores(subject, seed=seed)
     matrices = circuit_matrices(subject)
     numbers = ["weight", "even", "untrained", "lost", "lost_random", "flipped", "flipped_random"]
@@ -278,7 +287,7 @@ def analyse_attention(
         name="attention",
         tables={
             "attention": summary, "attention-by-seed": table, "replaced": replaced,
-            "scores": scores, "circuits": matrices, "patterns": patterns_table(subject),
+            "scores": scores, "circuits": matrices, "patterns": patterns_table(subject, examples),
         },
         shown=shown.assign(**{n: shown[n].map("{:.2f}".format) for n in numbers}),
         figures={

@@ -71,6 +71,7 @@ class Result:
         shown: the rows and columns that are printed.
         figures: by name, drawn when asked for.
         notes: what columns mean, what was left out.
+        said: findings that are put on the screen; all are in the files.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Result:
     figures: Mapping[str, Callable[[], "Figure"]]
     findings: Sequence[Finding]
     notes: Sequence[str] = field(default_factory=list)
+    said: int = 10
 
     def ranked(self) -> list[Finding]:
         """What was found, furthest from its null first."""

@@ -39,6 +39,10 @@ class Parts:
                 "written; finish that one with its own options, or give another --out FOLDER"
             )
 
+    def inside(self, name: str) -> "Parts":
+        """Parts of one among several analyses, by its name."""
+        return Parts(None if self.folder is None else self.folder / name)
+
     def get(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """A part, computed if it is not there yet."""
         if self.folder is None:

@@ -53,7 +53,8 @@ def train_command(
         typer.Option("--same-file", help="One line order for all seeds, not one each."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="quick, paper, paper-wd, mlt-cpu, grokking, influence, or a TOML file.")
+        str,
+        typer.Option(help="quick, paper, paper-wd, mlt-cpu, grokking, influence, or a TOML file."),
     ] = DEFAULT_RECIPE,
     steps: Annotated[
         int | None, typer.Option(help="Training steps; the recipe's schedule scales with them.")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tbtt_interp.cli.analyses.running import Out, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def attribution_command(
-    run_folder: RunFolder, step: Step = None, out: Out = None, as_json: AsJson = False
+    run_folder: RunFolder,
+    step: Step = None,
+    over_steps: OverSteps = False,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Which parts write the answer, and from which stream on can it be read?
 
@@ -25,4 +29,4 @@ def attribution_command(
 
         return analyse_attribution(subject, parts=parts, tell=tell)
 
-    run_analysis(run_folder, step, out, as_json, compute, {})
+    run_analysis(run_folder, step, over_steps, out, as_json, compute, {"analysis": "attribution"})

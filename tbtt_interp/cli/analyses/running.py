@@ -24,7 +24,6 @@ Out = Annotated[
         "keeps its finished parts there."
     ),
 ]
-SAID = 10  # findings on the screen; all are in the files
 Sites = Annotated[list[str] | None, typer.Option(help="A hook point, repeatable. [all]")]
 OverSteps = Annotated[
     bool, typer.Option("--over-steps", help="At every kept checkpoint: findings over training.")
@@ -69,9 +68,9 @@ def run_analysis(
     print_table(headers, rows, title=f"{run_folder}{at}, {count}", notes=notes)
     ranked = [] if over_steps else result.ranked()
     if ranked:
-        more = f", {SAID} of {len(ranked)}" if len(ranked) > SAID else ""
+        more = f", {result.said} of {len(ranked)}" if len(ranked) > result.said else ""
         print(f"\nFound, furthest from its null first{more}:")
-    for finding in ranked[:SAID]:
+    for finding in ranked[: result.said]:
         print(finding)
 
 

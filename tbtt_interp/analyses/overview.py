@@ -1,0 +1,85 @@
+"""Every analysis at quick settings, and what was found, furthest from its null first."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import pandas as pd
+
+from tbtt_interp import figures
+from tbtt_interp.analyses.attention import analyse_attention
+from tbtt_interp.analyses.attribution import analyse_attribution
+from tbtt_interp.analyses.findings import Result, Tell, silent
+from tbtt_interp.analyses.pairs import FEW, chosen_pairs
+from tbtt_interp.analyses.parts import Parts
+from tbtt_interp.analyses.patching import analyse_patching
+from tbtt_interp.analyses.paths import analyse_paths
+from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import Run
+
+SAID = 25
+PAIRS = 200  # that are patched, where `patching` by itself takes all
+
+
+def _quick_patching(subject: Subject, *, parts: Parts, seed: int) -> Result:
+    pairs = chosen_pairs(subject).sample(PAIRS, seed)
+    return analyse_patching(subject, pairs, parts=parts, seed=seed)
+
+
+def _quick_paths(subject: Subject, *, parts: Parts, seed: int) -> Result:
+    pairs = chosen_pairs(subject, few=FEW // 4).sample(PAIRS, seed)
+    return analyse_paths(subject, pairs, parts=parts, seed=seed)
+
+
+QUICK: dict[str, Callable[..., Result]] = {
+    "patching": _quick_patching,
+    "paths": _quick_paths,
+    "attention": analyse_attention,
+    "attribution": analyse_attribution,
+}
+
+
+def analyse_overview(
+    subject: Subject | Run, *, parts: Parts | None = None, tell: Tell = silent, seed: int = 0
+) -> Result:
+    """What every analysis finds that can be asked of these models.
+
+    Those that cannot are said, with their own reason.
+
+    Returns:
+        a table of findings with the name of their `analysis`; each analysis has its own tables
+        only when it is run by itself.
+    """
+    subject, parts = Subject.of(subject), parts or Parts()
+    found, findings, notes = [], [], []
+    for number, (name, analyse) in enumerate(QUICK.items()):
+        try:
+            result = analyse(subject, parts=parts.inside(name), seed=seed)
+        except TbttError as error:
+            notes.append(f"Not asked, {name}: {error}.")
+        else:
+            found.append(result.findings_table().assign(analysis=name))
+            findings += [
+                dataclasses.replace(finding, what=f"{name}: {finding.what}")
+                for finding in result.findings
+            ]
+        tell(number + 1, len(QUICK))
+    table = pd.concat(found, ignore_index=True)
+    far = (table["effect"] - table["null"]).abs().sort_values(ascending=False).index
+    table = table.loc[far, ["analysis", *(c for c in table.columns if c != "analysis")]]
+    groups = table.groupby("analysis", sort=False)
+    shown = groups.agg(findings=("what", "size"), beyond_their_null=("beyond", "sum"))
+    return Result(
+        name="overview",
+        tables={"overview": table},
+        shown=shown.reset_index(),
+        figures={"overview": partial(figures.overview, table)},
+        findings=findings,
+        notes=[
+            "Effects are shares of all there could be, so that they can be ranked by how far they "
+            f"are from their nulls. Patched are {PAIRS} pairs; run an analysis by itself for all.",
+            *notes,
+        ],
+        said=SAID,
+    )
