@@ -14,6 +14,7 @@ from tbtt_interp.analyses.subject import NAMES, Subject
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.tasks import Example
 
+NUMBERED = 4  # the most characters of answers that are told apart
 ALONE, AFTER = "prompt", "after a line"
 BEFORE, NEWLINE = "previous line", "newline"
 
@@ -33,6 +34,11 @@ def prompt_roles(example: Example) -> list[str]:
             roles += _between(prompt[start:at]) + [name] * len(value)
             start = at + len(value)
     return roles + _between(prompt[start:])
+
+
+def _numbered(length: int, longest: int) -> list[str]:
+    """An answer's characters, by number where the longest answer has few."""
+    return [f"answer {n + 1}" if longest <= NUMBERED else "answer" for n in range(length)]
 
 
 def _between(text: str) -> list[str]:
@@ -76,13 +82,14 @@ def context(subject: Subject, name: str, before: Sequence[str], examples: Sequen
     """Examples after some text each, which may be empty."""
     encode = subject.vocabulary.encode
     asked, known = [], []
+    longest = max(len(subject.tokens[k][1]) for k in examples)
     for text, k in zip(before, examples, strict=True):
         prompt, answer = subject.tokens[k]
         asked.append((encode(text) + prompt, answer))
         roles = [NEWLINE if c == "\n" else BEFORE for c in text]
         own = prompt_roles(subject.examples[k])
         roles += own if subject.has_characters else ["prompt"] * len(prompt)
-        known.append(roles + [f"answer {n + 1}" for n in range(len(answer))])
+        known.append(roles + _numbered(len(answer), longest))
     questions = Questions.of_tokens(asked, subject.n_ctx)
     width = questions.tokens.shape[1]
     last = questions.end.clone().scatter_reduce(0, questions.row, questions.pos, "amax")

@@ -10,7 +10,7 @@ from tbtt_interp import figures
 from tbtt_interp.analyses.attention import analyse_attention
 from tbtt_interp.analyses.attribution import analyse_attribution
 from tbtt_interp.analyses.findings import Result, Tell, silent
-from tbtt_interp.analyses.pairs import FEW, chosen_pairs
+from tbtt_interp.analyses.pairs import Pairs, chosen_pairs
 from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.patching import analyse_patching
 from tbtt_interp.analyses.paths import analyse_paths
@@ -19,17 +19,24 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
 
 SAID = 25
-PAIRS = 200  # that are patched, where `patching` by itself takes all
+TOKENS = 1_500  # of the pairs that are patched, where `patching` by itself takes all
+FEWEST = 16  # pairs at least
+
+
+def _some(subject: Subject, seed: int) -> Pairs:
+    """As many pairs as have TOKENS in all, or FEWEST."""
+    pairs = chosen_pairs(subject, few=FEWEST)
+    probe = pairs.sample(FEWEST, seed)
+    each = probe.questions(probe.clean).tokens.numel() / len(probe)
+    return pairs.sample(max(FEWEST, int(TOKENS / each)), seed)
 
 
 def _quick_patching(subject: Subject, *, parts: Parts, seed: int) -> Result:
-    pairs = chosen_pairs(subject).sample(PAIRS, seed)
-    return analyse_patching(subject, pairs, parts=parts, seed=seed)
+    return analyse_patching(subject, _some(subject, seed), parts=parts, seed=seed)
 
 
 def _quick_paths(subject: Subject, *, parts: Parts, seed: int) -> Result:
-    pairs = chosen_pairs(subject, few=FEW // 4).sample(PAIRS, seed)
-    return analyse_paths(subject, pairs, parts=parts, seed=seed)
+    return analyse_paths(subject, _some(subject, seed), parts=parts, seed=seed)
 
 
 QUICK: dict[str, Callable[..., Result]] = {
@@ -78,7 +85,7 @@ def analyse_overview(
         findings=findings,
         notes=[
             "Effects are shares of all there could be, so that they can be ranked by how far they "
-            f"are from their nulls. Patched are {PAIRS} pairs; run an analysis by itself for all.",
+            "are from their nulls. Some pairs are patched; run an analysis by itself for all.",
             *notes,
         ],
         said=SAID,

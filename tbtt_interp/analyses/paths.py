@@ -225,7 +225,7 @@ def paths_findings(table: pd.DataFrame, circuits: pd.DataFrame) -> list[Finding]
         Finding(
             what=f"where {row['changed']} differs, {row['name']} alone restores",
             effect=Interval(mean=row["share"], low=row["low"], high=row["high"]),
-            null=max(row["same_answer"], row["random"]),
+            null=float(np.nanmax([row["same_answer"], row["random"]])),
             null_is="the better of the two other donors",
             of="the logit difference",
         )
