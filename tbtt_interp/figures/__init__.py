@@ -4,6 +4,7 @@ from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.findings import findings_over_steps, overview
+from tbtt_interp.figures.geometry import code_layouts, code_measures
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
@@ -24,6 +25,8 @@ __all__ = [
     "attribution_bars",
     "beside_nulls",
     "circuits",
+    "code_layouts",
+    "code_measures",
     "effects_beside_nulls",
     "findings_over_steps",
     "learning_curves",

@@ -4,6 +4,7 @@ import typer
 
 from tbtt_interp.cli.analyses.attention import attention_command
 from tbtt_interp.cli.analyses.attribution import attribution_command
+from tbtt_interp.cli.analyses.geometry import geometry_command
 from tbtt_interp.cli.analyses.overview import overview_command
 from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
@@ -14,6 +15,8 @@ analyses = typer.Typer(
     rich_markup_mode=None,
 )
 analyses.command("overview")(overview_command)
+analyses.command("attribution")(attribution_command)
+analyses.command("geometry")(geometry_command)
 analyses.command("patching")(patching_command)
 analyses.command("paths")(paths_command)
 analyses.command("attention")(attention_command)

@@ -1,0 +1,309 @@
+"""Planted lines, circles and ranks are found, and random codes are not told from chance."""
+
+import json
+import math
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import kstest, spearmanr
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from typer.testing import CliRunner
+
+from tbtt_interp.analyses.codes import (
+    alignment,
+    cka,
+    distance_order,
+    distances,
+    effective_rank,
+    explained,
+    number_line,
+    spectrum,
+)
+from tbtt_interp.analyses.geometry import (
+    Row,
+    analyse_geometry,
+    compare_geometry,
+    geometry_findings,
+    geometry_table,
+    layout_tables,
+    measure_codes,
+)
+from tbtt_interp.analyses.operands import Code, Name, operand_codes
+from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.cli import app
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import Run
+from tbtt_interp.tasks import load_task
+from tbtt_interp.tasks.arithmetic import operand_grid
+
+DIGITS = np.arange(10.0)
+TASK = load_task("arithmetic")
+MID = "blocks.0.hook_resid_mid"
+
+
+def chance(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def circle(turns: int) -> np.ndarray:
+    angle = 2 * np.pi * turns * DIGITS / 10
+    return np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
+def in_space(code: np.ndarray, width: int = 14) -> np.ndarray:
+    """Somewhere else, and turned: what no measure should see."""
+    basis = np.linalg.qr(chance(width, width))[0][: code.shape[1]]
+    return 3 * code @ basis + chance(width)
+
+
+def averaging(line: np.ndarray) -> HookedTransformer:
+    """At "=" this model has the mean of all embeddings, and digits lie on a line in this order."""
+    model = HookedTransformer(
+        HookedTransformerConfig(
+            n_layers=1, d_model=16, n_heads=1, d_head=16, n_ctx=9, d_vocab=17, attn_only=True,
+            normalization_type=None, device="cpu",
+        ), move_to_device=False,
+    )  # fmt: skip
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    attention = model.blocks[0].attn
+    attention.W_V.data[0] = attention.W_O.data[0] = torch.eye(16)
+    model.embed.W_E.data = torch.from_numpy(chance(17, 16)).float()
+    tokens = [TASK.vocabulary.index[str(digit)] for digit in range(10)]
+    direction = torch.from_numpy(chance(16, seed=1))
+    model.embed.W_E.data[tokens] = (torch.from_numpy(line)[:, None] * direction).float()
+    return model.eval()
+
+
+def test_a_line_is_a_line_wherever_it_lies() -> None:
+    line = in_space(DIGITS[:, None])
+    assert number_line(line, DIGITS) == pytest.approx(1)
+    assert distance_order(line, DIGITS) == pytest.approx(1)
+    assert effective_rank(line) == pytest.approx(1)
+    turns = np.arange(1, 6)
+    power = np.array([2, 2, 2, 2, 1]) / np.sin(np.pi * turns / 10) ** 2
+    assert spectrum(line) == pytest.approx(power / power.sum())
+    uneven = np.array([0.0, 1, 4, 9, 16, 25, 36, 49, 64, 81])
+    assert number_line(in_space(uneven[:, None]), uneven) == pytest.approx(1)
+    assert number_line(in_space(uneven[:, None]), DIGITS) < 0.95
+
+
+def test_a_circle_has_one_frequency_and_little_of_a_line() -> None:
+    for turns in (1, 2, 3, 4):
+        expected = [float(k == turns) for k in range(1, 6)]
+        assert spectrum(in_space(circle(turns))) == pytest.approx(expected, abs=1e-12)
+        share = 3 / (99 * math.sin(math.pi * turns / 10) ** 2)
+        assert number_line(in_space(circle(turns)), DIGITS) == pytest.approx(share)
+        assert effective_rank(in_space(circle(turns))) == pytest.approx(2)
+    alternating = in_space(np.resize([1.0, -1.0], (10, 1)))
+    assert spectrum(alternating) == pytest.approx([0, 0, 0, 0, 1], abs=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 9])
+def test_even_directions_are_counted_and_uneven_ones_count_less(rank: int) -> None:
+    columns = chance(10, rank)
+    columns = np.linalg.qr(columns - columns.mean(0))[0]
+    assert effective_rank(in_space(columns)) == pytest.approx(rank)
+    assert explained(in_space(columns))[:rank] == pytest.approx([1 / rank] * rank)
+    if rank > 1:
+        columns[:, 0] *= 5
+        assert effective_rank(in_space(columns)) < 0.8 * rank
+
+
+def test_distances_and_their_order_are_scipy_s() -> None:
+    code = chance(10, 6)
+    found = distances(code)
+    for i in range(10):
+        assert found[i] == pytest.approx([math.dist(code[i], code[j]) for j in range(10)], abs=1e-7)
+    pairs = [(i, j) for i in range(10) for j in range(i)]
+    expected = spearmanr([found[p] for p in pairs], [i - j for i, j in pairs]).statistic
+    assert distance_order(code, DIGITS) == pytest.approx(expected)
+
+
+def test_equal_codes_are_aligned_negated_ones_against_and_turned_ones_of_one_shape() -> None:
+    a, turn = chance(10, 7), np.linalg.qr(chance(7, 7, seed=2))[0]
+    assert alignment(a, 2 * a + 1) == pytest.approx(1)
+    assert alignment(a, 1 - a) == pytest.approx(-1)
+    assert abs(alignment(a, a @ turn)) < 0.7
+    assert cka(a, 3 * a @ turn + 1) == pytest.approx(1)
+    b = chance(10, 5, seed=3)
+    x, y = a - a.mean(0), b - b.mean(0)
+    norm = np.linalg.norm
+    assert cka(a, b) == pytest.approx(norm(x.T @ y) ** 2 / norm(x.T @ x) / norm(y.T @ y))
+
+
+def test_many_codes_at_once_are_as_each_alone() -> None:
+    a, b = chance(2, 3, 10, 4), chance(2, 3, 10, 4, seed=1)
+    for measure in (spectrum, explained, effective_rank, distances):
+        assert measure(a)[1, 2] == pytest.approx(measure(a[1, 2]))
+    for measure in (number_line, distance_order):
+        assert measure(a, DIGITS)[1, 2] == pytest.approx(measure(a[1, 2], DIGITS))
+    for measure in (alignment, cka):
+        assert measure(a, b)[1, 2] == pytest.approx(measure(a[1, 2], b[1, 2]))
+
+
+def test_random_codes_are_nowhere_in_their_nulls() -> None:
+    """Then p is uniform: of all that could go wrong in a permutation null, most makes it not so."""
+    places: dict[str, list[float]] = {}
+    for k in range(120):
+        codes = {
+            Name("there", "+", operand): Code(values=DIGITS, vectors=chance(10, 6, seed=2 * k + n))
+            for n, operand in enumerate("ab")
+        }
+        for row, (value, null) in measure_codes(codes, draws=49, seed=k).items():
+            if row.operand == "b" or row.measure in ("alignment", "cka"):
+                below = (np.sum(null < value) + 0.5) / 50
+                places.setdefault(f"{row.measure} {row.component}", []).append(below)
+    assert len(places) == 1 + 1 + 5 + 1 + 3 + 2
+    for measure, found in places.items():
+        assert kstest(found, "uniform").pvalue > 1e-3, measure
+
+
+def test_nulls_are_where_theory_has_them() -> None:
+    """Of a random order a line explains 1 / 9, and each frequency what it has of 9 directions."""
+    code = {Name("there", "+", "a"): Code(values=DIGITS, vectors=in_space(DIGITS[:, None]))}
+    found = measure_codes(code, draws=4_000)
+    key = Row("there", "+", "a", "number line", 0, 14)
+    assert found[key][1].mean() == pytest.approx(1 / 9, abs=0.01)
+    for turns, share in enumerate((2 / 9, 2 / 9, 2 / 9, 2 / 9, 1 / 9), 1):
+        null = found[key._replace(measure="spectrum", component=turns)][1]
+        assert null.mean() == pytest.approx(share, abs=0.01)
+    assert found[key][0] > found[key][1].max()
+
+
+def test_operands_codes_are_main_effects_and_leave_the_rest_out() -> None:
+    subject = Subject.of_models([averaging(DIGITS)], TASK.examples, TASK.vocabulary)
+    codes = operand_codes(subject, subject.models[0])
+    assert set(codes) == {
+        Name("hook_embed", "", "digits"),
+        *(Name(f"blocks.0.hook_{site}", operator, operand)
+          for site in ("attn_out", "resid_post") for operator in "+-" for operand in "ab"),
+    }  # fmt: skip
+    model, task = subject.models[0], TASK
+    for operator in "+-":
+        a = codes[Name("blocks.0.hook_resid_post", operator, "a")]
+        assert a.share == pytest.approx(0.5, abs=1e-6) and a.chance == 9 / 99
+        prompts = [[f"<{i}{operator}{j}=" for j in range(10)] for i in range(10)]
+        tokens = torch.tensor([task.vocabulary.encode(p) for row in prompts for p in row])
+        x = model.run_with_cache(tokens)[1]["resid_post", 0][:, -1].view(10, 10, -1).detach()
+        expected = (x.mean(1) - x.mean((0, 1))).numpy()
+        assert a.vectors == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
+    order = np.array([3.0, 8, 0, 5, 9, 2, 6, 1, 7, 4])
+    tables = [
+        geometry_table(Subject.of_models([averaging(line)] * 2, TASK.examples, TASK.vocabulary))
+        for line in (DIGITS, order)
+    ]
+    planted, mixed = (
+        t[t["dimensions"] == 16].set_index(["site", "code", "measure", "component"]) for t in tables
+    )
+    at = "blocks.0.hook_resid_post"
+    for where in (("hook_embed", "digits"), (at, "a of a+b"), (at, "b of a-b")):
+        row = planted.loc[(*where, "number line", 0)]
+        assert row["value"] == pytest.approx(1) and row["p"] == 1 / 200
+        assert row["null"] == pytest.approx(1 / 9, abs=0.03) and row["models"] == 2
+        assert mixed.loc[(*where, "number line", 0), "p"] > 0.05
+    for operator in "+-":
+        aligned = planted.loc[(at, f"a and b of a{operator}b", "alignment", 0)]
+        assert aligned["value"] == pytest.approx(1) and np.isnan(aligned["untrained"])
+    projected = tables[0][tables[0]["dimensions"] == 14]
+    lines = projected.loc[projected["measure"] == "number line", "value"]
+    assert len(lines) == 9 and lines.to_numpy() == pytest.approx(1)
+    assert "share of variance" not in set(projected["measure"])
+
+
+def test_sizes_are_compared_in_equal_dimensions(line_run: Run) -> None:
+    planted = Subject.of_models([averaging(DIGITS)], TASK.examples, TASK.vocabulary, name="planted")
+    line = Subject.of(line_run)
+    table = compare_geometry([line, planted])
+    equal = table[table["dimensions"] == 14]
+    assert set(equal["run"]) == {line.name, "planted"}
+    assert set(table.loc[table["run"] == line.name, "dimensions"]) == {14}
+    assert set(table.loc[table["run"] == "planted", "dimensions"]) == {14, 16}
+    with pytest.raises(TbttError, match=r"is 14 wide, so .* 15 dimensions: give --dimensions 14"):
+        compare_geometry([line, planted], dimensions=15)
+    with pytest.raises(TbttError, match="dimensions must be at least 2, got 1"):
+        geometry_table(planted, dimensions=1)
+    result = analyse_geometry(line, planted)
+    assert "planted" in result.shown.columns
+    figure = result.figures["geometry"]()
+    assert {"planted, 95 %", "untrained"} <= {trace.name for trace in figure.data}
+
+
+def test_an_untrained_model_attends_to_both_operands_alike(line_run: Run) -> None:
+    """So that only a trained model's codes can be opposite, and nothing is said of equal ones."""
+    table = geometry_table(Subject.of(line_run))
+    rows = table[table["measure"].isin(["alignment", "number line"]) & (table["site"] == MID)]
+    aligned = rows[rows["measure"] == "alignment"]
+    assert (aligned["untrained"] > 0.9).all()
+    alone = Subject.of_models(Subject.of(line_run).untrained, TASK.examples, TASK.vocabulary)
+    untrained = geometry_table(alone)
+    assert table["untrained"].tolist() == pytest.approx(untrained["value"].tolist())
+    found = {str(f).split(":")[0]: f for f in geometry_findings(table)}
+    assert len(found) == 1 + 2 * 2 * 3
+    plus = found[f"a and b of a+b at {MID}"]
+    value = aligned.loc[aligned["operator"] == "+"].iloc[0]
+    nearest = min((value["null"], value["untrained"]), key=lambda x: abs(x - value["value"]))
+    assert plus.null == nearest and plus.effect.mean == value["value"]
+    assert re.search(r"the cosine of their codes is .* of that of equal codes; ", str(plus))
+
+
+def test_maps_keep_distances_and_are_drawn_for_one_model(line_run: Run) -> None:
+    subject = Subject.of(line_run)
+    points, pairs = layout_tables(subject)
+    of = (points["seed"] == 1) & (points["site"] == "hook_embed")
+    vectors = line_run.model(1).W_E[TASK.vocabulary.encode("0123456789")].detach().numpy()
+    total = ((vectors - vectors.mean(0)) ** 2).sum()
+    shares = points.loc[of, ["x", "y"]].pow(2).sum() / total
+    assert shares.to_numpy() == pytest.approx(points.loc[of, ["x_share", "y_share"]].iloc[0])
+    far = pairs[(pairs["seed"] == 1) & (pairs["site"] == "hook_embed")]
+    far = far.pivot(index="value", columns="other", values="distance")
+    assert far.loc[2, 7] == pytest.approx(math.dist(vectors[2], vectors[7]), rel=1e-5)
+    figure = analyse_geometry(subject).figures["codes"]()
+    titles = [a.text for a in figure.layout.annotations]
+    assert titles[:3] == ["digits, embed", "a of a+b, 0 resid_mid", "b of a+b, 0 resid_mid"]
+    maps = [trace for trace in figure.data if trace.type == "scatter" and trace.mode[:5] == "lines"]
+    assert [list(trace.text) for trace in maps] == [list("0123456789")] * 5
+    heat = next(trace for trace in figure.data if trace.type == "heatmap")
+    assert np.diag(np.array(heat.z, float)) == pytest.approx(0, abs=1e-9)
+
+
+def test_where_operands_have_no_order_it_is_said(facts_run: Run) -> None:
+    with pytest.raises(TbttError, match="there is no grid of operands here: this analysis needs"):
+        analyse_geometry(facts_run)
+    few = operand_grid(0, 2, TASK.examples)
+    subject = Subject.of_models([averaging(DIGITS)], few, TASK.vocabulary)
+    with pytest.raises(TbttError, match="no order to speak of: geometry needs 4 numbers at least"):
+        geometry_table(subject)
+
+
+def test_values_of_two_characters_have_codes_but_no_embedding() -> None:
+    more = operand_grid(8, 12, TASK.examples)
+    subject = Subject.of_models([averaging(DIGITS)], more, TASK.vocabulary)
+    codes = operand_codes(subject, subject.models[0])
+    assert {name.operand for name in codes} == {"a", "b"}
+    assert codes[Name("blocks.0.hook_resid_post", "+", "a")].values.tolist() == [8, 9, 10, 11, 12]
+
+
+def test_the_command_takes_several_runs_and_the_study_says_where_it_cannot_answer(
+    line_run: Run, file_run: Run, facts_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [str(line_run.folder), str(file_run.folder)]
+    done = CliRunner().invoke(app, ["analyses", "geometry", *folders, "--out", "out"])
+    assert done.exit_code == 0, done.output
+    assert "number line" in done.output and "All in 14 random dimensions" in done.output
+    assert set(pd.read_csv("out/geometry.csv")["run"]) == {Subject.of(r).name for r in
+                                                           (line_run, file_run)}  # fmt: skip
+    assert {"codes.html", "points.csv", "distances.csv"} <= {p.name for p in Path("out").iterdir()}
+    done = CliRunner().invoke(app, ["analyses", "geometry", folders[0], "--json"])
+    assert json.loads(done.stdout)[0]["measure"] == "number line"
+    monkeypatch.setattr("sys.argv", ["geometry", str(facts_run.folder)])
+    with pytest.raises(SystemExit, match=r"so this study cannot answer\.$"):
+        runpy.run_path(str(Path(__file__).parents[1] / "analyses" / "geometry.py"))
