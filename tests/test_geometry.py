@@ -37,6 +37,7 @@ from tbtt_interp.analyses.operands import Code, Name, operand_codes
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
+from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
@@ -184,15 +185,22 @@ def test_operands_codes_are_main_effects_and_leave_the_rest_out() -> None:
         *(Name(f"blocks.0.hook_{site}", operator, operand)
           for site in ("attn_out", "resid_post") for operator in "+-" for operand in "ab"),
     }  # fmt: skip
-    model, task = subject.models[0], TASK
+    for code in codes.values():
+        if not np.isnan(code.share):
+            assert code.share == pytest.approx(0.5, abs=1e-6) and code.chance == 9 / 99
+    shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
+    random = {name: 10 * x for name, x in initial_parameters(shape, seed=0).items()}
+    model = hooked_transformer(random, shape)  # which does not attend to a and b alike
+    codes = operand_codes(Subject.of_models([model], TASK.examples, TASK.vocabulary), model)
     for operator in "+-":
-        a = codes[Name("blocks.0.hook_resid_post", operator, "a")]
-        assert a.share == pytest.approx(0.5, abs=1e-6) and a.chance == 9 / 99
-        prompts = [[f"<{i}{operator}{j}=" for j in range(10)] for i in range(10)]
-        tokens = torch.tensor([task.vocabulary.encode(p) for row in prompts for p in row])
-        x = model.run_with_cache(tokens)[1]["resid_post", 0][:, -1].view(10, 10, -1).detach()
-        expected = (x.mean(1) - x.mean((0, 1))).numpy()
-        assert a.vectors == pytest.approx(expected, abs=1e-5)
+        prompts = [f"<{i}{operator}{j}=" for i in range(10) for j in range(10)]
+        tokens = torch.tensor([TASK.vocabulary.encode(prompt) for prompt in prompts])
+        x = model.run_with_cache(tokens)[1]["resid_post", 0][:, -1].view(10, 10, -1)
+        x = (x - x.mean((0, 1))).detach().numpy()
+        for operand, axis in (("a", 1), ("b", 0)):
+            code = codes[Name("blocks.0.hook_resid_post", operator, operand)]
+            assert code.vectors == pytest.approx(x.mean(axis), abs=1e-4)
+            assert code.share == pytest.approx(10 * (x.mean(axis) ** 2).sum() / (x**2).sum())
 
 
 def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
