@@ -1,6 +1,7 @@
 """Tables to plotly figures: no side effects, colour-blind-safe colours, units on every axis."""
 
 from tbtt_interp.figures.ablation import ablations, neuron_maps
+from tbtt_interp.figures.additivity import additivity_answers, additivity_shares
 from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.findings import findings_over_steps, overview
@@ -21,6 +22,8 @@ from tbtt_interp.figures.style import save
 __all__ = [
     "ablations",
     "accuracies_beside_nulls",
+    "additivity_answers",
+    "additivity_shares",
     "attention",
     "attribution_bars",
     "beside_nulls",

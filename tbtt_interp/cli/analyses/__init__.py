@@ -2,6 +2,7 @@
 
 import typer
 
+from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.attention import attention_command
 from tbtt_interp.cli.analyses.attribution import attribution_command
 from tbtt_interp.cli.analyses.geometry import geometry_command
@@ -21,3 +22,4 @@ analyses.command("patching")(patching_command)
 analyses.command("paths")(paths_command)
 analyses.command("attention")(attention_command)
 analyses.command("attribution")(attribution_command)
+analyses.command("additivity")(additivity_command)
