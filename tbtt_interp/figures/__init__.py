@@ -7,6 +7,7 @@ from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.geometry import code_layouts, code_measures
 from tbtt_interp.figures.learning import learning_curves
+from tbtt_interp.figures.order import order_answers, order_known, order_patching
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
 from tbtt_interp.figures.probing import (
@@ -35,6 +36,9 @@ __all__ = [
     "learning_curves",
     "lens_curves",
     "neuron_maps",
+    "order_answers",
+    "order_known",
+    "order_patching",
     "overview",
     "patching_characters",
     "patching_grid",

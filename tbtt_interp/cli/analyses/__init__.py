@@ -6,6 +6,7 @@ from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.attention import attention_command
 from tbtt_interp.cli.analyses.attribution import attribution_command
 from tbtt_interp.cli.analyses.geometry import geometry_command
+from tbtt_interp.cli.analyses.order import order_command
 from tbtt_interp.cli.analyses.overview import overview_command
 from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
@@ -23,3 +24,4 @@ analyses.command("paths")(paths_command)
 analyses.command("attention")(attention_command)
 analyses.command("attribution")(attribution_command)
 analyses.command("additivity")(additivity_command)
+analyses.command("order")(order_command)

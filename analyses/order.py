@@ -1,0 +1,39 @@
+# %% [markdown]
+# # What was memorized that is not arithmetic?
+# A file's line order never changes, so a model can come to know which line follows which. Question:
+# how many bits of it, what do they foretell, and what do they do to answers? Measure: the
+# log-probability of each line after the one before it, beyond what knowing every line but not
+# their order gives, as a share of what knowing the order gives; then each answer after the end of
+# the line that its equation follows, and after another's. Nulls: the same in a file of another
+# order; two lines that the equation does not follow; and framing shuffled, where no order is.
+
+# %%
+import sys
+
+import tbtt_interp as tbtt
+from tbtt_interp import figures
+from tbtt_interp.analyses.order import analyse_order, own_files
+from tbtt_interp.analyses.subject import Subject
+
+run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+subject = Subject.of_run(run)
+try:
+    own_files(subject)
+except tbtt.TbttError:
+    sys.exit("No order of lines is known that this run has met, so this study cannot answer.")
+result = analyse_order(subject)
+
+# %%
+figure = result.figures["order"]()
+if len(sys.argv) > 2:
+    figures.save(figure, sys.argv[2])
+
+# %%
+print(f"{run.folder.name}, framing {run.config.framing}, {len(run.seeds)} models.")
+print(result.shown.to_string(index=False))
+for note in result.notes:
+    print(note)
+
+# %%
+for finding in result.ranked():
+    print(finding)
