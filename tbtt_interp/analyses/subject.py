@@ -1,5 +1,6 @@
 """What an analysis is made of: models of one shape, and the labelled examples they are asked."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from jaxtyping import Bool
 from tbtt_interp.activations import untrained_models
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.runs import Run
-from tbtt_interp.tasks import Encoder, Example
+from tbtt_interp.tasks import Encoder, Example, Stream
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -100,7 +101,10 @@ class Subject:
     @cached_property
     def untrained(self) -> tuple["HookedTransformer", ...]:
         """Each seed's model as it was before training; none for models that come without a run."""
-        return () if self.run is None else tuple(untrained_models(self.run))
+        if self.run is None:
+            return ()
+        every = dict(zip(self.run.seeds, untrained_models(self.run), strict=True))
+        return tuple(every[seed] for seed in self.seeds)
 
     @cached_property
     def tokens(self) -> tuple[tuple[list[int], list[int]], ...]:
@@ -150,6 +154,34 @@ class Subject:
                 f"{prompts[0]!r} or {prompts[-1]!r}"
             )
         return prompts.index(text)
+
+    def streams(self) -> list[Stream]:
+        """Each model's training windows; `reference()` is all of them.
+
+        Raises:
+            TbttError: if the models come without a run.
+        """
+        if self.run is None:
+            raise TbttError(
+                f"what {self.name} were trained on is not known: give a run, which has its windows"
+            )
+        config = self.run.config
+        places = [self.run.place(seed) for seed in self.seeds]
+        return [
+            Stream(
+                lines=self.run.tasks[k].file(config.order_seeds[k]),
+                vocabulary=self.run.tasks[k].vocabulary, framing=config.framing,
+                window=self.n_ctx, batch=None if config.framing == "line" else 1, seed=seed,
+            )
+            for k, seed in zip(places, self.seeds, strict=True)
+        ]  # fmt: skip
+
+    def take(self, count: int) -> "Subject":
+        """The first so many models."""
+        return dataclasses.replace(
+            self, models=self.models[:count], seeds=self.seeds[:count],
+            held_out=self.held_out[:count],
+        )  # fmt: skip
 
     def grid(self) -> dict[str, tuple[list[int], list[int]]]:
         """By operator, its operands: where the examples are equations of two operands, all there.
