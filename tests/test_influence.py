@@ -26,6 +26,7 @@ from tbtt_interp.analyses.influence import (
     units_of,
 )
 from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
 from tbtt_interp.scores import evaluate_run
@@ -223,6 +224,16 @@ def test_what_is_held_out_together_is_one_unit(pairs_run: Run) -> None:
           for f in (influence_table, half_table, relation_table))
     )  # fmt: skip
     assert figure.data[1].type == "bar"
+
+
+def test_many_models_are_trained_by_one_command_and_not_all_are_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "--recipe", "influence", "--seeds", "2", "--steps", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "runs/arithmetic-small-line-influence: 2 steps" in out
+    assert "Of 110 models the first 63, then all; --json has every one." in out
+    assert "\n62 " in out and "\n63 " not in out
 
 
 def test_models_that_hold_out_the_same_have_none_to_read_off(line_run: Run) -> None:

@@ -170,7 +170,7 @@ def influence_table(held: Held) -> pd.DataFrame:
     )
 
 
-def halves(out: Bool[np.ndarray, "model unit"], seed: int) -> list[Int[np.ndarray, " some"]]:
+def halves(out: Bool[np.ndarray, "model unit"], seed: int) -> list[Int[np.ndarray, " _"]]:
     """The models in two halves at random, each with half of those that hold out the same."""
     chance = np.random.default_rng((seed, 0x4A1F))
     found: tuple[list[int], list[int]] = ([], [])
@@ -217,7 +217,7 @@ def split_halves(held: Held, *, splits: int = SPLITS, seed: int = 0) -> pd.DataF
                 r = correlation(x[there], y[there])
                 rows.append({
                     "measure": name, "split": split, "part": part, "r": r,
-                    "spearman_brown": 2 * r / (1 + r) if r > -1 else np.nan,
+                    "spearman_brown": spearman_brown(r),
                     "signal": float((x * y)[there].mean()) if there.any() else np.nan,
                 })  # fmt: skip
     return pd.DataFrame(rows)
@@ -228,6 +228,15 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 3 or x.std() == 0 or y.std() == 0:
         return np.nan
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def spearman_brown(r: float) -> float:
+    """How two wholes would correlate, of which halves correlate by r.
+
+    >>> round(spearman_brown(0.5), 3)
+    0.667
+    """
+    return 2 * r / (1 + r) if r > -1 else np.nan
 
 
 def agreement_table(held: Held, *, splits: int = SPLITS, seed: int = 0) -> pd.DataFrame:
@@ -250,7 +259,7 @@ def agreement_table(held: Held, *, splits: int = SPLITS, seed: int = 0) -> pd.Da
         r = rs["r"].mean()
         rows.append({
             "measure": measure, "part": part, "r": r, "low": rs["r"].quantile(0.025),
-            "high": rs["r"].quantile(0.975), "spearman_brown": 2 * r / (1 + r),
+            "high": rs["r"].quantile(0.975), "spearman_brown": spearman_brown(r),
             "needed": models * (1 - r) / r if r > 0 else np.inf,
             "rms": float(np.sqrt(max(rs["signal"].mean(), 0))),
             "null_r": nulls[measure, part],

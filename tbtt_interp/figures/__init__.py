@@ -6,7 +6,13 @@ from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.geometry import code_layouts, code_measures
+from tbtt_interp.figures.influence import influence
 from tbtt_interp.figures.learning import learning_curves
+from tbtt_interp.figures.memorization import (
+    coefficient_chains,
+    memorization_meters,
+    restricted_loss,
+)
 from tbtt_interp.figures.order import order_answers, order_known, order_patching
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
@@ -31,10 +37,13 @@ __all__ = [
     "circuits",
     "code_layouts",
     "code_measures",
+    "coefficient_chains",
     "effects_beside_nulls",
     "findings_over_steps",
+    "influence",
     "learning_curves",
     "lens_curves",
+    "memorization_meters",
     "neuron_maps",
     "order_answers",
     "order_known",
@@ -46,6 +55,7 @@ __all__ = [
     "probe_curves",
     "probe_heatmap",
     "qk_and_ov",
+    "restricted_loss",
     "save",
     "unsaid",
 ]

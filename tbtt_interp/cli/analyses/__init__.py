@@ -6,6 +6,7 @@ from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.attention import attention_command
 from tbtt_interp.cli.analyses.attribution import attribution_command
 from tbtt_interp.cli.analyses.geometry import geometry_command
+from tbtt_interp.cli.analyses.memorization import memorization_command
 from tbtt_interp.cli.analyses.order import order_command
 from tbtt_interp.cli.analyses.overview import overview_command
 from tbtt_interp.cli.analyses.patching import patching_command
@@ -19,6 +20,7 @@ analyses = typer.Typer(
 analyses.command("overview")(overview_command)
 analyses.command("attribution")(attribution_command)
 analyses.command("geometry")(geometry_command)
+analyses.command("memorization")(memorization_command)
 analyses.command("patching")(patching_command)
 analyses.command("paths")(paths_command)
 analyses.command("attention")(attention_command)
