@@ -33,7 +33,7 @@ from tbtt_interp.analyses.geometry import (
     layout_tables,
     measure_codes,
 )
-from tbtt_interp.analyses.operands import Code, Name, operand_codes
+from tbtt_interp.analyses.operand_codes import Code, Name, operand_codes
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError

@@ -19,7 +19,7 @@ from torch import Tensor
 from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
 from tbtt_interp.analyses.main_effects import answer_findings, answered_table
-from tbtt_interp.analyses.operands import Grid, checked_sites, read_sites
+from tbtt_interp.analyses.operand_grids import Grid, checked_sites, read_sites
 from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError

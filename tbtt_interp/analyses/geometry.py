@@ -26,7 +26,7 @@ from tbtt_interp.analyses.codes import (
     spectrum,
 )
 from tbtt_interp.analyses.findings import Finding, Result, Tell, nearest_null, silent
-from tbtt_interp.analyses.operands import Code, Name, operand_codes
+from tbtt_interp.analyses.operand_codes import Code, Name, operand_codes
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbtt_interp.cli.analyses.running import Out, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 
@@ -28,6 +28,7 @@ def additivity_command(
         typer.Option(help="Counted back from the prompt's last character, -1; repeatable. [-1]"),
     ] = None,
     step: Step = None,
+    over_steps: OverSteps = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,5 +46,5 @@ def additivity_command(
             subject, sites=site, positions=position or (-1,), parts=parts, tell=tell
         )
 
-    settings = {"site": site, "position": position}
-    run_analysis(run_folder, step, out, as_json, compute, settings)
+    settings = {"analysis": "additivity", "site": site, "position": position}
+    run_analysis(run_folder, step, over_steps, out, as_json, compute, settings)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbtt_interp.cli.analyses.running import Out, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 
@@ -23,6 +23,7 @@ def memorization_command(
         ),
     ] = None,
     step: Step = None,
+    over_steps: OverSteps = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,4 +43,12 @@ def memorization_command(
 
         return analyse_memorization(subject, site=site, parts=parts, tell=tell)
 
-    run_analysis(run_folder, step, out, as_json, compute, {"site": site})
+    run_analysis(
+        run_folder,
+        step,
+        over_steps,
+        out,
+        as_json,
+        compute,
+        {"analysis": "memorization", "site": site},
+    )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tbtt_interp.cli.analyses.running import Out, Sites, run_analysis
+from tbtt_interp.cli.analyses.running import Out, OverSteps, Sites, run_analysis
 from tbtt_interp.cli.answers import RunFolder, Step
 from tbtt_interp.cli.output import AsJson
 
@@ -16,6 +16,7 @@ def order_command(
     run_folder: RunFolder,
     site: Sites = None,
     step: Step = None,
+    over_steps: OverSteps = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -29,4 +30,6 @@ def order_command(
 
         return analyse_order(subject, sites=site, parts=parts, tell=tell)
 
-    run_analysis(run_folder, step, out, as_json, compute, {"site": site})
+    run_analysis(
+        run_folder, step, over_steps, out, as_json, compute, {"analysis": "order", "site": site}
+    )

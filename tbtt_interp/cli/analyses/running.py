@@ -1,5 +1,6 @@
 """What the analyses' commands share: options, progress, what is printed and what is written."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,8 +98,13 @@ def _results(
 
 @contextmanager
 def _kept(draft: Path | None) -> Iterator[None]:
+    is_new = draft is not None and not draft.exists()
     try:
         yield
+    except TbttError:
+        if draft is not None and is_new:  # nothing was asked that could be, so nothing is left
+            shutil.rmtree(draft.parent, ignore_errors=True)
+        raise
     except KeyboardInterrupt as interruption:
         kept = (
             "give --out FOLDER to keep finished parts"
@@ -111,8 +117,6 @@ def _kept(draft: Path | None) -> Iterator[None]:
 
 def _write(result: "Result", out: Path) -> list[str]:
     """Every table and figure; what could not be drawn is said."""
-    import shutil
-
     from tbtt_interp import figures
     from tbtt_interp.runs import write_whole
 
