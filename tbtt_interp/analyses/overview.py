@@ -7,9 +7,13 @@ from functools import partial
 import pandas as pd
 
 from tbtt_interp import figures
+from tbtt_interp.analyses.additivity import analyse_additivity
 from tbtt_interp.analyses.attention import analyse_attention
 from tbtt_interp.analyses.attribution import analyse_attribution
 from tbtt_interp.analyses.findings import Result, Tell, silent
+from tbtt_interp.analyses.geometry import analyse_geometry
+from tbtt_interp.analyses.memorization import analyse_memorization
+from tbtt_interp.analyses.order import analyse_order
 from tbtt_interp.analyses.pairs import Pairs, chosen_pairs
 from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.patching import analyse_patching
@@ -20,6 +24,7 @@ from tbtt_interp.runs import Run
 
 SAID = 25
 TOKENS = 1_500  # of the pairs that are patched, where `patching` by itself takes all
+STEPS = 1_000  # of the sampling behind the learning coefficient
 FEWEST = 16  # pairs at least
 
 
@@ -39,11 +44,21 @@ def _quick_paths(subject: Subject, *, parts: Parts, seed: int) -> Result:
     return analyse_paths(subject, _some(subject, seed), parts=parts, seed=seed)
 
 
+def _quick_order(subject: Subject, *, parts: Parts, seed: int) -> Result:
+    last = subject.layers - 1
+    sites = [f"blocks.{last}.attn.hook_z", f"blocks.{last}.hook_mlp_out"]
+    return analyse_order(subject, sites=sites, parts=parts, seed=seed)
+
+
 QUICK: dict[str, Callable[..., Result]] = {
     "patching": _quick_patching,
     "paths": _quick_paths,
     "attention": analyse_attention,
     "attribution": analyse_attribution,
+    "geometry": analyse_geometry,
+    "additivity": analyse_additivity,
+    "order": _quick_order,
+    "memorization": partial(analyse_memorization, steps=STEPS),
 }
 
 
