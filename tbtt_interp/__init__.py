@@ -12,6 +12,16 @@ from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
     from tbtt_interp.activations import run_activations
+    from tbtt_interp.analyses.additivity import analyse_additivity
+    from tbtt_interp.analyses.attention import analyse_attention
+    from tbtt_interp.analyses.attribution import analyse_attribution
+    from tbtt_interp.analyses.geometry import analyse_geometry
+    from tbtt_interp.analyses.memorization import analyse_memorization
+    from tbtt_interp.analyses.order import analyse_order
+    from tbtt_interp.analyses.overview import analyse_overview
+    from tbtt_interp.analyses.patching import analyse_patching
+    from tbtt_interp.analyses.paths import analyse_paths
+    from tbtt_interp.analyses.subject import Subject
     from tbtt_interp.probes.effects import causal_table, unsaid_table
     from tbtt_interp.probes.linear import fit_probe
     from tbtt_interp.probes.run import probe_run
@@ -25,8 +35,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Recipe",
     "Run",
+    "Subject",
     "Task",
     "TbttError",
+    "analyse_additivity",
+    "analyse_attention",
+    "analyse_attribution",
+    "analyse_geometry",
+    "analyse_memorization",
+    "analyse_order",
+    "analyse_overview",
+    "analyse_patching",
+    "analyse_paths",
     "causal_table",
     "entropy_floors",
     "evaluate_run",
@@ -43,7 +63,17 @@ __all__ = [
 _HOMES = {
     "Recipe": "train.recipe",
     "Run": "runs",
+    "Subject": "analyses.subject",
     "Task": "tasks",
+    "analyse_additivity": "analyses.additivity",
+    "analyse_attention": "analyses.attention",
+    "analyse_attribution": "analyses.attribution",
+    "analyse_geometry": "analyses.geometry",
+    "analyse_memorization": "analyses.memorization",
+    "analyse_order": "analyses.order",
+    "analyse_overview": "analyses.overview",
+    "analyse_patching": "analyses.patching",
+    "analyse_paths": "analyses.paths",
     "causal_table": "probes.effects",
     "entropy_floors": "tasks",
     "evaluate_run": "scores",

@@ -9,6 +9,7 @@ from tbtt_interp.figures.style import GREY, OKABE_ITO, ORANGE
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+RANKED = 40  # findings of an overview, furthest from their nulls
 DRAWN = 7  # lines, those furthest from their nulls
 
 
@@ -51,15 +52,15 @@ def findings_over_steps(table: pd.DataFrame) -> "Figure":
 
 
 def overview(table: pd.DataFrame) -> "Figure":
-    """What all analyses found, furthest from its null first.
+    """What all analyses found, furthest from its null first; the first RANKED.
 
     Args:
         table: a row a finding, with the name of its `analysis`: what, effect, low, high, null.
     """
     from plotly.graph_objects import Figure
 
-    figure = Figure()
-    names = table["analysis"] + ": " + table["what"]
+    figure, table = Figure(), table.head(RANKED)
+    names = table["analysis"] + ": " + table["what"] + " … of " + table["of"]
     figure.add_scatter(
         x=table["null"], y=names, mode="markers", name="its null", customdata=table[["null_is"]],
         hovertemplate="%{customdata[0]}: %{x:.2f}<extra></extra>",
@@ -72,12 +73,12 @@ def overview(table: pd.DataFrame) -> "Figure":
         error_x={"array": table["high"] - table["effect"], "thickness": 1,
                  "arrayminus": table["effect"] - table["low"]},
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", showgrid=True, automargin=True)
+    figure.update_yaxes(range=[len(table) - 0.5, -0.5], showgrid=True, automargin=True)
     figure.update_xaxes(title="share of all there could be")
     return figure.update_layout(
         template="simple_white",
-        width=1150,
-        height=150 + 24 * len(table),
+        width=1250,
+        height=150 + 22 * len(table),
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
         margin={"l": 20, "r": 20, "t": 40, "b": 50},
         font={"size": 12},

@@ -1,0 +1,140 @@
+"""The analyses as commands: what they print and write, and that they leave nothing behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tbtt_interp as tbtt
+from tbtt_interp import figures
+from tbtt_interp.analyses.findings import Finding, Result, over_steps
+from tbtt_interp.cli import main
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import Interval
+
+
+def test_a_command_prints_and_writes_all_it_found(
+    line_run: Run, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a browser there is no PNG, and that is said."""
+
+    def no_browser(figure: object, path: Path) -> None:
+        if Path(path).suffix == ".png":
+            raise TbttError("needs a browser")
+        Path(path).write_text("figure")
+
+    monkeypatch.setattr(figures, "save", no_browser)
+    command = ["analyses", "paths", str(line_run.folder), "--pairs", "20", "--out", "new"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "No PNG: needs a browser" in said and "Found, furthest from its null first" in said
+    names = {path.name for path in Path("new").iterdir()}
+    tables = ("paths", "approximations", "circuits", "findings")
+    assert names == {
+        *(f"{n}.csv" for n in tables), *(f"{n}.json" for n in tables), "paths.html",
+        "circuits.html",
+    }  # fmt: skip
+    table = pd.read_csv("new/paths.csv")
+    assert len(table) == len(json.loads(Path("new/paths.json").read_text()))
+    assert main([*command[:-2], "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose([row["share"] for row in rows], table["share"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["geometry", "additivity"])
+def test_what_cannot_be_asked_leaves_nothing_behind(
+    name: str, facts_run: Run, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["analyses", name, str(facts_run.folder), "--out", "new"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: there is no grid of operands here: this analysis needs")
+    assert error.count("\n") == 1 and not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["patching", "--clean", "3+4"], "--clean and --corrupt go together: give both, or"),
+        (
+            ["patching", "--clean", "3+4", "--corrupt", "3+9", "--pairs", "3"],
+            "leave out --held-out",
+        ),
+        (["patching", "--pairs", "0"], "pairs must be at least 1, got 0"),
+        (["paths", "--pairs", "2"], "pairs must be at least 4, half of them to rank edges on"),
+        (
+            ["attention", "--over-steps", "--step", "3"],
+            "--over-steps reads every checkpoint: leave",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: list[str], said: str, line_run: Run, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["analyses", options[0], str(line_run.folder), *options[1:]]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_the_module_runs(line_run: Run) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tbtt_interp.analyses", "patching", str(line_run.folder),
+         "--clean", "3+4", "--corrupt", "3+9", "--site", "blocks.0.attn.hook_z"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "blocks.0.attn.hook_z.0" in done.stdout
+
+
+def test_the_overview_ranks_what_every_analysis_found(
+    file_run: Run, facts_run: Run, capsys: pytest.CaptureFixture
+) -> None:
+    names = ["patching", "paths", "attention", "attribution", "geometry", "additivity", "order",
+             "memorization"]  # fmt: skip
+    table = tbtt.analyse_overview(file_run).tables["overview"]
+    assert set(table["analysis"]) == set(names)
+    far = (table["effect"] - table["null"]).abs().to_numpy()
+    assert (np.diff(far) <= 1e-12).all()
+    asked = tbtt.analyse_overview(facts_run)
+    assert set(names) - set(asked.tables["overview"]["analysis"]) == {"geometry", "additivity"}
+    assert sum(note.startswith("Not asked, ") for note in asked.notes) == 2
+    assert asked.figures["overview"]().data
+
+
+def test_what_is_found_is_followed_over_training() -> None:
+    def result(value: float) -> Result:
+        finding = Finding(
+            what="z restores", effect=Interval(mean=value, low=value, high=value), null=0.1,
+            null_is="random donors", of="all",
+        )  # fmt: skip
+        return Result(name="x", tables={"x": pd.DataFrame({"share": [value]})},
+                      shown=pd.DataFrame(), figures={}, findings=[finding])  # fmt: skip
+
+    joined = over_steps({10: result(0.2), 20: result(0.6)})
+    assert joined.tables["x"].to_dict("list") == {"step": [10, 20], "share": [0.2, 0.6]}
+    assert joined.shown[["step", "effect"]].to_numpy().tolist() == [[10, "0.20"], [20, "0.60"]]
+    lines = joined.figures["x-over-steps"]().data
+    assert list(lines[0].y) == [0.2, 0.6] and list(lines[1].y) == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "end"),
+    [(0.9, 0.8, 1.0, "0.10."), (0.2, 0.0, 0.3, "0.10, which is not told apart."),
+     (0.05, 0.04, 0.06, "0.10, less than its null."),
+     (0.9, float("nan"), float("nan"), "0.10, which is not told apart.")],
+)  # fmt: skip
+def test_a_finding_says_where_it_stands(mean: float, low: float, high: float, end: str) -> None:
+    effect = Interval(mean=mean, low=low, high=high)
+    found = Finding(what="it is", effect=effect, null=0.1, null_is="random", of="all")
+    assert str(found).endswith(end)
+
+
+def test_checkpoints_are_analysed_one_by_one(file_run: Run, capsys: pytest.CaptureFixture) -> None:
+    command = ["analyses", "geometry", str(file_run.folder), "--over-steps", "--json"]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted({row["step"] for row in rows}) == sorted(file_run.checkpoints)
