@@ -14,16 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tbtt_interp.analyses.endings import (
+from tbtt_interp.analyses.ending_patches import (
     DRAWS,
+    ending_findings,
+    ending_table,
+    patch_endings,
+)
+from tbtt_interp.analyses.endings import (
     _compare,
     answer_findings,
     answers_after,
     draw_endings,
-    ending_findings,
-    ending_table,
     endings_of,
-    patch_endings,
 )
 from tbtt_interp.analyses.findings import Result
 from tbtt_interp.analyses.order import (
@@ -242,7 +244,7 @@ def test_who_knows_the_lines_alone_answers_whatever_stands_before(
 def test_what_is_patched_whole_moves_the_whole_way(file_run: Run) -> None:
     task, model = file_run.task, file_run.model()
     asked = endings_of(task, own_files(Subject.of_run(file_run))[0], 9, seed=0)
-    drawn = draw_endings(asked, 20, seed=0)
+    drawn = draw_endings(asked, 20, DRAWS, seed=0)
     assert len(drawn) == 20 * DRAWS
     assert (drawn[["own", "placed", "other"]].nunique(axis=1) == 3).all()
     cells = [Cell(PRE, None, None), Cell(Z, 0, None), Cell(PRE, None, -3), Cell(POST, None, -7)]
@@ -303,6 +305,22 @@ def test_a_run_without_an_order_is_refused(line_run: Run, file_run: Run) -> None
             analyse_order(unknown)
     with pytest.raises(TbttError, match="site 'hook_z' is not there: the nearest are"):
         analyse_order(file_run, sites=["hook_z"])
+
+
+def test_where_no_line_fits_before_a_prompt_the_bits_are_counted_all_the_same(
+    file_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject.of_run(file_run)
+    monkeypatch.setattr("tbtt_interp.analyses.order.have_room", lambda *_: False)
+    result = analyse_order(subject)
+    assert list(result.figures) == ["order"] and "order-answers" not in result.tables
+    assert result.notes[-1].startswith("No answers: 9 characters of context leave no prompt room")
+    monkeypatch.setattr(
+        "tbtt_interp.analyses.endings.endings_of",
+        lambda *given, **named: endings_of(*given, **named).query("ending == '0> \\n'"),
+    )
+    with pytest.raises(TbttError, match="characters of context leave no prompt room for the end"):
+        answers_after(subject, own_files(subject))
 
 
 def test_figures_show_every_model_and_the_nulls(result: Result) -> None:

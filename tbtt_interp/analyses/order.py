@@ -17,12 +17,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from tbtt_interp import figures
+from tbtt_interp.analyses.ending_patches import ending_findings, ending_table
 from tbtt_interp.analyses.endings import (
     answer_findings,
     answers_after,
     asked_logits,
-    ending_findings,
-    ending_table,
+    have_room,
+    no_room,
 )
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
 from tbtt_interp.analyses.pairs import VARIED
@@ -319,44 +320,55 @@ def analyse_order(
         seed: of the lines that stand before, and of resampling.
     """
     subject = Subject.of(subject)
+    files = own_files(subject)
     characters = character_table(subject, parts=parts)
     lines, following, losses = line_table(characters), next_table(characters), loss_table(subject)
-    files = own_files(subject)
-    answers = answers_after(subject, files, parts=parts, seed=seed)
-    patched = ending_table(subject, files, sites=sites, parts=parts, tell=tell, seed=seed)
-    return Result(
-        name="order",
-        tables={
-            "order": lines, "order-characters": characters, "order-next": following,
-            "order-loss": losses, "order-answers": answers, "order-patching": patched,
-        },
-        shown=_shown(lines, following, losses, answers),
-        figures={
-            "order": partial(figures.order_known, lines, following),
+    tables = {
+        "order": lines, "order-characters": characters, "order-next": following,
+        "order-loss": losses,
+    }  # fmt: skip
+    drawn = {"order": partial(figures.order_known, lines, following)}
+    findings, shown = order_findings(lines, following), _shown(lines, following, losses)
+    notes = [
+        "Bits a line beyond what knowing every line, but not their order, gives, of those that "
+        "knowing the order gives; what a model lacks of the lines counts against it, so bits can "
+        "be negative. From the loss: the same on windows that begin anywhere. Labels: the same "
+        "where labels begin alone. Next: lines whose labels are foretold from the line before."
+    ]
+    if have_room(subject, files):
+        answers = answers_after(subject, files, parts=parts, seed=seed)
+        patched = ending_table(subject, files, sites=sites, parts=parts, tell=tell, seed=seed)
+        tables |= {"order-answers": answers, "order-patching": patched}
+        drawn |= {
             "order-answers": partial(figures.order_answers, answers),
             "order-patching": partial(figures.order_patching, patched),
-        },
-        findings=[
-            *order_findings(lines, following), *answer_findings(answers),
-            *ending_findings(patched),
-        ],
-        notes=[
-            "Bits a line beyond what knowing every line, but not their order, gives, of those that "
-            "knowing the order gives; what a model lacks of the lines counts against it, so bits "
-            "can be negative. From the loss: the same on windows that begin anywhere. Next: lines "
-            "whose labels are foretold from the line before. Answers: right after the line that a "
-            "prompt follows, after another, and of held-out prompts, which follow none.",
-            f"Of {len(subject.examples):,} prompts {answers['example'].nunique():,} leave room for "
-            f"a line before them; {patched['prompts'].iloc[0]:,} of these, in each model, are "
-            "patched.",
-        ],
-    )  # fmt: skip
+        }
+        findings += [*answer_findings(answers), *ending_findings(patched)]
+        shown = shown.merge(_shown_answers(answers), on="seed")
+        notes.append(
+            "Answers: right after the line that a prompt follows, after another, and of held-out "
+            f"prompts, which follow none. Of {len(subject.examples):,} prompts "
+            f"{answers['example'].nunique():,} leave room for a line before them; "
+            f"{patched['prompts'].iloc[0]:,} of these, in each model, are patched."
+        )
+    else:
+        notes.append(f"No answers: {no_room(subject)}.")
+    return Result(
+        name="order", tables=tables, shown=shown, figures=drawn, findings=findings, notes=notes
+    )
 
 
-def _shown(
-    lines: pd.DataFrame, following: pd.DataFrame, losses: pd.DataFrame, answers: pd.DataFrame
-) -> pd.DataFrame:
+def _formatted(by_seed: pd.DataFrame) -> pd.DataFrame:
     """A row a model, and one for all."""
+    by_seed = by_seed.dropna(axis=1, how="all")
+    every = {
+        str(name): interval_over_seeds(column.tolist()).format() for name, column in by_seed.items()
+    }
+    rows = by_seed.map("{:.2f}".format).reset_index().astype(str).to_dict("records")
+    return pd.DataFrame([*rows, {"seed": "all", **every}])
+
+
+def _shown(lines: pd.DataFrame, following: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
     sums = lines.groupby("seed").mean(numeric_only=True)
     shown = pd.DataFrame({
         "bits": sums["bits"], "worth": sums["worth"], "another order": sums["other"],
@@ -365,15 +377,16 @@ def _shown(
         "share, labels": sums["label_bits"] / sums["label_worth"],
     })  # fmt: skip
     wide = following.pivot(index="seed", columns="place", values="right")
-    shown = shown.join(wide[list(dict.fromkeys(following["place"]))].add_prefix("next "))
-    seen = answers[answers["split"] == "seen"].groupby("seed")[["right", "right_others"]].mean()
-    shown["right after own"], shown["after another"] = seen["right"], seen["right_others"]
-    away = answers[answers["split"] == "held-out"].groupby("seed")[["right_others"]].mean()
-    shown["held-out"] = away["right_others"]
-    shown = shown.dropna(axis=1, how="all")
-    every = {
-        str(name): interval_over_seeds(column.dropna().tolist() or [math.nan]).format()
-        for name, column in shown.items()
-    }
-    rows = shown.map("{:.2f}".format).reset_index().astype(str).to_dict("records")
-    return pd.DataFrame([*rows, {"seed": "all", **every}])
+    places = list(dict.fromkeys(following["place"]))
+    return _formatted(shown.join(wide[places].add_prefix("next ")))
+
+
+def _shown_answers(answers: pd.DataFrame) -> pd.DataFrame:
+    seen, away = (
+        answers[answers["split"] == split].groupby("seed")[["right", "right_others"]].mean()
+        for split in ("seen", "held-out")
+    )
+    columns = [seen["right"], seen["right_others"], away["right_others"]]
+    return _formatted(
+        pd.concat(columns, axis=1, keys=["after own line", "after another", "held-out"])
+    )

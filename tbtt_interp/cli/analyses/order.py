@@ -23,6 +23,8 @@ def order_command(
     """What was memorized that is not the task: which line follows which, and what does it do?
 
     tbtt analyses order runs/arithmetic-large-file --out out/
+
+    tbtt analyses order runs/arithmetic-mlt-file --site blocks.0.attn.hook_z
     """
 
     def compute(subject: "Subject", parts: "Parts", tell: "Tell") -> "Result":
