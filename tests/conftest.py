@@ -4,14 +4,20 @@ from jaxtyping import install_import_hook
 
 install_import_hook("tbtt_interp", "beartype.beartype")
 
+import os  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 from tbtt_interp.runs import Run  # noqa: E402
 from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each would wait on locks
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

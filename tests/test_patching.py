@@ -155,6 +155,7 @@ def test_countries_align_by_length_and_long_prompts_are_said_to_be_cut(facts_run
     table = patching_table(
         pairs.subject, pairs.sample(12, seed=0), sites=["blocks.0.hook_resid_pre"]
     )
+    assert figures.patching_grid(table).data and figures.patching_characters(table).data
     everything = whole(table).query("place == 'all'")
     assert everything["share"].tolist() == pytest.approx([1.0] * len(everything), abs=1e-3)
 

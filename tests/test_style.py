@@ -54,12 +54,15 @@ def test_the_readme_names_commands_and_options_that_exist() -> None:
     for line in commands():
         for part in line.split("&&"):
             words = part.split()
-            if words[:3] == ["python", "-m", "tbtt_interp.train"]:
-                words = ["tbtt", "train", *words[3:]]
+            if words[:2] == ["python", "-m"] and words[2].startswith("tbtt_interp."):
+                words = ["tbtt", words[2].partition(".")[2], *words[3:]]
             if words[0] != "tbtt":
                 continue
             assert words[1] in known, part
-            shown = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"}).output
+            named = words[1:3] if words[1] == "analyses" else words[1:2]
+            done = CliRunner().invoke(app, [*named, "--help"], env={"COLUMNS": "200"})
+            assert done.exit_code == 0, part
+            shown = done.output
             for word in words[2:]:
                 if word.startswith("--"):
                     assert word in shown, part

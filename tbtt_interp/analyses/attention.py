@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from functools import partial
+from math import nan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -221,7 +222,7 @@ def summary_of(table: pd.DataFrame) -> pd.DataFrame:
         row |= some.select_dtypes("number").drop(columns=["seed", "layer", "head"]).mean().to_dict()
         for name in ("weight", "flipped"):
             known = some[name].dropna().tolist()
-            of = interval_over_seeds(known) if known else Interval(mean=0, low=0, high=0)
+            of = interval_over_seeds(known) if known else Interval(mean=nan, low=nan, high=nan)
             row |= {f"{name}_low": of.low, f"{name}_high": of.high}
         rows.append(row)
     return pd.DataFrame(rows)

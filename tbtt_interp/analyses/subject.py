@@ -1,6 +1,7 @@
 """What an analysis is made of: models of one shape, and the labelled examples they are asked."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -239,8 +240,8 @@ class Subject:
 def place_names(examples: Sequence[Example], first: int, last: int) -> dict[int, str]:
     """What stands at each position of some prompts, counted from the last character, which is -1.
 
-    Where all have the same character it is that, where it is a label's value it is the label's
-    name, and elsewhere the number. What is 0 or more is of the answer.
+    Where all have the same character it is that, with its number if it is there twice; where it is
+    a label's value it is the label's name, and elsewhere the number. 0 and more is of the answer.
 
     >>> from tbtt_interp.tasks import load_task
     >>> place_names(load_task("arithmetic").examples, -5, 1)
@@ -260,7 +261,8 @@ def place_names(examples: Sequence[Example], first: int, last: int) -> dict[int,
             names[pos] = NAMES.get(said[0], said[0])
         else:
             names[pos] = next(labels, str(pos))
-    return names
+    counts = Counter(names.values())
+    return {pos: name if counts[name] == 1 else f"{name} {pos}" for pos, name in names.items()}
 
 
 def character_roles(example: Example) -> list[str]:
