@@ -103,7 +103,14 @@ def test_a_study_says_where_a_run_cannot_answer(
 
 
 def test_the_repository_has_what_it_is_to_ship() -> None:
-    for name in ("LICENSE", "CITATION.cff", "pyproject.toml", ".ci/run", "analyses/learning.png"):
+    for name in (
+        "LICENSE",
+        "CITATION.cff",
+        "pyproject.toml",
+        ".ci/run",
+        "analyses/learning.png",
+        "analyses/geometry.png",
+    ):
         assert (ROOT / name).is_file(), name
     assert "MIT" in (ROOT / "LICENSE").read_text()
     assert "2506.09099" in (ROOT / "CITATION.cff").read_text()

@@ -351,7 +351,7 @@ def analyse_patching(
         },
         findings=patching_findings(table),
         notes=[
-            f"{len(pairs):,} ordered pairs that differ in one thing. Shares of the logit "
+            f"{len(pairs):,} ordered pair{'s' if len(pairs) > 1 else ''}. Shares of the logit "
             "difference between clean and corrupted answer that come back when one activation of "
             "the clean run is put into the corrupted one (denoising), all characters together.",
             *notes,
