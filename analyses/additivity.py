@@ -11,16 +11,14 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.additivity import analyse_additivity
-from tbtt_interp.analyses.subject import Subject
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-subject = Subject.of_run(run)
+subject = tbtt.Subject.of_run(run)
 try:
     subject.grid()
 except tbtt.TbttError:
     sys.exit("The task of this run has no grid of operands, so this study cannot answer.")
-result = analyse_additivity(subject)
+result = tbtt.analyse_additivity(subject)
 
 # %%
 figure = result.figures["additivity"]()
@@ -29,10 +27,4 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

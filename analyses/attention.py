@@ -9,10 +9,9 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.attention import analyse_attention
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-result = analyse_attention(run)
+result = tbtt.analyse_attention(run)
 
 # %%
 figure = result.figures["attention"]()
@@ -21,12 +20,6 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
 for name in ("replaced", "scores"):
     print(result.tables[name].round(2).to_string(index=False), "\n")
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

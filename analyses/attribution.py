@@ -11,10 +11,9 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.attribution import analyse_attribution
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-result = analyse_attribution(run)
+result = tbtt.analyse_attribution(run)
 
 # %%
 figure = result.figures["attribution"]()
@@ -26,10 +25,4 @@ result.figures["lens"]()
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

@@ -13,12 +13,11 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.geometry import analyse_geometry
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
 others = [tbtt.load_run(folder) for folder in sys.argv[3:]]
 try:
-    result = analyse_geometry(run, *others)
+    result = tbtt.analyse_geometry(run, *others)
 except tbtt.TbttError as error:
     sys.exit(f"{error}, so this study cannot answer.")
 
@@ -32,10 +31,4 @@ result.figures["codes"]()
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

@@ -12,10 +12,9 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.memorization import analyse_memorization
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-result = analyse_memorization(run)
+result = tbtt.analyse_memorization(run)
 
 # %%
 figure = result.figures["memorization"]()
@@ -24,10 +23,4 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

@@ -12,16 +12,15 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.order import analyse_order, own_files
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.order import own_files
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-subject = Subject.of_run(run)
+subject = tbtt.Subject.of_run(run)
 try:
     own_files(subject)
 except tbtt.TbttError:
     sys.exit("No order of lines is known that this run has met, so this study cannot answer.")
-result = analyse_order(subject)
+result = tbtt.analyse_order(subject)
 
 # %%
 figure = result.figures["order"]()
@@ -30,10 +29,4 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, framing {run.config.framing}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

@@ -8,10 +8,9 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.overview import analyse_overview
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-result = analyse_overview(run)
+result = tbtt.analyse_overview(run)
 
 # %%
 figure = result.figures["overview"]()
@@ -20,7 +19,4 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-for note in result.notes:
-    print(note)
-for finding in result.ranked():
-    print(finding)
+print(result)

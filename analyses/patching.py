@@ -10,10 +10,9 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.patching import analyse_patching
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-result = analyse_patching(run)
+result = tbtt.analyse_patching(run)
 
 # %%
 figure = result.figures["patching"]()
@@ -22,10 +21,4 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-print(result.shown.to_string(index=False))
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

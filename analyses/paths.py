@@ -11,10 +11,9 @@ import sys
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.paths import analyse_paths
 
 run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-result = analyse_paths(run)
+result = tbtt.analyse_paths(run)
 
 # %%
 figure = result.figures["paths"]()
@@ -23,11 +22,6 @@ if len(sys.argv) > 2:
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
-for name in ("paths", "approximations", "circuits"):
+for name in ("approximations", "circuits"):
     print(result.tables[name].round(2).to_string(index=False), "\n")
-for note in result.notes:
-    print(note)
-
-# %%
-for finding in result.ranked():
-    print(finding)
+print(result)

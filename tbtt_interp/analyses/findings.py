@@ -82,6 +82,9 @@ class Result:
     notes: Sequence[str] = field(default_factory=list)
     said: int = 10
 
+    def __str__(self) -> str:
+        return "\n".join(map(str, [self.shown.to_string(index=False), *self.notes, *self.ranked()]))
+
     def ranked(self) -> list[Finding]:
         """What was found, furthest from its null first."""
         return sorted(self.findings, key=lambda finding: -finding.beyond)

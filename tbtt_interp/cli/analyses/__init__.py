@@ -3,26 +3,34 @@
 import typer
 
 from tbtt_interp.cli.analyses.additivity import additivity_command
-from tbtt_interp.cli.analyses.attention import attention_command
-from tbtt_interp.cli.analyses.attribution import attribution_command
 from tbtt_interp.cli.analyses.geometry import geometry_command
 from tbtt_interp.cli.analyses.memorization import memorization_command
 from tbtt_interp.cli.analyses.order import order_command
-from tbtt_interp.cli.analyses.overview import overview_command
 from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
+from tbtt_interp.cli.analyses.plain import plain_command
 
+COMMANDS = {
+    "overview": plain_command(
+        "overview", "Run every analysis at quick settings and rank what was found beside its null."
+    ),
+    "patching": patching_command,
+    "paths": paths_command,
+    "attention": plain_command(
+        "attention", "Where do heads look, what is it worth, and what would they say of it?"
+    ),
+    "attribution": plain_command(
+        "attribution", "Which parts write the answer, and from which stream on can it be read?"
+    ),
+    "geometry": geometry_command,
+    "additivity": additivity_command,
+    "order": order_command,
+    "memorization": memorization_command,
+}
 analyses = typer.Typer(
     help="What moves an answer, through which parts, and how the task is laid out in the weights.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-analyses.command("overview")(overview_command)
-analyses.command("patching")(patching_command)
-analyses.command("paths")(paths_command)
-analyses.command("attention")(attention_command)
-analyses.command("attribution")(attribution_command)
-analyses.command("geometry")(geometry_command)
-analyses.command("additivity")(additivity_command)
-analyses.command("order")(order_command)
-analyses.command("memorization")(memorization_command)
+for name, command in COMMANDS.items():
+    analyses.command(name)(command)
