@@ -152,10 +152,13 @@ def test_countries_align_by_length_and_long_prompts_are_said_to_be_cut(facts_run
     assert all(lengths[i] == lengths[j] for i, j in zip(pairs.clean, pairs.corrupt, strict=True))
     assert pairs.left_out["prompts that do not align"] > 0
     assert any("lose their left end" in note for note in pairs.notes())
-    table = patching_table(
-        pairs.subject, pairs.sample(12, seed=0), sites=["blocks.0.hook_resid_pre"]
-    )
-    assert figures.patching_grid(table).data and figures.patching_characters(table).data
+    sites = ["blocks.0.hook_resid_pre"]
+    long = np.flatnonzero([lengths[k] > 24 for k in pairs.clean])
+    some = pairs.take(np.array([*long[:6], *range(6)]))
+    result = analyse_patching(pairs.subject, some, sites=sites, ablate=False)
+    drawn = [draw() for draw in result.figures.values()]
+    assert any("lose their left end" in figure.layout.title.subtitle.text for figure in drawn)
+    table = result.tables["patching"]
     everything = whole(table).query("place == 'all'")
     assert everything["share"].tolist() == pytest.approx([1.0] * len(everything), abs=1e-3)
 
