@@ -116,6 +116,7 @@ def test_what_is_found_is_followed_over_training() -> None:
 
     joined = over_steps({10: result(0.2), 20: result(0.6)})
     assert joined.tables["x"].to_dict("list") == {"step": [10, 20], "share": [0.2, 0.6]}
+    assert joined.shown["what"].iloc[0] == "z restores … of all"
     assert joined.shown[["step", "effect"]].to_numpy().tolist() == [[10, "0.20"], [20, "0.60"]]
     lines = joined.figures["x-over-steps"]().data
     assert list(lines[0].y) == [0.2, 0.6] and list(lines[1].y) == [0.1, 0.1]
@@ -125,12 +126,23 @@ def test_what_is_found_is_followed_over_training() -> None:
     ("mean", "low", "high", "end"),
     [(0.9, 0.8, 1.0, "0.10."), (0.2, 0.0, 0.3, "0.10, which is not told apart."),
      (0.05, 0.04, 0.06, "0.10, less than its null."),
-     (0.9, float("nan"), float("nan"), "0.10, which is not told apart.")],
+     (0.9, float("nan"), float("nan"), "0.10, without an interval.")],
 )  # fmt: skip
 def test_a_finding_says_where_it_stands(mean: float, low: float, high: float, end: str) -> None:
     effect = Interval(mean=mean, low=low, high=high)
     found = Finding(what="it is", effect=effect, null=0.1, null_is="random", of="all")
     assert str(found).endswith(end)
+
+
+def test_an_effect_without_a_null_is_not_beyond_it_and_comes_last() -> None:
+    def finding(null: float) -> Finding:
+        effect = Interval(mean=0.5, low=0.4, high=0.6)
+        return Finding(what="it is", effect=effect, null=null, null_is="random", of="all")
+
+    findings = [finding(0.4), finding(float("nan")), finding(0.1)]
+    result = Result(name="x", tables={}, shown=pd.DataFrame(), figures={}, findings=findings)
+    assert [f.null for f in result.ranked()[:2]] == [0.1, 0.4]
+    assert str(result.ranked()[2]).endswith("random: none there, which is not told apart.")
 
 
 def test_checkpoints_are_analysed_one_by_one(file_run: Run, capsys: pytest.CaptureFixture) -> None:

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import DIGITS, VOCABULARY, copying_model, copying_subject
 
+from tbtt_interp.analyses.ablation import lengths_of
 from tbtt_interp.analyses.attention import (
     analyse_attention,
     attention_table,
+    mean_pattern,
     patterns_table,
     replaced_table,
 )
@@ -159,3 +161,16 @@ def test_the_whole_is_drawn_and_said(subject: Subject) -> None:
         assert draw().data, name
     assert any("without the edge from =" in str(f) or "puts" in str(f) for f in result.findings)
     assert {"even", "lost_random"} <= set(result.shown.columns)
+
+
+def test_a_mean_pattern_looks_at_nothing_that_is_to_come(facts_run: Run) -> None:
+    """Prompts of several lengths: what stands at a place of one is elsewhere in another."""
+    subject = Subject.of_run(facts_run)
+    questions = contexts_of(subject, 0, range(50))[0].questions
+    site = "blocks.0.attn.hook_pattern"
+    with torch.no_grad():
+        pattern = subject.models[0].run_with_cache(questions.tokens)[1][site][:, 0]
+    mean = mean_pattern(pattern, questions.end, lengths_of(questions))[questions.row, questions.pos]
+    later = torch.arange(mean.shape[1]) > questions.pos[:, None]
+    assert float((mean * later).abs().max()) == 0
+    torch.testing.assert_close(mean.sum(-1), torch.ones(len(mean)))

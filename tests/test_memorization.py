@@ -245,7 +245,7 @@ def test_meters_stand_together_with_their_nulls_and_the_literature(line_run: Run
     for source in ("2404.05405", "2505.24832", "2308.12108", "2301.05217"):
         assert source in words
     assert "tbtt train --recipe influence" in words
-    assert len(result.findings) == 6
+    assert len(result.findings) == 5
     for draw in result.figures.values():
         assert len(draw().data) > 2
 

@@ -159,7 +159,7 @@ def test_the_loss_says_the_same_in_other_words(file_run: Run, result: Result) ->
 
 
 def test_the_other_order_is_of_the_same_lines_and_nobody_s_own(file_run: Run) -> None:
-    own, other = own_files(Subject.of_run(file_run)), other_files(file_run)
+    own, other = own_files(Subject.of_run(file_run)), other_files(Subject.of(file_run))
     for mine in own:
         for theirs in other:
             assert set(mine) == set(theirs)

@@ -304,3 +304,8 @@ def test_the_whole_is_drawn_said_and_counted(subject: Subject) -> None:
     assert result.shown.shape == (3 * len(sites_of(subject)), 2 + 8)
     titles = [a.text for a in figures.patching_grid(result.tables["patching"]).layout.annotations]
     assert any("denoising, a differs" in title and "nats apart" in title for title in titles)
+
+
+def test_where_no_other_example_has_the_answer_nothing_is_said_of_it(facts_run: Run) -> None:
+    summary = ablation_summary(ablation_table(Subject.of_run(facts_run)))
+    assert summary["lost_null"][summary["kind"] != "neuron"].isna().all()

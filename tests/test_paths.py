@@ -30,6 +30,7 @@ from tbtt_interp.analyses.paths import (
     paths_table,
 )
 from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
 
@@ -191,5 +192,25 @@ def test_the_parts_are_drawn_and_said(subject: Subject) -> None:
     result = analyse_paths(subject, ordered_pairs(subject).sample(60, seed=0))
     for name, draw in result.figures.items():
         assert draw().data, name
-    assert any("edges alone keep" in str(finding) for finding in result.findings)
+    assert any("the strongest edges alone" in str(finding) for finding in result.findings)
     assert any("attribution patching (EAP) is off by" in note for note in result.notes)
+
+
+def test_circuits_take_the_edges_that_effects_were_found_of(subject: Subject) -> None:
+    """Also where the pairs that are asked have shorter answers than those they are ranked on."""
+    prompts = ["<8+9=", "<8+5=", "<7+9=", "<3+4=", "<3+5=", "<2+4="]
+    numbers = {prompt: subject.find(prompt) for prompt in prompts}
+    chosen = [("<8+9=", "<8+5="), ("<7+9=", "<8+9="), ("<3+4=", "<3+5="), ("<2+4=", "<3+4=")]
+    pairs = Pairs(
+        subject=subject, clean=np.array([numbers[a] for a, _ in chosen]),
+        corrupt=np.array([numbers[b] for _, b in chosen]), changed=("b", "a", "b", "a"),
+        left_out={},
+    )  # fmt: skip
+    effects = edge_effects(subject, pairs)
+    for seed in range(6):  # which half is asked
+        circuits = circuits_table(subject, pairs, effects, seed=seed)
+        assert circuits["all"].unique().tolist() == [32]
+        assert circuits["faithful"].iloc[-1] == pytest.approx(1, abs=1e-3)
+    with pytest.raises(TbttError, match="a circuit needs two clean prompts at least"):
+        one = pairs.take(np.array([0]))
+        circuits_table(subject, one, edge_effects(subject, one))

@@ -65,17 +65,26 @@ def row_donors(
     """For each row another example's, drawn at random, whose prompt ends at the same place.
 
     Args:
-        answers: of each row; a donor has the same. Where there is none the row is its own.
+        answers: of each row; a donor has the same.
+    Returns:
+        the donors' rows, no shorter than their own; -1 where there is none.
     """
-    example = questions.of_row.tolist()
+    example, length = questions.of_row.tolist(), lengths_of(questions).tolist()
     keys = list(zip(questions.end.tolist(), answers, strict=True))
     rows: dict[object, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
     others = (
-        [r for r in rows[key] if example[r] != k] for key, k in zip(keys, example, strict=True)
+        [r for r in rows[key] if example[r] != k and length[r] >= length[row]]
+        for row, (key, k) in enumerate(zip(keys, example, strict=True))
     )
-    return torch.tensor([int(generator.choice(o or [row])) for row, o in enumerate(others)])
+    return torch.tensor([int(generator.choice(some or [-1])) for some in others])
+
+
+def lengths_of(questions: Questions) -> Int[Tensor, " row"]:
+    """Tokens of each row, its padding not counted."""
+    ends = torch.zeros_like(questions.end)
+    return ends.scatter_reduce(0, questions.row, questions.pos + 1, "amax")
 
 
 def parts_of(
@@ -133,7 +142,7 @@ def _ablate_model(
     model = subject.models[k]
     questions = Questions.of_tokens(subject.tokens, subject.n_ctx)
     layers = range(subject.layers)
-    names = ("attn.hook_z", "hook_mlp_out", "mlp.hook_post")
+    names = ("attn.hook_z", *(() if model.cfg.attn_only else ("hook_mlp_out", "mlp.hook_post")))
     sites = [f"blocks.{layer}.{name}" for layer in layers for name in names]
     with torch.no_grad():
         logits, cache = model.run_with_cache(questions.tokens, names_filter=sites)
@@ -144,9 +153,9 @@ def _ablate_model(
         "resample": row_donors([""] * len(answers), questions, generator),
         "same answer": row_donors(answers, questions, generator),
     }
-    length = torch.zeros_like(questions.end).scatter_reduce(
-        0, questions.row, questions.pos + 1, "amax"
-    )
+    length, itself = lengths_of(questions), torch.arange(len(questions.of_row))
+    has_none = torch.zeros(len(questions.fits), dtype=torch.bool)
+    has_none[questions.of_row[donors["same answer"] < 0]] = True
     posts = [cache[f"blocks.{layer}.mlp.hook_post"] for layer in layers]
     jobs = [
         (part, mode)
@@ -160,7 +169,7 @@ def _ablate_model(
         target = {
             "zero": torch.zeros_like(values),
             "mean": mean_by_place(values, questions.end, length),
-            **{mode: values[rows] for mode, rows in donors.items()},
+            **{mode: values[torch.where(rows < 0, itself, rows)] for mode, rows in donors.items()},
         }
         mine = [job for job in jobs if job[0].site == site]
         for first in range(0, len(mine), each):
@@ -172,7 +181,10 @@ def _ablate_model(
                     fwd_hooks=[(site, lambda _, hook, changed=changed: changed)],
                 )
             for (part, mode), rows in zip(some, logits.chunk(len(some)), strict=True):
-                yield (part, mode, *answers_in(rows, questions))
+                nats, margins = answers_in(rows, questions)
+                if mode == "same answer":
+                    nats[has_none] = nan
+                yield part, mode, nats, margins
 
 
 def answers_in(
@@ -192,7 +204,8 @@ def ablation_table(subject: Subject, *, tell: Tell = silent, seed: int = 0) -> p
 
     Zero: its output is 0. Mean: its mean over all examples at the same place. Resample: another
     example's, drawn at random; of heads and MLPs, `same answer` is a resample from an example with
-    the same answer. Random directions are as many as neurons, drawn among their layer's.
+    the same answer, asked of those that have one. Random directions are as many as neurons, drawn
+    among their layer's.
 
     Args:
         seed: of donors and directions.
@@ -210,10 +223,11 @@ def ablation_table(subject: Subject, *, tell: Tell = silent, seed: int = 0) -> p
         out = subject.held_out[k]
         splits = [(n, mask) for n, mask in (("seen", ~out), ("held out", out)) if mask.any()]
         for part, mode, nats, margins in ablated:
-            for split, mask in splits:
+            for split, of_split in splits:
+                mask = of_split & np.isfinite(nats)
                 rows.append({
                     "seed": name, **part._asdict(), "mode": mode, "split": split,
-                    "lost": float((nats_before - nats)[mask].mean()),
+                    "lost": float((nats_before - nats)[mask].mean()) if mask.any() else nan,
                     "right_before": int(was_right[mask].sum()),
                     "kept": int((was_right & (margins > 0))[mask].sum()),
                     "right": int((margins > 0)[mask].sum()), "of": int(mask.sum()),

@@ -205,6 +205,8 @@ def analyse_additivity(
             "themselves in the last rows.",
             "f(a) + g(b) is fitted on seen equations, each of which has a part in its own fit; "
             f"it is not estimable, and so not an answer, for {missing:,} equations of all models.",
+            "It is put wherever a character is asked. After the first, streams hold the character "
+            "before it, too, which no sum of a and b tells: less is answered for that alone.",
         ],
     )
 

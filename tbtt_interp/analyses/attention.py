@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from tbtt_interp import figures
 from tbtt_interp.analyses.ablation import answers_in, mean_by_place, row_donors
@@ -145,6 +147,17 @@ def chosen_examples(subject: Subject) -> list[int]:
     return np.sort(drawn).tolist()
 
 
+def mean_pattern(
+    pattern: Float[Tensor, "row query key"], end: Int[Tensor, " row"], length: Int[Tensor, " row"]
+) -> Float[Tensor, "row query key"]:
+    """Each row's mean over those whose prompts end at the same place, so that keys align, too."""
+    means = torch.zeros_like(pattern)
+    for place in end.unique():
+        rows = end == place
+        means[rows] = mean_by_place(pattern[rows], end[rows], length[rows])
+    return means
+
+
 def replaced_table(
     subject: Subject, examples: Sequence[int] | None = None, *, seed: int = 0
 ) -> pd.DataFrame:
@@ -165,6 +178,7 @@ def replaced_table(
         donors = row_donors(
             [""] * len(questions.of_row), questions, np.random.default_rng((seed, k))
         )
+        donors = torch.where(donors < 0, torch.arange(len(donors)), donors)
         for layer in range(subject.layers):
             site = f"blocks.{layer}.attn.hook_pattern"
             with torch.no_grad():
@@ -172,7 +186,7 @@ def replaced_table(
             for head in range(subject.heads):
                 mine = pattern[:, head]
                 patterns = {
-                    "its mean": mean_by_place(mine, questions.end, length),
+                    "its mean": mean_pattern(mine, questions.end, length),
                     "even attention": even_pattern(mine.shape[-1]).expand_as(mine),
                     "another example's": mine[donors],
                 }
@@ -302,5 +316,6 @@ def analyse_attention(
             "Lost: nats of log-probability a seen answer without that edge; flipped: the share of "
             "right seen answers that are not right any more; random: as many other keys cut, mean "
             f"of {DRAWS}.",
+            "What is found is the key that costs most, chosen on these data; its null is not.",
         ],
     )  # fmt: skip

@@ -19,6 +19,7 @@ from tbtt_interp.analyses.graph import (
 from tbtt_interp.analyses.pairs import Pairs
 from tbtt_interp.analyses.parts import Arrays
 from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.interventions import logits_of
 from tbtt_interp.stats import interval_over_seeds
@@ -48,10 +49,15 @@ def circuits_table(
     """
     generator = np.random.default_rng((seed, 0xC1))
     names = np.unique(pairs.clean)
+    if len(names) < 2:
+        raise TbttError(
+            "a circuit needs two clean prompts at least, one to rank edges on and one to ask: "
+            "give more pairs"
+        )
     ranked_on = np.isin(pairs.clean, generator.permutation(names)[: len(names) // 2])
     second = pairs.take(np.flatnonzero(~ranked_on))
     clean, corrupt = (second.questions(x) for x in (second.clean, second.corrupt))
-    edges = edges_of(subject.models[0], clean)
+    edges = edges_of(subject.models[0], pairs.questions(pairs.corrupt))  # as the effects are
     powers = [m * 2**n for n in range(12) for m in (1, 3) if m * 2**n < len(edges)]
     sizes = sorted({0, *powers, len(edges)})
     rows = []

@@ -112,7 +112,8 @@ def contexts_of(subject: Subject, k: int, examples: Sequence[int], seed: int = 0
     run = subject.run
     if run is None or run.config.framing == "line":
         return found
-    file = run.tasks[k].file(run.config.order_seeds[k])
+    task, order = subject.files[k]
+    file = task.file(order)
     previous = {line: before for before, line in pairwise(file)}
     generator = np.random.default_rng((seed, k))
     texts = []

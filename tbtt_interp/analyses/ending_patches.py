@@ -111,10 +111,10 @@ def ending_table(
         most, draws = FEW, 1
     drawn = [
         draw_endings(endings_of(task, lines, subject.n_ctx, seed), most, draws, seed)
-        for task, lines in zip(subject.run.tasks, files, strict=True)
+        for (task, _), lines in zip(subject.files, files, strict=True)
     ]
     asked = [questions_after(task, each["example"].tolist(), each["own"].tolist(), subject.n_ctx)
-             for task, each in zip(subject.run.tasks, drawn, strict=True)]  # fmt: skip
+             for (task, _), each in zip(subject.files, drawn, strict=True)]  # fmt: skip
     cells = cells_of(subject, asked[0], list(sites or known))
     whole = np.zeros((models, examples))
     count = np.zeros((models, examples))
@@ -125,7 +125,7 @@ def ending_table(
 
     for k, (s, each) in enumerate(zip(subject.seeds, drawn, strict=True)):
         compute = partial(
-            patch_endings, subject.models[k], subject.run.tasks[k], each, cells, subject.n_ctx,
+            patch_endings, subject.models[k], subject.files[k][0], each, cells, subject.n_ctx,
             partial(told, k),
         )  # fmt: skip
         found = parts.get(f"patched-{s}", compute)

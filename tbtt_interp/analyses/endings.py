@@ -103,7 +103,7 @@ def have_room(subject: Subject, files: Sequence[Sequence[str]]) -> bool:
     assert subject.run is not None
     return all(
         len(draw_endings(endings_of(task, lines, subject.n_ctx, seed=0), 1, 1, seed=0))
-        for task, lines in zip(subject.run.tasks, files, strict=True)
+        for (task, _), lines in zip(subject.files, files, strict=True)
     )
 
 
@@ -178,7 +178,7 @@ def answers_after(
         raise no_room(subject)
     parts, tables = parts or Parts(), []
     for k, (s, lines) in enumerate(zip(subject.seeds, files, strict=True)):
-        task = subject.run.tasks[k]
+        task = subject.files[k][0]
         examples = task.examples
         asked = endings_of(task, lines, subject.n_ctx, seed)
         compute = partial(_answers, subject.models[k], task, asked, subject.n_ctx)

@@ -49,17 +49,15 @@ class Finding:
     @property
     def is_beyond(self) -> bool:
         """Whether the interval leaves the null out; of one model without interval nothing is."""
-        return not math.isnan(self.effect.low) and not (
-            self.effect.low <= self.null <= self.effect.high
-        )
+        known = not math.isnan(self.effect.low) and not math.isnan(self.null)
+        return known and not self.effect.low <= self.null <= self.effect.high
 
     def __str__(self) -> str:
         hedge = ", less than its null" if self.effect.mean < self.null else ""
         hedge = hedge if self.is_beyond else ", which is not told apart"
-        return (
-            f"{self.what} {self.effect.format()} of {self.of}; "
-            f"{self.null_is}: {self.null:.2f}{hedge}."
-        )
+        hedge = ", without an interval" if math.isnan(self.effect.low) else hedge
+        null = "none there" if math.isnan(self.null) else f"{self.null:.2f}"
+        return f"{self.what} {self.effect.format()} of {self.of}; {self.null_is}: {null}{hedge}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,9 @@ class Result:
 
     def ranked(self) -> list[Finding]:
         """What was found, furthest from its null first."""
-        return sorted(self.findings, key=lambda finding: -finding.beyond)
+        return sorted(
+            self.findings, key=lambda finding: (math.isnan(finding.beyond), -finding.beyond)
+        )
 
     def findings_table(self) -> pd.DataFrame:
         """A row a finding: what, effect, low, high, of, null, null_is, beyond."""
@@ -112,7 +112,11 @@ def over_steps(results: Mapping[int, Result]) -> Result:
         return table[["step", *(name for name in table.columns if name != "step")]]
 
     followed = joined(Result.findings_table)
-    order = {finding.what: k for k, finding in enumerate(last.ranked())}
+    # the same finding may be of another share of something measured: its numbers do not name it
+    of = followed["of"].str.replace(r" *\(?-?\d+\.\d+[^,;)]*\)?", "", regex=True)
+    followed["what"] += " … of " + of
+    at_last = followed[followed["step"] == max(results)]
+    order = {what: k for k, what in enumerate(at_last["what"])}
     shown = followed[followed["what"].isin(order)]
     shown = shown.assign(rank=shown["what"].map(order)).sort_values(["rank", "step"])
     numbers = ["effect", "low", "high", "null"]
@@ -126,7 +130,10 @@ def over_steps(results: Mapping[int, Result]) -> Result:
         ),
         figures={f"{last.name}-over-steps": partial(figures.findings_over_steps, followed)},
         findings=last.findings,
-        notes=[*last.notes, "What is found at the last checkpoint, at all of them."],
+        notes=[
+            *last.notes,
+            "What is found at the last checkpoint, at all where it is found in the same words.",
+        ],
     )
 
 
@@ -139,3 +146,13 @@ def nearest_null(value: float, nulls: Mapping[str, float]) -> tuple[float, str]:
     known = {name: null for name, null in nulls.items() if not math.isnan(null)}
     name = min(known, key=lambda name: abs(known[name] - value))
     return known[name], name
+
+
+def further_null(value: float, nulls: Sequence[float]) -> float:
+    """Of several nulls the one that goes furthest in an effect's own direction; nan if none is.
+
+    >>> further_null(0.5, [0.1, 0.3, math.nan]), further_null(-0.5, [-0.2, 0.3])
+    (0.3, -0.2)
+    """
+    known = [null for null in nulls if not math.isnan(null)]
+    return (max if value >= 0 else min)(known, default=math.nan)

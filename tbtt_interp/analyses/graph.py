@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.interventions import logits_of
 
@@ -83,6 +84,8 @@ def edges_of(model: "HookedTransformer", questions: Questions) -> list[Edge]:
 
     In one layer, queries, MLPs and logits matter where a character is asked, and nowhere before.
     """
+    if model.cfg.attn_only:
+        raise TbttError("paths go through MLPs, and this model has none: patch it instead")
     first = -int(questions.end.max()) - 1
     last = int((questions.pos - questions.end[questions.row]).max()) - 1
     found = []

@@ -67,15 +67,14 @@ def ov_circuit(
     x = _read(model.W_E[list(tokens)], model.blocks[layer].ln1)  # pyright: ignore
     written = x @ model.W_V[layer, head] @ model.W_O[layer, head]
     written = written - written.mean(-1, keepdim=True)
-    logits = (written * model.ln_final.w) @ model.W_U[:, list(tokens)]  # pyright: ignore
+    scale = getattr(getattr(model, "ln_final", None), "w", 1.0)
+    logits = (written * scale) @ model.W_U[:, list(tokens)]  # pyright: ignore
     return logits - logits.mean(-1, keepdim=True)
 
 
 def _read(x: Float[Tensor, "row d_model"], norm: torch.nn.Module) -> Float[Tensor, "row d_model"]:
-    """What a LayerNorm makes of each row by itself; models without one read it as it is."""
-    if not hasattr(norm, "w"):
-        return x
-    return F.layer_norm(x, (x.shape[-1],), norm.w, norm.b)  # pyright: ignore
+    """What a block's own LayerNorm, of whatever kind, makes of each row by itself."""
+    return norm(x[:, None])[:, 0]
 
 
 def copying(ov: Float[Tensor, "token token"]) -> float:
@@ -129,7 +128,8 @@ def texts_of(subject: Subject, k: int, seed: int = 0) -> Int[Tensor, "row pos"]:
     if run is None:
         lines = [[*prompt, *answer] for prompt, answer in subject.tokens]
     else:
-        file = run.tasks[k].file(run.config.order_seeds[k])
+        task, order = subject.files[k]
+        file = task.file(order)
         if run.config.framing == "line":
             lines = [subject.vocabulary.encode(line) for line in file]
         else:
@@ -242,9 +242,7 @@ def scores_findings(scores: pd.DataFrame) -> list[Finding]:
         mine = some[(some["layer"] == layer) & (some["head"] == head)]
         found.append(
             Finding(
-                what=f"head {layer}.{head}, of all most like a {kind} head (cut: "
-                f"{mine['lost'].mean():+.2f} nats a character, at random "
-                f"{mine['lost_random'].mean():+.2f}), puts",
+                what=f"head {layer}.{head}, of all most like a {kind} head, puts",
                 effect=interval_over_seeds(mine["score"].tolist()),
                 null=float(mine["even"].mean()),
                 null_is="even attention",

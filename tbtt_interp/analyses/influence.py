@@ -9,6 +9,7 @@ and 2, where the models hold out random subsets.
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -273,6 +274,22 @@ def deal_anew(held: Held, draws: int, seed: int) -> list[Held]:
     return [dataclasses.replace(held, out=chance.permutation(held.out)) for _ in range(draws)]
 
 
+def _by_chance(held: Held, draws: int, seed: int) -> Iterator[Float[np.ndarray, "unit unit"]]:
+    """Influence that there is by chance.
+
+    On the own pair, models are dealt anew what they hold out. On another, its scores are dealt
+    anew among the models that were trained on it, which alone tell that influence.
+    """
+    chance = np.random.default_rng((seed, 0xC4A2))
+    for dealt in deal_anew(held, draws, seed):
+        scores = held.scores[MAIN].copy()
+        for unit, out in enumerate(held.out.T):
+            trained = np.flatnonzero(~out)
+            scores[trained, unit] = scores[chance.permutation(trained), unit]
+        own = influence(dealt.scores[MAIN], dealt.out)[0]
+        yield np.where(np.eye(len(own), dtype=bool), own, influence(scores, held.out)[0])
+
+
 def relation(of: str, on: str) -> str:
     """What one unit is to another; of pairs of operands, the first of these that it is.
 
@@ -303,9 +320,7 @@ def relation_table(held: Held, *, draws: int = DRAWS, seed: int = 0) -> pd.DataF
         sided; and `pairs`, ordered.
     """
     kinds = np.array([[relation(of, on) for on in held.names] for of in held.names])
-    matrices = [
-        influence(each.scores[MAIN], each.out)[0] for each in (held, *deal_anew(held, draws, seed))
-    ]
+    matrices = [influence(held.scores[MAIN], held.out)[0], *_by_chance(held, draws, seed)]
     rows = []
     for kind in dict.fromkeys(kinds.ravel()):
         value, *null = (float(np.nanmean(matrix[kinds == kind])) for matrix in matrices)

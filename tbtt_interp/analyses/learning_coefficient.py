@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.analyses.findings import Finding, Tell, silent
+from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model import Parameters, Shape, forward, parameter_shapes
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import interval_over_seeds
 from tbtt_interp.tasks.framing import NOTHING, stack
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 
@@ -240,26 +239,13 @@ def learning_coefficient_table(
     return table, pd.DataFrame(rows)
 
 
-def learning_coefficient_findings(table: pd.DataFrame) -> list[Finding]:
-    """Over models, beside a regular model's."""
-    return [
-        Finding(
-            what="the local learning coefficient is",
-            effect=interval_over_seeds(table["share"].tolist()),
-            null=1.0,
-            null_is="a regular model, in which every parameter counts",
-            of="half the parameters",
-        )
-    ]
-
-
 def learning_coefficient_notes(table: pd.DataFrame) -> list[str]:
     """What a reader of it has to know."""
     mean, half = table["coefficient"].mean(), table["half_parameters"].iloc[0]
     notes = [
         f"Local learning coefficient: {mean:,.0f} on average, of {half:,.0f} in a regular model, "
-        f"from {table['windows'].iloc[0]:,} windows; it depends on their number, so compare sizes "
-        "of one framing."
+        f"from {table['windows'].iloc[0]:,} windows; it depends on their number and on how "
+        "near the sampling stays, so compare sizes of one framing, and with no absolute figure."
     ]
     moving = table.loc[~table["stationary"], "seed"].tolist()
     below = table.loc[table["negative"], "seed"].tolist()

@@ -21,7 +21,6 @@ from tbtt_interp.analyses.influence import (
     relation_table,
 )
 from tbtt_interp.analyses.learning_coefficient import (
-    learning_coefficient_findings,
     learning_coefficient_notes,
     learning_coefficient_table,
 )
@@ -158,7 +157,6 @@ def analyse_memorization(
         )
         tables |= {"learning-coefficient": coefficients, "chains": chains}
         drawn["chains"] = lambda: figures.coefficient_chains(chains)
-        findings += learning_coefficient_findings(coefficients)
         notes += learning_coefficient_notes(coefficients)
     if has_equations(subject):
         losses = restricted_loss_table(few, site=site, parts=parts, tell=part(1), seed=seed)

@@ -63,13 +63,15 @@ def own_files(subject: Subject) -> list[Lines]:
             f"{run.folder} was trained on one line at a time, so there is no order to know: "
             "give a run of framing file, or of framing shuffled as a control"
         )
-    return [t.file(order) for t, order in zip(run.tasks, run.config.order_seeds, strict=True)]
+    return [task.file(order) for task, order in subject.files]
 
 
-def other_files(run: Run) -> list[Lines]:
+def other_files(subject: Subject) -> list[Lines]:
     """For each model its lines in an order that no model of this run was trained on."""
-    first = 1 + max((order for order in run.config.order_seeds if order is not None), default=0)
-    return [task.file(first + k) for k, task in enumerate(run.tasks)]
+    assert subject.run is not None
+    known = subject.run.config.order_seeds
+    first = 1 + max((order for order in known if order is not None), default=0)
+    return [task.file(first + k) for k, (task, _) in enumerate(subject.files)]
 
 
 def exact_predictives(
@@ -155,9 +157,9 @@ def character_table(
     assert subject.run is not None
     tables = []
     for k, (s, lines, other) in enumerate(
-        zip(subject.seeds, files, other_files(subject.run), strict=True)
+        zip(subject.seeds, files, other_files(subject), strict=True)
     ):
-        task = subject.run.tasks[k]
+        task = subject.files[k][0]
         mine, apart = _layout(lines), _layout(other)
         of_lines, of_order = exact_predictives(lines, subject.n_ctx)
         mine["worth"] = (of_order - of_lines) / math.log(2)
@@ -255,7 +257,7 @@ def loss_table(subject: Subject) -> pd.DataFrame:
     streams = [
         Stream(lines=lines, vocabulary=task.vocabulary, framing=run.config.framing,
                window=subject.n_ctx, batch=1, seed=s)
-        for lines, task, s in zip(files, run.tasks, subject.seeds, strict=True)
+        for lines, (task, _), s in zip(files, subject.files, subject.seeds, strict=True)
     ]  # fmt: skip
     stacked = stack_parameters([dict(model.named_parameters()) for model in subject.models])
     rows = []

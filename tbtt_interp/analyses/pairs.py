@@ -192,6 +192,11 @@ def chosen_pairs(
             raise TbttError(f"held-out pair {held_out!r} must be two operands, as in 5,7")
         mine = np.flatnonzero(subject.held_out_pair((int(a), int(b))).all(axis=0))
         pairs = pairs.take(np.flatnonzero(np.isin(pairs.clean, mine)))
+        if not len(pairs):
+            raise TbttError(
+                f"pair {held_out} is not held out from every model of {subject.name}: "
+                "leave --held-out out"
+            )
     size = sum(p.numel() for p in subject.models[0].parameters())
     if count is None and size > MANY_PARAMETERS:
         count = few

@@ -17,7 +17,7 @@ from torch import Tensor
 from tbtt_interp import figures
 from tbtt_interp.activations import unknown_site
 from tbtt_interp.analyses.ablation import with_ablations
-from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
+from tbtt_interp.analyses.findings import Finding, Result, Tell, further_null, silent
 from tbtt_interp.analyses.pairs import Pairs, donors, ordered_pairs
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject, in_reading_order
@@ -54,7 +54,8 @@ class Cell(NamedTuple):
 def sites_of(subject: Subject) -> list[str]:
     """Every site that is patched, in the order of a forward pass."""
     parts = (STREAMS[0], *OF_HEADS, *STREAMS[1:])
-    return [f"blocks.{layer}.{part}" for layer in range(subject.layers) for part in parts]
+    sites = [f"blocks.{layer}.{part}" for layer in range(subject.layers) for part in parts]
+    return [site for site in sites if site in subject.models[0].hook_dict]
 
 
 def cells_of(subject: Subject, questions: Questions, sites: Sequence[str]) -> list[Cell]:
@@ -314,7 +315,7 @@ def patching_findings(table: pd.DataFrame) -> list[Finding]:
                 Finding(
                     what=f"where {changed} differs, {site}{head} at {row['place']} {verb}",
                     effect=Interval(mean=row["share"], low=row["low"], high=row["high"]),
-                    null=float(np.nanmax([row["same_answer"], row["random"]])),
+                    null=further_null(row["share"], [row["same_answer"], row["random"]]),
                     null_is="the better of the two other donors",
                     of="the logit difference",
                 )
@@ -355,6 +356,7 @@ def analyse_patching(
             "difference between clean and corrupted answer that come back when one activation of "
             "the clean run is put into the corrupted one (denoising), all characters together.",
             *notes,
+            "What is found is the strongest place, chosen on these data; its null is its own.",
         ],
     )
     return with_ablations(result, subject, tell=tell, seed=seed) if ablate else result

@@ -17,7 +17,7 @@ from torch import Tensor
 from tbtt_interp import figures
 from tbtt_interp.analyses.circuits import RANDOM, circuits_table
 from tbtt_interp.analyses.edge_attribution import STEPS, edge_attributions
-from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
+from tbtt_interp.analyses.findings import Finding, Result, Tell, further_null, silent
 from tbtt_interp.analyses.graph import (
     EMBED,
     LOGITS,
@@ -225,7 +225,7 @@ def paths_findings(table: pd.DataFrame, circuits: pd.DataFrame) -> list[Finding]
         Finding(
             what=f"where {row['changed']} differs, {row['name']} alone restores",
             effect=Interval(mean=row["share"], low=row["low"], high=row["high"]),
-            null=float(np.nanmax([row["same_answer"], row["random"]])),
+            null=further_null(row["share"], [row["same_answer"], row["random"]]),
             null_is="the better of the two other donors",
             of="the logit difference",
         )
@@ -235,11 +235,11 @@ def paths_findings(table: pd.DataFrame, circuits: pd.DataFrame) -> list[Finding]
     if good["edges"] < good["all"]:
         found.append(
             Finding(
-                what=f"{good['edges']:.0f} of {good['all']:.0f} edges alone keep",
+                what="the strongest edges alone, as few as are needed, keep",
                 effect=Interval(mean=good["faithful"], low=good["low"], high=good["high"]),
                 null=good["random_most"],
                 null_is=f"the most that {RANDOM} random circuits of that size keep",
-                of="the logit difference",
+                of=f"the logit difference ({good['edges']:.0f} of {good['all']:.0f} edges)",
             )
         )
     return found

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RANK = 2  # of 14 dimensions in a small; more would take the model with it
 DRAWS = 19
+LEAST = 0.1  # nats a character that erasing has to cost, for shares of it to mean anything
 CHANGES = ("restricted", "excluded")
 SPLITS = ("seen", "held out")
 OPERANDS = {"operator", "a", "b"}  # the labels of an equation
@@ -188,8 +189,8 @@ def restricted_loss_table(
         a row a model, change (restricted, excluded) and split (seen, held out), in nats a
         character: `loss`; `unpatched`; `erased`, all of the activation at its mean; `random`, the
         mean over draws; `p`, the share of draws as extreme; `share`, of the loss between unpatched
-        and erased what restricting saves, or excluding costs; `random_share`; `rank`, `width` and
-        `characters`.
+        and erased what restricting saves, or excluding costs, nan where that is next to nothing;
+        `random_share`; `rank`, `width` and `characters`.
     Raises:
         TbttError: if there are no equations, or no such site.
     """
@@ -229,6 +230,7 @@ def restricted_loss_table(
             if not mask.any():
                 continue
             unpatched, erased, *rest = found["nats"][:, mask].mean(1)
+            between = erased - unpatched if erased - unpatched > LEAST else np.nan
             for change, (loss, *random) in zip(CHANGES, np.split(np.array(rest), 2), strict=True):
                 sign, start = (-1, erased) if change == "restricted" else (1, unpatched)
                 extreme = int((sign * (np.array(random) - loss) >= 0).sum())
@@ -237,8 +239,8 @@ def restricted_loss_table(
                     "seed": s, "change": change, "split": split, "loss": loss,
                     "unpatched": unpatched, "erased": erased, "random": mean,
                     "p": (1 + extreme) / (1 + draws),
-                    "share": sign * (loss - start) / (erased - unpatched),
-                    "random_share": sign * (mean - start) / (erased - unpatched),
+                    "share": sign * (loss - start) / between,
+                    "random_share": sign * (mean - start) / between,
                     "rank": rank, "width": width, "characters": int(mask.sum()),
                 })  # fmt: skip
     return pd.DataFrame(rows)
@@ -246,7 +248,9 @@ def restricted_loss_table(
 
 def restricted_loss_findings(table: pd.DataFrame) -> list[Finding]:
     """Of seen answers: what their directions alone save, and what leaving them out costs."""
-    seen = table[table["split"] == "seen"]
+    seen = table[(table["split"] == "seen") & table["share"].notna()]
+    if seen.empty:
+        return []
     rank = seen["rank"].iloc[0]
     words = {
         "restricted": f"{rank} directions of the operands alone save, of seen answers,",

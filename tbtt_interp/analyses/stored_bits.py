@@ -109,8 +109,9 @@ def stored_bits_table(subject: Subject) -> pd.DataFrame:
         found[ALL] = (bits + max(shown, 0.0), most + possible, count)
         parameters = trained_parameters(model)
         rows += [
-            {"seed": seed, "kind": kind, "bits": bits, "most": most, "share": bits / most,
-             "of": count, "parameters": parameters, "per_parameter": bits / parameters}
+            {"seed": seed, "kind": kind, "bits": bits, "most": most,
+             "share": bits / most if most else math.nan, "of": count,
+             "parameters": parameters, "per_parameter": bits / parameters}
             for kind, (bits, most, count) in found.items()
         ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -134,7 +135,7 @@ def stored_bits_findings(table: pd.DataFrame) -> list[Finding]:
                 "one who knows every line and not their order"),
     }  # fmt: skip
     for kind, (what, of, null_is) in said.items():
-        shares = table.loc[table["kind"] == kind, "share"]
+        shares = table.loc[table["kind"] == kind, "share"].dropna()
         if kind == ORDER:
             shares = shares.clip(lower=0)  # what is at least less than nothing is nothing
         if len(shares):

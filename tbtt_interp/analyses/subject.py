@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from tbtt_interp.activations import untrained_models
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.runs import Run
-from tbtt_interp.tasks import Encoder, Example, Stream
+from tbtt_interp.tasks import Encoder, Example, Stream, Task
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -106,6 +106,16 @@ class Subject:
             return ()
         every = dict(zip(self.run.seeds, untrained_models(self.run), strict=True))
         return tuple(every[seed] for seed in self.seeds)
+
+    @property
+    def files(self) -> list[tuple[Task, int | None]]:
+        """Each model's task, and the order of the lines in its file; of a run's models alone."""
+        if self.run is None:
+            raise TbttError(
+                f"{self.name} come without a run, so what they were trained on is unknown"
+            )
+        places = [self.run.place(seed) for seed in self.seeds]
+        return [(self.run.tasks[k], self.run.config.order_seeds[k]) for k in places]
 
     @cached_property
     def tokens(self) -> tuple[tuple[list[int], list[int]], ...]:

@@ -1,5 +1,6 @@
 """What the analyses' commands share: options, progress, what is printed and what is written."""
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -82,12 +83,15 @@ def _results(
     from tbtt_interp.analyses.findings import over_steps
     from tbtt_interp.analyses.parts import Parts
     from tbtt_interp.analyses.subject import Subject
+    from tbtt_interp.runs import versions
 
     found = {}
     for number, step in enumerate(steps):
         subject = Subject.of_run(run, step)
         folder = None if draft is None else draft / f"step-{step}"
-        parts = Parts(folder, settings | {"of": subject.name})
+        read = run.checkpoints[max(run.checkpoints) if step is None else step].read_bytes()
+        key = {"of": str(run.folder.resolve()), "models": hashlib.sha256(read).hexdigest()}
+        parts = Parts(folder, settings | key | versions())
 
         def told(done: int, of: int, before: int = number) -> None:
             tell(before * of + done, len(steps) * of)
