@@ -85,6 +85,12 @@ class Questions:
         """Which of the asked characters is the first of each example's answer."""
         return torch.searchsorted(self.example.contiguous(), torch.arange(len(self.fits)))
 
+    @property
+    def lengths(self) -> Int[Tensor, " row"]:
+        """Tokens of each row up to the last that is asked; what is behind is padding."""
+        nothing = torch.zeros_like(self.end)
+        return nothing.scatter_reduce(0, self.row, self.pos + 1, "amax")
+
     def beginnings(self) -> "Questions":
         """The first characters of the answers alone, asked of the prompts alone."""
         rows = self.row[self.first]

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import DIGITS, VOCABULARY, copying_model, copying_subject
 
-from tbtt_interp.analyses.ablation import lengths_of
 from tbtt_interp.analyses.attention import (
     analyse_attention,
     attention_table,
@@ -170,7 +169,7 @@ def test_a_mean_pattern_looks_at_nothing_that_is_to_come(facts_run: Run) -> None
     site = "blocks.0.attn.hook_pattern"
     with torch.no_grad():
         pattern = subject.models[0].run_with_cache(questions.tokens)[1][site][:, 0]
-    mean = mean_pattern(pattern, questions.end, lengths_of(questions))[questions.row, questions.pos]
+    mean = mean_pattern(pattern, questions.end, questions.lengths)[questions.row, questions.pos]
     later = torch.arange(mean.shape[1]) > questions.pos[:, None]
     assert float((mean * later).abs().max()) == 0
     torch.testing.assert_close(mean.sum(-1), torch.ones(len(mean)))

@@ -69,7 +69,7 @@ def row_donors(
     Returns:
         the donors' rows, no shorter than their own; -1 where there is none.
     """
-    example, length = questions.of_row.tolist(), lengths_of(questions).tolist()
+    example, length = questions.of_row.tolist(), questions.lengths.tolist()
     keys = list(zip(questions.end.tolist(), answers, strict=True))
     rows: dict[object, list[int]] = {}
     for row, key in enumerate(keys):
@@ -79,12 +79,6 @@ def row_donors(
         for row, (key, k) in enumerate(zip(keys, example, strict=True))
     )
     return torch.tensor([int(generator.choice(some or [-1])) for some in others])
-
-
-def lengths_of(questions: Questions) -> Int[Tensor, " row"]:
-    """Tokens of each row, its padding not counted."""
-    ends = torch.zeros_like(questions.end)
-    return ends.scatter_reduce(0, questions.row, questions.pos + 1, "amax")
 
 
 def parts_of(
@@ -153,7 +147,7 @@ def _ablate_model(
         "resample": row_donors([""] * len(answers), questions, generator),
         "same answer": row_donors(answers, questions, generator),
     }
-    length, itself = lengths_of(questions), torch.arange(len(questions.of_row))
+    length, itself = questions.lengths, torch.arange(len(questions.of_row))
     has_none = torch.zeros(len(questions.fits), dtype=torch.bool)
     has_none[questions.of_row[donors["same answer"] < 0]] = True
     posts = [cache[f"blocks.{layer}.mlp.hook_post"] for layer in layers]

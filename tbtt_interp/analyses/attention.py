@@ -174,7 +174,6 @@ def replaced_table(
         context = contexts_of(subject, k, examples, seed)[0]
         questions = context.questions
         before = _answers_with(model, context, [])
-        length = questions.end.clone().scatter_reduce(0, questions.row, questions.pos, "amax") + 1
         donors = row_donors(
             [""] * len(questions.of_row), questions, np.random.default_rng((seed, k))
         )
@@ -186,7 +185,7 @@ def replaced_table(
             for head in range(subject.heads):
                 mine = pattern[:, head]
                 patterns = {
-                    "its mean": mean_pattern(mine, questions.end, length),
+                    "its mean": mean_pattern(mine, questions.end, questions.lengths),
                     "even attention": even_pattern(mine.shape[-1]).expand_as(mine),
                     "another example's": mine[donors],
                 }

@@ -92,13 +92,12 @@ def context(subject: Subject, name: str, before: Sequence[str], examples: Sequen
         known.append(roles + _numbered(len(answer), longest))
     questions = Questions.of_tokens(asked, subject.n_ctx)
     width = questions.tokens.shape[1]
-    last = questions.end.clone().scatter_reduce(0, questions.row, questions.pos, "amax")
     rows = []
-    for example, end, stop in zip(
-        questions.of_row.tolist(), questions.end.tolist(), last.tolist(), strict=True
+    for example, end, length in zip(
+        questions.of_row.tolist(), questions.end.tolist(), questions.lengths.tolist(), strict=True
     ):
         shift = len(asked[example][0]) - 1 - end
-        row = known[example][shift : shift + stop + 1]
+        row = known[example][shift : shift + length]
         rows.append((*row, *[""] * (width - len(row))))
     return Context(name=name, questions=questions, roles=tuple(rows))
 

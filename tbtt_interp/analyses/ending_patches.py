@@ -21,9 +21,10 @@ from tbtt_interp.analyses.endings import (
 from tbtt_interp.analyses.findings import Finding, Tell, silent
 from tbtt_interp.analyses.pairs import MANY_PARAMETERS
 from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.patching import OF_HEADS, Cell, cells_of, logits_of, patch, sites_of
+from tbtt_interp.analyses.patching import OF_HEADS, Cell, cells_of, patch, sites_of
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import Questions
+from tbtt_interp.interventions import logits_of
 from tbtt_interp.stats import Interval, crossed_intervals
 from tbtt_interp.tasks import Task
 

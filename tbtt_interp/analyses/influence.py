@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 
 from tbtt_interp.analyses.findings import Finding, Tell, silent
 from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.patching import logits_of
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
+from tbtt_interp.interventions import logits_of
 from tbtt_interp.stats import Interval, interval_over_seeds
 
 MEMORIZED = 0.25  # the memorization value from which Feldman and Zhang call an example memorized

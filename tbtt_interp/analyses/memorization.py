@@ -120,6 +120,7 @@ def analyse_memorization(
     *,
     site: str | None = None,
     steps: int | None = None,
+    sample: bool = True,
     parts: Parts | None = None,
     tell: Tell = silent,
     seed: int = 0,
@@ -130,6 +131,7 @@ def analyse_memorization(
         site: where the rule's directions are looked for; None is the last layer's
             `hook_resid_mid`.
         steps: of the sampling that the learning coefficient takes; None is its own number.
+        sample: whether there is any, which takes most of the time.
         parts: where what is finished is kept.
         seed: of sampling, of random directions, and of halves.
     """
@@ -146,7 +148,9 @@ def analyse_memorization(
     bits = tables["stored-bits"] = stored_bits_table(subject)
     findings += stored_bits_findings(bits)
     coefficients = losses = pd.DataFrame()
-    if subject.run is None or trained_parameters(few.models[0]) > MANY_PARAMETERS:
+    if not sample:
+        notes.append("No learning coefficient: its sampling was left out.")
+    elif subject.run is None or trained_parameters(few.models[0]) > MANY_PARAMETERS:
         notes.append(
             "No learning coefficient: it takes a run's training windows, and no more than a "
             "million parameters."

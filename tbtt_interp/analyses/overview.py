@@ -24,7 +24,6 @@ from tbtt_interp.runs import Run
 
 SAID = 25
 TOKENS = 1_500  # of the pairs that are patched, where `patching` by itself takes all
-STEPS = 1_000  # of the sampling behind the learning coefficient
 FEWEST = 16  # pairs at least
 
 
@@ -58,7 +57,7 @@ QUICK: dict[str, Callable[..., Result]] = {
     "geometry": analyse_geometry,
     "additivity": analyse_additivity,
     "order": _quick_order,
-    "memorization": partial(analyse_memorization, steps=STEPS),
+    "memorization": partial(analyse_memorization, sample=False),
 }
 
 

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 
 from tbtt_interp.analyses.findings import Finding
-from tbtt_interp.analyses.patching import logits_of
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import Questions
+from tbtt_interp.interventions import logits_of
 from tbtt_interp.stats import interval_over_seeds
 from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.floors import stream_floors
