@@ -118,7 +118,7 @@ def test_each_pair_is_held_out_by_models_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hold_out_each_pair = 3", "key hold_out_each_pair must be true or false"),
+        ("deal_pairs = true", "key deal_pairs must be a whole number"),
         ("sedes = 3", "recipe mine.toml key 'sedes' is unknown (did you mean 'seeds'?): choose"),
         ("[training]\nstep = 3", "key 'training.step' is unknown (did you mean 'training.steps'?)"),
         ("[training]\nsteps = 'many'", "key training.steps must be a whole number, got 'many'"),
@@ -165,7 +165,7 @@ def test_what_is_wrong_in_a_recipe_is_said(text: str, message: str) -> None:
         ({"steps": -5}, "training.steps must be at least 1, got -5"),
         ({"first_seed": -1}, "first_seed must be from 0 to 2^31 - 1, got -1"),
         ({"training.batch": 0}, "training.batch must be a number of windows, at least 1"),
-        ({"task": "facts", "hold_out_each_pair": True}, "task 'facts' has no operand pairs"),
+        ({"task": "facts", "deal_pairs": 5}, "task 'facts' has no operand pairs"),
         ({"task": "facts", "held_out": [[5, 7]]}, "task 'facts' has no operand pairs to hold out"),
         ({"held_out": [[a, b] for a in range(10) for b in range(10)]}, "every line held out"),
     ],

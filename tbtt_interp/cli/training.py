@@ -27,7 +27,6 @@ NOTES = (
 DEFAULT_RECIPE = "quick"
 LONG = 1  # hours
 SHOWN = 64  # rows of the table
-CPU_RATE = 8e10  # floating-point operations a second that two cores reach here, roughly
 
 
 def train_command(
@@ -120,6 +119,7 @@ def _train_and_report(
 ) -> None:
     from tbtt_interp.cli.progress import ProgressBar
     from tbtt_interp.scores import share_sentence
+    from tbtt_interp.train.cost import estimated_hours
     from tbtt_interp.train.table import (
         groups_of,
         next_step,
@@ -215,12 +215,3 @@ def default_name(recipe: "Recipe") -> str:
     if recipe.held_out and recipe.held_out != ((5, 7),):
         parts.append("without-" + "-".join(f"{a}{b}" for a, b in recipe.held_out))
     return "-".join(parts)
-
-
-def estimated_hours(recipe: "Recipe") -> float:
-    """Of two CPU cores, from 6 operations a parameter and predicted character."""
-    model, training = recipe.model, recipe.training
-    parameters = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_mlp)
-    rows = training.batch if isinstance(training.batch, int) else len(recipe.tasks()[0].lines)
-    tokens = rows * training.window * training.steps * recipe.seeds
-    return 6 * parameters * tokens / CPU_RATE / 3_600

@@ -1,6 +1,7 @@
 """From a recipe's TOML to the recipe: its base, its size, its task and the command line applied."""
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import load_task
@@ -22,6 +25,8 @@ SIZES: dict[str, Table] = {
     "mlt": {"layers": 6, "heads": 6, "d_model": 384, "d_mlp": 1536},
 }
 ALIASES = {"n14": "small", "n28": "medium", "n56": "large", "MLT": "mlt"}
+SHAPE_NAME = "L{layers}H{heads}D{d_model}M{d_mlp}"  # of a size that has no name of its own
+SHAPE = re.compile(r"L(\d+)H(\d+)D(\d+)M(\d+)")
 ROOT = "paper"  # the recipe that every other one is a change of
 PARTS: dict[str, type] = {"model": ModelRecipe, "training": TrainingRecipe}
 WORDS: dict[Any, str] = {
@@ -72,8 +77,8 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     for key, value in given.items():
         _put(table, key, value)
     if "held_out" in given:
-        table |= {"held_out_each": [], "hold_out_each_pair": False}
-    _apply_each_pair(table)
+        table |= {"held_out_each": [], "deal_pairs": 0}
+    _apply_deal(table)
     _apply_task(table, pairs_given="held_out" in given)
     table.pop("summary")
     recipe = _build(table | {"name": name})
@@ -127,6 +132,9 @@ def _apply_size(table: Table, given: Table) -> None:
     is_asked = "model.size" in given
     size = str(given.pop("model.size", model["size"]))
     size = ALIASES.get(size, size)
+    if shape := SHAPE.fullmatch(size):
+        model |= dict(zip(SIZES["small"], map(int, shape.groups()), strict=True))
+        is_asked = False
     numbers = {} if is_asked else {k: model[k] for k in SIZES["small"].keys() & model.keys()}
     if size not in SIZES and len(numbers) < len(SIZES["small"]):
         raise unknown("size", size, SIZES, "or give --recipe FILE")
@@ -135,19 +143,30 @@ def _apply_size(table: Table, given: Table) -> None:
     named = SIZES.get(size, numbers)
     numbers = named | numbers
     if numbers != named:  # a size's name is for its own numbers alone
-        size = "L{layers}H{heads}D{d_model}M{d_mlp}".format(**numbers)
+        size = SHAPE_NAME.format(**numbers)
     model |= numbers | {"size": size}
 
 
-def _apply_each_pair(table: Table) -> None:
-    """Where each operand pair is to be held out by models of its own, says which by which.
+def _apply_deal(table: Table) -> None:
+    """Where pairs are dealt to models, each of which holds out its hand, says who has which.
 
-    `seeds` are a pair's models then, and models take turns: the first of every pair come first.
+    `seeds` are deals then, of all pairs among `deal_pairs` models; by 55, each has one pair.
     """
-    if table.pop("hold_out_each_pair"):
-        pairs = combinations_with_replacement(range(10), 2)
-        table["held_out_each"] = [[list(pair)] for pair in pairs] * table["seeds"]
-        table["seeds"] = len(table["held_out_each"])
+    hands = table.pop("deal_pairs")
+    pairs = [list(pair) for pair in combinations_with_replacement(range(10), 2)]
+    if not hands:
+        return
+    if not 1 < hands <= len(pairs):
+        raise TbttError(
+            f"deal_pairs is {hands}: deal the {len(pairs)} pairs to 2 to {len(pairs)} models, "
+            "or 0 to deal none"
+        )
+    table["held_out_each"] = []
+    for deal in range(table["seeds"]):
+        chance = np.random.default_rng((table["corpus_seed"], table["first_seed"] + deal, 0xDEA1))
+        dealt = np.array_split(chance.permutation(len(pairs)), hands)
+        table["held_out_each"] += sorted([pairs[k] for k in sorted(hand)] for hand in dealt)
+    table["seeds"] = len(table["held_out_each"])
 
 
 def _apply_task(table: Table, *, pairs_given: bool) -> None:
@@ -177,7 +196,7 @@ def _in_steps(training: TrainingRecipe, steps: int) -> TrainingRecipe:
 
 def _check(table: Table, where: str) -> None:
     """Catches what is misspelled or of a wrong type where it was written, before it is merged."""
-    own = {"base": str, "summary": str, "sizes": dict, "hold_out_each_pair": bool}
+    own = {"base": str, "summary": str, "sizes": dict, "deal_pairs": int}
     _check_values(Recipe, {k: v for k, v in table.items() if k not in own}, where, "", own)
     for key, kind in own.items():
         if not isinstance(table.get(key, kind()), kind):
