@@ -21,6 +21,8 @@ LAYERS = [
     ["train"],
     ["probes"],
     ["analyses"],
+    ["evidence", "pretrained"],
+    ["report"],
     ["cli"],
     ["__init__", "__main__", "train.__main__", "probes.__main__", "analyses.__main__"],
 ]

@@ -103,22 +103,37 @@ def test_held_out_pairs_are_unordered_and_counted_once() -> None:
     assert resolve_recipe("quick", flags).held_out == ((5, 7), (9, 9))
 
 
-def test_each_pair_is_held_out_by_models_of_its_own() -> None:
-    recipe = resolve_recipe("influence", {"seeds": 3})
-    assert recipe.seeds == len(recipe.held_out_each) == 3 * 55
-    assert (recipe.model.size, recipe.framing, recipe.training.steps) == ("small", "line", 2_500)
-    assert all(len(pairs) == 1 for pairs in recipe.held_out_each)
+def test_pairs_are_dealt_to_models_that_hold_them_out() -> None:
+    every = sorted((a, b) for b in range(10) for a in range(b + 1))
+    recipe = resolve_recipe("influence", {"seeds": 2})
+    assert recipe.seeds == len(recipe.held_out_each) == 10
+    for deal in (recipe.held_out_each[:5], recipe.held_out_each[5:]):
+        assert sorted(pair for hand in deal for pair in hand) == every
+        assert {len(hand) for hand in deal} == {11}
+    assert set(recipe.held_out_each[:5]) != set(recipe.held_out_each[5:])
+
+
+def test_each_pair_is_held_out_by_a_model_of_its_own() -> None:
+    recipe = resolve_recipe(written("base = 'influence'\ndeal_pairs = 55"), {"seeds": 2})
     every = {((a, b),) for b in range(10) for a in range(b + 1)}
-    assert set(recipe.held_out_each[:55]) == set(recipe.held_out_each[-55:]) == every
+    assert set(recipe.held_out_each[:55]) == set(recipe.held_out_each[55:]) == every
     assert [len(task.lines) for task in recipe.tasks()[:2]] == [198, 196]
     one_pair = resolve_recipe("influence", {"seeds": 3, "held_out": [[5, 7]]})
     assert (one_pair.seeds, one_pair.held_out_each) == (3, ())
+
+
+def test_a_size_can_be_named_by_its_numbers() -> None:
+    model = resolve_recipe("quick", {"model.size": "L2H4D32M64"}).model
+    assert (model.size, model.layers, model.heads) == ("L2H4D32M64", 2, 4)
+    assert (model.d_model, model.d_mlp) == (32, 64)
+    assert resolve_recipe("quick", {"model.size": "L1H1D14M14"}).model.size == "L1H1D14M14"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("deal_pairs = true", "key deal_pairs must be a whole number"),
+        ("deal_pairs = 56", "deal_pairs is 56: deal the 55 pairs to 2 to 55 models, or 0"),
         ("sedes = 3", "recipe mine.toml key 'sedes' is unknown (did you mean 'seeds'?): choose"),
         ("[training]\nstep = 3", "key 'training.step' is unknown (did you mean 'training.steps'?)"),
         ("[training]\nsteps = 'many'", "key training.steps must be a whole number, got 'many'"),

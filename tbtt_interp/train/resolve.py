@@ -199,7 +199,7 @@ def _check(table: Table, where: str) -> None:
     own = {"base": str, "summary": str, "sizes": dict, "deal_pairs": int}
     _check_values(Recipe, {k: v for k, v in table.items() if k not in own}, where, "", own)
     for key, kind in own.items():
-        if not isinstance(table.get(key, kind()), kind):
+        if type(table.get(key, kind())) is not kind:
             raise TbttError(f"{where} key {key} must be {WORDS.get(kind, 'a table')}")
     for size, parts in {"": table, **table.get("sizes", {})}.items():
         if size not in {"", *SIZES}:
