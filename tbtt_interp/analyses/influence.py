@@ -25,10 +25,10 @@ from tbtt_interp.interventions import logits_of
 from tbtt_interp.stats import Interval, interval_over_seeds
 
 MEMORIZED = 0.25  # the memorization value from which Feldman and Zhang call an example memorized
-SPLITS = 20
 DRAWS = 99
 MAIN = "specific"  # the measure that is said and drawn; the other two are in the table
-OWN, OTHER, UNRELATED = "own pair", "other pairs", "unrelated"
+OWN, OTHER, UNSEEN = PARTS = ("own pair", "other pairs", "pairs held out")
+UNRELATED = "unrelated"
 
 Matrix = Float[np.ndarray, "of on"]
 
@@ -118,7 +118,10 @@ def beyond_level(
 
 
 def influence(
-    scores: Float[np.ndarray, "model unit"], out: Bool[np.ndarray, "model unit"]
+    scores: Float[np.ndarray, "model unit"],
+    out: Bool[np.ndarray, "model unit"],
+    *,
+    unseen: bool = False,
 ) -> tuple[Matrix, Matrix]:
     """How much higher unit j's score is in models trained on unit i than in those that hold i out.
 
@@ -126,6 +129,9 @@ def influence(
     something else, or nothing: what holding out i does beyond holding out another. Of a unit on
     itself, the models that hold it out are against all others.
 
+    Args:
+        unseen: whether both kinds of model hold j out instead, so that what i does for it is what
+            carries over. Of a unit on itself there is nothing then.
     Returns:
         influence `[i, j]`, and its standard error; nan where there are no models to tell.
 
@@ -135,12 +141,14 @@ def influence(
     array([[ 1., nan],
            [nan,  4.]])
     """
-    trained, away, itself = (~out).astype(float), out.astype(float), np.eye(out.shape[1])
+    trained, away = (~out).astype(float), out.astype(float)
+    asked, other = away if unseen else trained, 1 - np.eye(out.shape[1])
+    itself = np.zeros_like(other) if unseen else 1 - other
     means, errors = [], []
     for chosen in (trained, away):
-        # of i ≠ j, models that are trained on j; of i = j all that are chosen
+        # of i ≠ j, models that are trained on j, or not; of i = j all that are chosen
         count, total, square = (
-            (1 - itself) * (chosen.T @ (trained * s)) + itself * (chosen.T @ s)
+            other * (chosen.T @ (asked * s)) + itself * (chosen.T @ s)
             for s in (np.ones_like(scores), scores, scores**2)
         )
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -154,12 +162,15 @@ def influence(
 def influence_table(held: Held) -> pd.DataFrame:
     """A row for each ordered pair of units.
 
-    Columns: `of` and `on`, as in the influence of one on the other; for each measure its name and
-    `X_error`, a standard error over models; `held_out` and `trained`, models of each kind.
+    Columns: `of` and `on`, as in the influence of one on the other; for each measure X its name
+    and `X_unseen`, of models that hold out what it is on, with `X_error` and `X_unseen_error`,
+    standard errors over models; `held_out` and `trained`, models of each kind that are trained on
+    what it is on.
     """
     columns: dict[str, np.ndarray] = {}
     for name, scores in held.scores.items():
-        columns[name], columns[f"{name}_error"] = influence(scores, held.out)
+        for column, unseen in ((name, False), (f"{name}_unseen", True)):
+            columns[column], columns[f"{column}_error"] = influence(scores, held.out, unseen=unseen)
     here, there = (~held.out).astype(int), held.out.astype(int)
     itself = np.eye(len(held.names), dtype=bool)
     columns["held_out"] = np.where(itself, there.sum(0), there.T @ here)
@@ -171,123 +182,29 @@ def influence_table(held: Held) -> pd.DataFrame:
     )
 
 
-def halves(out: Bool[np.ndarray, "model unit"], seed: int) -> list[Int[np.ndarray, " _"]]:
-    """The models in two halves at random, each with half of those that hold out the same."""
-    chance = np.random.default_rng((seed, 0x4A1F))
-    found: tuple[list[int], list[int]] = ([], [])
-    _, kind = np.unique(out, axis=0, return_inverse=True)
-    for number in range(kind.max() + 1):
-        models = chance.permutation(np.flatnonzero(kind.ravel() == number))
-        turn = chance.integers(2)  # of an odd number, either half may have one more
-        for half in range(2):
-            found[(half + turn) % 2].extend(models[half::2].tolist())
-    return [np.array(sorted(half)) for half in found]
-
-
-def half_table(held: Held, *, seed: int = 0) -> pd.DataFrame:
-    """What one half of the models and the other say of each pair of units, of one split.
-
-    Columns: `of`, `on`, `first` and `second`, in nats of specific margin.
-    """
-    sides = [influence(held.scores[MAIN][h], held.out[h])[0] for h in halves(held.out, seed)]
-    names = np.array(held.names)
-    return pd.DataFrame({
-        "of": names.repeat(len(names)), "on": np.tile(names, len(names)),
-        "first": sides[0].ravel(), "second": sides[1].ravel(),
-    })  # fmt: skip
-
-
-def split_halves(held: Held, *, splits: int = SPLITS, seed: int = 0) -> pd.DataFrame:
-    """Whether two halves of the models, each by itself, say the same.
-
-    Returns:
-        a row a measure, split and part (a unit's influence on itself, or on others): `r`, the
-        correlation of the two halves over units; `spearman_brown`, what it would be of two sets as
-        large as all; `signal`, the mean product of the halves, which is the mean square of true
-        influence, without noise.
-    Source: Spearman 1910; Brown 1910.
-    """
-    itself = np.eye(len(held.names), dtype=bool)
-    rows = []
-    for name, scores in held.scores.items():
-        for split in range(splits):
-            sides = [influence(scores[h], held.out[h])[0] for h in halves(held.out, seed + split)]
-            for part, mask in ((OWN, itself), (OTHER, ~itself)):
-                x, y = (side[mask] for side in sides)
-                there = np.isfinite(x) & np.isfinite(y)
-                r = correlation(x[there], y[there])
-                rows.append({
-                    "measure": name, "split": split, "part": part, "r": r,
-                    "spearman_brown": spearman_brown(r),
-                    "signal": float((x * y)[there].mean()) if there.any() else np.nan,
-                })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's; nan where one of them does not vary."""
-    if len(x) < 3 or x.std() == 0 or y.std() == 0:
-        return np.nan
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def spearman_brown(r: float) -> float:
-    """How two wholes would correlate, of which halves correlate by r.
-
-    >>> round(spearman_brown(0.5), 3)
-    0.667
-    """
-    return 2 * r / (1 + r) if r > -1 else np.nan
-
-
-def agreement_table(held: Held, *, splits: int = SPLITS, seed: int = 0) -> pd.DataFrame:
-    """`split_halves` over splits, beside the same where models are dealt anew what they hold out.
-
-    Returns:
-        a row a measure and part: mean `r` with `low` and `high` over splits; `spearman_brown`, that
-        of the mean; `needed`, models a unit of which halves would agree by 0.5, by the same
-        formula; `rms`, the root mean square of true influence; and `null_r`, over as many deals.
-    """
-    found = split_halves(held, splits=splits, seed=seed)
-    null = pd.concat(
-        split_halves(dealt, splits=1, seed=seed + k)
-        for k, dealt in enumerate(deal_anew(held, splits, seed))
-    )
-    nulls = null.groupby(["measure", "part"])["r"].mean().to_dict()
-    models = held.out.sum() / len(held.names)
-    rows = []
-    for (measure, part), rs in found.groupby(["measure", "part"], sort=False):
-        r = rs["r"].mean()
-        rows.append({
-            "measure": measure, "part": part, "r": r, "low": rs["r"].quantile(0.025),
-            "high": rs["r"].quantile(0.975), "spearman_brown": spearman_brown(r),
-            "needed": models * (1 - r) / r if r > 0 else np.inf,
-            "rms": float(np.sqrt(max(rs["signal"].mean(), 0))),
-            "null_r": nulls[measure, part],
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def deal_anew(held: Held, draws: int, seed: int) -> list[Held]:
     """The same models and scores, with what they hold out dealt anew among them."""
     chance = np.random.default_rng((seed, 0xDEA1))
     return [dataclasses.replace(held, out=chance.permutation(held.out)) for _ in range(draws)]
 
 
-def _by_chance(held: Held, draws: int, seed: int) -> Iterator[Float[np.ndarray, "unit unit"]]:
+def _by_chance(
+    held: Held, draws: int, seed: int, *, unseen: bool
+) -> Iterator[Float[np.ndarray, "unit unit"]]:
     """Influence that there is by chance.
 
     On the own pair, models are dealt anew what they hold out. On another, its scores are dealt
-    anew among the models that were trained on it, which alone tell that influence.
+    anew among the models that alone tell that influence: those that were trained on it, or not.
     """
     chance = np.random.default_rng((seed, 0xC4A2))
     for dealt in deal_anew(held, draws, seed):
         scores = held.scores[MAIN].copy()
         for unit, out in enumerate(held.out.T):
-            trained = np.flatnonzero(~out)
-            scores[trained, unit] = scores[chance.permutation(trained), unit]
-        own = influence(dealt.scores[MAIN], dealt.out)[0]
-        yield np.where(np.eye(len(own), dtype=bool), own, influence(scores, held.out)[0])
+            tell = np.flatnonzero(out if unseen else ~out)
+            scores[tell, unit] = scores[chance.permutation(tell), unit]
+        own = influence(dealt.scores[MAIN], dealt.out, unseen=unseen)[0]
+        other = influence(scores, held.out, unseen=unseen)[0]
+        yield np.where(np.eye(len(own), dtype=bool), own, other)
 
 
 def relation(of: str, on: str) -> str:
@@ -315,22 +232,29 @@ def relation_table(held: Held, *, draws: int = DRAWS, seed: int = 0) -> pd.DataF
     """Mean influence by what pairs are to each other: where single entries are noise, this is not.
 
     Returns:
-        a row a relation: `influence`, nats of specific margin; `null` and `null_sd`, its mean and
-        spread where models are dealt anew what they hold out, which is what chance does; `p`, two
-        sided; and `pairs`, ordered.
+        a row a relation and `part`: `influence`, nats of specific margin; `null` and `null_sd`, its
+        mean and spread where models are dealt anew what they hold out, which is what chance does;
+        `p`, two sided; and `pairs`, ordered, that models tell.
     """
     kinds = np.array([[relation(of, on) for on in held.names] for of in held.names])
-    matrices = [influence(held.scores[MAIN], held.out)[0], *_by_chance(held, draws, seed)]
     rows = []
-    for kind in dict.fromkeys(kinds.ravel()):
-        value, *null = (float(np.nanmean(matrix[kinds == kind])) for matrix in matrices)
-        extreme = np.abs(np.array(null) - np.mean(null)) >= abs(value - np.mean(null))
-        rows.append({
-            "relation": str(kind), "influence": value, "null": np.mean(null),
-            "null_sd": np.std(null), "p": (1 + extreme.sum()) / (1 + draws),
-            "pairs": int((kinds == kind).sum()),
-        })  # fmt: skip
+    for unseen in (False, True):
+        real = influence(held.scores[MAIN], held.out, unseen=unseen)[0]
+        matrices = [real, *_by_chance(held, draws, seed, unseen=unseen)]
+        for kind in dict.fromkeys(kinds[np.isfinite(real)]):
+            told = (kinds == kind) & np.isfinite(real)
+            value, *null = (float(np.nanmean(matrix[told])) for matrix in matrices)
+            extreme = np.abs(np.array(null) - np.mean(null)) >= abs(value - np.mean(null))
+            rows.append({
+                "part": UNSEEN if unseen else OWN if kind == OWN else OTHER,
+                "relation": str(kind), "influence": value, "null": np.mean(null),
+                "null_sd": np.std(null), "p": (1 + extreme.sum()) / (1 + draws),
+                "pairs": int(told.sum()),
+            })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+ON = {OTHER: "on a pair", UNSEEN: "on a held-out pair"}
 
 
 def influence_findings(
@@ -363,7 +287,7 @@ def influence_findings(
         share = row["influence"] / itself
         found.append(
             Finding(
-                what=f"on a pair {row['relation']} influence is",
+                what=f"{ON[row['part']]} {row['relation']} influence is",
                 effect=Interval(mean=share, low=share - away, high=share + away),
                 null=row["null"] / itself,
                 null_is="dealt anew",
@@ -381,10 +305,14 @@ def influence_notes(table: pd.DataFrame, agreement: pd.DataFrame) -> list[str]:
     memorized = int((own["right"] >= MEMORIZED).sum())
     return [
         f"Influence: {len(own)} pairs, each held out by {own['held_out'].min():.0f} or more of "
-        f"{models} models. Memorization value, of a pair on itself in share right: {MEMORIZED} or "
-        f"more, the threshold of Feldman and Zhang 2020, for {memorized} of them.",
+        f"{models:,} models. Memorization value, of a pair on itself in share right: "
+        f"{MEMORIZED} or more, the threshold of Feldman and Zhang 2020, for {memorized} of them.",
         "Without noise, by halves, in nats of margin (root mean square): "
-        f"{main.loc[OWN, 'rms']:.2f} of a pair on itself, {main.loc[OTHER, 'rms']:.2f} on another. "
-        f"Halves would agree on others by 0.5 with about {main.loc[OTHER, 'needed']:,.0f} models a "
-        "pair.",
+        + ", ".join(f"{row['rms']:.2f} on the {part}" for part, row in main.iterrows())
+        + ".",
+        "Halves of the models would agree by 0.5 with about "
+        + ", ".join(f"{row['needed']:,.0f} on the {part}" for part, row in main.iterrows())
+        + " (models that hold out a pair).",
+        "On pairs held out: what being trained on one pair does for another that neither kind of "
+        "model was trained on, which is what carries over.",
     ]

@@ -12,14 +12,13 @@ import pandas as pd
 from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
 from tbtt_interp.analyses.influence import (
-    agreement_table,
-    half_table,
     held_of,
     influence_findings,
     influence_notes,
     influence_table,
     relation_table,
 )
+from tbtt_interp.analyses.influence_halves import agreement_table, half_table
 from tbtt_interp.analyses.learning_coefficient import (
     learning_coefficient_notes,
     learning_coefficient_table,
