@@ -1,6 +1,7 @@
 """A claim with its effect, its null and its verdict; and all that one question comes to."""
 
-import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,7 @@ class Claim:
         unit: of the effect.
         null: the value that the effect is held against, in its unit, and what it is.
         above: whether the claim is that the effect is above its null; else that it is below.
+        or_equal: whether the claim is that it is at least, or at most, its null.
         models: that the effect is over.
         command: what reproduces it.
 
@@ -45,20 +47,30 @@ class Claim:
     models: int
     command: str
     above: bool = True
+    or_equal: bool = False
 
     @property
     def verdict(self) -> Verdict:
         """Supported or contradicted where the whole interval is on one side of the null."""
         low, high, null = self.effect.low, self.effect.high, self.null
-        if math.isnan(low) or math.isnan(high) or math.isnan(null) or low <= null <= high:
+        is_above = low > null or (self.or_equal and self.above and low == null)
+        is_below = high < null or (self.or_equal and not self.above and high == null)
+        if is_above == is_below:  # it is on both sides, or unknown
             return "undecided"
-        return "supported" if (low > null) == self.above else "contradicted"
+        return "supported" if is_above == self.above else "contradicted"
+
+    @property
+    def measured(self) -> str:
+        """The effect beside its null, in words."""
+        if not self.models:
+            return "Not measured: no models of these cells are there."
+        return (
+            f"{self.effect.format()} {self.unit}, over {self.models} models; "
+            f"{self.null_is}: {self.null:.2f}."
+        )
 
     def __str__(self) -> str:
-        return (
-            f"{self.verdict}: {self.says} {self.effect.format()} {self.unit}, over {self.models} "
-            f"models; {self.null_is}: {self.null:.2f}."
-        )
+        return f"{self.verdict}: {self.says} {self.measured}"
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -95,5 +107,29 @@ class Evidence:
     notes: Sequence[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [self.question, self.shown.to_string(index=False), *self.sentences]
-        return "\n".join([*parts, *map(str, self.claims), *self.notes])
+        parts = [self.question, _paragraph(self.command), "", _in_columns(self.shown), ""]
+        parts += [_paragraph(sentence) for sentence in self.sentences]
+        for by in dict.fromkeys(claim.by for claim in self.claims):
+            parts += ["", f"{by[0].upper()}{by[1:]}:"]
+            for claim in (claim for claim in self.claims if claim.by == by):
+                parts += [_paragraph(f"{claim.verdict:13}{claim.says}", 15)]
+                parts += [_paragraph(" " * 13 + claim.measured, 15)]
+        return "\n".join([*parts, *(["", *map(_paragraph, self.notes)] if self.notes else [])])
+
+
+def _paragraph(text: str, indent: int = 2) -> str:
+    """Wrapped text, in which a number stays on one line with its interval."""
+    whole = re.sub(r"\S+ \[[^]]*\]", lambda found: found[0].replace(" ", "\xa0"), text)
+    wrapped = textwrap.fill(whole, 100, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return wrapped.replace("\xa0", " ")
+
+
+def _in_columns(table: pd.DataFrame) -> str:
+    """A table with words on the left of their columns and numbers on the right."""
+    text = table.astype(object).where(table.notna(), "").astype(str)
+    for name in text:
+        if text[name].str.match(r"[^\W\d]").any():  # begins with a letter
+            width = max(len(str(name)), text[name].str.len().max())
+            text[name] = text[name].str.ljust(width)
+            text = text.rename(columns={name: str(name).ljust(width)})
+    return text.to_string(index=False)

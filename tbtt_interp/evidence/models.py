@@ -18,12 +18,13 @@ def models_table(runs: Iterable[Run]) -> pd.DataFrame:
     """A row a model at its last step.
 
     Columns: `run` (the folder's name), `task`, `size`, `width`, `layers`, `framing`, `window`,
-    `learning_rate`, `weight_decay`, `steps`, `seed`, `held_out` ("5,7"); `seen_right` and
-    `seen_of`, over all seen groups, and `X_right`, `X_of` of each; `held_out_right`,
-    `held_out_of`; `margin_seen`, `margin_held_out`, in logits; `loss` and `floor_order`,
-    `floor_lines`, `floor_line`, in nats a character; `order_known`, the share of the order that the
-    loss can only have from knowing it, on `file` alone; `late_seen_right`, `late_held_out_right`
-    and their `_of`: evaluations in the last sixth of training at which all were right.
+    `batch` (windows a step, or "all"), `learning_rate`, `weight_decay`, `steps`, `seed`,
+    `held_out` ("5,7"); `seen_right` and `seen_of`, over all seen groups, and `X_right`, `X_of` of
+    each; `held_out_right`, `held_out_of`; `margin_seen`, `margin_held_out`, in logits; `loss` and
+    `floor_order`, `floor_lines`, `floor_line`, in nats a character; `order_known`, the share of the
+    order that the loss can only have from knowing it, on `file` alone; `late_seen_right`,
+    `late_held_out_right` and their `_of`: evaluations in the last sixth of training at which all
+    were right.
     """
     parts = [_described(run, training_table(run)[:-1].dropna(axis=1, how="all")) for run in runs]
     if not parts:
@@ -52,13 +53,11 @@ def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     what = {
         "run": run.folder.name, "task": run.tasks[0].name, "size": config.size,
         "width": run.shape.d_model, "layers": run.shape.layers, "framing": config.framing,
-        "window": run.shape.n_ctx, "learning_rate": training.get("learning_rate"),
+        "window": run.shape.n_ctx, "batch": training.get("batch"),
+        "learning_rate": training.get("learning_rate"),
         "weight_decay": training.get("weight_decay"), "steps": config.steps,
     }  # fmt: skip
-    seen = {
-        side: table[[c for c in table if c.startswith("seen_") and c.endswith(side)]].sum(axis=1)
-        for side in ("_right", "_of")
-    }
+    seen = {side: table.filter(regex=f"^seen_.*{side}$").sum(axis=1) for side in ("_right", "_of")}
     found = table.assign(
         **what, held_out=table["seed"].map(held_out),
         seen_right=seen["_right"], seen_of=seen["_of"], order_known=order_known(table),

@@ -25,6 +25,7 @@ from tbtt_interp.figures.probing import (
     unsaid,
 )
 from tbtt_interp.figures.style import save
+from tbtt_interp.figures.sweeps import curves_over_training, over_models
 
 __all__ = [
     "ablations",
@@ -38,6 +39,7 @@ __all__ = [
     "code_layouts",
     "code_measures",
     "coefficient_chains",
+    "curves_over_training",
     "effects_beside_nulls",
     "findings_over_steps",
     "influence",
@@ -48,6 +50,7 @@ __all__ = [
     "order_answers",
     "order_known",
     "order_patching",
+    "over_models",
     "overview",
     "patching_characters",
     "patching_grid",
