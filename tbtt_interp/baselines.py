@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 
-from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Example, Task
 
 INVERSE_PENALTY = 1e4  # weak enough to fit every equation that an additive model can
@@ -47,35 +46,39 @@ def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
     return ["".join(answer).rstrip() for answer in zip(*characters, strict=True)]
 
 
-def baseline_counts(task: Task) -> pd.DataFrame:
-    """How both baselines answer the task's equations: baseline, group, right and of.
+def baseline_answers(task: Task) -> pd.DataFrame:
+    """Both baselines on each of the task's equations: baseline, prompt, group, held_out and right.
 
-    Groups are counted as the models' are. Empty for a task without single-digit equations.
+    An operator's equations are answered from its seen ones. Empty for a task without single-digit
+    equations.
     """
-    rows = []
-    operators = (
-        ()
-        if task.order_is_given
-        else dict.fromkeys(e.labels["operator"] for e in task.examples if "operator" in e.labels)
-    )
+    parts = [pd.DataFrame(columns=["baseline", "prompt", "group", "held_out", "right"])]
+    table = task.prompts()
+    if task.order_is_given or "operator" not in table:
+        return parts[0]
     baselines: dict[str, Callable[..., list[str]]] = {
         "nearest seen equation": nearest_seen,
         "additive model": additive,
     }
     for name, answers in baselines.items():
-        held_out = Rate(hits=0, total=0)
-        for operator in operators:
+        for operator in table["operator"].dropna().unique():
             mine = [e for e in task.examples if e.labels.get("operator") == operator]
-            seen = [e for e in mine if not e.held_out]
-            if not seen:
-                continue
-            right = np.array(answers(seen, mine)) == np.array([e.answer for e in mine])
-            out = np.array([e.held_out for e in mine])
-            rows.append((name, f"seen_{mine[0].group}", right[~out].sum(), (~out).sum()))
-            held_out += Rate(hits=int(right[out].sum()), total=int(out.sum()))
-        if held_out.total:
-            rows.append((name, "held_out", held_out.hits, held_out.total))
-    return pd.DataFrame(rows, columns=["baseline", "group", "right", "of"])
+            if seen := [e for e in mine if not e.held_out]:
+                rows = table.loc[table["operator"] == operator, parts[0].columns[1:-1]]
+                right = rows.assign(baseline=name, right=answers(seen, mine))
+                parts.append(right.assign(right=right["right"] == [e.answer for e in mine]))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def baseline_counts(task: Task) -> pd.DataFrame:
+    """How both baselines answer the task's equations: baseline, group, right and of.
+
+    Groups are counted as the models' are. Empty for a task without single-digit equations.
+    """
+    table = baseline_answers(task)
+    group = ("seen_" + table["group"]).where(~table["held_out"].astype(bool), "held_out")
+    right = table.assign(group=group).groupby(["baseline", "group"], sort=False)["right"]
+    return right.agg(right="sum", of="size").reset_index()
 
 
 def _operands(equations: Sequence[Example]) -> np.ndarray:

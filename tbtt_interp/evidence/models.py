@@ -1,13 +1,18 @@
 """Every model of many runs as a row: what it was, what it was trained on, and what came of it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.baselines import baseline_answers
+from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import Run, find_runs, load_run
+from tbtt_interp.scores import evaluate_run
+from tbtt_interp.tasks import load_task
+from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.train.sweep import pairs_text
 from tbtt_interp.train.table import training_table
 
@@ -46,20 +51,69 @@ def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+def held_out_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """A row a model and held-out equation, at the model's last step.
+
+    Columns: `run` to `held_out` as `models_table` has; `prompt`, `operator`, `a`, `b`, `answer`;
+    `margin`, in logits; `right`; `nearest`, `additive`: whether that baseline is right, fitted on
+    what this model has seen. Runs that hold out no equations have no rows; where none does, the
+    table is empty.
+    """
+    runs = list(runs)
+    parts = [_held_out_equations(run) for run in runs if _asks_held_out(run)]
+    if not runs:
+        raise TbttError("there is no finished run to tabulate: tbtt sweep trains some")
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EQUATION)
+
+
+EQUATION = ["seed", "held_out", "prompt", "operator", "a", "b", "answer", "margin", "right",
+            "nearest", "additive"]  # fmt: skip
+
+
+def _asks_held_out(run: Run) -> bool:
+    return any(run.config.held_out) and "operator" in run.tasks[0].prompts()
+
+
+def _held_out_equations(run: Run) -> pd.DataFrame:
+    found = evaluate_run(run).table.query("held_out")
+    found = found.assign(held_out=found["seed"].map(_held_out(run)))
+    known = pd.concat([_equations(pairs) for pairs in dict.fromkeys(run.config.held_out)])
+    found = found.merge(known, on=["held_out", "prompt"]).assign(**_what(run))
+    return found[[*_what(run), *EQUATION]]
+
+
+@cache
+def _equations(held_out: tuple[Pair, ...]) -> pd.DataFrame:
+    """The equations of some pairs, and which baselines answer them from all others."""
+    task = load_task("arithmetic", held_out=held_out)
+    right = baseline_answers(task).pivot(index="prompt", columns="baseline", values="right")
+    right = right.rename(columns={"nearest seen equation": "nearest", "additive model": "additive"})
+    equations = task.prompts(held_out=True)[["prompt", "operator", "a", "b"]]
+    return equations.merge(right, on="prompt").assign(held_out=pairs_text(held_out))
+
+
+def _held_out(run: Run) -> dict[int, str]:
+    return dict(zip(run.seeds, map(pairs_text, run.config.held_out), strict=True))
+
+
+def _what(run: Run) -> dict[str, Any]:
+    """What a run was, as every row of its models says."""
     config, recipe = run.config, run.config.recipe or {}
     training: dict[str, Any] = recipe.get("training", {})
-    held_out = dict(zip(run.seeds, map(pairs_text, config.held_out), strict=True))
-    what = {
+    return {
         "run": run.folder.name, "task": run.tasks[0].name, "size": config.size,
         "width": run.shape.d_model, "layers": run.shape.layers, "framing": config.framing,
         "window": run.shape.n_ctx, "batch": training.get("batch"),
         "learning_rate": training.get("learning_rate"),
         "weight_decay": training.get("weight_decay"), "steps": config.steps,
     }  # fmt: skip
+
+
+def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    what = _what(run)
     seen = {side: table.filter(regex=f"^seen_.*{side}$").sum(axis=1) for side in ("_right", "_of")}
     found = table.assign(
-        **what, held_out=table["seed"].map(held_out),
+        **what, held_out=table["seed"].map(_held_out(run)),
         seen_right=seen["_right"], seen_of=seen["_of"], order_known=order_known(table),
     )  # fmt: skip
     first = [*what, "seed", "held_out"]
@@ -83,32 +137,45 @@ def finished_runs(folder: Path) -> list[Run]:
     return [run for run in runs if run.is_complete]
 
 
-def sweep_tables(name: str, folder: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A sweep's models and how they came to it: `models_table` and `over_training_table`.
+Tabulate = Callable[[Iterable[Run]], pd.DataFrame]
+TABLES: dict[str, tuple[str, Tabulate]] = {  # what their files' names end in, what makes them
+    "models": ("", models_table),
+    "over training": ("-over-training", over_training_table),
+    "held out": ("-held-out", held_out_table),
+}  # fmt: skip
+
+
+def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFrame:
+    """One of a sweep's tables, of TABLES.
 
     Args:
         name: of the sweep; its tables come with the package.
         folder: of its runs, to tabulate these and not what comes with the package.
     """
+    if which not in TABLES:
+        raise unknown("table", which, TABLES)
+    ending, tabulate = TABLES[which]
     if folder is not None:
-        runs = finished_runs(folder)
-        return models_table(runs), over_training_table(runs)
-    paths = [MEASURED / f"{name}.csv.gz", MEASURED / f"{name}-over-training.csv.gz"]
-    if not paths[0].is_file():
+        return tabulate(finished_runs(folder))
+    path = MEASURED / f"{name}{ending}.csv.gz"
+    if not path.is_file():
         raise TbttError(
             f"the tables of sweep {name} do not come with this package: train it by "
             f"tbtt sweep {name}, and give its folder"
         )
-    models, over = (pd.read_csv(path) for path in paths)
-    return models, over
+    return pd.read_csv(path)
+
+
+def sweep_tables(name: str, folder: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A sweep's models and how they came to it: `models_table` and `over_training_table`."""
+    return sweep_table(name, "models", folder), sweep_table(name, "over training", folder)
 
 
 def ship_tables(name: str, folder: Path, to: Path = MEASURED) -> None:
     """Writes a sweep's tables as they come with the package."""
     to.mkdir(exist_ok=True)
-    models, over = sweep_tables(name, folder)
-    for table, path in ((models, f"{name}.csv.gz"), (over, f"{name}-over-training.csv.gz")):
-        table.to_csv(
-            to / path, index=False, float_format="%.5g",
+    for which, (ending, _) in TABLES.items():
+        sweep_table(name, which, folder).to_csv(
+            to / f"{name}{ending}.csv.gz", index=False, float_format="%.5g",
             compression={"method": "gzip", "mtime": 0},
         )  # fmt: skip

@@ -1,0 +1,27 @@
+# %% [markdown]
+# # Which held-out equations are answered, by which size?
+# Every pair of operands is held out in turn, from models that are shown whole lines, so that there
+# is only arithmetic to learn. Question: does size cost extrapolation, on which pairs, in sums or in
+# differences? Measure: the share of a model's held-out equations that it answers, on doublings of
+# width, in a mixed model with pair and seed as random effects. Nulls: width does nothing; the
+# nearest seen equation and an additive model, on the same splits. What was expected stands in
+# train/sweeps/atlas.toml. Takes a folder of runs; else the tables that come with the package.
+
+# %%
+import sys
+from pathlib import Path
+
+from tbtt_interp import figures
+from tbtt_interp.evidence.atlas import atlas_evidence
+from tbtt_interp.evidence.models import sweep_table
+
+folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+evidence = atlas_evidence(sweep_table("atlas", "held out", folder))
+
+# %%
+figure = evidence.figures["atlas"]()
+if len(sys.argv) > 2:
+    figures.save(figure, sys.argv[2])
+
+# %%
+print(evidence)

@@ -1,0 +1,35 @@
+# %% [markdown]
+# # Does forgetting the rule follow learning the order?
+# A file's loss below the floor of "knows every line, not their order" is order memorized. Question:
+# what becomes of the held-out answers from there on? Measures, a model each: the change of its
+# held-out share from that moment to the end of training, and how its held-out margin goes with the
+# order known. Null: its twin on windows of fresh orders, same size, seed and steps. No direction
+# was written down before the run. Takes folders of runs; else the tables that come with the
+# package.
+
+# %%
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from tbtt_interp import figures
+from tbtt_interp.evidence.forgetting import forgetting_evidence
+from tbtt_interp.evidence.models import finished_runs, over_training_table, sweep_table
+
+paths = [Path(word) for word in sys.argv[1:]]
+drawing = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
+folders = [path for path in paths if path not in drawing]
+if folders:
+    table = over_training_table(run for folder in folders for run in finished_runs(folder))
+else:
+    table = pd.concat(sweep_table(name, "over training") for name in ("ladder", "optimisation"))
+evidence = forgetting_evidence(table)
+
+# %%
+figure = evidence.figures["forgetting"]()
+for path in drawing:
+    figures.save(figure, path)
+
+# %%
+print(evidence)
