@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.patching import analyse_patching
     from tbtt_interp.analyses.paths import analyse_paths
     from tbtt_interp.analyses.subject import Subject
+    from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
+    from tbtt_interp.pretrained.models import load_pretrained
     from tbtt_interp.probes.effects import causal_table, unsaid_table
     from tbtt_interp.probes.linear import fit_probe
     from tbtt_interp.probes.run import probe_run
@@ -51,9 +53,12 @@ __all__ = [
     "entropy_floors",
     "evaluate_run",
     "fit_probe",
+    "load_from_hub",
+    "load_pretrained",
     "load_run",
     "load_task",
     "probe_run",
+    "push_pretrained",
     "resolve_recipe",
     "run_activations",
     "train_models",
@@ -78,9 +83,12 @@ _HOMES = {
     "entropy_floors": "tasks",
     "evaluate_run": "scores",
     "fit_probe": "probes.linear",
+    "load_from_hub": "pretrained.hub",
+    "load_pretrained": "pretrained.models",
     "load_run": "runs",
     "load_task": "tasks",
     "probe_run": "probes.run",
+    "push_pretrained": "pretrained.hub",
     "resolve_recipe": "train.resolve",
     "run_activations": "activations",
     "train_models": "train.training",

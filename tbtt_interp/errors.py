@@ -25,7 +25,16 @@ def unknown(what: str, value: object, allowed: Iterable[str], then: str = "") ->
     size 'smal' is unknown (did you mean 'small'?): choose small or medium, or give --recipe FILE
     """
     allowed = list(allowed)
-    near = get_close_matches(str(value), allowed, n=1)
-    guess = f" (did you mean '{near[0]}'?)" if near else ""
     choice = f"choose {listed(allowed)}" if allowed else "there is none to choose"
-    return TbttError(f"{what} '{value}' is unknown{guess}: {choice}{', ' + then if then else ''}")
+    then = f", {then}" if then else ""
+    return TbttError(f"{what} '{value}' is unknown{guess(value, allowed)}: {choice}{then}")
+
+
+def guess(value: object, allowed: Iterable[str]) -> str:
+    """The nearest of some names in brackets, to stand in an error; nothing where none is near.
+
+    >>> guess("smal", ["small", "medium"])
+    " (did you mean 'small'?)"
+    """
+    near = get_close_matches(str(value), list(allowed), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

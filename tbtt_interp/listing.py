@@ -15,7 +15,8 @@ def list_runs(root: Path) -> pd.DataFrame:
     A run that cannot be read has its reason in the column `problem`, and nothing else.
 
     Columns: run, task, size, framing, seeds, step, steps, status (finished, unfinished, imported),
-    held_out_right, held_out_of, loss (mean over seeds, nats a character), problem.
+    seen_right, seen_of, held_out_right, held_out_of, loss (mean over seeds, nats a character),
+    problem.
     """
     rows = []
     for folder in find_runs(root):
@@ -33,7 +34,10 @@ def _figures(folder: Path) -> dict[str, Any]:
     config = run.config
     lines = read_metrics(folder)
     latest = lines[-1] if lines else {"step": 0, "seeds": []}
-    counts = [row["held_out"] for row in latest["seeds"] if "held_out" in row]
+    counts = {
+        side: [v for row in latest["seeds"] for k, v in row.items() if k.startswith(side)]
+        for side in ("seen_", "held_out")
+    }
     losses = [row["loss"] for row in latest["seeds"]]
     finished = "imported" if config.recipe is None else "finished"
     return {
@@ -44,7 +48,9 @@ def _figures(folder: Path) -> dict[str, Any]:
         "step": latest["step"] if config.recipe else config.steps,
         "steps": config.steps,
         "status": finished if run.is_complete else "unfinished",
-        "held_out_right": sum(hits for hits, _ in counts),
-        "held_out_of": sum(total for _, total in counts),
+        "seen_right": sum(hits for hits, _ in counts["seen_"]),
+        "seen_of": sum(total for _, total in counts["seen_"]),
+        "held_out_right": sum(hits for hits, _ in counts["held_out"]),
+        "held_out_of": sum(total for _, total in counts["held_out"]),
         "loss": sum(losses) / len(losses) if losses else None,
     }

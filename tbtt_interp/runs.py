@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.errors import TbttError, guess, listed
 from tbtt_interp.tasks import Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tbtt_interp.model import Parameters, Shape
 
 Row = dict[str, Any]
+SHIPPED = Path(__file__).parent / "pretrained" / "weights"  # runs that come with the package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +87,10 @@ class Run:
         return tuple(known[held_out] for held_out in self.config.held_out)
 
     def _task(self, held_out: tuple[Pair, ...]) -> Task:
-        corpus = self.folder / "corpus.tsv"
-        task = (
-            read_corpus(corpus)
-            if corpus.is_file()
-            else load_task(self.config.task, held_out=held_out)
-        )
-        return dataclasses.replace(
-            task,
-            name=Path(self.config.task).stem,
-            vocabulary=Vocabulary(self.config.vocabulary),
-        )
+        name, corpus = self.config.task, self.folder / "corpus.tsv"
+        task = read_corpus(corpus) if corpus.is_file() else load_task(name, held_out=held_out)
+        vocabulary = Vocabulary(self.config.vocabulary)
+        return dataclasses.replace(task, name=Path(name).stem, vocabulary=vocabulary)
 
     @property
     def task(self) -> Task:
@@ -186,14 +180,20 @@ class Run:
 
 
 def load_run(folder: str | Path) -> Run:
-    """A run from its folder.
+    """A run from its folder, or by the name of one that comes with the package.
 
     Raises:
         TbttError: if the folder is not there, is no run, or its configuration is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise TbttError(f"run {folder} is not there: `tbtt runs` lists those under runs/")
+        shipped = shipped_runs()
+        if str(folder) not in shipped:
+            raise TbttError(
+                f"run {folder} is not there{guess(folder, shipped)}: `tbtt runs` lists those under "
+                "runs/, `tbtt models` those that come with the package"
+            )
+        folder = shipped[str(folder)]
     path = folder / "config.json"
     if not path.is_file():
         raise TbttError(f"{folder} is not a run: it has no config.json")
@@ -214,6 +214,11 @@ def find_runs(root: Path) -> list[Path]:
     """The folders below a folder that hold a run, by name."""
     folders = (path.parent for path in root.rglob("config.json"))
     return sorted(folder for folder in folders if not folder.name.startswith("."))
+
+
+def shipped_runs() -> dict[str, Path]:
+    """The folders of the runs that come with the package, by name."""
+    return {folder.name: folder for folder in find_runs(SHIPPED)}
 
 
 def create_run(

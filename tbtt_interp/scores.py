@@ -98,14 +98,21 @@ def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], list[list[str]
         "Margin: logits between the right character and the best wrong one, at its smallest.",
     ]
     if run.is_complete and run.config.recipe is not None:
-        late = run.summary()["seeds"]
-        for side in (side for side in ("seen", "held_out") if f"late_{side}" in late[0]):
-            counts = ", ".join("{}/{}".format(*row[f"late_{side}"]) for row in late)
-            notes.append(
-                f"Evaluations in the last sixth of training with all {side.replace('_', '-')} "
-                f"right, by seed: {counts}."
-            )
+        notes += late_sentences(run)
     return headers, rows, notes
+
+
+def late_sentences(run: Run) -> list[str]:
+    """Of a finished run's late evaluations, at how many all seen and all held-out were right."""
+    late = run.summary()["seeds"]
+    sentences = []
+    for side in (side for side in ("seen", "held_out") if f"late_{side}" in late[0]):
+        counts = ", ".join("{}/{}".format(*row[f"late_{side}"]) for row in late)
+        sentences.append(
+            f"Evaluations in the last sixth of training with all {side.replace('_', '-')} "
+            f"right, by seed: {counts}."
+        )
+    return sentences
 
 
 def operand_scores(

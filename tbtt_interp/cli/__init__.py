@@ -12,6 +12,7 @@ from typer import TyperException
 from tbtt_interp.cli.analyses import analyses
 from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
+from tbtt_interp.cli.models import models_command
 from tbtt_interp.cli.probing import probes_command
 from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("train")(train_command)
 app.command("sweep")(sweep_command)
 app.command("runs")(runs_command)
+app.command("models")(models_command)
 app.command("evaluate")(evaluate_command)
 app.command("ask")(ask_command)
 app.command("probes")(probes_command)

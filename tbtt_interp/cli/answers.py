@@ -9,7 +9,9 @@ import typer
 from tbtt_interp.cli.output import AsJson, print_json, print_table
 from tbtt_interp.errors import TbttError
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
+]
 Step = Annotated[int | None, typer.Option(help="A kept checkpoint's step. [the last]")]
 
 

@@ -18,12 +18,6 @@ HeldOut = Annotated[
     list[str] | None,
     typer.Option(help="Operands never trained on together, repeatable. [5,7]", metavar="A,B"),
 ]
-NOTES = (
-    "Margin: logits between right and best wrong, the smallest over the held-out lines, or over "
-    "the seen ones where none are held out.",
-    "Floors: the lowest loss, in nats a character, of one who knows the file's order, only its "
-    "lines, or whole lines one a window.",
-)
 DEFAULT_RECIPE = "quick"
 LONG = 1  # hours
 SHOWN = 64  # rows of the table
@@ -121,6 +115,7 @@ def _train_and_report(
     from tbtt_interp.scores import share_sentence
     from tbtt_interp.train.cost import estimated_hours
     from tbtt_interp.train.table import (
+        NOTES,
         groups_of,
         next_step,
         share_interval,

@@ -239,6 +239,17 @@ def _check_values(
             _pairs(pairs, f"{where} key held_out_each")
 
 
+def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run's config.json holds, to train it again.
+
+    >>> import json
+    >>> recipe = resolve_recipe("quick", {"model.size": "small"})
+    >>> recorded_recipe(json.loads(json.dumps(recipe.as_table()))) == recipe
+    True
+    """
+    return _build(dict(table))
+
+
 def _build(table: Table) -> Recipe:
     floats = {field.name for field in dataclasses.fields(TrainingRecipe) if field.type is float}
     training: Table = {k: float(v) if k in floats else v for k, v in table["training"].items()}

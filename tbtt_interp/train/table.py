@@ -8,6 +8,13 @@ from tbtt_interp.runs import Run
 from tbtt_interp.scores import group_words
 from tbtt_interp.stats import Interval, Rate, interval_over_seeds
 
+NOTES = (
+    "Margin: logits between right and best wrong, the smallest over the held-out lines, or over "
+    "the seen ones where none are held out.",
+    "Floors: the lowest loss, in nats a character, of one who knows the file's order, only its "
+    "lines, or whole lines one a window.",
+)
+
 
 def training_table(run: Run) -> pd.DataFrame:
     """A row a seed, then one for all (seed "all"): counts, margins, final loss, floors.

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def geometry_command(
     run_folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="A run's folder, or several to compare.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder or a name that `tbtt models` lists; several to compare.",
+        ),
     ],
     dimensions: Annotated[
         int, typer.Option(help="What wider codes are projected on, so that sizes compare.")

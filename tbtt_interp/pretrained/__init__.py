@@ -1,0 +1,1 @@
+"""The models that come with the package: loading, packing, and a hub for them and your own."""

@@ -1,0 +1,79 @@
+"""A model hub: a run goes there as a folder with its card, and comes back as a run.
+
+Only JSON, safetensors and text are fetched, whatever else a repository holds.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.pretrained.packing import pack_run
+from tbtt_interp.runs import Run, load_run
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+FETCHED = [
+    "config.json", "metrics.jsonl", "summary.json", "corpus.tsv", "README.md",
+    "checkpoints/step-*.safetensors",
+]  # fmt: skip
+
+
+def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = False) -> str:
+    """Uploads a finished run, all its models and checkpoints, with a card; returns the address.
+
+    Args:
+        run: or its folder, or the name of one that comes with the package.
+        repo_id: "owner/name", made if it is not there; you must be logged in (`hf auth login`).
+    Raises:
+        TbttError: if the run is unfinished or imported, or the hub refuses.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / repo_id.rpartition("/")[2]
+        pack_run(run, folder, models=len(run.seeds), steps=list(run.checkpoints))
+        with _hub() as hub:
+            hub.create_repo(repo_id, private=private, exist_ok=True)
+            message = f"Upload {len(run.seeds)} models of {run.config.size}"
+            hub.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=message,
+                delete_patterns=FETCHED,  # of an earlier upload: a checkpoint would join this run's
+            )
+            return f"{hub.endpoint}/{repo_id}"
+
+
+def load_from_hub(repo_id: str, *, revision: str | None = None) -> Run:
+    """A run from a model hub, kept in huggingface_hub's cache.
+
+    Args:
+        revision: a branch, tag or commit; None is the newest.
+    Raises:
+        TbttError: if there is no such repository, it cannot be reached, or it holds no run.
+    """
+    with _hub() as hub:
+        folder = hub.snapshot_download(repo_id, revision=revision, allow_patterns=FETCHED)
+    return load_run(str(folder))
+
+
+@contextmanager
+def _hub() -> "Iterator[HfApi]":
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise TbttError(
+            "a model hub needs huggingface_hub, which is not installed: "
+            "pip install 'tbtt_interp[hub]'"
+        ) from error
+    # a lost connection is an error of the library below, which that of the hub is one of, too
+    lost = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+    try:
+        yield HfApi()
+    except (*lost, OSError, HFValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise TbttError(f"the model hub refused or was not reached: {reason}") from error
