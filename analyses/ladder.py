@@ -1,0 +1,24 @@
+# %% [markdown]
+# # What do small, medium and large answer, on every task and framing?
+# The published ladder, every size with many seeds, on three framings of the same lines: file (the
+# paper's), shuffled (no order to memorize) and line (one line at a time). Measures: seen and
+# held-out answers at the last step, with counts and intervals over models, beside the paper's and
+# those of two baselines. What was expected stands in train/sweeps/ladder.toml.
+
+# %%
+import sys
+from pathlib import Path
+
+from tbtt_interp import figures
+from tbtt_interp.evidence.ladder import ladder_evidence
+from tbtt_interp.evidence.models import sweep_tables
+
+folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+evidence = ladder_evidence(*sweep_tables("ladder", folder))
+
+# %%
+if len(sys.argv) > 2:
+    figures.save(evidence.figures["ladder-arithmetic"](), sys.argv[2])
+
+# %%
+print(evidence)
