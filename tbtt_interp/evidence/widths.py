@@ -1,0 +1,282 @@
+"""Order, framing and size: three differences of held-out share, told apart at five widths."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tbtt_interp import figures
+from tbtt_interp.evidence.claims import Claim, Evidence
+from tbtt_interp.evidence.effects import (
+    arm,
+    check_one_each,
+    claim_on,
+    counts,
+    few_models,
+    over_models,
+    with_shares,
+    words,
+)
+from tbtt_interp.tasks.framing import FRAMINGS
+from tbtt_interp.train.sweep import read_sweep
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+COMMAND = "tbtt sweep widths && python analyses/widths.py runs/widths"
+CELL = ["width", "framing", "learning_rate"]
+EFFECTS = {"order": ("shuffled", "file"), "framing": ("line", "shuffled")}  # more − less
+NARROW, WIDE = 14, 56  # small and large, whose difference is divided
+FIXED_RATE = 1e-2  # the published one
+MATCHED = 0.9  # of the seen equations: known first at this evaluation, models are compared
+LAST, AT_MATCH = "picked rate, last step", f"picked rate, first knowing {MATCHED:.0%} of seen"
+AT_FIXED = f"rate {FIXED_RATE:g}, last step"
+SHORT = {LAST: "last step", AT_MATCH: "matched", AT_FIXED: f"at {FIXED_RATE:g}"}
+
+
+def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
+    """How much of the held-out share is order, how much framing, and how much is left to size.
+
+    Args:
+        models, over: of the sweep widths, as `sweep_tables` has them.
+    Raises:
+        TbttError: if a cell has a seed twice.
+    """
+    check_one_each(models, CELL)
+    models, over = _in_order(with_shares(models)), _in_order(with_shares(over))
+    rates = rates_table(models)
+    arms = {
+        LAST: at_picked_rates(models, rates),
+        AT_MATCH: when_known(at_picked_rates(over, rates), MATCHED),
+        AT_FIXED: models[models["learning_rate"] == FIXED_RATE],
+    }
+    effects = _each(arms, effect_rows)
+    parts = _each(arms, part_rows)
+    slopes = _each(arms, slope_rows)
+    cells = _each(arms, lambda table: table)
+    claims = _claims(effects, parts, slopes)
+    return Evidence(
+        question="How much of the held-out share is order, framing and size?",
+        tables={"widths-models": cells, "widths-rates": rates, "widths-effects": summed(effects),
+                "widths-parts": summed(parts), "widths-slopes": summed(slopes)},
+        shown=_shown(arms[LAST], effects[effects["at"] == LAST]),
+        figures={"widths": partial(held_out_figure, cells),
+                 "widths-effects": partial(effects_figure, effects, parts)},
+        sentences=_sentences(effects, parts, slopes),
+        claims=claims,
+        command=COMMAND,
+        notes=[
+            "Differences of held-out share, mean over models [95 %] and (models). seen and "
+            "held-out: right of all, all models together; effect: what a row has more than the "
+            "one above.",
+            "A learning rate is picked for each width and framing, on all seeds together, by the "
+            "share of seen equations right at the last step; ties by the margin of the weakest "
+            "seen equation, then by loss. Held-out equations have no say. Two framings of one "
+            f"width can have different rates; at {FIXED_RATE:g} throughout they cannot.",
+            "order: shuffled minus file; framing: line minus shuffled. Differences are paired by "
+            "seed: by initialization at one width, by the file's order between widths.",
+            f"Matched: each model at the first evaluation at which it knows {MATCHED:.0%} of the "
+            "seen equations; loss is no common measure, for order lowers it. Models that never "
+            "get there are left out, pairs with them, and evaluations are "
+            f"{_spacing(over):,.0f} steps apart, so a model can know more than that. It matches "
+            "what is known, not how long or at what rate it was learned.",
+            f"The difference of width {NARROW} minus {WIDE} on file is, seed by seed and exactly, "
+            "that on line plus how much more order, and how much more framing, costs the wider.",
+            few_models(claims),
+        ],
+    )  # fmt: skip
+
+
+def rates_table(models: pd.DataFrame) -> pd.DataFrame:
+    """A row a width, framing and learning rate, with `picked`: the one that learned most of seen.
+
+    Columns: means over models of `seen`, `margin_seen` and `loss` at the last step; `models`.
+    """
+    of = models.groupby(CELL, sort=False)
+    table = of[["seen", "margin_seen", "loss"]].mean().assign(models=of.size()).reset_index()
+    best = table.sort_values(["seen", "margin_seen", "loss"], ascending=[False, False, True])
+    return table.assign(picked=table.index.isin(best.groupby(CELL[:2]).head(1).index))
+
+
+def at_picked_rates(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the models whose learning rate was picked."""
+    return table.merge(rates.loc[rates["picked"], CELL], on=CELL)
+
+
+def when_known(over: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Each model at its first evaluation with this share of the seen equations; none if never.
+
+    >>> over = pd.DataFrame({"run": "a", "seed": 0, "step": [1, 2, 3], "seen": [0.2, 0.9, 0.8]})
+    >>> when_known(over, 0.5)["step"].tolist()
+    [2]
+    """
+    known = over[over["seen"] >= level].sort_values("step")
+    return _in_order(known.groupby(["run", "seed"], as_index=False, sort=False).head(1))
+
+
+def effect_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """A row a width, effect and seed: `value`, the difference of held-out shares."""
+    rows = []
+    for width in dict.fromkeys(models["width"]):
+        for effect, (more, less) in EFFECTS.items():
+            values = arm(models, width=width, framing=more) - arm(models, width=width, framing=less)
+            rows += [{"effect": effect, "width": width, "seed": s, "value": v}
+                     for s, v in values.dropna().items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["effect", "width", "seed", "value"])
+
+
+def part_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """The difference of two widths on file, and the three parts that it is the sum of, by seed.
+
+    With s(width, framing) the held-out share: the difference s(narrow, file) − s(wide, file) is
+    what is left on line, s(narrow, line) − s(wide, line), and by how much the effect of order, and
+    the effect of framing, is larger at the wider. A row a seed and part: `part`, `value`.
+    """
+    share = {
+        (width, framing): arm(models, width=width, framing=framing)
+        for width in (NARROW, WIDE)
+        for framing in FRAMINGS
+    }
+    cost = {
+        effect: {w: share[w, more] - share[w, less] for w in (NARROW, WIDE)}
+        for effect, (more, less) in EFFECTS.items()
+    }
+    table = pd.DataFrame({
+        "on file": share[NARROW, "file"] - share[WIDE, "file"],
+        "order": cost["order"][WIDE] - cost["order"][NARROW],
+        "framing": cost["framing"][WIDE] - cost["framing"][NARROW],
+        "left on line": share[NARROW, "line"] - share[WIDE, "line"],
+    }).dropna()  # fmt: skip
+    return table.rename_axis("seed").reset_index().melt("seed", var_name="part")
+
+
+def slope_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """A row a framing and seed: `value`, the slope of held-out share on log2 of width."""
+    rows = []
+    for (framing, seed), part in models.groupby(["framing", "seed"], sort=False):
+        known = part.dropna(subset="held_out")
+        if known["width"].nunique() > 1:
+            slope = np.polyfit(np.log2(known["width"]), known["held_out"].astype(float), 1)[0]
+            rows.append({"framing": framing, "seed": seed, "value": slope,
+                         "widths": known["width"].nunique()})  # fmt: skip
+    return pd.DataFrame(rows, columns=["framing", "seed", "value", "widths"])
+
+
+def summed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows a seed as rows a cell: `mean`, `low` and `high` of `value`, and how many `models`."""
+    cell = [name for name in rows if name not in ("seed", "value", "widths")]
+    table = []
+    for key, part in rows.groupby(cell, sort=False):
+        found = over_models(part["value"])
+        table.append(
+            dict(zip(cell, key, strict=True))
+            | {"mean": found.mean, "low": found.low, "high": found.high, "models": len(part)}
+        )
+    return pd.DataFrame(table)
+
+
+def held_out_figure(cells: pd.DataFrame) -> "Figure":
+    """Held-out shares by width and framing, at the picked rates and at the one fixed."""
+    return figures.over_models(
+        cells[cells["at"] != AT_MATCH], x="width", by="framing", value="held_out", panel="at",
+        titles=("width", "share of held-out equations right"), bounds=(0.0, 1.0),
+    )  # fmt: skip
+
+
+def effects_figure(effects: pd.DataFrame, parts: pd.DataFrame) -> "Figure":
+    """What order and framing cost at each width, and how the difference of two widths divides."""
+    divided = parts.assign(x=parts["part"], panel=f"width {NARROW} − {WIDE}, divided")
+    costs = effects.assign(x=effects["width"], panel=effects["effect"].map(_panel))
+    return figures.over_models(
+        pd.concat([costs.sort_values("effect", ascending=False, kind="stable"), divided]),
+        x="x", by="at", value="value", panel="panel",
+        titles=("", "difference of held-out share"),
+    )  # fmt: skip
+
+
+def _panel(effect: str) -> str:
+    more, less = EFFECTS[effect]
+    return f"{effect}: {more} − {less}, by width"
+
+
+def _each(
+    arms: Mapping[str, pd.DataFrame], rows_of: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    return pd.concat([rows_of(t).assign(at=at) for at, t in arms.items()], ignore_index=True)
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    places = {name: k for k, name in enumerate(FRAMINGS)}
+    by = ["width", "framing"]
+    return table.sort_values(by, key=lambda c: c.map(places) if c.name == "framing" else c)
+
+
+def _spacing(over: pd.DataFrame) -> float:
+    """Steps between two evaluations."""
+    return float(over.sort_values("step").groupby(["run", "seed"])["step"].diff().median())
+
+
+def _shown(models: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
+    """A row a width and framing, and what it has more than the framing above it."""
+    rows = []
+    effect_of = {more: effect for effect, (more, _) in EFFECTS.items()}
+    for (width, framing), part in models.groupby(["width", "framing"], sort=False):
+        effect = effect_of.get(str(framing), "")
+        rows.append({
+            "width": width, "framing": framing, "rate": f"{part['learning_rate'].iloc[0]:g}",
+            "seen": counts(part, "seen"), "held-out": counts(part, "held_out"),
+            "share [95 %]": words(part["held_out"]), "effect": effect,
+            "of [95 %]": words(_values(effects, effect=effect, width=width)),
+            "order known": words(part["order_known"]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _values(rows: pd.DataFrame, **where: object) -> pd.Series:
+    return arm(rows, "value", **where)
+
+
+def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
+    """A line a quantity, as the last step, matched models and the one fixed rate have it."""
+    divided = f"Width {NARROW} minus {WIDE}"
+    asked = [
+        *((f"{effect.capitalize()} at width {width}", effects, {"effect": effect, "width": width})
+          for effect in EFFECTS for width in (NARROW, WIDE)),
+        (f"{divided} on file", parts, {"part": "on file"}),
+        *((f"{divided}, {part}", parts, {"part": part})
+          for part in ("order", "framing", "left on line")),
+        *((f"A doubling of width on {framing}", slopes, {"framing": framing})
+          for framing in FRAMINGS),
+    ]  # fmt: skip
+    found = []
+    for what, rows, where in asked:
+        by_arm = {name: _values(rows, at=at, **where) for at, name in SHORT.items()}
+        told = [f"{name} {words(v)} ({len(v)})" for name, v in by_arm.items() if len(v)]
+        found += [f"{what}: {'; '.join(told)}."] if told else []
+    whole = over_models(_values(parts, at=LAST, part="on file"))
+    if not (whole.low > 0 or whole.high < 0):
+        found.append("The difference on file is itself not told apart from none: its parts divide "
+                     "what may not be there.")  # fmt: skip
+    return found
+
+
+def _claims(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[Claim]:
+    order, framing, size, more = read_sweep("widths").expected
+    said = {"by": "expected before the run", "null": 0.0, "null_is": "no difference",
+            "command": COMMAND}  # fmt: skip
+    share = "of held-out share"
+    of_part = {part: _values(parts, at=LAST, part=part) for part in dict.fromkeys(parts["part"])}
+    none = pd.Series(dtype=float)
+    rest = of_part.get("order", none) + of_part.get("framing", none)
+    return [
+        claim_on(_values(effects, at=LAST, effect="order", width=WIDE), says=order, unit=share,
+                 **said),
+        claim_on(_values(effects, at=LAST, effect="framing", width=WIDE), says=framing, unit=share,
+                 **said),
+        claim_on(_values(slopes, at=LAST, framing="line"), says=size, above=False,
+                 unit=f"{share} for each doubling of width", **said),
+        claim_on(rest - of_part.get("left on line", none), says=more,
+                 unit=f"{share}, order and framing less what is left", **said),
+    ]  # fmt: skip
