@@ -1,0 +1,169 @@
+"""How much of "too big" is "trained otherwise": three learning rates, and the largest size."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from tbtt_interp import figures
+from tbtt_interp.evidence.claims import Claim, Evidence
+from tbtt_interp.evidence.effects import (
+    arm,
+    check_one_each,
+    claim_on,
+    counts,
+    few_models,
+    with_shares,
+    words,
+)
+from tbtt_interp.evidence.published import SOURCE, published
+from tbtt_interp.tasks.framing import FRAMINGS
+from tbtt_interp.train.sweep import read_sweep
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+COMMAND = (
+    "tbtt sweep widths && tbtt sweep optimisation && "
+    "python analyses/optimisation.py runs/optimisation"
+)
+SIZES = ("small", "medium", "large", "mlt")
+PUBLISHED_RATE = 1e-2  # of the one-layer sizes
+
+
+def optimisation_evidence(
+    widths: pd.DataFrame, models: pd.DataFrame, over: pd.DataFrame
+) -> Evidence:
+    """What the learning rate does on file, and what mlt answers at a rate that trains it.
+
+    Args:
+        widths: of the sweep widths, whose cells on file have the rates of the one-layer sizes.
+        models, over: of the sweep optimisation, as `sweep_tables` has them.
+    Raises:
+        TbttError: if a cell has a seed twice.
+    """
+    for table in (widths, models):
+        check_one_each(table, ["task", "framing", "size", "learning_rate"])
+    rates = with_shares(widths[(widths["framing"] == "file") & widths["size"].isin(SIZES)])
+    rates = rates.sort_values(["width", "learning_rate"], kind="stable")
+    mlt, over = with_shares(models), with_shares(over)
+    both = pd.concat([rates, mlt], ignore_index=True)
+    picked = lowest_loss(rates)
+    claims = _claims(rates, picked, mlt)
+    return Evidence(
+        question='How much of "too big" is "trained otherwise"?',
+        tables={"optimisation-models": both, "optimisation-rates": picked},
+        shown=_shown(both, picked),
+        figures={"optimisation": partial(rates_figure, both),
+                 "optimisation-mlt": partial(mlt_figure, over)},
+        sentences=_sentences(rates, mlt, over),
+        claims=claims,
+        command=COMMAND,
+        notes=[
+            "seen and held-out: right of all, all models together; share: mean over models; "
+            "order: the share of the file's order that a loss can only have from knowing it. "
+            "lowest: the rate of a size with the lowest mean loss. On file a low loss takes the "
+            "order, too, so the lowest is not the best taught of the equations alone.",
+            f"paper: {SOURCE}: at a peak rate of 1e-2, for mlt 1e-5. Ours of mlt differs in steps, "
+            "batch and dropout as well as in rate: it can say that size alone does not decide, "
+            "and not which of these does.",
+            few_models(claims),
+        ],
+    )  # fmt: skip
+
+
+def lowest_loss(rates: pd.DataFrame) -> pd.DataFrame:
+    """A row a size and learning rate: mean `loss` at the last step, and the `lowest` of a size."""
+    table = rates.groupby(["size", "learning_rate"], sort=False)["loss"].mean().reset_index()
+    best = table.groupby("size")["loss"].idxmin()
+    return table.assign(lowest=table.index.isin(best))
+
+
+def rates_figure(both: pd.DataFrame) -> "Figure":
+    """Held-out shares on arithmetic by size and learning rate, beside the paper's."""
+    table = both[both["task"] == "arithmetic"]
+    on_file = table["framing"] == "file"
+    series = (
+        "rate "
+        + table["learning_rate"].map("{:g}".format)
+        + (", " + table["framing"]).where(~on_file, "")
+    )
+    return figures.over_models(
+        table.assign(series=series), x="size", by="series", value="held_out", bounds=(0.0, 1.0),
+        titles=("", "share of held-out equations right"),
+        marks={"the paper, at its own rate": published("arithmetic", "held_out")},
+    )  # fmt: skip
+
+
+def mlt_figure(over: pd.DataFrame) -> "Figure":
+    """Answers, loss and order of mlt over training, by task and framing."""
+    return figures.curves_over_training(over, panel="task")
+
+
+def _shown(both: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
+    lowest = set(picked.loc[picked["lowest"], ["size", "learning_rate"]].itertuples(index=False))
+    rows = []
+    for cell, part in both.groupby(["task", "framing", "size", "learning_rate"], sort=False):
+        task, framing, size, rate = cell
+        is_theirs = size == "mlt" or rate == PUBLISHED_RATE
+        first = "lowest" if (size, rate) in lowest and size != "mlt" else ""
+        rows.append({
+            "task": task, "framing": framing, "size": size, "rate": f"{rate:g} {first}".strip(),
+            "seen": counts(part, "seen"), "held-out": counts(part, "held_out"),
+            "each": _each_model(part), "share [95 %]": words(part["held_out"]),
+            "order": words(part["order_known"]), "loss": f"{part['loss'].mean():.3f}",
+            "paper": _paper(str(task), str(size)) if framing == "file" and is_theirs else "",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _each_model(part: pd.DataFrame) -> str:
+    known = part.sort_values("seed")["held_out_right"].dropna()
+    return " ".join(f"{right:.0f}" for right in known)
+
+
+def _paper(task: str, size: str) -> str:
+    if task == "facts":
+        return f"{published(task, 'facts')[size]:.1%} facts"
+    return f"{4 * published(task, 'held_out')[size]:.0f}/4"
+
+
+def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> list[str]:
+    found = []
+    for size in (size for size in SIZES if size in set(rates["size"])):
+        told = [
+            f"{words(arm(rates, size=size, learning_rate=rate))} at {rate:g}"
+            for rate in dict.fromkeys(rates["learning_rate"])
+        ]
+        found.append(f"On file, {size} answers of the held-out {', '.join(told)}.")
+    for framing in FRAMINGS:
+        part = mlt[(mlt["task"] == "arithmetic") & (mlt["framing"] == framing)]
+        mine = over[(over["task"] == "arithmetic") & (over["framing"] == framing)]
+        most = mine.groupby("seed")["held_out_right"].max()
+        if not part.empty:
+            found.append(
+                f"mlt on {framing} at {part['learning_rate'].iloc[0]:g}: held-out right at the "
+                f"last step, model by model, {_each_model(part)}; at their best evaluation "
+                f"{' '.join(f'{x:.0f}' for x in most)}."
+            )
+    return found
+
+
+def _claims(rates: pd.DataFrame, picked: pd.DataFrame, mlt: pd.DataFrame) -> list[Claim]:
+    rate, every, shuffled = read_sweep("optimisation").expected
+    said = {"by": "expected before the run", "command": COMMAND}
+    best = picked.loc[picked["lowest"] & (picked["size"] == "large"), "learning_rate"]
+    at_best, published_rate = (
+        arm(rates, size="large", learning_rate=r)
+        for r in (best.iloc[0] if len(best) else None, PUBLISHED_RATE)
+    )
+    on = {f: arm(mlt, task="arithmetic", size="mlt", framing=f) for f in ("file", "shuffled")}
+    lowest = f"the rate of lowest loss is {best.iloc[0]:g}" if len(best) else "no rate is there"
+    return [
+        claim_on(at_best - published_rate, says=rate, unit="more of the held-out", null=0.0,
+                 null_is=f"{lowest}; no difference", **said),
+        claim_on((on["file"] > 0).astype(float), says=every, unit="of models", null=1.0,
+                 null_is="every one", or_equal=True, **said),
+        claim_on(on["shuffled"] - on["file"], says=shuffled, unit="more of the held-out",
+                 null=0.0, null_is="no difference", or_equal=True, **said),
+    ]  # fmt: skip
