@@ -1,0 +1,27 @@
+# %% [markdown]
+# # Fewer held-out answers on both tasks: the second task, the longer window or the exposure?
+# Joint differs from arithmetic alone in all three. Arithmetic alone at window 9 and at window 24,
+# there with as many characters of equations as joint has and with as many windows, tells them
+# apart. Measure: held-out share, paired by seed, at the last of equally many steps. The joint
+# models are the sweep ladder's, whose runs are looked for beside these. What was expected stands in
+# train/sweeps/window.toml.
+
+# %%
+import sys
+from pathlib import Path
+
+from tbtt_interp import figures
+from tbtt_interp.evidence.models import sweep_tables
+from tbtt_interp.evidence.window import window_evidence
+
+folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+models, _ = sweep_tables("window", folder)
+ladder, _ = sweep_tables("ladder", folder and folder.with_name("ladder"))
+evidence = window_evidence(models, ladder)
+
+# %%
+if len(sys.argv) > 2:
+    figures.save(evidence.figures["window"](), sys.argv[2])
+
+# %%
+print(evidence)
