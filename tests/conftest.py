@@ -55,6 +55,56 @@ def facts_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train_models(recipe, tmp_path_factory.mktemp("runs") / "facts")
 
 
+TINY = {  # the sweeps that ship, in a few steps and cells
+    "ladder": """
+        [[grid]]
+        size = ["small", "large"]
+        framing = ["file", "shuffled", "line"]
+        [[grid]]
+        task = ["facts", "joint"]
+        size = "small"
+        framing = "file"
+    """,
+    "widths": """
+        [[grid]]
+        size = ["small", "large"]
+        framing = ["file", "shuffled", "line"]
+        learning_rate = [1e-3, 1e-2]
+    """,
+    "optimisation": """
+        [[grid]]
+        size = "L2H2D8M8" # for mlt, which is slow
+        framing = ["file", "shuffled"]
+        learning_rate = 1e-3
+    """,
+    "window": """
+        [[grid]]
+        size = "small"
+        window = 24
+        batch = [576, 307]
+        [[grid]]
+        size = "small"
+    """,
+}
+
+
+@pytest.fixture(scope="session")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sweeps, each of two models a cell, trained for a few steps."""
+    import re
+
+    from tbtt_interp.train.sweep import read_sweep
+
+    root = tmp_path_factory.mktemp("sweeps")
+    scale = "[[grid]]\nseeds = 2\nsteps = 3\ncheckpoint_every = 0\n"
+    for name, text in TINY.items():
+        grids = re.sub(r" *\[\[grid\]\]\n", scale, text)
+        (root / f"{name}.toml").write_text(grids)
+        for stack in read_sweep(str(root / f"{name}.toml")).stacks:
+            train_models(stack.recipe, root / name / stack.name)
+    return root
+
+
 @pytest.fixture
 def copied(line_run: Run, tmp_path: Path) -> Path:
     """A copy of that run's folder, to be broken."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tbtt_interp.runs import Run
+from tbtt_interp.train.sweep import sweep_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,10 +85,12 @@ STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / f
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_every_study_answers_on_a_run_and_draws(
-    study: Path, line_run: Run, file_run: Run, facts_run: Run, capsys, monkeypatch
+    study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
 ) -> None:
-    run = {"order": file_run, "facts": facts_run}.get(study.stem, line_run)
-    monkeypatch.setattr("sys.argv", [str(study), str(run.folder), "figure.html"])
+    folder = {"order": file_run, "facts": facts_run}.get(study.stem, line_run).folder
+    if study.stem in sweep_names():
+        folder = request.getfixturevalue("sweeps") / study.stem
+    monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
     runpy.run_path(str(study), run_name="__main__")
     assert capsys.readouterr().out.strip().endswith(".")
     assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())

@@ -113,7 +113,7 @@ def when_known(over: pd.DataFrame, level: float) -> pd.DataFrame:
     [2]
     """
     known = over[over["seen"] >= level].sort_values("step")
-    return _in_order(known.groupby(["run", "seed"], as_index=False, sort=False).head(1))
+    return known.groupby(["run", "seed"], sort=False).head(1).sort_index()
 
 
 def effect_rows(models: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +159,8 @@ def slope_rows(models: pd.DataFrame) -> pd.DataFrame:
         known = part.dropna(subset="held_out")
         if known["width"].nunique() > 1:
             slope = np.polyfit(np.log2(known["width"]), known["held_out"].astype(float), 1)[0]
-            rows.append({"framing": framing, "seed": seed, "value": slope,
+            # rounded, or the noise of floats would put a slope of 0 on one side of it
+            rows.append({"framing": framing, "seed": seed, "value": round(slope, 12),
                          "widths": known["width"].nunique()})  # fmt: skip
     return pd.DataFrame(rows, columns=["framing", "seed", "value", "widths"])
 

@@ -29,7 +29,10 @@ ALONE, LONG, MATCHED, JOINT = (
     "joint, window 24",
 )  # fmt: skip
 LADDER = "arithmetic, window 9, 30,000 steps"
-STEPS = {"window": (MATCHED, ALONE), "second task": (JOINT, MATCHED), "exposure": (LONG, MATCHED)}
+EFFECTS = {
+    "window": (MATCHED, ALONE), "second task": (JOINT, MATCHED), "exposure": (LONG, MATCHED),
+    "joint minus alone": (JOINT, ALONE), "joint minus the ladder's alone": (JOINT, LADDER),
+}  # fmt: skip
 
 
 def window_evidence(models: pd.DataFrame, ladder: pd.DataFrame) -> Evidence:
@@ -113,8 +116,7 @@ def effect_rows(table: pd.DataFrame) -> pd.DataFrame:
     """A row a size, step from one arm to another, and seed: `value`, of held-out share."""
     rows = []
     for size in dict.fromkeys(table["size"]):
-        pairs = {**STEPS, "joint minus alone": (JOINT, ALONE), "as published": (JOINT, LADDER)}
-        for effect, (more, less) in pairs.items():
+        for effect, (more, less) in EFFECTS.items():
             values = arm(table, size=size, arm=more) - arm(table, size=size, arm=less)
             rows += [{"effect": effect, "size": size, "seed": seed, "value": value}
                      for seed, value in values.dropna().items()]  # fmt: skip

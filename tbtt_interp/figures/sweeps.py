@@ -214,8 +214,8 @@ def _draw_floors(figure: "Figure", part: pd.DataFrame, row: int, column: int) ->
     for name in (name for name in FLOORS if name in part and needed[name].any()):
         level = part.loc[needed[name], name].mean()
         figure.add_scatter(
-            x=ends, y=[level, level], mode="lines+text", text=[FLOORS[name], ""],
-            textposition="top right", textfont={"color": GREY, "size": 11}, hoverinfo="skip",
+            x=ends, y=[level, level], mode="lines+text", text=[f" {FLOORS[name]}", ""],
+            textposition="bottom right", textfont={"color": GREY, "size": 11}, hoverinfo="skip",
             line={"color": GREY, "dash": "dot", "width": 1.3}, showlegend=False,
             row=row, col=column,
         )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Tables of sweeps with what they are to show planted in them."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+WIDTHS = {"L1H1D8M8": 8, "small": 14, "medium": 28, "large": 56, "L1H1D112M112": 112, "mlt": 384}
+
+
+def cell(
+    held_out: Sequence[int | None],
+    *,
+    task: str = "arithmetic",
+    size: str = "small",
+    framing: str = "file",
+    seen: Sequence[int] | None = None,
+    facts: Sequence[int] | None = None,
+    **also: object,
+) -> pd.DataFrame:
+    """The models of one cell at their last step, as `models_table` has them.
+
+    Args:
+        held_out: right of four, by seed; None where nothing is held out.
+        seen: right of the 196 seen equations, by seed; None is all.
+        facts: right of the 50 facts, by seed.
+    """
+    rows = []
+    for seed, right in enumerate(held_out):
+        known = 0 if task == "facts" else 196 if seen is None else seen[seed]
+        row: dict[str, object] = {
+            "run": f"{task}-{size}-{framing}", "task": task, "size": size, "width": WIDTHS[size],
+            "framing": framing, "window": 9, "batch": 882, "learning_rate": 1e-2, "steps": 1_000,
+            "seed": seed, "held_out": "5,7", "loss": 0.8, "floor_order": 0.53, "floor_lines": 0.77,
+            "floor_line": 0.66, "margin_seen": 1.0, "order_known": 0.0,
+            "seen_right": known + (0 if facts is None else facts[seed]),
+            "seen_of": (196 if task != "facts" else 0) + (50 if facts is not None else 0),
+        }  # fmt: skip
+        if task != "facts":
+            row |= {"seen_addition_right": min(98, known), "seen_addition_of": 98,
+                    "seen_subtraction_right": max(0, known - 98), "seen_subtraction_of": 98,
+                    "held_out_right": right, "held_out_of": 4, "margin_held_out": -1.0,
+                    "late_held_out_right": 0, "late_held_out_of": 20}  # fmt: skip
+        if facts is not None:
+            row |= {"seen_facts_right": facts[seed], "seen_facts_of": 50}
+        rows.append(row | also)
+    return pd.DataFrame(rows)
+
+
+def over_training(models: pd.DataFrame, steps: Sequence[int] = (250, 500, 1_000)) -> pd.DataFrame:
+    """The same models on their way: what they know of the seen grows evenly to its end."""
+    parts = []
+    for step in steps:
+        share = step / steps[-1]
+        right = [name for name in models if str(name).startswith("seen_") and "right" in str(name)]
+        part = models.assign(step=step, **{name: models[name] * share // 1 for name in right})
+        parts.append(part.drop(columns=[n for n in part if str(n).startswith("late_")]))
+    return pd.concat(parts, ignore_index=True)

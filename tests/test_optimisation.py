@@ -1,0 +1,71 @@
+"""What a rate does, and what mlt answers, by planted tables."""
+
+import pandas as pd
+import pytest
+from planted_tables import cell, over_training
+
+from tbtt_interp.evidence.claims import Evidence
+from tbtt_interp.evidence.optimisation import optimisation_evidence
+
+
+def evidence(
+    file: list[int], shuffled: list[int], *, losses: tuple[float, ...] = (0.7, 0.6, 0.8)
+) -> Evidence:
+    """Large answers 1, 2 and 3 of four at the three rates, whose losses are given."""
+    widths = pd.concat([
+        cell([n + 1] * 4, size="large", learning_rate=rate, loss=losses[n], run=str(rate))
+        for n, rate in enumerate((1e-3, 3e-3, 1e-2))
+    ] + [cell([4] * 4, size="large", framing="line", run="line")])  # fmt: skip
+    mlt = pd.concat([
+        cell(file, size="mlt", learning_rate=1e-3),
+        cell(shuffled, size="mlt", framing="shuffled", learning_rate=1e-3),
+        cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3),
+    ])  # fmt: skip
+    mlt = mlt.reset_index(drop=True)
+    return optimisation_evidence(widths.reset_index(drop=True), mlt, over_training(mlt))
+
+
+@pytest.mark.parametrize(
+    ("losses", "effect", "verdict"),
+    [((0.7, 0.6, 0.8), -0.25, "contradicted"), ((0.7, 0.8, 0.6), 0.0, "undecided")],
+)
+def test_the_best_rate_is_of_lowest_loss_and_not_of_most_held_out(
+    losses: tuple[float, ...], effect: float, verdict: str
+) -> None:
+    rate = evidence([4, 4, 4], [4, 4, 4], losses=losses).claims[0]
+    assert (rate.effect.mean, rate.verdict) == (effect, verdict)
+
+
+@pytest.mark.parametrize(
+    ("file", "verdict"),
+    [([4, 1, 3], "supported"), ([4, 0, 3], "undecided"), ([0, 0, 0], "contradicted")],
+)
+def test_every_seed_answers_only_if_every_one_does(file: list[int], verdict: str) -> None:
+    assert evidence(file, [4, 4, 4]).claims[1].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "verdict"),
+    [([3, 3, 3], "supported"), ([4, 3, 4], "supported"), ([4, 2, 3], "undecided"),
+     ([2, 1, 2], "contradicted")],
+)  # fmt: skip
+def test_at_least_as_many_is_met_by_as_many(shuffled: list[int], verdict: str) -> None:
+    assert evidence([3, 3, 3], shuffled).claims[2].verdict == verdict
+
+
+def test_the_table_has_each_model_beside_the_paper() -> None:
+    found = evidence([4, 1, 3], [4, 4, 4])
+    shown = found.shown.set_index(["task", "framing", "size", "rate"])
+    row = shown.loc[("arithmetic", "file", "mlt", "0.001")]
+    assert (row["held-out"], row["each"], row["paper"]) == ("8/12", "4 1 3", "0/4")
+    assert shown.loc[("facts", "file", "mlt", "0.001"), "paper"] == "100.0% facts"
+    assert ("arithmetic", "file", "large", "0.003 lowest") in shown.index
+    assert shown.loc[("arithmetic", "file", "large", "0.01"), "paper"] == "0/4"
+    assert "line" not in set(found.shown["framing"])
+
+
+def test_both_figures_are_drawn() -> None:
+    found = evidence([4, 1, 3], [4, 4, 4])
+    names = {trace.name for trace in found.figures["optimisation"]().data}
+    assert {"rate 0.001", "rate 0.01", "rate 0.001, shuffled"} <= names
+    assert len(found.figures["optimisation-mlt"]().data) > 0

@@ -1,0 +1,162 @@
+"""Rates are picked on what was seen; order, framing and size come out as they were planted."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_tables import WIDTHS, cell, over_training
+from scipy.stats import linregress
+
+from tbtt_interp.evidence.claims import Evidence
+from tbtt_interp.evidence.effects import with_shares
+from tbtt_interp.evidence.widths import (
+    LAST,
+    effect_rows,
+    part_rows,
+    rates_table,
+    slope_rows,
+    when_known,
+    widths_evidence,
+)
+
+SIZES = [size for size in WIDTHS if size != "mlt"]
+FRAMINGS = ("file", "shuffled", "line")
+
+
+def random_models(seed: int, rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)) -> pd.DataFrame:
+    chance = np.random.default_rng(seed)
+    return pd.concat(
+        [
+            cell(chance.integers(0, 5, 4).tolist(), size=size, framing=framing, learning_rate=rate,
+                 seen=chance.integers(100, 197, 4).tolist(), run=f"{size}-{framing}-{rate}",
+                 margin_seen=float(chance.normal()), loss=float(chance.uniform(0.5, 1)))
+            for size, framing, rate in itertools.product(SIZES, FRAMINGS, rates)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def evidence(models: pd.DataFrame) -> Evidence:
+    return widths_evidence(models, over_training(models, range(100, 1_001, 100)))
+
+
+def test_the_rate_is_that_which_learned_most_of_what_was_seen() -> None:
+    models = random_models(0)
+    rates = rates_table(with_shares(models))
+    picked = rates[rates["picked"]]
+    assert len(picked) == len(SIZES) * len(FRAMINGS)
+    for (width, framing), part in models.groupby(["width", "framing"]):
+        best = part.groupby("learning_rate")["seen_right"].sum().idxmax()
+        mine = picked[(picked["width"] == width) & (picked["framing"] == framing)]
+        assert mine["learning_rate"].tolist() == [best]
+
+
+def test_held_out_answers_have_no_say_in_the_rate() -> None:
+    models = random_models(1)
+    other = models.assign(held_out_right=4 - models["held_out_right"], margin_held_out=9.0)
+    picked = [rates_table(with_shares(table))["picked"] for table in (models, other)]
+    pd.testing.assert_series_equal(*picked)
+
+
+def test_ties_go_to_the_margin_and_then_to_the_loss() -> None:
+    def picked(**by_rate: list[float]) -> float:
+        cells = [
+            cell([0, 0], learning_rate=rate, run=str(rate), **{k: v[n] for k, v in by_rate.items()})
+            for n, rate in enumerate((1e-3, 1e-2))
+        ]
+        rates = rates_table(with_shares(pd.concat(cells, ignore_index=True)))
+        return rates.loc[rates["picked"], "learning_rate"].item()
+
+    assert picked(margin_seen=[1.0, 2.0], loss=[0.5, 0.9]) == 1e-2
+    assert picked(margin_seen=[2.0, 1.0], loss=[0.9, 0.5]) == 1e-3
+    assert picked(margin_seen=[1.0, 1.0], loss=[0.9, 0.5]) == 1e-2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_difference_on_file_is_exactly_the_sum_of_its_parts(seed: int) -> None:
+    models = with_shares(random_models(seed, rates=(1e-2,)))
+    parts = part_rows(models).pivot(index="seed", columns="part", values="value")
+    on_file = models[models["framing"] == "file"].pivot(
+        index="seed", columns="width", values="held_out"
+    )
+    assert parts["on file"].tolist() == (on_file[14] - on_file[56]).tolist()
+    whole = parts[["order", "framing", "left on line"]].sum(axis=1)
+    assert whole.tolist() == pytest.approx(parts["on file"].tolist())
+
+
+def test_planted_order_framing_and_size_come_out() -> None:
+    """At 56, order costs 2 of 4 and framing 1; of 3 lost on file against 14, none is size."""
+    right = {("small", "file"): 4, ("small", "shuffled"): 4, ("small", "line"): 4,
+             ("large", "file"): 1, ("large", "shuffled"): 3, ("large", "line"): 4}  # fmt: skip
+    models = pd.concat(
+        [cell([n] * 4, size=size, framing=framing) for (size, framing), n in right.items()],
+        ignore_index=True,
+    )
+    found = evidence(models)
+    effects = found.tables["widths-effects"].query("at == @LAST").set_index(["effect", "width"])
+    assert effects["mean"].to_dict() == {
+        ("order", 14): 0.0, ("framing", 14): 0.0, ("order", 56): 0.5, ("framing", 56): 0.25
+    }  # fmt: skip
+    parts = found.tables["widths-parts"].query("at == @LAST").set_index("part")["mean"]
+    assert parts.to_dict() == {
+        "on file": 0.75, "order": 0.5, "framing": 0.25, "left on line": 0.0
+    }  # fmt: skip
+    assert [claim.verdict for claim in found.claims] == [
+        "supported", "supported", "undecided", "supported"
+    ]  # fmt: skip
+    assert "Order at width 56: last step 0.50 (4); matched 0.50 (4); at 0.01 0.50 (4)." in (
+        found.sentences
+    )
+
+
+def test_where_nothing_differs_the_evidence_says_so() -> None:
+    models = pd.concat(
+        [cell([2] * 4, size=size, framing=f) for size in ("small", "large") for f in FRAMINGS]
+    )
+    assert found_of(models).sentences[-1].startswith("The difference on file is itself not told")
+
+
+def found_of(models: pd.DataFrame) -> Evidence:
+    return evidence(models.reset_index(drop=True))
+
+
+def test_a_slope_is_least_squares_over_log2_of_width() -> None:
+    models = with_shares(random_models(3, rates=(1e-2,)))
+    slopes = slope_rows(models).set_index(["framing", "seed"])["value"]
+    for (framing, seed), part in models.groupby(["framing", "seed"]):
+        theirs = linregress(np.log2(part["width"]), part["held_out"])
+        assert slopes[(framing, seed)] == pytest.approx(theirs.slope)
+
+
+def test_models_are_matched_at_the_first_evaluation_that_knows_enough() -> None:
+    over = with_shares(over_training(cell([0, 0, 0], seen=[196, 150, 180]), range(100, 1_001, 100)))
+    matched = when_known(over, 0.9).set_index("seed")
+    assert matched["step"].to_dict() == {0: 1_000 * 9 // 10 + 100, 2: 1_000}  # 176.4 of 196
+    assert (matched["seen"] >= 0.9).all()
+
+
+def test_who_never_knows_enough_is_left_out_of_the_match_with_its_pair() -> None:
+    slow = cell([4, 4, 4, 4], size="large", framing="shuffled", seen=[196, 100, 196, 196])
+    models = pd.concat([cell([0] * 4, size="large"), slow], ignore_index=True)
+    effects = evidence(models).tables["widths-effects"].query("effect == 'order'").set_index("at")
+    assert effects["models"].to_dict() == {
+        LAST: 4, "picked rate, first knowing 90% of seen": 3, "rate 0.01, last step": 4
+    }  # fmt: skip
+
+
+def test_the_sensitivity_has_the_fixed_rate_alone() -> None:
+    models = random_models(4)
+    cells = evidence(models).tables["widths-models"]
+    fixed = cells[cells["at"] == "rate 0.01, last step"]
+    assert set(fixed["learning_rate"]) == {1e-2}
+    assert len(fixed) == len(models) / 3
+
+
+def test_effects_are_of_one_seed_and_the_figure_has_their_means() -> None:
+    found = evidence(random_models(5))
+    rows = found.tables["widths-effects"].query("at == @LAST and effect == 'order'")
+    traces = [t for t in found.figures["widths-effects"]().data if t.error_y.array is not None]
+    first = next(t for t in traces if t.name == LAST)
+    assert list(first.y) == pytest.approx(rows["mean"].tolist())
+    assert effect_rows(with_shares(random_models(5, (1e-2,))))["seed"].nunique() == 4
