@@ -257,7 +257,7 @@ def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame)
         told = [f"{name} {words(v)} ({len(v)})" for name, v in by_arm.items() if len(v)]
         found += [f"{what}: {'; '.join(told)}."] if told else []
     whole = over_models(_values(parts, at=LAST, part="on file"))
-    if not (whole.low > 0 or whole.high < 0):
+    if whole.low <= 0 <= whole.high:
         found.append("The difference on file is itself not told apart from none: its parts divide "
                      "what may not be there.")  # fmt: skip
     return found

@@ -132,7 +132,7 @@ def _series(
         )  # fmt: skip
     figure.add_scatter(
         x=means["x"], y=means["y"], mode="markers", name=name, legendgroup=name, row=1, col=column,
-        marker={"symbol": "line-ew-open", "size": 13, "color": colour, "line": {"width": 3}},
+        marker={"symbol": "line-ew-open", "size": 10, "color": colour, "line": {"width": 3}},
         error_y={"array": means["up"], "arrayminus": means["down"], "thickness": 1.8, "width": 4},
         hovertemplate=f"{name}, mean: %{{y:.3f}}<extra></extra>",
     )  # fmt: skip
