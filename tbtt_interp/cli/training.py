@@ -114,6 +114,7 @@ def _train_and_report(
     from tbtt_interp.cli.progress import ProgressBar
     from tbtt_interp.scores import share_sentence
     from tbtt_interp.train.cost import estimated_hours
+    from tbtt_interp.train.existing import existing_run
     from tbtt_interp.train.table import (
         NOTES,
         groups_of,
@@ -122,7 +123,7 @@ def _train_and_report(
         training_rows,
         training_table,
     )
-    from tbtt_interp.train.training import Machine, existing_run, train_models
+    from tbtt_interp.train.training import Machine, train_models
 
     machine = Machine(device=device, threads=threads, compiled=compiled)
     known = existing_run(recipe, folder, resume=resume)

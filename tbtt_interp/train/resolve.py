@@ -64,7 +64,7 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     steps = given.pop("steps", None)
-    asked: Table = {}
+    asked: Table = {} if steps is None else {"training": {"steps": steps}}
     for key, value in given.items():
         part, _, last = key.rpartition(".")
         (asked.setdefault(part, {}) if part else asked)[last] = value

@@ -5,16 +5,19 @@ on, with its seeds. Cells that differ only in what they hold out train side by s
 """
 
 import dataclasses
-import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
 from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.train.cost import estimated_hours
+from tbtt_interp.train.existing import existing_run
 from tbtt_interp.train.recipe import Recipe, Table
 from tbtt_interp.train.resolve import recipes_folder, resolve_recipe
 
@@ -27,6 +30,7 @@ AXES = {
     "weight_decay": "training.weight_decay", "checkpoint_every": "training.checkpoint_every",
 }  # fmt: skip
 OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word for its cells' names
+NAMED = ("task", "size", "framing")  # have their place in every cell's name
 EVERY_PAIR = "every pair"  # of `held_out`: each of the 55 in turn
 MODELS = 64  # that train side by side at most; a cell is never split
 
@@ -46,6 +50,11 @@ class Stack:
         """What each cell holds out, and how many models it has."""
         sets = self.recipe.held_out_each or (self.recipe.held_out,) * self.recipe.seeds
         return [(held_out, sets.count(held_out)) for held_out in dict.fromkeys(sets)]
+
+    @cached_property
+    def hours(self) -> float:
+        """Of two CPU cores, estimated."""
+        return estimated_hours(self.recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +100,16 @@ def read_sweep(source: str) -> Sweep:
     if strange := table.keys() - {"summary", "expected", "grid"}:
         raise unknown(f"sweep {path.name} key", min(strange), ["summary", "expected", "grid"])
     grids, expected = table.get("grid"), table.get("expected", [])
-    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+    if (
+        not isinstance(grids, list)
+        or not all(isinstance(grid, dict) for grid in grids)
+        or not grids
+    ):
         raise TbttError(f"sweep {path.name} has no [[grid]]: give one or more, as train/sweeps has")
     if not isinstance(expected, list) or not all(isinstance(text, str) for text in expected):
         raise TbttError(f"sweep {path.name} key expected must be a list of texts")
+    if not isinstance(table.get("summary", ""), str):
+        raise TbttError(f"sweep {path.name} key summary must be a text")
     stacks = [stack for grid in grids for stack in _stacks(grid, f"sweep {path.name} grid")]
     names = [stack.name for stack in stacks]
     if double := {name for name in names if names.count(name) > 1}:
@@ -103,7 +118,7 @@ def read_sweep(source: str) -> Sweep:
         )
     return Sweep(
         name=path.stem,
-        summary=str(table.get("summary", "")),
+        summary=table.get("summary", ""),
         expected=tuple(expected),
         stacks=tuple(stacks),
     )
@@ -112,30 +127,32 @@ def read_sweep(source: str) -> Sweep:
 def _stacks(grid: Table, where: str) -> Iterator[Stack]:
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
+    name = grid.get("name", "")
+    if not isinstance(name, str) or Path(name).name != name:
+        raise TbttError(f"{where} key name must be a word for folders' names, got {name!r}")
     axes = {key: _values(key, value, where) for key, value in grid.items() if key in AXES}
     held_out = axes.pop("held_out", [None])
     for values in product(*axes.values()):
         flags: dict[str, Any] = dict(zip(axes, values, strict=True))
-        recipe = _recipe(grid, flags, held_out[0])
+        cells = [_recipe(grid, flags, pairs) for pairs in held_out]
+        if len({cell.held_out for cell in cells}) < len(cells):
+            raise TbttError(f"{where} key held_out has the same pairs twice: give each set once")
+        recipe = cells[0]
         several = [key for key in axes if len(axes[key]) > 1 and key not in NAMED]
         words = [
             Path(recipe.task).stem,
             recipe.model.size,
             recipe.framing,
             *(f"{key.replace('_', '-')}-{flags[key]}" for key in several),
-            *([str(grid["name"])] if "name" in grid else []),
+            *([name] if name else []),
         ]
         at_once = max(1, MODELS // recipe.seeds)
-        parts = range(0, len(held_out), at_once)
+        parts = range(0, len(cells), at_once)
         for number, start in enumerate(parts, 1):
-            sets = held_out[start : start + at_once]
             part = [f"part-{number}-of-{len(parts)}"] if len(parts) > 1 else []
-            if len(held_out) > 1:
-                recipe = _side_by_side(grid, flags, sets, start)
+            if len(cells) > 1:
+                recipe = _side_by_side(cells[start : start + at_once], start)
             yield Stack(name="-".join([*words, *part]), recipe=recipe)
-
-
-NAMED = ("task", "size", "framing")  # have their place in every name
 
 
 def _values(key: str, value: object, where: str) -> list[Any]:
@@ -143,6 +160,8 @@ def _values(key: str, value: object, where: str) -> list[Any]:
     if key == "held_out":
         if value == EVERY_PAIR:
             return [[list(pair)] for pair in combinations_with_replacement(range(10), 2)]
+        if isinstance(value, str):
+            raise unknown(f"{where} key held_out", value, [EVERY_PAIR], "or give operand pairs")
         is_axis = isinstance(value, list) and any(
             isinstance(pair, list) and any(isinstance(x, list) for x in pair) for pair in value
         )
@@ -158,9 +177,12 @@ def _recipe(grid: Table, flags: dict[str, Any], held_out: object) -> Recipe:
     return resolve_recipe(str(grid.get("recipe", "paper")), given | {"held_out": held_out})
 
 
-def _side_by_side(grid: Table, flags: dict[str, Any], sets: list[Any], start: int) -> Recipe:
-    """One recipe for cells that differ in what they hold out, each with seeds of its own."""
-    cells = [_recipe(grid, flags, held_out) for held_out in sets]
+def _side_by_side(cells: Sequence[Recipe], start: int) -> Recipe:
+    """One recipe for cells that differ in what they hold out, each with seeds of its own.
+
+    Args:
+        start: how many cells have taken their seeds before these.
+    """
     first = cells[0]
     return dataclasses.replace(
         first,
@@ -170,33 +192,56 @@ def _side_by_side(grid: Table, flags: dict[str, Any], sets: list[Any], start: in
     )
 
 
-def steps_done(stack: Stack, folder: Path) -> int:
-    """How far a stack's run is: the steps at its latest evaluation, or all when it is complete."""
-    from tbtt_interp.runs import read_metrics
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stack is.
 
+    Attributes:
+        steps: at its latest evaluation, or all when it is complete.
+        problem: what keeps it from being trained where it is to be, if anything.
+    """
+
+    steps: int = 0
+    problem: str = ""
+
+
+def stack_progress(stack: Stack, folder: Path) -> Progress:
+    """How far a stack's run below a folder is, and whether it is this stack's run at all."""
+    path = folder / stack.name
+    try:
+        if existing_run(stack.recipe, path, resume=True) is None:
+            check_free(path)
+        return Progress(steps=steps_done(stack, folder))
+    except TbttError as error:
+        return Progress(problem=str(error))
+
+
+def steps_done(stack: Stack, folder: Path) -> int:
+    """The same of a run that is known to be the stack's, read off its own files alone."""
     if (folder / stack.name / "summary.json").is_file():
         return stack.recipe.training.steps
     lines = read_metrics(folder / stack.name)
     return min(int(lines[-1]["step"]), stack.recipe.training.steps - 1) if lines else 0
 
 
-def sweep_rows(sweep: Sweep, folder: Path, hours: dict[str, float]) -> list[Table]:
-    """A row a cell: what it is, how far it is and what is left of it to do.
+def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:
+    """A row a cell: what it is, how far it is, what is left of it to do.
 
-    Args:
-        hours: estimated of each stack's run, by its name.
+    Keys: `run`, `task`, `size`, `framing`, `held_out` ("5,7"), `models`, `steps`, `learning_rate`,
+    `weight_decay`; `done`, a share; `hours_left`, of two CPU cores, estimated; `problem`.
     """
     rows = []
     for stack in sweep.stacks:
-        recipe = stack.recipe
-        done = steps_done(stack, folder) / recipe.training.steps
+        recipe, progress = stack.recipe, stack_progress(stack, folder)
+        done = progress.steps / recipe.training.steps
         for held_out, models in stack.cells():
+            share = models / recipe.seeds * (1 - done)
             rows.append({
                 "run": stack.name, "task": Path(recipe.task).stem, "size": recipe.model.size,
                 "framing": recipe.framing, "held_out": pairs_text(held_out), "models": models,
                 "steps": recipe.training.steps, "learning_rate": recipe.training.learning_rate,
                 "weight_decay": recipe.training.weight_decay, "done": done,
-                "hours_left": hours.get(stack.name, math.nan) * models / recipe.seeds * (1 - done),
+                "hours_left": stack.hours * share, "problem": progress.problem,
             })  # fmt: skip
     return rows
 

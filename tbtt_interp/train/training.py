@@ -2,11 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,6 @@ from tbtt_interp.runs import (
     check_free,
     checkpoint_path,
     create_run,
-    load_run,
     read_metrics,
     read_tensors,
     versions,
@@ -31,6 +29,7 @@ from tbtt_interp.runs import (
 from tbtt_interp.tasks import Floors, Stream, Task
 from tbtt_interp.tasks.floors import stream_floors
 from tbtt_interp.train.engine import Engine, is_worth_compiling, keep_freed_memory, pick_device
+from tbtt_interp.train.existing import existing_run
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 from tbtt_interp.train.recipe import Recipe, TrainingRecipe
 
@@ -129,59 +128,6 @@ def _same_machine(asked: Machine, run: Run, watcher: Watcher) -> Machine:
             "so its last bits may differ from those of an uninterrupted one."
         )
     return machine
-
-
-def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
-    """The run of this recipe that a folder holds already, if any.
-
-    Raises:
-        TbttError: if it is of another recipe, or unfinished and not to be resumed.
-    """
-    if not (folder / "config.json").is_file():
-        return None
-    run = load_run(folder)
-    theirs, ours = run.config.recipe, plain(recipe.as_table())
-    if theirs is None:
-        raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
-    if theirs != ours:
-        different = _difference(theirs, ours)
-        raise TbttError(
-            f"{folder} holds a run made with another recipe ({different}): "
-            "give another --out FOLDER, or the same settings"
-        )
-    same = [
-        mine.examples == theirs.examples
-        for mine, theirs in zip(recipe.tasks(), run.tasks, strict=True)
-    ]
-    if not all(same):
-        raise TbttError(
-            f"{recipe.task} has changed since {folder} was begun with it: restore it, or give "
-            "another --out FOLDER"
-        )
-    if not run.is_complete and not resume:
-        raise TbttError(
-            f"{folder} holds an unfinished run of this recipe: add --resume to go on with it, "
-            "or give another --out FOLDER"
-        )
-    return run
-
-
-def plain(value: Any) -> Any:
-    """Data as it comes back from JSON: tuples as lists."""
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, tuple | list) else value
-
-
-def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    for key, here in ours.items():
-        there = theirs.get(key)
-        if isinstance(there, dict) and isinstance(here, dict):
-            if there != here:
-                return _difference(there, here)
-        elif there != here:
-            return f"{key} is {there!r} there and {here!r} here"
-    return "it has other keys"
 
 
 def model_shape(recipe: Recipe, task: Task) -> Shape:
