@@ -13,6 +13,7 @@ import torch  # noqa: E402
 
 from tbtt_interp.runs import Run  # noqa: E402
 from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
+from tbtt_interp.train.sweep import read_sweep  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each would wait on locks
@@ -53,6 +54,34 @@ def facts_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "quick", {"model.size": "small", "task": "facts", "seeds": 2, "training.steps": 100}
     )
     return train_models(recipe, tmp_path_factory.mktemp("runs") / "facts")
+
+
+SWEEP = """
+[[grid]]
+recipe = "quick"
+size = "small"
+framing = ["file", "shuffled"]
+seeds = 2
+steps = 40
+
+[[grid]]
+recipe = "quick"
+size = ["small", "medium"]
+framing = "line"
+held_out = [[[0, 9]], [[3, 3]]]
+seeds = 2
+steps = 40
+"""
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep's runs, too short to learn anything: order and none, and two pairs by two sizes."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "tiny.toml").write_text(SWEEP)
+    for stack in read_sweep(str(folder / "tiny.toml")).stacks:
+        train_models(stack.recipe, folder / "runs" / stack.name)
+    return folder / "runs"
 
 
 @pytest.fixture

@@ -84,10 +84,13 @@ STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / f
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_every_study_answers_on_a_run_and_draws(
-    study: Path, line_run: Run, file_run: Run, facts_run: Run, capsys, monkeypatch
-) -> None:
-    run = {"order": file_run, "facts": facts_run}.get(study.stem, line_run)
-    monkeypatch.setattr("sys.argv", [str(study), str(run.folder), "figure.html"])
+    study: Path, line_run: Run, file_run: Run, facts_run: Run, sweep_folder: Path,
+    capsys, monkeypatch,
+) -> None:  # fmt: skip
+    runs = {"order": file_run.folder, "facts": facts_run.folder}
+    runs |= dict.fromkeys(["atlas", "forgetting"], sweep_folder)
+    folder = runs.get(study.stem, line_run.folder)
+    monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
     runpy.run_path(str(study), run_name="__main__")
     assert capsys.readouterr().out.strip().endswith(".")
     assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
