@@ -5,6 +5,7 @@ from jaxtyping import install_import_hook
 install_import_hook("tbtt_interp", "beartype.beartype")
 
 import os  # noqa: E402
+import re  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -13,6 +14,7 @@ import torch  # noqa: E402
 
 from tbtt_interp.runs import Run  # noqa: E402
 from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
+from tbtt_interp.train.sweep import read_sweep  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each would wait on locks
@@ -77,6 +79,12 @@ TINY = {  # the sweeps that ship, in a few steps and cells
         framing = ["file", "shuffled"]
         learning_rate = 1e-3
     """,
+    "atlas": """
+        [[grid]]
+        size = ["small", "medium"]
+        framing = "line"
+        held_out = [[[0, 9]], [[3, 3]]]
+    """,
     "window": """
         [[grid]]
         size = "small"
@@ -91,10 +99,6 @@ TINY = {  # the sweeps that ship, in a few steps and cells
 @pytest.fixture(scope="session")
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of sweeps, each of two models a cell, trained for a few steps."""
-    import re
-
-    from tbtt_interp.train.sweep import read_sweep
-
     root = tmp_path_factory.mktemp("sweeps")
     scale = "[[grid]]\nseeds = 2\nsteps = 3\ncheckpoint_every = 0\n"
     for name, text in TINY.items():

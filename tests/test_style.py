@@ -88,8 +88,9 @@ def test_every_study_answers_on_a_run_and_draws(
     study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
 ) -> None:
     folder = {"order": file_run, "facts": facts_run}.get(study.stem, line_run).folder
-    if study.stem in sweep_names():
-        folder = request.getfixturevalue("sweeps") / study.stem
+    sweep = {"forgetting": "ladder"}.get(study.stem, study.stem)
+    if sweep in sweep_names():
+        folder = request.getfixturevalue("sweeps") / sweep
     monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
     runpy.run_path(str(study), run_name="__main__")
     assert capsys.readouterr().out.strip().endswith(".")

@@ -91,8 +91,9 @@ def mixed_model(shares: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def logistic_check(equations: pd.DataFrame) -> pd.DataFrame:
     """The same fixed effects on the logit of each answer, by estimating equations over pairs.
 
-    Standard errors come from the pairs themselves, whatever is correlated within them, with
-    Mancl and DeRouen's correction for few of them.
+    Effects are of the average over pairs, nearer to 0 than a pair's own. Standard errors come from
+    the pairs themselves, whatever is correlated within them, with Mancl and DeRouen's correction
+    for few of them.
 
     Args:
         equations: as `atlas_equations` has it.
