@@ -263,7 +263,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["-m", "tbtt_interp.train"], *(["-m", "tbtt_interp", name] for name in
-     ("train", "runs", "evaluate", "ask", "probes", "import", "export"))],
+     ("train", "sweep", "runs", "evaluate", "ask", "probes", "import", "export"))],
 )  # fmt: skip
 def test_help_has_an_example_and_needs_no_torch(arguments: list[str]) -> None:
     code = (

@@ -169,22 +169,25 @@ def _progress(sweep: "Sweep", folder: Path) -> Iterator[Callable[[str, str], Non
         job = bar.add_task("training", total=sum(stack.hours for stack in sweep.stacks))
 
         def look() -> None:
+            done = 0.0
+            for stack in sweep.stacks:
+                with suppress(TbttError):  # a damaged run: its problem is told elsewhere
+                    steps = steps_done(stack, folder)
+                    done += stack.hours * steps / stack.recipe.training.steps
+            bar.update(job, completed=done)
+
+        def watch() -> None:
             while not over.wait(POLL):
-                done = 0.0
-                for stack in sweep.stacks:
-                    with suppress(TbttError):  # a damaged run: its problem is told elsewhere
-                        steps = steps_done(stack, folder)
-                        done += stack.hours * steps / stack.recipe.training.steps
-                bar.update(job, completed=done)
+                look()
 
         def told(name: str, words: str) -> None:
             console.print(f"{name}: {words}", soft_wrap=True, markup=False)
 
-        watch = threading.Thread(target=look, daemon=True)
         if console.is_terminal:
-            watch.start()
+            threading.Thread(target=watch, daemon=True).start()
         try:
             yield told
+            look()
         except KeyboardInterrupt:
             bar.stop()
             print("\ninterrupted; the same command goes on from here", file=sys.stderr)
