@@ -364,6 +364,9 @@ def test_a_sweep_s_tables_agree_and_ship(
 
 
 def test_runs_that_hold_out_no_equations_have_no_rows(facts_run: Run) -> None:
-    assert held_out_table([facts_run]).empty
+    table = held_out_table([facts_run])
+    assert table.empty
+    with pytest.raises(TbttError, match=r"no model here holds out one pair"):
+        atlas_evidence(table)
     with pytest.raises(TbttError, match=r"there is no finished run to tabulate"):
         held_out_table([])
