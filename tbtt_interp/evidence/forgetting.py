@@ -74,8 +74,9 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
 
     Columns: arm; seed; `crossed`, the step of the last evaluation before the first below the floor,
     nan if there is none below; order_known at the end; for share and margin: `X_then` at that step,
-    `X_end`, the mean over the last sixth of training, `X_change` between them, `X_twin` the same
-    change of the twin, `X_beyond` the one less the other; `X_rank`, Spearman's correlation of order
+    `X_end`, the mean over the last sixth of training, `X_change` between them, `X_twin_then`,
+    `X_twin_end` and `X_twin`, the same of the twin, `X_beyond` the one change less the other;
+    `X_rank`, Spearman's correlation of order
     known with X over the evaluations from there on, `X_rank_twin`, of the same order with the
     twin's X, which shares its course in time and not its order, and `X_rank_beyond`; `X_follow` and
     so on, the same of the changes from one evaluation to the next, those of order one earlier.
@@ -98,19 +99,18 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns() -> list[str]:
-    kinds = ("then", "end", "change", "twin", "beyond", "rank", "rank_twin", "rank_beyond",
-             "follow", "follow_twin", "follow_beyond")  # fmt: skip
+    kinds = ("then", "end", "change", "twin_then", "twin_end", "twin", "beyond", "rank",
+             "rank_twin", "rank_beyond", "follow", "follow_twin", "follow_beyond")  # fmt: skip
     return [f"{name}_{kind}" for name in MEASURES for kind in kinds]
 
 
 def _change(name: str, then: pd.DataFrame, end: pd.DataFrame) -> dict[str, float]:
-    own, twin = (
-        float(end[column].mean() - then[column].iloc[0]) for column in (name, f"twin_{name}")
-    )
-    return {
-        f"{name}_then": float(then[name].iloc[0]), f"{name}_end": float(end[name].mean()),
-        f"{name}_change": own, f"{name}_twin": twin, f"{name}_beyond": own - twin,
-    }  # fmt: skip
+    found = {}
+    for side, column in (("", name), ("_twin", f"twin_{name}")):
+        found[f"{name}{side}_then"] = float(then[column].iloc[0])
+        found[f"{name}{side}_end"] = float(end[column].mean())
+    own, twin = (found[f"{name}{side}_end"] - found[f"{name}{side}_then"] for side in ("", "_twin"))
+    return found | {f"{name}_change": own, f"{name}_twin": twin, f"{name}_beyond": own - twin}
 
 
 def _ranks(name: str, then: pd.DataFrame) -> dict[str, float]:
@@ -197,7 +197,7 @@ NOTES = [
     "What is known of the order while some lines are not is not in the loss, so that the floor is "
     "crossed late, and what was forgotten before it is not counted.",
     "A share that rises in the twin and does not fall in the model was not forgotten there but "
-    "never learned: the change alone tells the two apart.",
+    "never learned: the change alone tells the two apart. Who had less then has less to lose.",
     "Rank: Spearman's correlation of order known with the held-out margin from then on; of the "
     "twin, of the same order with the twin's margin. Follow: the same of changes between "
     "evaluations, the margin's one later than the order's.",
@@ -207,7 +207,8 @@ NOTES = [
 SHOWN = {
     "order known at the end": "order_known", "held-out share then": "share_then",
     "held-out share at the end": "share_end", "its change": "share_change",
-    "twin's change": "share_twin", "change beyond twin": "share_beyond",
+    "twin's share then": "share_twin_then", "twin's share at the end": "share_twin_end",
+    "its change less the twin's": "share_beyond",
     "rank, margin": "margin_rank", "twin's rank": "margin_rank_twin",
     "follow, margin": "margin_follow", "twin's follow": "margin_follow_twin",
 }  # fmt: skip

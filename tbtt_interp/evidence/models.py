@@ -63,7 +63,9 @@ def held_out_table(runs: Iterable[Run]) -> pd.DataFrame:
     parts = [_held_out_equations(run) for run in runs if _asks_held_out(run)]
     if not runs:
         raise TbttError("there is no finished run to tabulate: tbtt sweep trains some")
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EQUATION)
+    if not parts:
+        return pd.DataFrame(columns=[*_what(runs[0]), *EQUATION])
+    return pd.concat(parts, ignore_index=True)
 
 
 EQUATION = ["seed", "held_out", "prompt", "operator", "a", "b", "answer", "margin", "right",

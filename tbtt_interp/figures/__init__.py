@@ -2,9 +2,11 @@
 
 from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.additivity import additivity_answers, additivity_shares
+from tbtt_interp.figures.atlas import atlas_maps, atlas_strata
 from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.findings import findings_over_steps, overview
+from tbtt_interp.figures.forgetting import order_and_answers
 from tbtt_interp.figures.geometry import code_layouts, code_measures
 from tbtt_interp.figures.influence import influence
 from tbtt_interp.figures.learning import learning_curves
@@ -32,6 +34,8 @@ __all__ = [
     "accuracies_beside_nulls",
     "additivity_answers",
     "additivity_shares",
+    "atlas_maps",
+    "atlas_strata",
     "attention",
     "attribution_bars",
     "beside_nulls",
@@ -47,6 +51,7 @@ __all__ = [
     "lens_curves",
     "memorization_meters",
     "neuron_maps",
+    "order_and_answers",
     "order_answers",
     "order_known",
     "order_patching",
