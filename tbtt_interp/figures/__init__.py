@@ -24,6 +24,7 @@ from tbtt_interp.figures.probing import (
     probe_heatmap,
     unsaid,
 )
+from tbtt_interp.figures.sizes import by_size
 from tbtt_interp.figures.style import save
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "attention",
     "attribution_bars",
     "beside_nulls",
+    "by_size",
     "circuits",
     "code_layouts",
     "code_measures",
