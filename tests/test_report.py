@@ -39,6 +39,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
+        self.text = text
         self.loaded: list[str] = []
         self.links: list[str] = []
         self.ids: list[str] = []
@@ -187,7 +188,10 @@ def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(fil
     )  # fmt: skip
     assert [bool(p.evidence) for p in parts] == [False, True]
     assert heard[-1] == (200, 200)
-    page = planted(file_run, *parts)
+    page = planted(file_run, *parts, problems={"a": "damaged", "b": "damaged"})
+    assert page.text.count("Left out of this page:") == 1
+    assert '<a href="#missing">2 runs and 1 section</a>' in page.text
+    assert "Left out of this page" not in planted(file_run, parts[1]).text
     assert "missing" in page.ids and "whole" in page.ids and "broken" not in page.ids
 
 

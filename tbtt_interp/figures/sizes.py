@@ -11,7 +11,7 @@ from tbtt_interp.figures.style import BLUE, GREEN, GREY, ORANGE
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-FRAMINGS = {"file": (BLUE, "circle"), "shuffled": (GREEN, "square"), "line": (ORANGE, "diamond")}
+FRAMINGS = {"file": (ORANGE, "circle"), "shuffled": (BLUE, "square"), "line": (GREEN, "diamond")}
 MARKS = ("line-ew-open", "x-thin-open", "circle-open", "triangle-up-open", "cross-thin-open")
 IN_A_ROW = 3  # panels
 APART = 0.24  # framings of one size, where sizes are 1 apart

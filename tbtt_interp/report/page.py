@@ -69,6 +69,7 @@ def render(report: Report) -> str:
     return environment.get_template("page.html.jinja").render(
         report=report,
         abstract=abstract(report),
+        left_out=left_out(report),
         sections=[(part, drawn(part)) for part in built],
         unbuilt=[part for part in report.parts if part.evidence is None],
         runs=runs_table(report.runs),
@@ -90,12 +91,20 @@ def abstract(report: Report) -> list[str]:
         f"run{'s' if len(runs) != 1 else ''}, trained on {tasks}, and makes {len(claims)} claims "
         "of what it finds."
     ]
-    for by in dict.fromkeys(claim.by for claim in claims):
+    for by in sorted({claim.by for claim in claims}, key=[*MADE_BY].index):
         mine = [claim for claim in claims if claim.by == by]
         count = Counter(claim.verdict for claim in mine)
         how = listed([f"{count[v]} {v}" for v in VERDICTS], "and")
-        said.append(f"{MADE_BY.get(by, f'Made by {by}')}: {len(mine)}, of which {how}.")
+        said.append(f"{MADE_BY[by]}: {len(mine)}, of which {how}.")
     return said
+
+
+def left_out(report: Report) -> str:
+    """How many runs and sections are not in the page; empty if all are."""
+    unbuilt = sum(part.evidence is None for part in report.parts)
+    counts = {"run": len(report.problems), "section": unbuilt}
+    return listed([f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items() if n] or [""],
+                  "and")  # fmt: skip
 
 
 def drawn(part: Part) -> list[dict[str, Any]]:
