@@ -222,7 +222,7 @@ def test_broken_runs_are_said_and_the_rest_is_built(
     command = ["report", str(root), "nowhere", "--only", "answers", "--out", "page.html"]
     assert main(command) == 0
     caught = capsys.readouterr()
-    assert "page.html" in caught.out and "claims of 1 runs" in caught.out
+    assert "page.html" in caught.out and "claims of 1 run\n" in caught.out
     text = Path("page.html").read_text()
     for name, reason in (
         ("runs/truncated", "is damaged or truncated"), ("runs/unfinished", "is not finished"),

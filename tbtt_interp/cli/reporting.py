@@ -61,7 +61,7 @@ def report_command(
         print_table(
             ["section", "took", "claims", "not built"], rows,
             title=f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(table)} claims of "
-            f"{len(report.runs)} runs",
+            f"{len(report.runs)} run{'s' if len(report.runs) > 1 else ''}",
         )  # fmt: skip
     for name, reason in report.problems.items():
         print(f"left out, {name}: {reason}", file=sys.stderr)
