@@ -13,7 +13,7 @@ from tbtt_interp.evaluate import Questions, answer_margins
 from tbtt_interp.interventions import activations_at, logits_with
 from tbtt_interp.model import stack_parameters
 from tbtt_interp.probes.causal import Patient, code_subspace, erase, random_subspace, swap
-from tbtt_interp.probes.effects import causal_table, unsaid_table, weigh
+from tbtt_interp.probes.effects import _bounds, causal_table, unsaid_table, weigh
 from tbtt_interp.probes.features import FEATURES, label_examples
 from tbtt_interp.probes.run import patients
 from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
@@ -220,6 +220,18 @@ def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
     assert found["wrong"] == int((margins.numpy()[:, held_out] <= 0).sum())
     for column in ("read", "flipped", "read_in_code"):
         assert 0 <= found[column] <= found["wrong"]
+    wrong = (margins.numpy()[:, held_out] <= 0).sum(1)
+    assert found["wrong_models"] == (wrong > 0).sum()
+    bounds = [found[f"{column}_{end}"] for column in ("read", "flipped") for end in ("low", "high")]
+    assert np.isnan(bounds).all() if found["wrong_models"] < 2 else max(bounds) <= found["wrong"]
+
+
+def test_counts_of_unlike_many_wrong_answers_stay_below_them() -> None:
+    """Two models of one and three wrong answers: from the worse one's share to the better's."""
+    table = pd.DataFrame({"right": [1, 0, 0], "of": [1, 3, 0]})
+    found = _bounds(table, "right", "read")
+    assert found == {"read_low": 0.0, "read_high": 4.0}
+    assert np.isnan(list(_bounds(table.drop(1), "right", "read").values())).all()
 
 
 def test_seeds_are_stacked_in_their_order(line_run: Run) -> None:

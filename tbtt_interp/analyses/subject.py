@@ -194,6 +194,15 @@ class Subject:
             held_out=self.held_out[:count],
         )  # fmt: skip
 
+    def each(self) -> list["Subject"]:
+        """One subject a model."""
+        return [
+            dataclasses.replace(
+                self, models=(model,), seeds=(seed,), held_out=self.held_out[k : k + 1]
+            )
+            for k, (model, seed) in enumerate(zip(self.models, self.seeds, strict=True))
+        ]
+
     def grid(self) -> dict[str, tuple[list[int], list[int]]]:
         """By operator, its operands: where the examples are equations of two operands, all there.
 

@@ -14,6 +14,7 @@ from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
 from tbtt_interp.cli.models import models_command
 from tbtt_interp.cli.probing import probes_command
+from tbtt_interp.cli.reporting import compare_command, report_command
 from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command
 from tbtt_interp.errors import TbttError
@@ -33,6 +34,8 @@ app.command("evaluate")(evaluate_command)
 app.command("ask")(ask_command)
 app.command("probes")(probes_command)
 app.add_typer(analyses, name="analyses")
+app.command("compare")(compare_command)
+app.command("report")(report_command)
 app.command("import")(import_command)
 app.command("export")(export_command)
 

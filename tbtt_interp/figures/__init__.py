@@ -26,6 +26,7 @@ from tbtt_interp.figures.probing import (
     probe_heatmap,
     unsaid,
 )
+from tbtt_interp.figures.sizes import by_size
 from tbtt_interp.figures.style import save
 from tbtt_interp.figures.sweeps import curves_over_training, over_models
 
@@ -39,6 +40,7 @@ __all__ = [
     "attention",
     "attribution_bars",
     "beside_nulls",
+    "by_size",
     "circuits",
     "code_layouts",
     "code_measures",

@@ -12,7 +12,7 @@ from tbtt_interp.probes.features import Feature, find_features, label_examples
 from tbtt_interp.probes.run import patients
 from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import crossed_intervals, interval_over_seeds
 from tbtt_interp.tasks import Example
 
 CODED = ("carry", "borrow", "sign", "tens", "units", "answer", "length")
@@ -109,12 +109,14 @@ def unsaid_table(
 ) -> pd.DataFrame:
     """What is right in models that answer held-out equations wrongly.
 
-    A row a feature and site: wrong, the wrong held-out answers of all models; read, of how many a
+    A row a feature and site: wrong, the wrong held-out answers of all models, and wrong_models, how
+    many have any; read, of how many a
     probe fitted on what was seen reads the feature rightly, with the nulls read_control (mean),
     read_one_hot and read_untrained, and read_p; flipped, how many answers turn right when the code
-    is moved to where it should be, with the nulls by name, and flipped_p; read_in_code, how many
-    are read in the very directions that are moved, read_in_null, the largest mean of its nulls, and
-    read_in_code_p; rank and width.
+    is moved to where it should be, with the nulls by name, and flipped_p; of both read_low,
+    read_high, flipped_low and flipped_high over models, if as many are wrong; read_in_code, how
+    many are read in the very directions that are moved, read_in_null, the largest mean of its
+    nulls, and read_in_code_p; rank and width.
     """
     rows = []
     untrained = untrained_models(run)
@@ -136,10 +138,14 @@ def unsaid_table(
         rows.append({
             "feature": feature, "site": site,
             "wrong": int(patched.loc[patched["kind"] == "none", "of"].sum()),
-            "read": int(totals["real"]), "read_control": count * weighed["control_task"],
+            "wrong_models": int((patched.loc[patched["kind"] == "none", "of"] > 0).sum()),
+            "read": int(totals["real"]),
+            **_bounds(read[read["kind"] == "real"], "right", "read"),
+            "read_control": count * weighed["control_task"],
             "read_one_hot": int(totals["one-hot operands"]),
             "read_untrained": int(totals["untrained"]), "read_p": weighed["p"],
             "flipped": round(count * flips["effect"]),
+            **_bounds(patched[patched["kind"] == "code"], "flipped", "flipped"),
             **{null: count * flips[null] for null in names},
             "flipped_p": flips["p"],
             "read_in_code": round(count * inside["effect"]),
@@ -148,6 +154,16 @@ def unsaid_table(
             "rank": found[0][1].rank, "width": found[0][1].width,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _bounds(table: pd.DataFrame, value: str, name: str) -> dict[str, float]:
+    """Where counts come to when models are resampled, if as many answers are wrong; nan of one."""
+    table = table[table["of"] > 0]
+    if len(table) < 2:
+        return {f"{name}_low": float("nan"), f"{name}_high": float("nan")}
+    right, of = (table[column].to_numpy(float)[None, :, None] for column in (value, "of"))
+    found = crossed_intervals(right, of)[0]
+    return {f"{name}_low": found.low * of.sum(), f"{name}_high": found.high * of.sum()}
 
 
 def _of_all(

@@ -1,0 +1,118 @@
+"""`tbtt report` and `tbtt compare`: the evidence as one page, and two runs side by side."""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tbtt_interp.cli.answers import RunFolder
+from tbtt_interp.cli.output import AsJson, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from tbtt_interp.evidence.claims import Claim
+
+Only = Annotated[list[str] | None, typer.Option(help="A section by its name, repeatable. [all]")]
+
+
+def report_command(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Runs, or folders with runs below them. [the models that come with the package]",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    only: Only = None,
+    as_json: AsJson = False,
+) -> None:
+    """All the evidence as one page that needs nothing else, with a verdict for every claim.
+
+    tbtt report --out report.html
+
+    tbtt report runs/arithmetic-small-file runs/arithmetic-large-file
+
+    With --json the claims are printed, and no page is written.
+    """
+    from tbtt_interp.errors import TbttError
+    from tbtt_interp.report.building import build_report
+    from tbtt_interp.runs import write_new
+
+    if out.exists() and not as_json:
+        raise TbttError(f"{out} exists: nothing was written; give another --out FILE")
+    with progress("reporting") as tell:
+        report = build_report(runs or [], only=only or [], tell=tell)
+    table = report.claims_table()
+    if as_json:
+        print_json(table)
+    else:
+        from tbtt_interp.report.page import render
+
+        write_new(out, render(report).encode())
+        rows = [
+            [part.name, f"{part.seconds:.0f} s", "" if part.evidence is None
+             else _verdicts(part.evidence.claims), part.reason]
+            for part in report.parts
+        ]  # fmt: skip
+        print_table(
+            ["section", "took", "claims", "not built"], rows,
+            title=f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(table)} claims of "
+            f"{len(report.runs)} run{'s' if len(report.runs) > 1 else ''}",
+        )  # fmt: skip
+    for name, reason in report.problems.items():
+        print(f"left out, {name}: {reason}", file=sys.stderr)
+
+
+def _verdicts(claims: "Sequence[Claim]") -> str:
+    count = Counter(claim.verdict for claim in claims)
+    return ", ".join(f"{n} {verdict}" for verdict, n in count.items())
+
+
+def compare_command(
+    first: RunFolder,
+    second: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Also write the table, as CSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set two runs side by side in the same terms, paired by seed where they share seeds.
+
+    tbtt compare runs/arithmetic-large-file runs/arithmetic-large-line
+    """
+    from tbtt_interp.errors import TbttError
+    from tbtt_interp.evidence.comparison import compare_runs
+    from tbtt_interp.runs import load_run, write_new
+
+    if out is not None and out.exists():
+        raise TbttError(f"{out} exists: nothing was written; give another --out FILE")
+    found = compare_runs(load_run(first), load_run(second))
+    if out is not None:
+        write_new(out, found.table.to_csv(index=False).encode())
+    if as_json:
+        print_json(found.table)
+        return
+    rows = [
+        [f"{row['measure']}, {row['unit']}", _between(row, "first"), _between(row, "second"),
+         _between(row, "difference") or str(row["problem"])]
+        for row in found.table.to_dict("records")
+    ]  # fmt: skip
+    notes = [f"{what}: {a} | {b}" for what, (a, b) in found.differ.items()]
+    print_table(
+        ["", *found.names, "difference"], rows,
+        notes=["", *found.sentences, *(["", "Made differently:", *notes] if notes else [])],
+    )  # fmt: skip
+
+
+def _between(row: dict[Any, Any], name: str) -> str:
+    """A mean with its interval, signed where it is a difference; empty where there is none."""
+    is_difference = name == "difference"
+    mean = row.get(name, math.nan)
+    low, high = (
+        row.get(key if is_difference else f"{name}_{key}", math.nan) for key in ("low", "high")
+    )
+    sign = "+" if is_difference else ""
+    bounds = "" if math.isnan(low) or low == high else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return "" if math.isnan(mean) else f"{mean:{sign}.2f}{bounds}"

@@ -1,0 +1,1 @@
+"""The evidence as one page that stands by itself: sections, claims, and how they were come by."""

@@ -1,0 +1,69 @@
+"""The runs that a report is of: those that can be read, and why the others cannot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tbtt_interp import runs
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import Run, find_runs, load_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Runs that can be read, and by name why others cannot."""
+
+    runs: tuple[Run, ...]
+    problems: dict[str, str]
+
+
+def shipped_places() -> list[Path]:
+    """The folders of the models that come with the package, all models at their last step.
+
+    Raises:
+        TbttError: if none do.
+    """
+    shipped: dict[str, Path] = getattr(runs, "shipped_runs", dict)()
+    found = [folder for name, folder in shipped.items() if not name.endswith("-over-training")]
+    if not found:
+        raise TbttError(
+            "no models come with this package: give runs, as in tbtt report runs/ladder, which "
+            "tbtt sweep ladder trains"
+        )
+    return found
+
+
+def open_runs(places: Sequence[Path]) -> Opened:
+    """Runs, and all runs below folders that are none; each is read once, to see that it can be.
+
+    Raises:
+        TbttError: if none can be read.
+    """
+    found, problems = [], {}
+    for place in places:
+        inside = place.is_dir() and not (place / "config.json").is_file()
+        folders = find_runs(place) if inside else [place]
+        if not folders:
+            problems[str(place)] = f"{place} has no run in it"
+        for folder in folders:
+            try:
+                found.append(checked(load_run(folder)))
+            except TbttError as error:
+                problems[str(folder)] = str(error)
+    if not found:
+        raise TbttError(
+            f"there is no run to report on: {'; '.join(problems.values()) or 'none was given'}"
+        )
+    return Opened(runs=tuple(found), problems=problems)
+
+
+def checked(run: Run) -> Run:
+    """The run, if it is finished and all there.
+
+    Raises:
+        TbttError: if its training is not over, or a file of it is damaged.
+    """
+    run.summary()
+    run.metrics()
+    run.parameters()
+    return run

@@ -1,0 +1,165 @@
+"""Two runs side by side: paired where seeds are shared, and no more said than was measured."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tbtt_interp.cli import main
+from tbtt_interp.errors import TbttError
+from tbtt_interp.evidence.answers import answers_table
+from tbtt_interp.evidence.comparison import compare_runs
+from tbtt_interp.evidence.differences import difference_over_seeds
+from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
+from tbtt_interp.runs import Run, load_run
+
+
+def copy_of(run: Run, name: str, seeds: tuple[int, ...] | None = None) -> Run:
+    """The run again, its models under other seeds."""
+    folder = Path(shutil.copytree(run.folder, name))
+    for path in (folder / "config.json", folder / "summary.json"):
+        table = json.loads(path.read_text())
+        for k, seed in enumerate(seeds or run.seeds):
+            if path.name == "config.json":
+                table["seeds"][k] = seed
+            else:
+                table["seeds"][k]["seed"] = seed
+        path.write_text(json.dumps(table))
+    return load_run(folder)
+
+
+def with_counts(run: Run, key: str, counts: list[int]) -> Run:
+    """The run with other counts in its summary, model by model."""
+    path = run.folder / "summary.json"
+    table = json.loads(path.read_text())
+    for row, right in zip(table["seeds"], counts, strict=True):
+        row[key][0] = right
+    path.write_text(json.dumps(table))
+    return load_run(run.folder)
+
+
+def test_a_paired_difference_is_that_of_the_pairs_alone() -> None:
+    """Two groups that vary much, and by exactly a half seed by seed."""
+    first = pd.Series(np.random.default_rng(0).normal(0, 10, 12), index=range(12))
+    second = (first + 0.5).sample(frac=1, random_state=1)
+    second[99] = 1_000.0  # no pair: left out
+    found = difference_over_seeds(first, second)
+    assert (found.pairs, found.models) == (12, 24)
+    assert [found.interval.mean, found.interval.low, found.interval.high] == pytest.approx(
+        3 * [0.5]
+    )
+
+
+def test_without_shared_seeds_both_groups_are_resampled() -> None:
+    generator = np.random.default_rng(0)
+    first = pd.Series(generator.normal(0, 1, 400), index=range(400))
+    second = pd.Series(generator.normal(1, 2, 100), index=range(1_000, 1_100))
+    found = difference_over_seeds(first, second)
+    half = 1.96 * np.sqrt(first.var() / 400 + second.var() / 100)  # of two independent means
+    mean = second.mean() - first.mean()
+    assert found.pairs == 0 and found.models == 500
+    assert found.interval.mean == pytest.approx(mean)
+    # a percentile bootstrap of 9,999 is within a few percent of the normal interval here
+    assert found.interval.low == pytest.approx(mean - half, abs=0.08 * half)
+    assert found.interval.high == pytest.approx(mean + half, abs=0.08 * half)
+
+
+def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
+    found = difference_over_seeds(pd.Series([0.0], [0]), pd.Series([1.0, 2.0], [0, 1]))
+    assert np.isnan(found.interval.low) and not found.is_told_apart
+    with pytest.raises(TbttError, match="needs a model on either side, got none on one"):
+        difference_over_seeds(pd.Series([np.nan], [0]), pd.Series([1.0], [0]))
+    with pytest.raises(TbttError, match="one value a seed on either side, got one seed twice"):
+        difference_over_seeds(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
+
+
+def row_of(table: pd.DataFrame, measure: str) -> pd.Series:
+    return table.set_index("measure").loc[measure]
+
+
+def test_planted_answers_are_told_apart_seed_by_seed(line_run: Run) -> None:
+    better = with_counts(copy_of(line_run, "better"), "held_out", [4, 3])
+    worse = with_counts(copy_of(line_run, "worse"), "held_out", [2, 1])
+    found = compare_runs(worse, better)
+    row = row_of(found.table, "held out, right")
+    assert (row["first"], row["second"]) == (0.375, 0.875)
+    assert (row["difference"], row["low"], row["high"]) == (0.5, 0.5, 0.5)
+    assert row["pairs"] == 2 and row["models"] == 4
+    assert found.sentences[0] == (
+        "Of what was held out, better answers more than worse: +0.50 [+0.50, +0.50], over the 2 "
+        "seeds that both have."
+    )
+    assert "They were made alike but for their seeds." in found.sentences
+    assert (
+        compare_runs(better, worse)
+        .sentences[0]
+        .startswith("Of what was held out, worse answers less than better: -0.50")
+    )
+
+
+def test_seeds_that_are_not_shared_are_said(line_run: Run) -> None:
+    found = compare_runs(line_run, copy_of(line_run, "others", (7, 8)))
+    assert (found.table["pairs"].dropna() == 0).all()
+    assert any(s.startswith("Paired: no seeds are shared, so both") for s in found.sentences)
+    assert found.sentences[0].startswith("Of what was held out, the two are not told apart")
+    half = compare_runs(line_run, copy_of(line_run, "half", (line_run.seeds[0], 9)))
+    assert any(s.startswith("Paired: one seed is shared") for s in half.sentences)
+
+
+def test_what_is_of_another_task_or_framing_is_not_compared(
+    line_run: Run, file_run: Run, facts_run: Run
+) -> None:
+    found = compare_runs(line_run, file_run)
+    assert row_of(found.table, "loss")["problem"] == "other framing"
+    assert np.isnan(row_of(found.table, "loss")["difference"])
+    assert not row_of(found.table, "held out, right")["problem"]
+    assert found.differ["framing"] == ("line", "file")
+    assert "so that no difference is of one of these alone." in found.sentences[-1]
+    other = compare_runs(line_run, facts_run)
+    assert other.sentences[0] == (
+        "Answers of what was held out are not compared: other task and held out."
+    )
+    assert other.differ["held out"] == ("5,7", "nothing")
+    assert other.table["difference"].isna().all()
+
+
+def test_an_imported_model_is_compared_by_its_answers(line_run: Run) -> None:
+    """Its counts are what the weights say, which the training's own summary has, too."""
+    export_checkpoint(line_run, Path("ckpt.pt"), seed=1)
+    imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))
+    mine, theirs = answers_table(imported).iloc[0], answers_table(line_run).set_index("seed").loc[1]
+    for name in ("seen_right", "seen_of", "held_out_right", "held_out_of", "seen_addition_right"):
+        assert mine[name] == theirs[name], name
+    assert mine["margin_held_out"] == pytest.approx(theirs["margin_held_out"], abs=1e-3)
+    found = compare_runs(line_run, imported)
+    assert found.differ["training"] == ("as its recipe says", "not known")
+    assert "nothing is told apart" in found.sentences[0]
+
+
+def test_the_command_prints_a_table_and_writes_it(
+    line_run: Run, file_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compare", str(line_run.folder), str(file_run.folder)]
+    assert main([*command, "--out", "both.csv"]) == 0
+    said = capsys.readouterr().out
+    for words in ("held out, right, share", "other framing", "Made differently:",
+                  "framing: line | file"):  # fmt: skip
+        assert words in said
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    written = pd.read_csv("both.csv")
+    assert [row["measure"] for row in rows] == written["measure"].tolist()
+    assert rows[0]["difference"] == pytest.approx(written["difference"][0])
+    assert main([*command, "--out", "both.csv"]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: both.csv exists: nothing was written; give another --out FILE\n"
+
+
+def test_a_run_is_not_compared_with_itself(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(line_run.folder), str(line_run.folder)]) == 2
+    assert "is given twice: compare it with another run" in capsys.readouterr().err

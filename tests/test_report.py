@@ -1,0 +1,446 @@
+"""The report: one page that needs nothing else, its claims' verdicts, and what was broken."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from tbtt_interp import figures
+from tbtt_interp.cli import main
+from tbtt_interp.errors import TbttError
+from tbtt_interp.evidence.claims import Claim, Evidence
+from tbtt_interp.report.arms import (
+    arms_of,
+    contrast_sentence,
+    contrasts,
+    means_of,
+    null_claims,
+    over_arms,
+    size_claims,
+)
+from tbtt_interp.report.building import build_report
+from tbtt_interp.report.opening import open_runs, shipped_places
+from tbtt_interp.report.page import Report, number, render
+from tbtt_interp.report.sections import INSIDE, OF_SWEEPS, Part, Section, build_sections
+from tbtt_interp.runs import Run, load_run
+from tbtt_interp.stats import Interval
+from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.training import train_models
+
+
+class Page(HTMLParser):
+    """What a browser would load, where links go, and the text of each table's rows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.rows: list[list[str]] = []
+        self.scripts: list[str] = []
+        self._in: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self._in.append(tag)
+        self.ids += [given["id"]] if "id" in given else []
+        if tag == "a":
+            self.links.append(given["href"])
+        else:
+            self.loaded += [
+                given[name] for name in ("src", "href", "srcset", "data") if name in given
+            ]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._in and self._in.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self._in or "th" in self._in:
+            self.rows[-1][-1] += data
+        elif self._in and self._in[-1] == "script":
+            self.scripts[-1] += data
+
+
+def claim(
+    low: float, high: float, *, by: str = "the paper", above: bool = True, says: str = "A."
+) -> Claim:
+    return Claim(
+        says=says, by=by, effect=Interval(mean=(low + high) / 2, low=low, high=high), unit="share",
+        null=0.0, null_is="nothing", models=8, command="tbtt sweep ladder", above=above,
+    )  # fmt: skip
+
+
+def evidence(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Evidence:
+    shown = pd.DataFrame({"size": ["small"], "share": [0.25]})
+    return Evidence(
+        question="Is <it> so?", tables={}, shown=shown, figures={"a figure": draw},
+        sentences=["It is -0.25 & more."], claims=claims, command="python analyses/it.py",
+        notes=["Read 3-4 as it stands."],
+    )  # fmt: skip
+
+
+def planted(run: Run, *parts: Part, problems: dict[str, str] | None = None) -> Page:
+    report = Report(runs=(run,), problems=problems or {}, parts=parts, command="tbtt report")
+    return Page(render(report))
+
+
+def part(name: str, found: Evidence | None, reason: str = "") -> Part:
+    return Part(name=name, evidence=found, reason=reason, seconds=1.0)
+
+
+def test_the_page_loads_nothing_and_its_links_arrive(file_run: Run) -> None:
+    text = render(build_report([file_run.folder], only=["answers", "order", "additivity"]))
+    page = Page(text)
+    assert page.loaded == []
+    assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", text.split("</style>")[0])
+    assert len(page.ids) == len(set(page.ids))
+    inside = {link[1:] for link in page.links if link.startswith("#")}
+    assert inside <= set(page.ids) and {"answers", "order", "additivity", "claims"} <= inside
+    assert {link for link in page.links if not link.startswith("#")} == {
+        "https://arxiv.org/abs/2506.09099"  # to be followed, not loaded
+    }
+    assert len(text.encode()) < 15e6
+    drawn = [script for script in page.scripts if script.lstrip().startswith("{")]
+    assert len(drawn) == text.count("<figure>") >= 3
+    assert all(json.loads(script)["data"] for script in drawn)
+
+
+def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:
+    claims = [
+        claim(0.1, 0.3, says="Up."), claim(-0.3, -0.1, says="Not up."),
+        claim(-0.1, 0.3, says="Open."), claim(-0.3, -0.1, above=False, says="Down."),
+        claim(np.nan, np.nan, by="explored", says="One model."),
+    ]  # fmt: skip
+    page = planted(file_run, part("it", evidence(*claims)), part("more", evidence()))
+    for one in claims:
+        rows = [row for row in page.rows if len(row) > 1 and row[1] == one.says]
+        assert [row[0] for row in rows] == [one.verdict] * 2, "in its section, and among all"
+    verdicts = [one.verdict for one in claims]
+    assert verdicts == ["supported", "contradicted", "undecided", "supported", "undecided"]
+
+
+def test_the_abstract_counts_the_claims_by_who_made_them(file_run: Run) -> None:
+    found = evidence(
+        claim(0.1, 0.2), claim(0.1, 0.2), claim(-0.2, -0.1), claim(-1.0, 1.0, by="explored")
+    )
+    report = Report(
+        runs=(file_run,), problems={}, parts=(part("it", found),), command="tbtt report"
+    )
+    text = render(report)
+    assert "Claims of the paper: 3, of which 2 supported, 1 contradicted and 0 undecided." in text
+    assert (
+        "Claims made after looking: 1, of which 0 supported, 0 contradicted and 1 undecided."
+        in text
+    )
+    assert "opens 2 models of 1 run, trained on arithmetic, and makes 4 claims" in text
+    assert "Expectations" not in text, "nobody had any here"
+
+
+def test_what_was_written_elsewhere_cannot_break_the_page(file_run: Run) -> None:
+    figure = go.Figure(go.Scatter(y=[1], name="</script><b>out</b>"))
+    report = Report(
+        runs=(file_run,), problems={"<i>run</i>": "a < b"}, command="tbtt report",
+        parts=(part("it", evidence(claim(0.1, 0.2, says="<u>x</u>"), draw=lambda: figure)),),
+    )  # fmt: skip
+    text = render(report)
+    for raw in ("<i>run</i>", "<u>x</u>", "</script><b>", "Is <it> so?"):
+        assert raw not in text
+    page = Page(text)
+    names = [json.loads(s)["data"][0]["name"] for s in page.scripts if s.lstrip().startswith("{")]
+    assert names == ["</script><b>out</b>"]
+    assert "It is −0.25 &amp; more." in text and "Read 3-4 as it stands." in text
+
+
+def test_a_figure_that_cannot_be_drawn_has_its_reason(file_run: Run) -> None:
+    def draw() -> go.Figure:
+        raise TbttError("there is no selectivity to draw")
+
+    report = Report(
+        runs=(file_run,), problems={}, parts=(part("it", evidence(draw=draw)),), command="tbtt"
+    )  # fmt: skip
+    assert "a figure: there is no selectivity to draw" in render(report)
+
+
+def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(file_run: Run) -> None:
+    def broken(runs, *, command, tell) -> Evidence:
+        raise TbttError("the tables of sweep ladder do not come with this package")
+
+    heard: list[tuple[int, int]] = []
+    parts = build_sections(
+        [Section(name="broken", build=broken),
+         Section(name="whole", build=lambda runs, *, command, tell: evidence())],
+        [file_run], command="tbtt report", tell=lambda *done: heard.append(done),
+    )  # fmt: skip
+    assert [bool(p.evidence) for p in parts] == [False, True]
+    assert heard[-1] == (200, 200)
+    page = planted(file_run, *parts, problems={"a": "damaged", "b": "damaged"})
+    assert page.text.count("Left out of this page:") == 1
+    assert '<a href="#missing">2 runs and 1 section</a>' in page.text
+    assert "Left out of this page" not in planted(file_run, parts[1]).text
+    assert "missing" in page.ids and "whole" in page.ids and "broken" not in page.ids
+
+
+def test_sections_whose_tables_are_absent_say_so(monkeypatch, file_run: Run) -> None:
+    from tbtt_interp.evidence import models
+
+    monkeypatch.setattr(models, "MEASURED", Path("nowhere"))
+    parts = build_sections(OF_SWEEPS, [file_run], command="tbtt report")
+    assert all("do not come with this package: train it by tbtt sweep" in p.reason for p in parts)
+
+
+def broken_folder(file_run: Run) -> Path:
+    """A folder of runs: one whole, and one broken in each way."""
+    root = Path("runs")
+    for name in ("whole", "truncated", "unfinished", "damaged"):
+        shutil.copytree(file_run.folder, root / name)
+    last = max(load_run(root / "truncated").checkpoints.values())
+    last.write_bytes(last.read_bytes()[:-100])
+    (root / "unfinished" / "summary.json").unlink()
+    (root / "damaged" / "config.json").write_text("{")
+    return root
+
+
+def test_broken_runs_are_said_and_the_rest_is_built(
+    file_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = broken_folder(file_run)
+    command = ["report", str(root), "nowhere", "--only", "answers", "--out", "page.html"]
+    assert main(command) == 0
+    caught = capsys.readouterr()
+    assert "page.html" in caught.out and "claims of 1 run\n" in caught.out
+    text = Path("page.html").read_text()
+    for name, reason in (
+        ("runs/truncated", "is damaged or truncated"), ("runs/unfinished", "is not finished"),
+        ("runs/damaged", "is damaged"), ("nowhere", "is not there"),
+    ):  # fmt: skip
+        assert re.search(rf"<code>{name}</code>: .*{reason}", text), name
+        assert re.search(rf"left out, {name}: .*{reason}", caught.err), name
+    assert "runs/whole" not in caught.err
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith("error: page.html exists: nothing was written; give")
+    assert Path("page.html").read_text() == text
+
+
+def test_where_nothing_can_be_read_nothing_is_written(
+    file_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(broken_folder(file_run) / "whole")
+    Path("empty").mkdir()
+    assert main(["report", "runs", "empty"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: there is no run to report on:")
+    assert "empty has no run in it" in error and not Path("report.html").exists()
+    assert main(["report", "runs", "--only", "patchings"]) == 2
+    assert "section 'patchings' is unknown (did you mean 'patching'?)" in capsys.readouterr().err
+
+
+def test_an_imported_run_is_in_the_report_without_its_training(line_run: Run) -> None:
+    from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
+
+    export_checkpoint(line_run, Path("ckpt.pt"))
+    imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))
+    report = build_report([imported.folder], only=["answers", "additivity", "order"])
+    built = {p.name: p for p in report.parts}
+    assert built["additivity"].evidence is not None and built["answers"].evidence is not None
+    assert list(built["answers"].evidence.figures) == ["answers of arithmetic"], "no curves"
+    assert (
+        "the order of the lines" in built["order"].reason
+        and "is not known" in built["order"].reason
+    )
+    assert "imported" in render(report)
+
+
+def test_the_claims_as_json_are_those_of_the_page(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["report", str(line_run.folder), "--only", "probes"]
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert not Path("report.html").exists()
+    assert main(command) == 0
+    page = Page(Path("report.html").read_text())
+    assert rows and {row["section"] for row in rows} == {"probes"}
+    for row in rows:
+        mine = [cells for cells in page.rows if cells[1:2] == [row["claim"]]]
+        assert {cells[0] for cells in mine} == {row["verdict"]}
+        assert row["command"] == f"tbtt report {line_run.folder} --only probes --json"
+
+
+@pytest.fixture(scope="module")
+def two_sizes(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Two smalls and two mediums, trained for a little while."""
+    folder = tmp_path_factory.mktemp("sizes")
+    return [
+        train_models(
+            resolve_recipe("quick", {"model.size": size, "framing": "line", "seeds": 2,
+                                     "training.steps": 200, "training.checkpoint_every": 0}),
+            folder / size,
+        )
+        for size in ("medium", "small")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("section", [s.name for s in INSIDE if s.name != "order"])
+def test_sections_over_two_sizes_compare_them(
+    section: str, two_sizes: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a row an arm, narrow first, a claim beside its null, and figures that draw."""
+    from tbtt_interp.report import causes
+
+    monkeypatch.setattr(causes, "PAIRS", 40)
+    monkeypatch.setattr(causes, "DRAWS", 3)
+    built = build_sections(
+        [s for s in INSIDE if s.name == section], two_sizes, command="tbtt report"
+    )
+    assert built[0].reason == ""
+    found = built[0].evidence
+    assert found is not None
+    assert found.shown["size"].tolist() == ["small", "medium"]
+    assert found.claims and all(np.isfinite(claim.null) for claim in found.claims)
+    assert {claim.by for claim in found.claims} == {"explored"}
+    assert found.command == f"tbtt report --only {section} --json"
+    assert all(isinstance(draw(), go.Figure) for draw in found.figures.values())
+    assert all(sentence.endswith(".") for sentence in (*found.sentences, *found.notes))
+
+
+def test_the_order_is_asked_of_those_that_have_met_one(file_run: Run, line_run: Run) -> None:
+    section = [s for s in INSIDE if s.name == "order"]
+    found = build_sections(section, [file_run, line_run], command="tbtt report")[0].evidence
+    assert found is not None and found.shown["framing"].tolist() == ["file"]
+    for panel, some in found.tables["order"].groupby("panel"):
+        assert some["seed"].tolist() == list(file_run.seeds), panel
+    assert [claim.says for claim in found.claims] == [
+        "On file, small models know something of the order of their lines."
+    ]
+    alone = build_sections(section, [line_run], command="tbtt report")[0]
+    assert alone.reason == "all runs here are of whole lines, where there is no order to know"
+
+
+def by_seed(
+    run: str, size: str, width: int, values: list[float], framing: str = "line"
+) -> pd.DataFrame:
+    return pd.DataFrame({
+        "run": run, "label": f"{size} on {framing}", "size": size, "width": width, "layers": 1,
+        "framing": framing, "seed": range(len(values)), "value": values, "null": 0.5,
+    })  # fmt: skip
+
+
+def test_contrasts_are_of_the_widest_and_the_narrowest_seed_by_seed() -> None:
+    table = pd.concat([
+        by_seed("s", "small", 14, [0.1, 0.9]), by_seed("m", "medium", 28, [9.0, 9.0]),
+        by_seed("l", "large", 56, [0.3, 1.1]), by_seed("f", "small", 14, [0.0], "file"),
+    ])  # fmt: skip
+    found = contrasts(table)
+    assert [(c.framing, c.narrow, c.wide) for c in found] == [("line", "small", "large")]
+    interval = found[0].difference.interval
+    assert [interval.mean, interval.low, interval.high] == pytest.approx([0.2, 0.2, 0.2])
+    claims = size_claims("On {framing}, {wide} over {narrow}.", found, unit="u", command="c")
+    assert [(c.says, c.verdict, c.models) for c in claims] == [
+        ("On line, large over small.", "supported", 4)
+    ]
+    less = size_claims("…", found, unit="u", command="c", above=False)
+    assert less[0].verdict == "contradicted"
+    said = contrast_sentence("{wide} have on {framing} {amount} than {narrow}", found, "none")
+    assert said == "large have on line 0.20 [0.20, 0.20] more than small." or said == (
+        "large have on line 0.20 more than small."
+    )
+    assert contrast_sentence("…", [], "One size.") == "One size."
+
+
+def test_a_claim_against_nulls_takes_the_hardest() -> None:
+    means = means_of(by_seed("s", "small", 14, [0.8, 0.6]), nulls=["null"]).assign(other=0.65)
+    words = {"null": "an easy null", "other": "a hard one"}
+    claims = null_claims("{size} on {framing}.", means, words, unit="u", command="c")
+    assert (claims[0].null, claims[0].null_is) == (0.65, "a hard one")
+    assert claims[0].says == "small on line." and claims[0].verdict == "undecided"
+    easy = null_claims("…", means, {"null": "an easy null"}, unit="u", command="c")
+    assert easy[0].verdict == "supported"
+
+
+def test_arms_that_look_alike_are_told_by_their_names(line_run: Run, copied: Path) -> None:
+    labels = [arm.label for arm in arms_of([load_run(copied), line_run])]
+    assert labels == ["small on line (copied)", "small on line (line)"]
+    assert [arm.label for arm in arms_of([line_run])] == ["small on line"]
+
+
+def test_an_arm_that_cannot_be_asked_is_noted(line_run: Run, file_run: Run) -> None:
+    def compute(arm) -> pd.DataFrame:
+        if arm.run.config.framing == "file":
+            raise TbttError("no")
+        return pd.DataFrame({"value": [1.0]})
+
+    table, notes = over_arms([line_run, file_run], compute, lambda done, of: None)
+    assert table["label"].tolist() == ["small on line"] and notes == [
+        "Left out, small on file: no."
+    ]
+    with pytest.raises(TbttError, match=r"Left out, small on file: no\."):
+        over_arms([file_run], compute, lambda done, of: None)
+
+
+def test_sizes_stand_by_width_beside_their_nulls() -> None:
+    seeds = pd.concat([
+        by_seed("l", "large", 56, [0.4, 0.6]), by_seed("s", "small", 14, [0.1, 0.3]),
+        by_seed("sf", "small", 14, [0.0, 0.2], "file"),
+    ]).assign(panel="one")  # fmt: skip
+    means = means_of(seeds, ["panel"], ["null"])
+    figure = figures.by_size(means, seeds, title="share", nulls={"null": "a null"})
+    assert list(figure.layout.xaxis.ticktext) == ["small", "large"]
+    drawn = {(t.name, len(t.x)): t for t in figure.data if t.name}
+    line = drawn["on line", 2]
+    assert dict(zip(line.text, line.y, strict=True)) == pytest.approx(
+        {"large on line": 0.5, "small on line": 0.2}
+    )
+    assert np.argsort(line.x).tolist() == [1, 0], "small on the left"
+    assert drawn["on file", 1].x[0] < min(line.x), "framings beside each other"
+    dots = [t for t in figure.data if t.showlegend is False and t.marker.opacity]
+    assert sorted(y for t in dots for y in t.y) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.6]
+    assert sum(bool(t.showlegend) for t in figure.data) == 3, "each once in the legend"
+
+
+def test_runs_are_opened_below_folders_and_without_them(line_run: Run) -> None:
+    parent = line_run.folder.parent
+    assert line_run.folder in [run.folder for run in open_runs([parent]).runs]
+    assert [run.folder for run in open_runs([line_run.folder]).runs] == [line_run.folder]
+
+
+def test_of_models_that_ship_those_of_all_seeds_are_read(monkeypatch) -> None:
+    from tbtt_interp import runs
+
+    shipped = {"a": Path("there/a"), "a-over-training": Path("there/a-over-training")}
+    monkeypatch.setattr(runs, "shipped_runs", lambda: shipped, raising=False)
+    assert shipped_places() == [Path("there/a")]
+
+
+def test_without_runs_and_without_shipped_ones_the_reason_is_said(monkeypatch, capsys) -> None:
+    from tbtt_interp import runs
+
+    monkeypatch.setattr(runs, "shipped_runs", dict, raising=False)
+    assert main(["report"]) == 2
+    assert capsys.readouterr().err == (
+        "error: no models come with this package: give runs, as in tbtt report runs/ladder, "
+        "which tbtt sweep ladder trains\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.5, "−0.500"), (np.float64(1.0), "1"), (1e-5, "1e-05"), (2.83e-6, "0.000"), (np.nan, ""),
+     (pd.NA, ""), ("7/8", "7/8"), (np.bool_(True), "yes")],
+)  # fmt: skip
+def test_cells_are_written_short(value: object, text: str) -> None:
+    assert number(value) == text
