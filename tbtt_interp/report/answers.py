@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Tell, silent
-from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.evidence.claims import Claim, Evidence
+from tbtt_interp.evidence.effects import with_shares
 from tbtt_interp.evidence.models import over_training_table
 from tbtt_interp.report.arms import (
-    Arm,
     arms_of,
     arms_sentence,
     contrast_sentence,
@@ -24,9 +22,6 @@ from tbtt_interp.report.arms import (
 )
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 SIDES = {"seen": "seen, share right", "held_out_share": "held out, share right",
          "order_known": "order known, share, from the loss"}  # fmt: skip
@@ -114,19 +109,10 @@ def _row(part: pd.DataFrame) -> dict[str, object]:
 
 
 def _curves(runs: Sequence[Run]) -> dict:
-    """A run's learning curves, where it was trained here."""
-    trained = [arm for arm in arms_of(runs) if arm.run.config.recipe is not None]
-    return {f"training of {arm.label}": partial(_curve, arm) for arm in trained}
-
-
-def _curve(arm: Arm) -> "Figure":
-    """Loss against the entropy floors, and the share of answers that are right, over training."""
-    table = over_training_table([arm.run])
-    if table.empty:
-        raise TbttError(f"{arm.run.folder} has no evaluation to draw")
-    held_out = table.get("held_out_of", pd.Series(0, index=table.index))
-    table = table.assign(seen=table["seen_right"] / table["seen_of"])
-    table = table.drop(columns="held_out")
-    if held_out.sum():
-        table = table.assign(held_out=table["held_out_right"] / held_out.where(held_out > 0))
-    return figures.learning_curves(table)
+    """Answers, loss and order over training, a figure a task, of runs that were trained here."""
+    trained = [arm.run for arm in arms_of(runs) if arm.run.config.recipe is not None]
+    if not trained:
+        return {}
+    table = with_shares(over_training_table(trained))
+    return {f"training on {task}": partial(figures.curves_over_training, some)
+            for task, some in table.groupby("task", sort=False)}  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
+from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import Run, find_runs, load_run
 
 
@@ -23,8 +24,8 @@ def shipped_places() -> list[Path]:
     Raises:
         TbttError: if none do.
     """
-    shipped: dict[str, Path] = getattr(runs, "shipped_runs", dict)()
-    found = [folder for name, folder in shipped.items() if not name.endswith("-over-training")]
+    shipped = runs.shipped_runs()
+    found = [folder for name, folder in shipped.items() if not name.endswith(OVER_TRAINING)]
     if not found:
         raise TbttError(
             "no models come with this package: give runs, as in tbtt report runs/ladder, which "

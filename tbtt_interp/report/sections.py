@@ -11,7 +11,7 @@ import pandas as pd
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.models import sweep_tables
+from tbtt_interp.evidence.models import sweep_table
 from tbtt_interp.report.answers import answers_evidence
 from tbtt_interp.report.causes import attention_evidence, patching_evidence, unsaid_evidence
 from tbtt_interp.report.inside import additivity_evidence, geometry_evidence
@@ -34,35 +34,34 @@ class Section:
     build: Build
 
 
-def of_sweeps(name: str, *tables: tuple[str, str]) -> Section:
+def of_sweeps(name: str, *tables: tuple[str, ...]) -> Section:
     """A section of `NAME_evidence` in evidence/NAME.py, over tables that come with the package.
 
     Args:
-        tables: its arguments, each a sweep and which of its tables.
+        tables: its arguments, each of one sweep or of several, one below the other, and which of
+            TABLES.
     """
 
     def build(runs: Sequence[Run], *, command: str, tell: Tell) -> Evidence:
-        given = [_table(sweep, which) for sweep, which in tables]
+        given = [
+            pd.concat([sweep_table(sweep, which) for sweep in sweeps], ignore_index=True)
+            for which, *sweeps in tables
+        ]
         module = import_module(f"tbtt_interp.evidence.{name}")
         return getattr(module, f"{name}_evidence")(*given)
 
     return Section(name=name, build=build)
 
 
-def _table(sweep: str, which: str) -> pd.DataFrame:
-    models, over_training = sweep_tables(sweep)
-    return {"models": models, "over training": over_training}[which]
-
-
 # Of a report without runs: what the sweeps say.
 OF_SWEEPS = (
-    of_sweeps("ladder", ("ladder", "models"), ("ladder", "over training")),
-    of_sweeps("widths", ("widths", "models"), ("widths", "over training")),
-    of_sweeps("optimisation", ("widths", "models"), ("optimisation", "models"),
-              ("optimisation", "over training")),
-    of_sweeps("window", ("window", "models"), ("ladder", "models")),
-    of_sweeps("forgetting", ("ladder", "over training")),
-    of_sweeps("atlas", ("atlas", "held out")),
+    of_sweeps("ladder", ("models", "ladder"), ("over training", "ladder")),
+    of_sweeps("widths", ("models", "widths"), ("over training", "widths")),
+    of_sweeps("optimisation", ("models", "widths"), ("models", "optimisation"),
+              ("over training", "optimisation")),
+    of_sweeps("window", ("models", "window"), ("models", "ladder")),
+    of_sweeps("forgetting", ("over training", "ladder", "optimisation")),
+    of_sweeps("atlas", ("held out", "atlas")),
 )  # fmt: skip
 # Of a report on some runs: what these answer.
 OF_RUNS = (Section(name="answers", build=answers_evidence),)
