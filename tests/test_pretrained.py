@@ -300,7 +300,7 @@ def test_every_command_and_study_takes_a_name_and_leaves_the_models_as_they_are(
     assert main(["ask", MEDIUM, "3+4"]) == 0
     monkeypatch.setattr("sys.argv", ["learning.py", MEDIUM])
     runpy.run_path(str(ROOT / "analyses/learning.py"), run_name="__main__")
-    assert "models went below the floor" in capsys.readouterr().out
+    assert "models learned so much of the order" in capsys.readouterr().out
     assert contents(shipped) == before
 
 

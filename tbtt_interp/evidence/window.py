@@ -81,7 +81,7 @@ def arms_table(models: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame:
     Columns, beside those of `models_table`: `seen` and `held_out`, shares of the equations right;
     `exposure`, millions of characters of equations that the model was trained on.
     """
-    file = ladder[ladder["framing"] == "file"]
+    file, models = (table[table["framing"] == "file"] for table in (ladder, models))
     joint = file[file["task"] == "joint"]
     is_long, as_joint = models["window"] == 24, models["batch"] == load_task("joint").batch
     arms = {

@@ -1,6 +1,7 @@
 """Single-digit addition and subtraction, as in Too Big to Think (arXiv 2506.09099), section 3."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks.task import Example, Label
@@ -31,6 +32,7 @@ def equation_labels(a: int, operator: str, b: int) -> dict[str, Label]:
     }
 
 
+@cache  # thousands of models may each hold out other pairs of the same 200
 def equation(a: int, operator: str, b: int, *, held_out: bool = False) -> Example:
     """One labelled equation, padded to the width of the widest single-digit one.
 
