@@ -204,6 +204,21 @@ def test_what_seeds_differ_by_is_not_taken_for_a_difference_between_pairs() -> N
     assert pair_and_size(shares)["pairs"].mean < 0.05
 
 
+def test_a_pair_of_one_seed_does_not_undo_what_the_others_say() -> None:
+    shares = planted_shares(seed=5)
+    some = shares[(shares["pair"] > 0) | (shares["seed"] == 0)]
+    found, whole = pair_and_size(some), pair_and_size(shares)
+    for name in ("pairs", "sizes", "pairs less sizes"):
+        assert found[name].mean == pytest.approx(whole[name].mean, abs=0.02), name
+        assert found[name].low == pytest.approx(whole[name].low, abs=0.03), name
+
+
+def test_what_one_seed_a_pair_cannot_tell_is_not_said() -> None:
+    found = atlas_evidence(planted(by_rule, pairs=PAIRS[10:30], seeds=1))
+    assert found.claims[1].verdict == "undecided"
+    assert not any("nan" in sentence for sentence in found.sentences)
+
+
 def by_rule(operator: str, a: int, b: int, size: str) -> float:
     gone = abs(a - b) == 9 or (operator == "+" and a + b in (0, 1, 17, 18))
     inner = 0.9 - 0.2 * (operator == "-") - 0.1 * np.log2(WIDTHS[size] / 28)

@@ -118,6 +118,30 @@ def test_what_only_the_twin_learns_is_no_forgetting() -> None:
     assert beyond.verdict == "supported" and beyond.effect.mean == -1
 
 
+def test_who_has_nothing_to_lose_is_not_held_against_a_twin_that_has() -> None:
+    """Both end at none: a model that never had any did not come off better than its twin."""
+
+    def never(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return np.zeros(len(steps))
+
+    for mine, twin in ((never, lost), (lost, never)):
+        evidence = forgetting_evidence(planted(mine, twin))
+        assert evidence.tables["models"]["share_beyond"].isna().all()
+        assert not any("comes off worse" in claim.says for claim in evidence.claims)
+        assert evidence.sentences[0].endswith(
+            "In every pair one of model and twin had none then, and nothing to lose."
+        )
+    some = planted(lost, lost)
+    none = (some["framing"] == "file") & (some["seed"] < 2)
+    some.loc[none, "held_out_right"] = 0
+    evidence = forgetting_evidence(some)
+    assert evidence.claims[1].models == 6
+    assert evidence.sentences[0].endswith(
+        "and in 0 of 6 by more than in the twin (2 pairs, of which one had none then, are left "
+        "out)."
+    )
+
+
 def test_margins_that_fall_with_time_alone_correlate_and_are_no_finding() -> None:
     table = planted(kept, kept, margin=fading, twin_margin=fading)
     models = forgetting_table(paired_courses(table))
@@ -159,6 +183,15 @@ def test_models_that_never_cross_are_counted_and_left_out() -> None:
     ]
 
 
+def test_models_below_the_floor_from_the_first_evaluation_are_not_said_to_be_above_it() -> None:
+    def below(steps: np.ndarray) -> np.ndarray:
+        return np.full(len(steps), 0.7)
+
+    evidence = forgetting_evidence(planted(lost, kept, loss=below))
+    assert not evidence.claims
+    assert evidence.sentences[0].startswith("medium: 8 of 8 models are below the floor")
+
+
 def test_few_models_decide_nothing() -> None:
     """All of five may fall by chance once in sixteen times, or rise."""
     evidence = forgetting_evidence(planted(lost, kept, seeds=5))
@@ -196,6 +229,28 @@ def test_models_of_one_size_trained_differently_are_told_apart() -> None:
     table = arms_table(forgetting_table(courses)).set_index(["arm", "measure"])["mean"]
     assert table[("x", "share_change")] == -1
     assert table[("medium, rate 0.001, 2,400 steps", "share_change")] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "values", "named"),
+    [
+        ("window", (9, 24), "medium, window 24"),
+        ("batch", (576, 307), "medium, batch 307"),
+        ("weight_decay", (0.0, 0.1), "medium, decay 0.1"),
+        ("held_out", ("5,7", "2,3"), "medium, held out 2,3"),
+    ],
+)
+def test_courses_of_two_models_are_never_taken_for_one(
+    setting: str, values: tuple[object, object], named: str
+) -> None:
+    one, other = (
+        planted(course, kept).assign(**{setting: value})
+        for course, value in zip((kept, lost), values, strict=True)
+    )
+    models = forgetting_table(paired_courses(pd.concat([one, other])))
+    assert len(models) == 16
+    assert set(models.loc[models["arm"] == named, "share_change"]) == {-1.0}
+    assert set(models.loc[models["arm"] != named, "share_change"]) == {0.0}
 
 
 def test_a_table_without_files_or_held_out_equations_is_refused() -> None:

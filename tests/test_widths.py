@@ -117,6 +117,40 @@ def test_where_nothing_differs_the_evidence_says_so() -> None:
     assert found_of(models).sentences[-1].startswith("The difference on file is itself not told")
 
 
+def divided(right: dict[str, tuple[int, int, int]], seeds: int = 4) -> Evidence:
+    """So many of four are answered on each framing, by size, and of every seed."""
+    return found_of(pd.concat(
+        [cell([n] * seeds, size=size, framing=framing)
+         for size, answers in right.items()
+         for framing, n in zip(FRAMINGS, answers, strict=True)]
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "verdict"),
+    [
+        ((4, 4, 4), (1, 3, 4), "supported"),
+        ((4, 4, 4), (1, 1, 1), "contradicted"),
+        ((1, 3, 4), (4, 4, 4), "supported"),  # the wide one has more, by order and framing
+        ((0, 1, 1), (2, 4, 4), "contradicted"),  # the wide one has more, and on line most of all
+        ((2, 2, 2), (2, 4, 4), "undecided"),  # there is no difference on file
+    ],
+)
+def test_parts_are_held_against_each_other_in_the_direction_of_the_whole(
+    small: tuple[int, int, int], large: tuple[int, int, int], verdict: str
+) -> None:
+    claim = divided({"small": small, "large": large}).claims[-1]
+    assert claim.verdict == verdict
+    assert ("nothing is divided" in claim.measured) == (verdict == "undecided")
+
+
+def test_one_seed_tells_no_difference_on_file_apart() -> None:
+    found = divided({"small": (4, 4, 4), "large": (1, 3, 4)}, seeds=1)
+    assert found.sentences[-1].startswith("The difference on file is itself not told")
+    alone = divided({"small": (4, 4, 4)})
+    assert not any("not told apart" in sentence for sentence in alone.sentences)
+
+
 def found_of(models: pd.DataFrame) -> Evidence:
     return evidence(models.reset_index(drop=True))
 

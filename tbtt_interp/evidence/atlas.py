@@ -252,13 +252,17 @@ def _effects(effects: pd.DataFrame, spread: dict[str, Interval]) -> list[str]:
         f"{row['term']} {_text(row['effect'], row['low'], row['high'], signed=True)}"
         for row in apart.to_dict("records")
     )
-    return [
+    found = [
         f"A doubling of width changes the share by {width['mixed model']} (mixed model; pairs' own "
         f"slopes {width['own slopes']}; logistic {width['logistic']} log-odds). "
         f"Sizes apart: {steps}.",
-        f"The share's standard deviation between pairs is {spread['pairs'].format()}, between "
-        f"sizes {spread['sizes'].format()}.",
     ]
+    if not np.isnan(spread["pairs"].mean):  # of one seed a pair, pairs are not told from seeds
+        found.append(
+            f"The share's standard deviation between pairs is {spread['pairs'].format()}, between "
+            f"sizes {spread['sizes'].format()}."
+        )
+    return found
 
 
 def _claims(

@@ -23,6 +23,10 @@ LATE = 5 / 6  # evaluations after this share of training are the end
 FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 / 2⁶
 FEWEST_STEPS = 5  # evaluations below the floor, for a rank correlation
 SAME = ["size", "width", "learning_rate", "weight_decay", "window", "steps", "held_out"]
+DIFFER = (  # besides the size, in words that tell arms apart
+    (["learning_rate", "steps"], ", rate {:g}, {:,} steps"), (["window"], ", window {}"),
+    (["batch"], ", batch {}"), (["weight_decay"], ", decay {:g}"), (["held_out"], ", held out {}"),
+)  # fmt: skip
 MEASURES = ("share", "margin")  # of the held-out equations
 
 
@@ -32,7 +36,7 @@ def paired_courses(over_training: pd.DataFrame) -> pd.DataFrame:
     Args:
         over_training: as `over_training_table` has it.
     Returns:
-        `arm` (the size, and the rate and steps where a size has several), SAME, seed, step, loss,
+        `arm` (the size, and what of DIFFER a size has several of), SAME, seed, step, loss,
         floor_lines, floor_order, order_known; `share` and `margin` of held-out equations, in shares
         and logits, and `twin_share`, `twin_margin`: of the shuffled run of that seed, nan where
         there is none.
@@ -50,7 +54,9 @@ def paired_courses(over_training: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(
         share=table["held_out_right"] / table["held_out_of"], margin=table["margin_held_out"]
     )
-    on = [*SAME, "seed", "step"]
+    if "batch" in table:  # text where a sweep has "all" in it
+        table = table.assign(batch=table["batch"].astype(str))
+    on = [*SAME, *(["batch"] if "batch" in table else []), "seed", "step"]
     table = table.drop_duplicates([*on, "framing"])  # sweeps have cells in common
     file, shuffled = (table[table["framing"] == framing] for framing in ("file", "shuffled"))
     twins = shuffled[[*on, *MEASURES]].rename(columns={name: f"twin_{name}" for name in MEASURES})
@@ -61,25 +67,29 @@ def paired_courses(over_training: pd.DataFrame) -> pd.DataFrame:
 
 def _arms(courses: pd.DataFrame) -> pd.Series:
     """The size; and what else models of one size differ in, where they do."""
-    several = courses.groupby("size")[["learning_rate", "steps"]].transform("nunique").max(axis=1)
-    words = [
-        f"{size}, rate {rate:g}, {steps:,} steps"
-        for size, rate, steps in courses[["size", "learning_rate", "steps"]].itertuples(index=False)
-    ]
-    return courses["size"].where(several == 1, pd.Series(words, index=courses.index))
+    names = courses["size"].astype(str)
+    for told, words in DIFFER:
+        if not set(told) <= set(courses):
+            continue
+        several = courses.groupby("size")[told].transform("nunique").max(axis=1) > 1
+        values = courses[told].itertuples(index=False)
+        added = pd.Series([words.format(*row) for row in values], index=courses.index)
+        names = names + added.where(several, "")
+    return names
 
 
 def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
     """A row a model: what becomes of its held-out answers once its loss is below the lines' floor.
 
     Columns: arm; seed; `crossed`, the step of the last evaluation before the first below the floor,
-    nan if there is none below; order_known at the end; for share and margin: `X_then` at that step,
-    `X_end`, the mean over the last sixth of training, `X_change` between them, `X_twin_then`,
-    `X_twin_end` and `X_twin`, the same of the twin, `X_beyond` the one change less the other;
-    `X_rank`, Spearman's correlation of order
-    known with X over the evaluations from there on, `X_rank_twin`, of the same order with the
-    twin's X, which shares its course in time and not its order, and `X_rank_beyond`; `X_follow` and
-    so on, the same of the changes from one evaluation to the next, those of order one earlier.
+    nan if there is none below, or none before; `first`, whether the first is below; order_known at
+    the end; for share and margin: `X_then` at that step, `X_end`, the mean over the last sixth of
+    training, `X_change` between them, `X_twin_then`, `X_twin_end` and `X_twin`, the same of the
+    twin, `X_beyond` the one change less the other, nan of a share where one of the two had none
+    then and so could not lose what the other could; `X_rank`, Spearman's correlation of order known
+    with X over the evaluations from there on, `X_rank_twin`, of the same order with the twin's X,
+    which shares its course in time and not its order, and `X_rank_beyond`; `X_follow` and so on,
+    the same of the changes from one evaluation to the next, those of order one earlier.
     """
     rows = []
     for (arm, seed), mine in courses.groupby(["arm", "seed"], sort=False):
@@ -88,13 +98,14 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
         row = {"arm": arm, "seed": seed, "crossed": np.nan,
                "order_known": end["order_known"].mean()}  # fmt: skip
         below = course.index[course["loss"] < course["floor_lines"]]
+        row["first"] = bool(len(below)) and not below[0]
         if len(below) and below[0]:
             then = course.loc[below[0] - 1 :]
             row["crossed"] = then["step"].iloc[0]
             for name in MEASURES:
                 row |= _change(name, then, end) | _ranks(name, then)
         rows.append(row)
-    columns = ["arm", "seed", "crossed", "order_known", *_columns()]
+    columns = ["arm", "seed", "crossed", "first", "order_known", *_columns()]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -110,7 +121,10 @@ def _change(name: str, then: pd.DataFrame, end: pd.DataFrame) -> dict[str, float
         found[f"{name}{side}_then"] = float(then[column].iloc[0])
         found[f"{name}{side}_end"] = float(end[column].mean())
     own, twin = (found[f"{name}{side}_end"] - found[f"{name}{side}_then"] for side in ("", "_twin"))
-    return found | {f"{name}_change": own, f"{name}_twin": twin, f"{name}_beyond": own - twin}
+    beyond = own - twin
+    if name == "share" and (found["share_then"] == 0) != (found["share_twin_then"] == 0):
+        beyond = np.nan
+    return found | {f"{name}_change": own, f"{name}_twin": twin, f"{name}_beyond": beyond}
 
 
 def _ranks(name: str, then: pd.DataFrame) -> dict[str, float]:
@@ -197,7 +211,8 @@ NOTES = [
     "What is known of the order while some lines are not is not in the loss, so that the floor is "
     "crossed late, and what was forgotten before it is not counted.",
     "A share that rises in the twin and does not fall in the model was not forgotten there but "
-    "never learned: the change alone tells the two apart. Who had less then has less to lose.",
+    "never learned: the change alone tells the two apart. Who had less then has less to lose; "
+    "changes are not held against the twin's where one of the two had none then.",
     "Rank: Spearman's correlation of order known with the held-out margin from then on; of the "
     "twin, of the same order with the twin's margin. Follow: the same of changes between "
     "evaluations, the margin's one later than the order's.",
@@ -221,6 +236,12 @@ def _shown(some: pd.DataFrame) -> list[str]:
 
 def _said(arm: str, some: pd.DataFrame) -> str:
     crossed = some[some["crossed"].notna()]
+    first = int(some["first"].sum())
+    if crossed.empty and first:
+        return (
+            f"{arm}: {first} of {len(some)} models are below the floor of the lines at their first "
+            "evaluation, and none crosses it later, so that there is no before to compare with."
+        )
     if crossed.empty:
         return f"{arm}: none of {len(some)} models learned so much order that its loss shows it."
     fell = int((crossed["share_change"] < 0).sum())
@@ -232,8 +253,14 @@ def _said(arm: str, some: pd.DataFrame) -> str:
     twins = crossed.dropna(subset="share_twin")
     if twins.empty:
         return f"{text}. There is no shuffled run of these seeds to hold that against."
-    more = int((twins["share_beyond"] < 0).sum())
-    return f"{text}, and in {more} of {len(twins)} by more than in the twin."
+    both = twins["share_beyond"].dropna()
+    if both.empty:
+        return f"{text}. In every pair one of model and twin had none then, and nothing to lose."
+    left = f" ({len(twins) - len(both)} pairs, of which one had none then, are left out)"
+    return (
+        f"{text}, and in {(both < 0).sum()} of {len(both)} by more than in the twin"
+        f"{left if len(both) < len(twins) else ''}."
+    )
 
 
 def _claims(arm: str, some: pd.DataFrame) -> list[Claim]:

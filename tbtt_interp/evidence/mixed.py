@@ -152,7 +152,8 @@ def pair_and_size(
     models = shares.groupby(["pair", "seed", "size"])["share"].mean()
     of_seeds = models.groupby(["pair", "seed"]).mean().groupby("pair")
     cells = models.groupby(["pair", "size"]).mean().unstack("size").dropna()
-    noise = (of_seeds.var() / of_seeds.size()).reindex(cells.index).to_numpy()
+    variance = of_seeds.var()  # unknown of one seed, which is taken to vary as others do
+    noise = (variance.fillna(variance.mean()) / of_seeds.size()).reindex(cells.index).to_numpy()
     grid = cells.to_numpy()
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(grid), size=(resamples, len(grid)))

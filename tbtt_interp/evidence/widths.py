@@ -1,8 +1,10 @@
 """Order, framing and size: three differences of held-out share, told apart at five widths."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from tbtt_interp.evidence.effects import (
     with_shares,
     words,
 )
+from tbtt_interp.stats import Interval
 from tbtt_interp.tasks.framing import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
 
@@ -257,10 +260,15 @@ def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame)
         told = [f"{name} {words(v)} ({len(v)})" for name, v in by_arm.items() if len(v)]
         found += [f"{what}: {'; '.join(told)}."] if told else []
     whole = over_models(_values(parts, at=LAST, part="on file"))
-    if whole.low <= 0 <= whole.high:
+    if not math.isnan(whole.mean) and not _direction(whole):
         found.append("The difference on file is itself not told apart from none: its parts divide "
                      "what may not be there.")  # fmt: skip
     return found
+
+
+def _direction(whole: Interval) -> int:
+    """1 or -1 where the whole interval is above or below 0; else 0, as without an interval."""
+    return int(whole.low > 0) - int(whole.high < 0)
 
 
 def _claims(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[Claim]:
@@ -278,6 +286,20 @@ def _claims(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) ->
                  **said),
         claim_on(_values(slopes, at=LAST, framing="line"), says=size, above=False,
                  unit=f"{share} for each doubling of width", **said),
-        claim_on(rest - of_part.get("left on line", none), says=more,
-                 unit=f"{share}, order and framing less what is left", **said),
+        _more_than_left(of_part.get("on file", none), rest - of_part.get("left on line", none),
+                        says=more, unit=f"{share}, order and framing less what is left", **said),
     ]  # fmt: skip
+
+
+def _more_than_left(on_file: pd.Series, more: pd.Series, **said: Any) -> Claim:
+    """That more of a difference is order and framing than is left, counted in its direction.
+
+    Undecided where there is no difference on file to be divided.
+    """
+    direction = _direction(over_models(on_file))
+    claim = claim_on(more * (direction or 1), **said)
+    if direction or not claim.models:
+        return claim
+    unknown = Interval(mean=claim.effect.mean, low=math.nan, high=math.nan)
+    none = "no difference on file is told apart, so that nothing is divided"
+    return replace(claim, effect=unknown, null_is=none)
