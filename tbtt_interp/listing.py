@@ -1,4 +1,4 @@
-"""The runs below a folder as a table."""
+"""The runs below a folder as a table, and whether a finished one is all there."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.runs import find_runs, load_run, read_metrics
+from tbtt_interp.runs import Run, find_runs, load_run, read_metrics
 
 
 def list_runs(root: Path) -> pd.DataFrame:
@@ -27,6 +27,32 @@ def list_runs(root: Path) -> pd.DataFrame:
             row["problem"] = str(error)
         rows.append(row)
     return pd.DataFrame(rows, dtype=object)  # counts stay whole beside a run without
+
+
+def check_whole(run: Run) -> None:
+    """Raises a TbttError where a run is unfinished, or what it ends in is damaged or gone.
+
+    A run that has lost its last checkpoint or evaluation would pass for one of an earlier step.
+    Checkpoints are not opened.
+    """
+    last, folder = run.config.steps, run.folder
+    run.summary()
+    if len(run.tasks) != len(run.seeds):
+        raise TbttError(f"{folder / 'config.json'} has not one held_out a seed: restore it")
+    if last not in run.checkpoints:
+        raise TbttError(
+            f"{folder} has lost its last checkpoint, of step {last:,}: restore it from a copy, or "
+            "delete the run's folder and train it again"
+        )
+    if run.config.recipe is None:  # imported: of its training nothing is known
+        return
+    lines = read_metrics(folder)
+    seeds = [row["seed"] for row in lines[-1]["seeds"]] if lines else []
+    if not lines or lines[-1]["step"] != last or seeds != list(run.seeds):
+        raise TbttError(
+            f"{folder / 'metrics.jsonl'} lacks the evaluation at step {last:,}: restore the file "
+            "from a copy, or delete the run's folder and train it again"
+        )
 
 
 def _figures(folder: Path) -> dict[str, Any]:

@@ -147,6 +147,17 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_nobody_behind(
         assert (folder / "summary.json").stat().st_mtime_ns == stamp
 
 
+def test_a_sweep_that_is_killed_leaves_nobody_behind() -> None:
+    three_stacks()
+    command = [sys.executable, "-m", "tbtt_interp", "sweep", "three.toml", "--out", "out"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    until(lambda: at_work(Path("out")))
+    left_over = pool(process.pid)
+    process.kill()
+    process.wait()
+    assert left_over and psutil.wait_procs(left_over, timeout=20)[1] == []
+
+
 @contextmanager
 def cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and workers, each a process, on the loopback alone; its address, and they."""

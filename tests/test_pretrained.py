@@ -142,6 +142,17 @@ def test_what_is_not_packed_is_named_with_the_reason(swept: Path, tmp_path: Path
     }  # fmt: skip
 
 
+def test_a_run_without_its_end_is_not_packed_as_if_it_had_one(swept: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(swept, folder)
+    (folder / TEN / "checkpoints/step-000015.safetensors").unlink()
+    (folder / MEDIUM / "metrics.jsonl").unlink()
+    left_out = pack_models(folder, tmp_path / "out")
+    assert "has lost its last checkpoint, of step 15" in left_out[TEN]
+    assert "lacks the evaluation at step 120" in left_out[MEDIUM]
+    assert list(list_pretrained(tmp_path / "out")["name"]) == [FACTS]
+
+
 def test_packing_writes_all_or_nothing(
     swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,12 +206,16 @@ def test_sections_whose_tables_are_absent_say_so(monkeypatch, file_run: Run) -> 
 def broken_folder(file_run: Run) -> Path:
     """A folder of runs: one whole, and one broken in each way."""
     root = Path("runs")
-    for name in ("whole", "truncated", "unfinished", "damaged"):
+    for name in ("whole", "truncated", "unfinished", "damaged", "earlier", "untold", "no-task"):
         shutil.copytree(file_run.folder, root / name)
     last = max(load_run(root / "truncated").checkpoints.values())
     last.write_bytes(last.read_bytes()[:-100])
     (root / "unfinished" / "summary.json").unlink()
     (root / "damaged" / "config.json").write_text("{")
+    max((root / "earlier" / "checkpoints").iterdir()).unlink()
+    (root / "untold" / "metrics.jsonl").unlink()
+    config = json.loads((root / "no-task" / "config.json").read_text())
+    (root / "no-task" / "config.json").write_text(json.dumps(config | {"task": "gone.tsv"}))
     return root
 
 
@@ -227,6 +231,8 @@ def test_broken_runs_are_said_and_the_rest_is_built(
     for name, reason in (
         ("runs/truncated", "is damaged or truncated"), ("runs/unfinished", "is not finished"),
         ("runs/damaged", "is damaged"), ("nowhere", "is not there"),
+        ("runs/earlier", "has lost its last checkpoint"), ("runs/no-task", "gone.tsv is not there"),
+        ("runs/untold", "lacks the evaluation at step 200"),
     ):  # fmt: skip
         assert re.search(rf"<code>{name}</code>: .*{reason}", text), name
         assert re.search(rf"left out, {name}: .*{reason}", caught.err), name
@@ -416,6 +422,42 @@ def test_runs_are_opened_below_folders_and_without_them(line_run: Run) -> None:
     parent = line_run.folder.parent
     assert line_run.folder in [run.folder for run in open_runs([parent]).runs]
     assert [run.folder for run in open_runs([line_run.folder]).runs] == [line_run.folder]
+
+
+def test_a_run_is_read_once_however_often_it_is_given(file_run: Run) -> None:
+    copied, again = Path("runs/copied"), Path("runs/copied-over-training")
+    for folder in (copied, again):
+        shutil.copytree(file_run.folder, folder)
+    Path("link").symlink_to(copied)
+    places = [copied, copied.parent, Path("link")]
+    assert [run.folder for run in open_runs(places).runs] == [copied]
+    assert [run.folder for run in open_runs([again]).runs] == [again], "where it is asked for"
+
+
+def test_runs_of_one_name_are_not_one_arm(file_run: Run) -> None:
+    runs = [load_run(shutil.copytree(file_run.folder, f"{place}/same")) for place in "ab"]
+    report = build_report([run.folder for run in runs], only=["answers"])
+    (found,) = [p.evidence for p in report.parts]
+    assert found is not None and found.shown["models"].tolist() == [2, 2]
+    assert [arm.label for arm in arms_of(runs)] == [
+        "small on file (a/same)", "small on file (b/same)"
+    ]  # fmt: skip
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_it_is_built(
+    file_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tbtt_interp.report.building.build_sections", lambda *_, **__: 1 / 0)
+    assert main(["report", str(file_run.folder), "--out", "nowhere/page.html"]) == 2
+    assert capsys.readouterr().err == (
+        "error: nowhere/page.html cannot be written into nowhere: give another --out FILE\n"
+    )
+
+
+def test_commands_can_be_pasted_where_a_path_has_a_space(file_run: Run) -> None:
+    shutil.copytree(file_run.folder, "my runs/a")
+    report = build_report([Path("my runs")], only=["answers"])
+    assert report.command == "tbtt report 'my runs'"
 
 
 def test_of_models_that_ship_those_of_all_seeds_are_read(monkeypatch) -> None:

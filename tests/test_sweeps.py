@@ -180,6 +180,9 @@ def test_a_pair_of_equals_leaves_198_lines_and_is_two_held_out_equations(finishe
         ("[[grid]]\nheld_out = [[[5, 7]], [[7, 5]]]", "has the same pairs twice: give each set"),
         ("[[grid]]\ntask = 'facts'\nheld_out = 'every pair'", "task 'facts' has no operand pairs"),
         ("[[grid]]\nname = 'a/b'", "key name must be a word for folders' names, got 'a/b'"),
+        ('[[grid]]\nname = "a\\u0000"', "key name must be a word for folders' names, got"),
+        ("[[grid]]\nbatch = 'all'", "training.batch 'all' is for framing line"),
+        ("[[grid]]\nwindow = 0", "window must be at least 1, got 0"),
         ("[[grid]]\n[[grid]]", "has two cells called arithmetic-medium-file: give their grids a "
          "name each"),
         ("[[grid]]\nsize = ['small', 'n14']", "has two cells called arithmetic-small-file"),
@@ -344,6 +347,28 @@ def test_a_damaged_run_is_its_cell_s_problem_alone(begun: list[str], finished: S
     (problem,) = run_sweep(finished, Path("out")).values()
     assert "metrics.jsonl, line 1 is damaged" in problem
     assert begun == ["arithmetic-small-line"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("summary.json", "summary.json is damaged"),
+        ("metrics.jsonl", "lacks the evaluation at step 3"),
+        ("checkpoints/step-000003.safetensors", "has lost its last checkpoint, of step 3"),
+    ],
+)
+def test_a_finished_run_that_is_damaged_since_is_its_cell_s_problem_alone(
+    file: str, message: str, begun: list[str], finished: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = Path("out/facts-small-file-alone") / file
+    damaged.unlink()
+    if file == "summary.json":
+        damaged.write_text("{")
+    assert main(["sweep", "mine.toml", "--out", "out"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(rf"facts-small-file-alone: .*{message}", out)
+    assert "3 of 4 cells done" in out and "/392" in out, "the others' answers are told"
+    assert begun == []
 
 
 def test_what_a_training_has_to_say_is_told(

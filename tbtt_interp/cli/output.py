@@ -1,11 +1,15 @@
 """What commands print: readable tables, or the same rows as JSON."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +59,14 @@ def print_table(
     console.print(table)
     for note in notes:
         console.print(note)
+
+
+def check_new(out: Path) -> None:
+    """Raises a TbttError, before any work is done, where a new file cannot be written."""
+    if out.exists():
+        raise TbttError(f"{out} exists: nothing was written; give another --out FILE")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise TbttError(f"{out} cannot be written into {out.parent}: give another --out FILE")
 
 
 @contextmanager

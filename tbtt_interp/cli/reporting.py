@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tbtt_interp.cli.answers import RunFolder
-from tbtt_interp.cli.output import AsJson, print_json, print_table, progress
+from tbtt_interp.cli.output import AsJson, check_new, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from tbtt_interp.evidence.claims import Claim
@@ -38,12 +38,11 @@ def report_command(
 
     With --json the claims are printed, and no page is written.
     """
-    from tbtt_interp.errors import TbttError
     from tbtt_interp.report.building import build_report
     from tbtt_interp.runs import write_new
 
-    if out.exists() and not as_json:
-        raise TbttError(f"{out} exists: nothing was written; give another --out FILE")
+    if not as_json:
+        check_new(out)
     with progress("reporting") as tell:
         report = build_report(runs or [], only=only or [], tell=tell)
     table = report.claims_table()
@@ -82,12 +81,11 @@ def compare_command(
 
     tbtt compare runs/arithmetic-large-file runs/arithmetic-large-line
     """
-    from tbtt_interp.errors import TbttError
     from tbtt_interp.evidence.comparison import compare_runs
     from tbtt_interp.runs import load_run, write_new
 
-    if out is not None and out.exists():
-        raise TbttError(f"{out} exists: nothing was written; give another --out FILE")
+    if out is not None:
+        check_new(out)
     found = compare_runs(load_run(first), load_run(second))
     if out is not None:
         write_new(out, found.table.to_csv(index=False).encode())

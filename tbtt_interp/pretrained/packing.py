@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.listing import check_whole
 from tbtt_interp.pretrained.cards import model_card
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import (
@@ -109,9 +110,9 @@ def trained_recipe(run: Run) -> dict[str, Any]:
     """The recipe that a run was trained to the end by, as its config.json has it.
 
     Raises:
-        TbttError: if the run is unfinished or imported.
+        TbttError: if the run is unfinished, damaged or imported.
     """
-    run.summary()
+    check_whole(run)
     if run.config.recipe is None:
         raise TbttError(f"{run.folder} is an imported model, of whose training no card can tell")
     return dict(run.config.recipe)

@@ -20,15 +20,20 @@ WHO = ["run", "label", "size", "width", "layers", "framing"]  # the columns that
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A run, and the words for it: "large on file", and its name where several are so."""
+    """A run, and the words for it: "large on file", and its name where several are so.
+
+    Attributes:
+        name: of its folder, or where several are called so, its path.
+    """
 
     run: Run
     label: str
+    name: str
 
     def described(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table of this arm, with what it is in front."""
         config, shape = self.run.config, self.run.shape
-        what = (self.run.folder.name, self.label, config.size, shape.d_model, shape.layers,
+        what = (self.name, self.label, config.size, shape.d_model, shape.layers,
                 config.framing)  # fmt: skip
         named = table.assign(**dict(zip(WHO, what, strict=True)))
         return named[[*WHO, *(name for name in table if name not in WHO)]]
@@ -49,10 +54,13 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
         for run in ordered
     }
     count = Counter(words.values())
+    called = Counter(run.folder.name for run in ordered)
+    names = {run.folder: run.folder.name if called[run.folder.name] == 1 else str(run.folder)
+             for run in ordered}  # fmt: skip
     return [
-        Arm(run=run, label=word if count[word] == 1 else f"{word} ({run.folder.name})")
+        Arm(run=run, name=name, label=word if count[word] == 1 else f"{word} ({name})")
         for run in ordered
-        for word in [words[run.folder]]
+        for word, name in [(words[run.folder], names[run.folder])]
     ]
 
 

@@ -1,5 +1,6 @@
 """A report from its runs: opened, asked section by section, and written as one page."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def build_report(
     """
     sections = chosen_sections(only, of_runs=bool(places))
     opened = open_runs(places or shipped_places())
-    command = " ".join(["tbtt report", *map(str, places)])
+    command = shlex.join(["tbtt", "report", *map(str, places)])
     parts = build_sections(sections, opened.runs, command=command, tell=tell)
     return Report(
         runs=opened.runs, problems=opened.problems, parts=tuple(parts), command=command

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
+from tbtt_interp.listing import check_whole
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import Run, find_runs, load_run
 
@@ -37,18 +38,24 @@ def shipped_places() -> list[Path]:
 def open_runs(places: Sequence[Path]) -> Opened:
     """Runs, and all runs below folders that are none; each is read once, to see that it can be.
 
+    A run that is given twice is one. Of packed models, one over its training is among those of its
+    name already, so that below a folder it is passed by.
+
     Raises:
         TbttError: if none can be read.
     """
-    found, problems = [], {}
+    found, problems, seen = [], {}, set()
     for place in places:
         inside = place.is_dir() and not (place / "config.json").is_file()
-        folders = find_runs(place) if inside else [place]
+        folders = _once(find_runs(place)) if inside else [place]
         if not folders:
             problems[str(place)] = f"{place} has no run in it"
         for folder in folders:
             try:
-                found.append(checked(load_run(folder)))
+                run = load_run(folder)
+                if run.folder.resolve() not in seen:
+                    seen.add(run.folder.resolve())
+                    found.append(checked(run))
             except TbttError as error:
                 problems[str(folder)] = str(error)
     if not found:
@@ -58,13 +65,18 @@ def open_runs(places: Sequence[Path]) -> Opened:
     return Opened(runs=tuple(found), problems=problems)
 
 
+def _once(folders: Sequence[Path]) -> list[Path]:
+    """Folders without those of models that are beside them, too."""
+    doubles = {folder.with_name(folder.name + OVER_TRAINING) for folder in folders}
+    return [folder for folder in folders if folder not in doubles]
+
+
 def checked(run: Run) -> Run:
     """The run, if it is finished and all there.
 
     Raises:
         TbttError: if its training is not over, or a file of it is damaged.
     """
-    run.summary()
-    run.metrics()
+    check_whole(run)
     run.parameters()
     return run

@@ -164,6 +164,8 @@ def window_of(task: Task, framing: str, window: int | None = None) -> int:
     """The context a model of this task and framing has, unless a recipe gives another."""
     if framing not in FRAMINGS:
         raise unknown("framing", framing, FRAMINGS)
+    if window is not None and window < 1:
+        raise TbttError(f"window must be at least 1, got {window}")
     if framing == "line":
         if window is not None and window < task.longest:
             raise TbttError(

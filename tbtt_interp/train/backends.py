@@ -8,6 +8,7 @@ Ray was not run here: its calls are held to its documentation, by a stand-in in 
 """
 
 import logging
+import os
 import signal
 import time
 from collections import Counter, deque
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -248,13 +250,29 @@ def _here(workers: int | None, stacks: int) -> Iterator[Engine]:
     executor = ProcessPoolExecutor(
         max_workers=slots,
         env={"OMP_NUM_THREADS": str(threads)},
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),  # a terminal's Ctrl-C comes to all; one ends it
+        initializer=_attend,
+        initargs=(os.getpid(),),
     )
     try:
         yield Engine(submit=executor.submit, slots=lambda: slots, threads=threads)
     finally:
         executor.shutdown(kill_workers=True)
+
+
+def _attend(parent: int) -> None:
+    """Makes a process of this machine leave its end to its sweep: to Ctrl-C there, and its death.
+
+    A terminal's Ctrl-C comes to all, and one ends it. But one that is killed ends nobody, and its
+    processes would train on, and then wait for ever.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(OWNED)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

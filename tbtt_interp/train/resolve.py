@@ -84,6 +84,11 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     recipe = _build(table | {"name": name})
     if steps is not None:
         recipe = dataclasses.replace(recipe, training=_in_steps(recipe.training, steps))
+    if recipe.training.batch == "all" and recipe.framing != "line":
+        raise TbttError(
+            f"training.batch 'all' is for framing line, where it means every line once: with "
+            f"framing {recipe.framing} give a number of windows"
+        )
     recipe.tasks()  # a held-out pair that is none, or leaves no lines, is an error here
     return recipe
 

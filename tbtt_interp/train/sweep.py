@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.listing import check_whole
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.train.cost import estimated_hours
@@ -128,7 +129,7 @@ def _stacks(grid: Table, where: str) -> Iterator[Stack]:
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
     name = grid.get("name", "")
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
         raise TbttError(f"{where} key name must be a word for folders' names, got {name!r}")
     axes = {key: _values(key, value, where) for key, value in grid.items() if key in AXES}
     held_out = axes.pop("held_out", [None])
@@ -209,8 +210,11 @@ def stack_progress(stack: Stack, folder: Path) -> Progress:
     """How far a stack's run below a folder is, and whether it is this stack's run at all."""
     path = folder / stack.name
     try:
-        if existing_run(stack.recipe, path, resume=True) is None:
+        run = existing_run(stack.recipe, path, resume=True)
+        if run is None:
             check_free(path)
+        elif run.is_complete:
+            check_whole(run)
         return Progress(steps=steps_done(stack, folder))
     except TbttError as error:
         return Progress(problem=str(error))
