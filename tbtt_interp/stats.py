@@ -89,6 +89,32 @@ def interval_over_seeds(
     return Interval(mean=mean, low=float(low), high=float(high))
 
 
+def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """The mean over models and Student's interval, which few models do not make too narrow.
+
+    Resampling three or four models takes nothing for something one time in four or five; this, one
+    in twenty, where what models differ by is near normal. Models that do not differ leave no width.
+
+    Args:
+        values: one number a model.
+    Source: Student, The Probable Error of a Mean, Biometrika 6 (1908).
+
+    >>> t_interval([1.0, 2.0, 3.0]).format()
+    '2.00 [-0.48, 4.48]'
+    """
+    import numpy as np
+    from scipy import stats
+
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0:
+        raise TbttError("an interval over models needs at least one model, got none")
+    mean = float(sample.mean())
+    if sample.size == 1:
+        return Interval(mean=mean, low=math.nan, high=math.nan)
+    away = float(stats.sem(sample) * stats.t.ppf((1 + confidence) / 2, sample.size - 1))
+    return Interval(mean=mean, low=mean - away, high=mean + away)
+
+
 def crossed_intervals(
     totals: "np.ndarray",
     weights: "np.ndarray",

@@ -369,7 +369,7 @@ def test_contrasts_are_of_the_widest_and_the_narrowest_seed_by_seed() -> None:
 
 
 def test_a_claim_against_nulls_takes_the_hardest() -> None:
-    means = means_of(by_seed("s", "small", 14, [0.8, 0.6]), nulls=["null"]).assign(other=0.65)
+    means = means_of(by_seed("s", "small", 14, [0.8, 0.7, 0.6]), nulls=["null"]).assign(other=0.65)
     words = {"null": "an easy null", "other": "a hard one"}
     claims = null_claims("{size} on {framing}.", means, words, unit="u", command="c")
     assert (claims[0].null, claims[0].null_is) == (0.65, "a hard one")

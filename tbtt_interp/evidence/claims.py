@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Verdict = Literal["supported", "contradicted", "undecided"]
+FEWEST = 3  # models of which there is a verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,12 @@ class Claim:
 
     @property
     def verdict(self) -> Verdict:
-        """Supported or contradicted where the whole interval is on one side of the null."""
+        """Supported or contradicted where the whole interval is on one side of the null.
+
+        Never of fewer than FEWEST models.
+        """
+        if self.models < FEWEST:
+            return "undecided"
         low, high, null = self.effect.low, self.effect.high, self.null
         is_above = low > null or (self.or_equal and self.above and low == null)
         is_below = high < null or (self.or_equal and not self.above and high == null)

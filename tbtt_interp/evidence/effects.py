@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.claims import Claim
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.evidence.claims import FEWEST, Claim
+from tbtt_interp.stats import Interval, interval_over_seeds, t_interval
 
 UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
 
@@ -61,9 +61,10 @@ def claim_on(values: pd.Series, **said: Any) -> Claim:
     """A claim whose effect is the mean over these models, or pairs of models.
 
     A difference of two arms is paired by seed, for pandas aligns them: a seed that only one arm has
-    comes to nan, and is left out.
+    comes to nan, and is left out. Intervals are Student's, as verdicts hang on them.
     """
-    return Claim(effect=over_models(values), models=int(values.notna().sum()), **said)
+    known = values.dropna().astype(float).tolist()
+    return Claim(effect=t_interval(known) if known else UNMEASURED, models=len(known), **said)
 
 
 def weakest(parts: Sequence[Claim]) -> Claim:
@@ -101,7 +102,8 @@ def few_models(claims: Sequence[Claim]) -> str:
     """What intervals over so few models are worth."""
     least = min((claim.models for claim in claims if claim.models), default=0)
     return (
-        "Intervals resample models; below about eight models they are too narrow. The fewest of a "
+        "Intervals of tables resample models, and are too narrow below about eight; those of "
+        f"claims are Student's, and below {FEWEST} models there is no verdict. The fewest of a "
         f"claim here are {least}: were there nothing, all of these would lean one given way with "
         f"p = {0.5**least:.3f}."
     )
