@@ -141,6 +141,16 @@ def shown_means(means: pd.DataFrame, beside: Sequence[str], *, largest: bool = F
     return wide[panels].fillna("").reset_index().drop(columns="label")
 
 
+def extent(values: pd.Series, spec: str = ".2f") -> str:
+    """From the least to the most of some numbers, in words.
+
+    >>> extent(pd.Series([0.5, 0.75])), extent(pd.Series([0.5]), "+.1f")
+    ('0.50 to 0.75', '+0.5')
+    """
+    least, most = format(values.min(), spec), format(values.max(), spec)
+    return least if least == most else f"{least} to {most}"
+
+
 def cells_note(*beside: str) -> str:
     """What the cells of `shown_means` hold."""
     return f"In square brackets the interval, in round ones {', '.join(beside)}."

@@ -22,6 +22,7 @@ from tbtt_interp.report.arms import (
     Arm,
     cells_note,
     equation_runs,
+    extent,
     null_claims,
     over_arms,
     shown_means,
@@ -85,10 +86,9 @@ def patching_evidence(
         },
         sentences=[
             "Where a differs, putting the clean run's activation at = into the corrupted run "
-            f"brings back {head['value'].min():.2f} to {head['value'].max():.2f} of the logit "
-            f"difference through the last attention's head, and {mlp['value'].min():.2f} to "
-            f"{mlp['value'].max():.2f} through the last MLP; any donor brings back up to "
-            f"{means['random'].max():.2f}.",
+            f"brings back {extent(head['value'])} of the logit difference through the last "
+            f"attention's head, and {extent(mlp['value'])} through the last MLP; any donor brings "
+            f"back up to {means['random'].max():.2f}.",
         ],
         claims=null_claims(
             "On {framing}, what differs in a reaches the answer of {size} models through the last "
@@ -150,9 +150,8 @@ def attention_evidence(
             f"attention of {last}": partial(figures.attention, summaries[last]),
         },
         sentences=[
-            f"Cutting the edge from = to a loses {to_a['value'].min():.2f} to "
-            f"{to_a['value'].max():.2f} of the right seen answers; cutting as many other edges "
-            f"{to_a['flipped_random'].min():.2f} to {to_a['flipped_random'].max():.2f}.",
+            f"Cutting the edge from = to a loses {extent(to_a['value'])} of the right seen "
+            f"answers; cutting as many other edges {extent(to_a['flipped_random'])}.",
         ],
         claims=null_claims(
             "On {framing}, {size} models need the edge from = to a more than other edges.",

@@ -20,6 +20,7 @@ from tbtt_interp.report.arms import (
     contrast_sentence,
     contrasts,
     equation_runs,
+    extent,
     means_of,
     null_claims,
     over_arms,
@@ -133,9 +134,8 @@ def probes_evidence(
             "probes": partial(figures.by_size, means, title="accuracy", nulls=nulls),
         },
         sentences=[
-            f"The carry is read with an accuracy of {carry['value'].min():.2f} to "
-            f"{carry['value'].max():.2f} after the last MLP, which is {gain.min():+.2f} to "
-            f"{gain.max():+.2f} from the hardest of its nulls.",
+            f"The carry is read with an accuracy of {extent(carry['value'])} after the last MLP, "
+            f"which is {extent(gain, '+.2f')} from the hardest of its nulls.",
             arms_sentence("The whole answer is read in", means[means["feature"] == "answer"]),
         ],
         claims=null_claims(
