@@ -9,10 +9,10 @@ from planted_tables import WIDTHS, cell, over_training
 from scipy.stats import linregress
 
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.effects import with_shares
+from tbtt_interp.evidence.effects import effect_rows, with_shares
 from tbtt_interp.evidence.widths import (
+    EFFECTS,
     LAST,
-    effect_rows,
     part_rows,
     rates_table,
     slope_rows,
@@ -194,4 +194,6 @@ def test_effects_are_of_one_seed_and_the_figure_has_their_means() -> None:
     traces = [t for t in found.figures["widths-effects"]().data if t.error_y.array is not None]
     first = next(t for t in traces if t.name == LAST)
     assert list(first.y) == pytest.approx(rows["mean"].tolist())
-    assert effect_rows(with_shares(random_models(5, (1e-2,))))["seed"].nunique() == 4
+    models = with_shares(random_models(5, (1e-2,)))
+    found = effect_rows(models, EFFECTS, each="width", arms="framing")
+    assert found["seed"].nunique() == 4

@@ -1,7 +1,7 @@
 """Shares of the models of one arm, differences between arms paired by seed, and claims on them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,27 @@ def arm(models: pd.DataFrame, value: str = "held_out", **where: object) -> pd.Se
     mine = models[inside]
     values = mine.get(value, pd.Series(math.nan, index=mine.index))
     return pd.Series(values.to_numpy(float), index=mine["seed"].to_numpy()).dropna()
+
+
+def effect_rows(
+    models: pd.DataFrame, effects: Mapping[str, tuple[str, str]], *, each: str, arms: str
+) -> pd.DataFrame:
+    """A row a place, effect and seed: `value`, the held-out share of one arm less another's.
+
+    Args:
+        effects: of each, the arm that is taken and the arm that is taken off.
+        each: the column of places that are looked at one by one, such as the size.
+        arms: the column that says of which arm a model is.
+    """
+    rows = []
+    for place in dict.fromkeys(models[each]):
+        for effect, (more, less) in effects.items():
+            values = arm(models, **{each: place, arms: more}) - arm(
+                models, **{each: place, arms: less}
+            )
+            rows += [{"effect": effect, each: place, "seed": seed, "value": value}
+                     for seed, value in values.dropna().items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["effect", each, "seed", "value"])
 
 
 def over_models(values: pd.Series) -> Interval:

@@ -13,7 +13,7 @@ import pandas as pd
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Claim, Evidence
 from tbtt_interp.figures.forgetting import order_and_answers
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, t_interval
 
 COMMAND = (
     "tbtt sweep ladder && tbtt sweep optimisation && "
@@ -170,7 +170,7 @@ def over_models(values: pd.Series) -> Interval:
     if len(known) < FEWEST_MODELS:
         mean = float(np.mean(known)) if known else np.nan
         return Interval(mean=mean, low=np.nan, high=np.nan)
-    return interval_over_seeds(known)
+    return t_interval(known)
 
 
 def forgetting_evidence(over_training: pd.DataFrame) -> Evidence:

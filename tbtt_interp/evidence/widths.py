@@ -16,6 +16,7 @@ from tbtt_interp.evidence.effects import (
     check_one_each,
     claim_on,
     counts,
+    effect_rows,
     few_models,
     over_models,
     with_shares,
@@ -55,7 +56,7 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
         AT_MATCH: when_known(at_picked_rates(over, rates), MATCHED),
         AT_FIXED: models[models["learning_rate"] == FIXED_RATE],
     }
-    effects = _each(arms, effect_rows)
+    effects = _each(arms, partial(effect_rows, effects=EFFECTS, each="width", arms="framing"))
     parts = _each(arms, part_rows)
     slopes = _each(arms, slope_rows)
     cells = _each(arms, lambda table: table)
@@ -117,17 +118,6 @@ def when_known(over: pd.DataFrame, level: float) -> pd.DataFrame:
     """
     known = over[over["seen"] >= level].sort_values("step")
     return known.groupby(["run", "seed"], sort=False).head(1).sort_index()
-
-
-def effect_rows(models: pd.DataFrame) -> pd.DataFrame:
-    """A row a width, effect and seed: `value`, the difference of held-out shares."""
-    rows = []
-    for width in dict.fromkeys(models["width"]):
-        for effect, (more, less) in EFFECTS.items():
-            values = arm(models, width=width, framing=more) - arm(models, width=width, framing=less)
-            rows += [{"effect": effect, "width": width, "seed": s, "value": v}
-                     for s, v in values.dropna().items()]  # fmt: skip
-    return pd.DataFrame(rows, columns=["effect", "width", "seed", "value"])
 
 
 def part_rows(models: pd.DataFrame) -> pd.DataFrame:

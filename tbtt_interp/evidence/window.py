@@ -12,6 +12,7 @@ from tbtt_interp.evidence.effects import (
     check_one_each,
     claim_on,
     counts,
+    effect_rows,
     few_models,
     with_shares,
     words,
@@ -46,7 +47,7 @@ def window_evidence(models: pd.DataFrame, ladder: pd.DataFrame) -> Evidence:
     """
     table = arms_table(models, ladder)
     check_one_each(table, ["arm", "size"])
-    effects = effect_rows(table)
+    effects = effect_rows(table, EFFECTS, each="size", arms="arm")
     claims = _claims(table, effects)
     return Evidence(
         question="Fewer held-out answers on both tasks: the second task, the longer window or the "
@@ -110,17 +111,6 @@ def equation_share(task: str) -> float:
     """
     lines = load_task(task).lines
     return sum(len(line) for line in lines if line.startswith("<")) / sum(map(len, lines))
-
-
-def effect_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a size, step from one arm to another, and seed: `value`, of held-out share."""
-    rows = []
-    for size in dict.fromkeys(table["size"]):
-        for effect, (more, less) in EFFECTS.items():
-            values = arm(table, size=size, arm=more) - arm(table, size=size, arm=less)
-            rows += [{"effect": effect, "size": size, "seed": seed, "value": value}
-                     for seed, value in values.dropna().items()]  # fmt: skip
-    return pd.DataFrame(rows, columns=["effect", "size", "seed", "value"])
 
 
 def arms_figure(table: pd.DataFrame) -> "Figure":
