@@ -216,7 +216,7 @@ NOTES = [
     "Rank: Spearman's correlation of order known with the held-out margin from then on; of the "
     "twin, of the same order with the twin's margin. Follow: the same of changes between "
     "evaluations, the margin's one later than the order's.",
-    "In brackets 95 %, models resampled; none with fewer than "
+    "In brackets 95 %, Student's over models; none with fewer than "
     f"{FEWEST_MODELS} models, whose signs alone could not tell an effect from chance.",
 ]
 SHOWN = {
