@@ -22,9 +22,16 @@ LAYERS = [
     ["probes"],
     ["analyses"],
     ["evidence", "pretrained"],
-    ["report"],
+    ["report", "explore"],
     ["cli"],
-    ["__init__", "__main__", "train.__main__", "probes.__main__", "analyses.__main__"],
+    [
+        "__init__",
+        "__main__",
+        "train.__main__",
+        "probes.__main__",
+        "analyses.__main__",
+        "explore.__main__",
+    ],
 ]
 
 

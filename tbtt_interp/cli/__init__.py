@@ -12,6 +12,7 @@ from typer import TyperException
 from tbtt_interp.cli.analyses import analyses
 from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
+from tbtt_interp.cli.exploring import explore_command
 from tbtt_interp.cli.models import models_command
 from tbtt_interp.cli.probing import probes_command
 from tbtt_interp.cli.reporting import compare_command, report_command
@@ -34,6 +35,7 @@ app.command("evaluate")(evaluate_command)
 app.command("ask")(ask_command)
 app.command("probes")(probes_command)
 app.add_typer(analyses, name="analyses")
+app.command("explore")(explore_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("import")(import_command)

@@ -5,6 +5,7 @@ from tbtt_interp.figures.additivity import additivity_answers, additivity_shares
 from tbtt_interp.figures.atlas import atlas_maps, atlas_strata
 from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
+from tbtt_interp.figures.cells import cell_map, ladder, signed_bars
 from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.forgetting import order_and_answers
 from tbtt_interp.figures.geometry import code_layouts, code_measures
@@ -41,6 +42,7 @@ __all__ = [
     "attribution_bars",
     "beside_nulls",
     "by_size",
+    "cell_map",
     "circuits",
     "code_layouts",
     "code_measures",
@@ -49,6 +51,7 @@ __all__ = [
     "effects_beside_nulls",
     "findings_over_steps",
     "influence",
+    "ladder",
     "learning_curves",
     "lens_curves",
     "memorization_meters",
@@ -67,5 +70,6 @@ __all__ = [
     "qk_and_ov",
     "restricted_loss",
     "save",
+    "signed_bars",
     "unsaid",
 ]

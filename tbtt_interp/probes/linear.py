@@ -144,6 +144,28 @@ def count_right(
     return right
 
 
+def class_probabilities(
+    known: Float[Tensor, "example d"],
+    labels: Int[np.ndarray, " example"],
+    asked: Float[Tensor, "other d"],
+    *,
+    shrinkage: float = SHRINKAGE,
+) -> Float[Tensor, "other class"]:
+    """How likely each class is, by the discriminant analysis of `count_right`.
+
+    >>> known = torch.tensor([[0.0], [0.1], [1.0], [1.1]])
+    >>> found = class_probabilities(known, np.array([0, 0, 1, 1]), torch.tensor([[0.0], [0.9]]))
+    >>> found.argmax(-1)
+    tensor([0, 1])
+    """
+    train = np.arange(len(known) + len(asked)) < len(known)
+    padded = np.concatenate([labels, np.zeros(len(asked), int)])  # of whom it is not known
+    split = Split(train=train[None], test=~train[None])
+    found = _discriminated(torch.cat([known, asked])[None], padded[None, None], split, shrinkage)
+    ((_, scores, counts, _),) = found
+    return (scores + counts.log()[:, :, None]).softmax(-1)[0, 0]
+
+
 def code_length(
     activations: Float[Tensor, "seed example d"],
     labels: Int[np.ndarray, "row draw example"],

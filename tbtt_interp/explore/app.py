@@ -1,0 +1,279 @@
+"""The explorer as a Dash application: an address in, a page out, a click to the next address."""
+
+import dataclasses
+from typing import Any
+
+import flask
+from dash import Dash, Input, Output, ctx, no_update
+from dash import State as Given
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.explore.catalogue import Catalogue, Which
+from tbtt_interp.explore.elements import message
+from tbtt_interp.explore.frame import examples, frame
+from tbtt_interp.explore.state import PANES, Pane, State, read_address
+from tbtt_interp.explore.views import Views
+from tbtt_interp.model import count_parameters
+
+CHOICES = ("prompt", "corrupt", "view", "shown", "into")
+LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+
+def first_state(catalogue: Catalogue) -> State:
+    """The opening view: the smallest beside the largest on what was held out, if that is there."""
+    runs = {name: catalogue.run(name) for name in catalogue.names}
+    files = {n: r for n, r in runs.items() if r.config.framing == "file"} or runs
+    sums = {n: r for n, r in files.items() if "operator" in r.tasks[0].prompts()} or files
+    order = sorted(sums, key=lambda name: count_parameters(runs[name].shape))
+    task = runs[order[0]].tasks[0]
+    prompts = [e.prompt for e in task.examples if e.held_out] or [task.examples[0].prompt]
+    prompt = prompts[0]
+    alike = [e for e in task.examples if len(e.prompt) == len(prompt) and e.prompt != prompt]
+    answer = next(e.answer for e in task.examples if e.prompt == prompt)
+    others = [e.prompt for e in alike if e.answer != answer and not e.held_out]
+    near = [p for p in others if sum(a != b for a, b in zip(p, prompt, strict=True)) == 1]
+    return State(
+        prompt=prompt, corrupt=(near or others or [prompt])[0],
+        panes=(Pane(run=order[0]), Pane(run=order[-1])),
+    )  # fmt: skip
+
+
+class Explorer:
+    """Views behind a server."""
+
+    def __init__(self, catalogue: Catalogue, hosts: tuple[str, ...] = LOCAL) -> None:
+        self.catalogue = catalogue
+        self.views = Views(catalogue)
+        self.first = first_state(catalogue)
+        self.hosts = hosts
+        self.app = Dash(
+            __name__, title="tbtt explorer", update_title="", serve_locally=True,
+            suppress_callback_exceptions=True, add_log_handler=False,
+            meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        )  # fmt: skip
+        self.app.layout = frame(catalogue)
+        self._callbacks()
+        self._routes()
+
+    def read(self, address: str | None) -> State:
+        """The state that an address shows."""
+        return read_address(address or "", self.first)
+
+    def _callbacks(self) -> None:
+        app = self.app
+        there = (Output("address", "search"), Output("written", "data"))
+        app.callback(
+            *there, Output("done", "children"),
+            Input("event", "data"), Given("address", "search"),
+            prevent_initial_call=True,
+        )(self.steer)  # fmt: skip
+        app.callback(
+            output=[Output(o.component_id, o.component_property, allow_duplicate=True)
+                    for o in there],
+            inputs={
+                "choices": {name: Input(name, "value") for name in CHOICES},
+                "models": {
+                    kind: [Input({"type": kind, "pane": pane}, "value") for pane in PANES]
+                    for kind in ("run", "seed", "step")
+                },
+            },
+            state={"address": Given("address", "search")},
+            prevent_initial_call=True,
+        )(self.choose)  # fmt: skip
+        app.callback(
+            output={
+                "choices": {name: Output(name, "value") for name in CHOICES},
+                "style": Output("page", "className"),
+                "problems": Output("problems", "children"),
+                "shared": Output("shared", "children"),
+                "examples": Output("examples", "children"),
+            },
+            inputs={"address": Input("address", "search")},
+            state={
+                "written": Given("written", "data"),
+                "shown": {name: Given(name, "value") for name in CHOICES},
+            },
+        )(self.settle)
+        for pane in PANES:
+            self._pane_callbacks(pane)
+
+    def _pane_callbacks(self, pane: str) -> None:
+        number = PANES.index(pane)
+
+        def body(address: str | None, tick: object, shown: str | None) -> tuple[Any, Any]:
+            state = self.read(address)
+            now = repr((state.view, state.prompt, state.corrupt, state.shown, state.panes[number]))
+            if now == shown and ctx.triggered_id == "address":  # the other pane's affair
+                return no_update, no_update
+            return self.views.body(state, pane, address or ""), now
+
+        self.app.callback(
+            Output({"type": "body", "pane": pane}, "children"),
+            Output({"type": "shown", "pane": pane}, "data"),
+            Input("address", "search"),
+            Input({"type": "tick", "pane": pane}, "n_intervals", allow_optional=True),
+            Given({"type": "shown", "pane": pane}, "data"),
+        )(body)
+
+        def model(address: str | None, *shown: Any) -> list[Any]:
+            return self.model(self.read(address), pane, list(shown))
+
+        of = {"type": "run", "pane": pane}, {"type": "seed", "pane": pane}
+        step = {"type": "step", "pane": pane}
+        self.app.callback(
+            Output(of[0], "value"), Output(of[1], "options"), Output(of[1], "value"),
+            Output(step, "max"), Output(step, "value"), Output(step, "disabled"),
+            Output({"type": "step-words", "pane": pane}, "children"),
+            Input("address", "search"),
+            Given(of[0], "value"), Given(of[1], "value"), Given(step, "value"),
+        )(model)  # fmt: skip
+
+    def model(self, state: State, pane: str, shown: list[Any]) -> list[Any]:
+        """What a pane's own controls show: its run, seeds and steps."""
+        mine = state.panes[PANES.index(pane)]
+        try:
+            which = self.catalogue.which(mine.run, mine.seed, mine.step)
+        except TbttError:
+            return [mine.run, *[no_update] * 5, "Training step"]
+        seeds = [{"value": s, "label": str(s)} for s in self.catalogue.run(which.run).seeds]
+        steps = list(self.catalogue.steps(which.run, which.seed))
+        place = steps.index(which.step)
+        now = [which.run, which.seed, place]
+        run, seed, step = (no_update if _same(a, b) else a for a, b in zip(now, shown, strict=True))
+        words = f"Training step {which.step:,}, {place + 1} of {len(steps)}"
+        return [run, seeds, seed, len(steps) - 1, step, len(steps) == 1, words]
+
+    def settle(
+        self, address: str | None, written: str | None, shown: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What is of the whole page; its controls only if an address was opened, not clicked for.
+
+        What a person has typed since is newer than what would come back of it.
+        """
+        state = self.read(address)
+        by_hand = written is not None and written == (address or "")
+        choices = {
+            name: no_update if by_hand or getattr(state, name) == now else getattr(state, name)
+            for name, now in shown.items()
+        }
+        which, chips = self._which(state.panes[0]), []
+        if which is not None:
+            run = self.catalogue.run(which.run)
+            chips = examples(run.tasks[run.place(which.seed)])
+        return {
+            "choices": choices, "style": f"view-{state.view}", "examples": chips,
+            "problems": [message(problem) for problem in state.problems],
+            "shared": self.views.shared(state, address or ""),
+        }  # fmt: skip
+
+    def steer(self, event: dict[str, Any], address: str | None) -> tuple[Any, Any, Any]:
+        """The address after a click, and the click's number."""
+        state = before = self.read(address)
+        pane, action = event["pane"], event.get("act") or ""
+        try:
+            if not action:
+                part = self.views.part(state, pane, event["figure"])
+                action = part.act_at(event["x"], event["y"])
+            elif event.get("figure"):
+                pane = state.into
+            state = self.after(state, pane, action)
+        except TbttError:
+            pass  # a figure of a moment ago: what is there now stays
+        return *self._written(before, state), event["number"]
+
+    def choose(
+        self, choices: dict[str, Any], models: dict[str, list[Any]], address: str | None
+    ) -> tuple[Any, Any]:
+        """The address after a control was set."""
+        state = before = self.read(address)
+        for event in ctx.triggered:
+            identity, value = ctx.triggered_prop_ids[event["prop_id"]], event["value"]
+            if value is None:
+                continue
+            try:
+                if isinstance(identity, str):
+                    state = self.after(state, "page", f"{identity} {value}")
+                    continue
+                verb, pane = identity["type"], identity["pane"]
+                argument = self._step(state, pane, int(value)) if verb == "step" else value
+                state = self.after(state, pane, f"{verb} {argument}")
+            except TbttError:
+                continue  # the pane says what is wrong
+        return self._written(before, state)
+
+    def _written(self, before: State, after: State) -> tuple[Any, Any]:
+        """The address, where it is another."""
+        if after == before:
+            return no_update, no_update
+        address = dataclasses.replace(after, problems=()).address(self.first)
+        return address, address
+
+    def after(self, state: State, pane: str, action: str) -> State:
+        """The state after something was done in a pane, or to the page.
+
+        Raises:
+            TbttError: if that means nothing here.
+        """
+        verb, _, argument = action.partition(" ")
+        if not action:
+            return state
+        if pane == "page":
+            return dataclasses.replace(state, **{verb: argument})
+        mine = state.panes[PANES.index(pane)]
+        return (
+            state
+            if self._is_so(mine, verb, argument)
+            else state.with_pane(PANES.index(pane), mine.act(verb, argument))
+        )
+
+    def _is_so(self, pane: Pane, verb: str, argument: str) -> bool:
+        """Whether a control only says what its pane shows."""
+        if verb == "run":
+            return argument == pane.run
+        which = self._which(pane) if verb in ("seed", "step") else None
+        return which is not None and argument == str(getattr(which, verb))
+
+    def _step(self, state: State, pane: str, place: int) -> int:
+        """The training step at a place of a pane's slider."""
+        mine = state.panes[PANES.index(pane)]
+        which = self.catalogue.which(mine.run, mine.seed, None)
+        steps = list(self.catalogue.steps(which.run, which.seed))
+        return steps[min(place, len(steps) - 1)]
+
+    def _which(self, pane: Pane) -> Which | None:
+        try:
+            return self.catalogue.which(pane.run, pane.seed, pane.step)
+        except TbttError:
+            return None
+
+    def _routes(self) -> None:
+        server = self.app.server
+
+        @server.before_request
+        def refuse_strangers() -> Any:
+            """A page elsewhere must not read this one by calling its own name 127.0.0.1."""
+            host = flask.request.host.rsplit(":", 1)[0]
+            if self.hosts and host not in self.hosts:
+                return flask.Response(f"{host} is not this server's name\n", 403)
+            return None
+
+        @server.route("/figure/<pane>/<name>.<kind>")
+        def file(pane: str, name: str, kind: str) -> Any:
+            state = self.read(flask.request.query_string.decode())
+            try:
+                if pane not in (*PANES, "page") or kind not in ("csv", "html"):
+                    raise TbttError("there is no such file: take one from the page")
+                part = self.views.part(state, pane, name)
+            except TbttError as error:
+                return flask.Response(f"{error}\n", 404, mimetype="text/plain")
+            if kind == "csv":
+                content, mime = part.data.to_csv(index=False), "text/csv"
+            else:
+                content = part.figure.update_layout(title=part.title).to_html(include_plotlyjs=True)
+                mime = "text/html"
+            headers = {"Content-Disposition": f'attachment; filename="{name}-{pane}.{kind}"'}
+            return flask.Response(content, mimetype=mime, headers=headers)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return str(a) == str(b)

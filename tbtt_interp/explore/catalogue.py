@@ -1,0 +1,186 @@
+"""The runs that can be looked at, and their models, opened once each and kept for a while."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tbtt_interp import runs
+from tbtt_interp.errors import TbttError, guess, listed
+from tbtt_interp.pretrained.models import OVER_TRAINING
+from tbtt_interp.runs import Run, checkpoint_path, find_runs, load_run, shipped_runs
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+    from tbtt_interp.model import Parameters
+
+KEPT = 24  # models, beside as many stacks of parameters
+HOW = (
+    "train some, as in python -m tbtt_interp.train --size medium, and open them, as in "
+    "python -m tbtt_interp.explore runs/arithmetic-medium-file"
+)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model, and what keeps two of its readers apart: hooks stand on the model itself."""
+
+    model: "HookedTransformer"
+    alone: threading.Lock = field(default_factory=threading.Lock, compare=False)
+
+
+@dataclass(frozen=True)
+class Which:
+    """One model: of which run, which seed, at which step."""
+
+    run: str
+    seed: int
+    step: int
+
+
+class Catalogue:
+    """Runs by name. A name is all that an address can say, so that no other file is ever opened."""
+
+    def __init__(self, folders: dict[str, Path], problems: dict[str, str] | None = None) -> None:
+        self.folders = folders
+        self.problems = problems or {}
+
+    @classmethod
+    def of(cls, places: Sequence[Path] = ()) -> "Catalogue":
+        """Runs, and all runs below folders that are none; with none, the models that ship.
+
+        Raises:
+            TbttError: if there is no run, or none that can be read.
+        """
+        folders: dict[str, Path] = {}
+        problems: dict[str, str] = {}
+        if not places:
+            folders = shipped_runs()
+            if not folders:
+                raise TbttError(f"no models come with this package yet: {HOW}")
+        for place in places:
+            is_run = (place / "config.json").is_file()
+            inside = find_runs(place) if place.is_dir() and not is_run else []
+            for folder in inside:
+                folders[str(folder)] = folder
+            if not inside:
+                try:
+                    folders[str(place)] = load_run(place).folder
+                except TbttError as error:
+                    problems[str(place)] = str(error)
+        for name, folder in list(folders.items()):
+            try:
+                run = load_run(folder)
+                if run.tasks and not run.checkpoints:
+                    raise TbttError(f"{name} has no checkpoint yet: train it on with --resume")
+            except TbttError as error:
+                problems[name] = str(error)
+                del folders[name]
+        if not folders:
+            raise TbttError(f"there is no run to explore: {'; '.join(problems.values())}; {HOW}")
+        return cls(_shortened(folders), problems)
+
+    @property
+    def names(self) -> list[str]:
+        """The runs that one chooses from; a model over its training is at its run's seed."""
+        return [n for n in self.folders if n.removesuffix(OVER_TRAINING) not in self.folders
+                or not n.endswith(OVER_TRAINING)]  # fmt: skip
+
+    def run(self, name: str) -> Run:
+        """A run by its name, as it is on disk now.
+
+        Raises:
+            TbttError: if there is none of that name, or it is gone or damaged.
+        """
+        if name not in self.folders:
+            raise TbttError(
+                f"run '{name}' is not open here{guess(name, self.names)}: choose from the list, or "
+                "start the explorer with it"
+            )
+        return self._read(name)
+
+    def _read(self, name: str) -> Run:
+        path = self.folders[name] / "config.json"
+        return _run(self.folders[name], _stamp(path))
+
+    def steps(self, name: str, seed: int) -> dict[int, tuple[Run, int]]:
+        """By step that is kept of one model, the run that has it and the seed's place there."""
+        run = self.run(name)
+        found = {step: (run, run.place(seed)) for step in _checkpoints(run)}
+        twin = name + OVER_TRAINING
+        if twin in self.folders:
+            over = self._read(twin)
+            if seed in over.seeds:
+                found = {s: (over, over.place(seed)) for s in _checkpoints(over)} | found
+        return dict(sorted(found.items()))
+
+    def which(self, name: str, seed: int | None, step: int | None) -> Which:
+        """One model, by its run's first seed and last step where these are not said.
+
+        Raises:
+            TbttError: if there is no such seed, or no such step.
+        """
+        run = self.run(name)
+        seed = run.seeds[0] if seed is None else run.seeds[run.place(seed)]
+        steps = self.steps(name, seed)
+        if not steps:
+            raise TbttError(f"{name} has no checkpoint any more: restore it, or open another run")
+        step = max(steps) if step is None else step
+        if step not in steps:
+            raise TbttError(
+                f"{name}, seed {seed} has no checkpoint at step {step}: choose {listed(steps)}"
+            )
+        return Which(name, seed, step)
+
+    def open(self, which: Which) -> Opened:
+        """That model, in eval mode.
+
+        Raises:
+            TbttError: if its checkpoint is gone or damaged.
+        """
+        run, place = self.steps(which.run, which.seed)[which.step]
+        path = checkpoint_path(run.folder, which.step)
+        return _open(path, _stamp(path), run, place)
+
+
+def _shortened(folders: dict[str, Path]) -> dict[str, Path]:
+    """The folders by their own names, where no two have the same."""
+    last = [folder.name for folder in folders.values()]
+    if len(set(last)) < len(last):
+        return folders
+    return dict(zip(last, folders.values(), strict=True))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells a file from another in its place."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise TbttError(f"{path} is gone: restore it, or open another run") from error
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=256)
+def _run(folder: Path, stamp: tuple[int, int]) -> Run:
+    return load_run(folder)
+
+
+def _checkpoints(run: Run) -> list[int]:
+    """The steps that are there now: a run may still be in training."""
+    return [int(path.stem.removeprefix("step-")) for path in
+            sorted((run.folder / "checkpoints").glob("step-*.safetensors"))]  # fmt: skip
+
+
+@lru_cache(maxsize=KEPT)
+def _parameters(path: Path, stamp: tuple[int, int], run: Run) -> "Parameters":
+    return runs.read_checkpoint(path, run.shape, len(run.seeds))
+
+
+@lru_cache(maxsize=KEPT)
+def _open(path: Path, stamp: tuple[int, int], run: Run, place: int) -> Opened:
+    from tbtt_interp.model import hooked_transformer, one_model
+
+    return Opened(hooked_transformer(one_model(_parameters(path, stamp, run), place), run.shape))

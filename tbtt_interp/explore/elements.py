@@ -1,0 +1,68 @@
+"""What the page is made of again and again: buttons, sentences, figures."""
+
+from typing import Any
+
+from dash import dcc, html
+
+from tbtt_interp.explore.parts import Part
+
+GRAPH: Any = {"displayModeBar": False, "responsive": True}
+
+
+def attributes(**named: Any) -> dict[str, Any]:
+    """Attributes whose names have dashes.
+
+    >>> attributes(aria_label="pin 3")
+    {'aria-label': 'pin 3'}
+    """
+    return {name.replace("_", "-"): value for name, value in named.items()}
+
+
+def pressed(is_on: bool) -> dict[str, Any]:
+    """Whether a button that switches something is on."""
+    return attributes(aria_pressed=str(is_on).lower())
+
+
+def button(pane: str, action: str, text: Any, title: str, **more: Any) -> html.Button:
+    """A button that does something to a pane, or to the page; with words for who cannot see it.
+
+    What it does is sent by the page's script, one thing after another, so that none is lost.
+    """
+    does = attributes(data_pane=pane, data_act=action, aria_label=title)
+    return html.Button(text, title=title, **does, **more)
+
+
+def message(text: str, kind: str = "problem") -> html.P:
+    """A sentence in place of what cannot be shown."""
+    return html.P(
+        text, className=f"message {kind}", role="alert" if kind == "problem" else "status"
+    )
+
+
+def figure(part: Part, pane: str, address: str) -> html.Figure:
+    """A part as a figure, with its words above and its files below."""
+    drawn = part.figure
+    file = f"figure/{pane}/{part.name}"
+    return html.Figure(
+        [
+            html.Figcaption([html.H3(part.title), html.P(part.note)]),
+            dcc.Graph(
+                id={"type": "figure", "pane": pane, "name": part.name},
+                figure=drawn, config=GRAPH, className="graph",
+                style={"height": drawn.layout.height},  # before it is drawn, too
+            ),
+            html.Div(
+                [
+                    html.Span("Download"),
+                    *(html.Button(kind.upper(), **attributes(data_image=kind, data_name=part.name),
+                                  title=f"{part.title}, as {kind.upper()}")
+                      for kind in ("png", "svg")),
+                    *(html.A(kind.upper(), href=f"{file}.{kind}{address}", download="",
+                             title=f"{part.title}, as {kind.upper()}")
+                      for kind in ("csv", "html")),
+                ],
+                className="files",
+            ),
+        ],
+        **attributes(data_pane=pane, data_figure=part.name),
+    )  # fmt: skip

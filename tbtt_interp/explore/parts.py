@@ -1,0 +1,44 @@
+"""A part of a page: a table, and the figure that is drawn of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One figure with what it is drawn of.
+
+    Attributes:
+        table: in a map's, `act` is what a click on a cell does.
+        note: what it takes to read it.
+    """
+
+    name: str
+    title: str
+    table: pd.DataFrame
+    draw: Callable[[pd.DataFrame], "Figure"]
+    note: str = ""
+
+    @property
+    def figure(self) -> "Figure":
+        """The figure, drawn anew."""
+        return self.draw(self.table)
+
+    def act_at(self, column: int | float, row: int | float) -> str:
+        """What a click on a cell does; nothing where there is no cell."""
+        if "act" not in self.table:
+            return ""
+        here = self.table[(self.table["column"] == column) & (self.table["row"] == row)]
+        acts = here["act"].dropna().tolist()
+        return str(acts[0]) if acts else ""
+
+    @property
+    def data(self) -> pd.DataFrame:
+        """The table as it is given away: without what only a click needs."""
+        return self.table.drop(columns="act", errors="ignore")

@@ -1,0 +1,204 @@
+"""What probes read: of a whole run, each feature at each site; of the prompt, place by place.
+
+The run's map takes seconds, so it is made beside the page, once, and kept.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tbtt_interp import figures
+from tbtt_interp.activations import read_texts, record, split_head
+from tbtt_interp.errors import TbttError
+from tbtt_interp.explore.asking import changed
+from tbtt_interp.explore.catalogue import Opened
+from tbtt_interp.explore.parts import Part
+from tbtt_interp.explore.scene import Scene
+from tbtt_interp.explore.state import Pane, Reading
+from tbtt_interp.figures.patching import short
+from tbtt_interp.probes.battery import cells
+from tbtt_interp.probes.features import find_features, label_examples, pair_groups
+from tbtt_interp.probes.linear import class_probabilities
+from tbtt_interp.probes.run import features_of, hooks_of, probe_run
+from tbtt_interp.runs import Run
+
+CONTROLS = 19  # control tasks a feature, of the 99 that `tbtt probes` draws
+NULLS = {"control": "control task", "one_hot": "the text in one-hot",
+         "untrained": "untrained model", "majority": "commonest class"}  # fmt: skip
+HIGHEST = "hardest null"
+
+
+@dataclass
+class Job:
+    """A table in the making: how far it is, and what came of it."""
+
+    share: float = 0.0
+    table: pd.DataFrame | None = None
+    problem: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is something to show."""
+        return self.table is not None or bool(self.problem)
+
+
+@dataclass
+class Jobs:
+    """Tables that are made one at a time, beside the page, each once."""
+
+    known: dict[object, Job] = field(default_factory=dict)
+    one: threading.Lock = field(default_factory=threading.Lock)
+    asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: object, make: Callable[[Callable[[int, int], None]], pd.DataFrame]) -> Job:
+        """The job of this key, begun if it is new."""
+        with self.asking:
+            if key not in self.known:
+                self.known[key] = job = Job()
+                threading.Thread(target=self._run, args=(job, make), daemon=True).start()
+            return self.known[key]
+
+    def _run(self, job: Job, make: Callable[[Callable[[int, int], None]], pd.DataFrame]) -> None:
+        def tell(done: int, of: int) -> None:
+            job.share = done / of
+
+        with self.one:
+            try:
+                job.table = make(tell)
+            except Exception as error:  # the page has to say it, whatever it is
+                job.problem = str(error) or type(error).__name__
+
+
+def asked_features(run: Run) -> list[str]:
+    """The features that a prompt by itself has; which line comes next is for `tbtt probes`."""
+    return [feature.name for feature in features_of(run) if feature.asked == "prompt"]
+
+
+def job_of(jobs: Jobs, scene: Scene, place: int) -> Job:
+    """The battery on every seed of the pane's run, at one position."""
+    run, step = scene.run, scene.which.step
+    if step not in run.checkpoints:
+        raise TbttError(
+            f"of step {step:,} there is one model alone, and probes are of all seeds of a run: "
+            f"choose step {max(run.checkpoints):,}"
+        )
+    shortest = min(len(example.prompt) for example in scene.task.examples)
+    if not -shortest <= place <= -1:
+        raise TbttError(f"position {place} is not in every prompt: choose -{shortest} to -1")
+    make = partial(_battery, run, step, place)
+    return jobs.get((run, scene.which.run, step, place), make)
+
+
+def _battery(run: Run, step: int, place: int, tell: Callable[[int, int], None]) -> pd.DataFrame:
+    return probe_run(
+        run, asked_features(run), positions=[place], step=step, controls=CONTROLS, tell=tell
+    )
+
+
+def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
+    """Each feature at each site: accuracy above the hardest of its nulls."""
+    sites = {site: k for k, site in enumerate(dict.fromkeys(table["site"]))}
+    features = {name: k for k, name in enumerate(dict.fromkeys(table["feature"]))}
+    hardest = table[list(NULLS)].max(axis=1)
+    acts = [
+        Reading(*row)
+        for row in table[["feature", "site", "pos"]].itertuples(index=False, name=None)
+    ]
+    found = table.assign(
+        row=table["feature"].map(features), row_name=table["feature"],
+        column=table["site"].map(sites), column_name=table["site"].map(short),
+        value=table["accuracy"] - hardest, null=hardest,
+        mark=["●" if act == pane.probe else "" for act in acts],
+        act=[f"probe {act}" for act in acts],
+    )  # fmt: skip
+    hover = {
+        "accuracy": "accuracy %{…:.3f}", "low": "from %{…:.3f}", "high": "to %{…:.3f} over models",
+        **{name: f"{words} %{{…:.3f}}" for name, words in NULLS.items()},
+        "held_out_right": "held-out right %{…}", "held_out_of": "of %{…}",
+    }  # fmt: skip
+    return Part(
+        name="probes", title="Features read, above the hardest of their nulls", table=found,
+        draw=partial(
+            figures.cell_map, titles=("feature", "site"), unit="accuracy − " + HIGHEST,
+            signed=True, bounds=(-1.0, 1.0), hover=hover,
+        ),
+        note=f"All models of the run, cross-validated; {CONTROLS} control tasks a feature. Hover "
+        "for every null; click a cell to read this prompt with that probe.",
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=128)
+def _activations(opened: Opened, run: Run, hook: str) -> dict[tuple[str, int], Tensor]:
+    """Of every example's prompt, by site and position: `[example, d]`."""
+    task = run.tasks[0]
+    tokens, lengths = read_texts(
+        [example.prompt for example in task.examples], task.vocabulary, run.shape.n_ctx
+    )
+    with opened.alone:
+        found = record([opened.model], tokens, sites=[hook], lengths=lengths)
+    return {(cell.site, cell.pos): cell.activations[0] for cell in cells(found)}
+
+
+def reading_part(scene: Scene, reading: Reading) -> Part:
+    """What a probe of each position says of this prompt there.
+
+    Fitted on what this model has seen, but for this prompt and, of equations, all of its operands.
+
+    Raises:
+        TbttError: if the feature, the site or the position is not there.
+    """
+    examples = scene.task.examples
+    feature = find_features([reading.feature], examples)[0]
+    labels = label_examples(feature, examples, controls=0)
+    is_learned = np.array([not example.held_out for example in examples])
+    if scene.known is not None:
+        groups = pair_groups(examples)
+        is_learned &= groups != groups[examples.index(scene.known)]
+    learned = np.flatnonzero(is_learned & labels.has)
+    classes = labels.real[0][np.cumsum(labels.has)[learned] - 1]
+    hook, head = split_head(reading.site)
+    every = _activations(scene.opened, scene.run, hooks_of([reading.site])[0])
+    here = _of_prompt(scene, hook, head)
+    truth = feature.of(scene.known) if scene.known is not None else None
+    rows = []
+    places = sorted(pos for site, pos in every if site == reading.site and -pos <= len(here))
+    if not places:
+        raise TbttError(f"there is nothing at {reading.site}: choose a cell of the map")
+    for pos in places:
+        known = every[reading.site, pos]
+        likely = class_probabilities(
+            known[torch.from_numpy(learned)], classes, here[pos][None].to(known)
+        )[0]
+        name = scene.names[scene.said.asked + pos]
+        rows += [
+            {"row": k, "row_name": str(labels.classes[k]), "column": pos, "column_name": name,
+             "value": float(value), "mark": "✓" if labels.classes[k] == truth else None}
+            for k, value in enumerate(likely.tolist())
+        ]  # fmt: skip
+    of_whom = "" if truth is None else f" ✓ is what is true of it: {truth}."
+    return Part(
+        name="reading", title=f"{reading.feature} read at {short(reading.site)}, place by place",
+        table=pd.DataFrame(rows),
+        draw=partial(
+            figures.cell_map, titles=(reading.feature, "at"), unit="probability", bounds=(0.0, 1.0)
+        ),
+        note=f"A probe of each position, fitted on {len(learned)} prompts that this model has "
+        f"seen, none with these operands or this prompt.{of_whom}",
+    )  # fmt: skip
+
+
+def _of_prompt(scene: Scene, hook: str, head: int | None) -> Float[Tensor, "pos d"]:
+    """This prompt's activations at a site, its edges cut; the last is the prompt's last."""
+    asked = scene.said.tokens[: scene.said.asked]
+    start = scene.lost
+    tokens = torch.tensor([asked[start:]])
+    with changed(scene.opened, scene.cuts, start) as model:
+        values = model.run_with_cache(tokens, names_filter=hook)[1][hook][0]
+    return values if head is None else values[:, head]

@@ -1,0 +1,54 @@
+"""The explorer's server: on this machine alone unless told otherwise, on a port that is free."""
+
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.explore.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+TRIED = 50  # ports after the one that was asked for
+
+
+def free_port(host: str, port: int) -> int:
+    """That port, or the next that is free.
+
+    Raises:
+        TbttError: if none is, or the host is not this machine's.
+    """
+    for candidate in range(port, min(port + TRIED, 65_536)):
+        try:
+            with socket.create_server((host, candidate)):
+                return candidate
+        except PermissionError as error:
+            raise TbttError(
+                f"port {candidate} may not be listened on ({error}): give one above 1023"
+            ) from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise TbttError(
+                    f"host {host} cannot be listened on ({error}): leave --host out"
+                ) from error
+    raise TbttError(f"ports {port} to {port + TRIED - 1} are all taken: give another --port")
+
+
+def make_server(catalogue: Catalogue, *, host: str, port: int) -> "BaseWSGIServer":
+    """A server that explores these runs, not yet serving.
+
+    Raises:
+        TbttError: if no port is free.
+    """
+    import torch
+    from werkzeug.serving import make_server as make
+
+    from tbtt_interp.explore.app import LOCAL, Explorer
+
+    port = free_port(host, port)
+    torch.set_num_threads(1)  # requests come side by side, and these models are small
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    explorer = Explorer(catalogue, hosts=(host, *LOCAL) if host not in ("0.0.0.0", "::") else ())
+    return make(host, port, explorer.app.server, threaded=True)

@@ -1,0 +1,123 @@
+"""What each view shows in a pane, as parts and as what is on the page."""
+
+from typing import Any
+
+from dash import dcc, html
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.explore import pane as words
+from tbtt_interp.explore.answer import answer_parts
+from tbtt_interp.explore.attention import attention_parts
+from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.elements import figure, message
+from tbtt_interp.explore.ladder import ladder_part
+from tbtt_interp.explore.parts import Part
+from tbtt_interp.explore.patching import patched_of, patching_parts
+from tbtt_interp.explore.probing import Jobs, job_of, probes_part, reading_part
+from tbtt_interp.explore.scene import Scene, scene_of
+from tbtt_interp.explore.state import PANES, State
+
+POLL = 700  # ms between two looks at a table in the making
+
+
+class Views:
+    """The explorer without its server: from a state to what is shown of it."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.jobs = Jobs()
+
+    def parts(self, state: State, pane: str) -> list[Part]:
+        """The figures of a pane, or of the page where there is one for both.
+
+        Raises:
+            TbttError: if there is nothing to show, with the reason.
+        """
+        if pane == "page":
+            return [ladder_part(self.catalogue, state)[0]]
+        mine = state.panes[PANES.index(pane)]
+        if state.view == "patching":
+            found = patched_of(self.catalogue, mine, state.prompt, state.corrupt)
+            return patching_parts(found, mine)
+        scene = scene_of(self.catalogue, mine, state.prompt)
+        if state.view == "attention":
+            return attention_parts(scene, mine, state.shown)
+        if state.view == "answer":
+            return answer_parts(scene, mine)
+        if state.view == "probes":
+            return self._probes(scene, state, pane)
+        return []
+
+    def _probes(self, scene: Scene, state: State, pane: str) -> list[Part]:
+        mine = state.panes[PANES.index(pane)]
+        job = job_of(self.jobs, scene, mine.place)
+        if job.problem:
+            raise TbttError(job.problem)
+        found = [] if job.table is None else [probes_part(job.table, mine)]
+        return found + ([reading_part(scene, mine.probe)] if mine.probe else [])
+
+    def part(self, state: State, pane: str, name: str) -> Part:
+        """One figure of a pane by its name.
+
+        Raises:
+            TbttError: if it is not on screen.
+        """
+        for part in self.parts(state, pane):
+            if part.name == name:
+                return part
+        raise TbttError(f"there is no figure '{name}' in pane {pane} of this view: reload the page")
+
+    def body(self, state: State, pane: str, address: str) -> list[Any]:
+        """What stands in a pane; where something is wrong, what is wrong."""
+        mine = state.panes[PANES.index(pane)]
+        try:
+            run = self.catalogue.run(mine.run)
+            which = self.catalogue.which(mine.run, mine.seed, mine.step)
+            task = run.tasks[run.place(which.seed)]
+            for prompt in (state.prompt, *[state.corrupt] * (state.view == "patching")):
+                text = task.complete_prompt(prompt)
+                if set(text) - task.vocabulary.index.keys():
+                    return words.unreadable(text, task)
+            scene = scene_of(self.catalogue, mine, state.prompt)
+        except TbttError as error:
+            return [message(str(error))]
+        found: list[Any] = [words.strip(scene, mine, pane), words.answer(scene, pane)]
+        try:
+            found += self._controls(scene, state, pane)
+            found += [figure(part, pane, address) for part in self.parts(state, pane)]
+        except TbttError as error:
+            found.append(message(str(error)))
+        return found
+
+    def _controls(self, scene: Scene, state: State, pane: str) -> list[Any]:
+        """What stands between the answer and the figures."""
+        mine = state.panes[PANES.index(pane)]
+        if state.view == "attention":
+            return words.heads_picker(scene, mine, pane)
+        if state.view == "answer":
+            return [words.characters(scene, mine, pane)]
+        if state.view == "patching":
+            found = patched_of(self.catalogue, mine, state.prompt, state.corrupt)
+            return [words.patched(found, mine, pane)]
+        if state.view == "probes":
+            job = job_of(self.jobs, scene, mine.place)
+            waiting = [] if job.is_done else [
+                message(f"Probing every model of this run: {job.share:.0%} done. This is "
+                             "made once and kept while the explorer runs.", "note"),
+                dcc.Interval(id={"type": "tick", "pane": pane}, interval=POLL),
+            ]  # fmt: skip
+            return [words.places(scene, mine, pane), *waiting]
+        return []
+
+    def shared(self, state: State, address: str) -> list[Any]:
+        """What stands above both panes."""
+        if state.view != "ladder":
+            return []
+        try:
+            part, problems = ladder_part(self.catalogue, state)
+        except TbttError as error:
+            return [message(str(error))]
+        notes = [html.Li(problem) for problem in problems]
+        return [figure(part, "page", address),
+                *([html.Details([html.Summary(f"{len(notes)} not shown"), html.Ul(notes)])]
+                  if notes else [])]  # fmt: skip

@@ -1,0 +1,175 @@
+"""Maps of cells and bars as the explorer has them: small, to be pointed at."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tbtt_interp.figures.style import BLUE, GREY, ORANGE
+from tbtt_interp.figures.sweeps import COLOURS
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+FEW = 160  # cells in which their values are written
+TALL = 25  # pixels of a row
+
+
+def cell_map(
+    table: pd.DataFrame,
+    *,
+    titles: tuple[str, str],
+    unit: str,
+    signed: bool = False,
+    bounds: tuple[float, float] | None = None,
+    hover: Mapping[str, str] | None = None,
+) -> "Figure":
+    """A value at each row and column: from 0 in blues, or to both sides of 0.
+
+    Args:
+        table: a row a cell: `row` and `column` (numbers), `row_name` and `column_name`, `value`,
+            and the `text` to write in it, if not the value; a `mark` is written instead.
+        titles: of the rows and of the columns.
+        unit: of the value.
+        bounds: of the colours; None is those of the values.
+        hover: by column what is said where one hovers, as in {"null": "null %{…:.2f}"}, in
+            plotly's own words with … for the value.
+    """
+    from plotly.graph_objects import Figure, Heatmap
+
+    rows, columns = (_names(table, axis) for axis in ("row", "column"))
+
+    def grid(name: str) -> np.ndarray:
+        found = table.pivot(index="row", columns="column", values=name)
+        return found.reindex(index=list(rows), columns=list(columns)).to_numpy()
+
+    values = grid("value").astype(float)
+    text = grid("text") if "text" in table else np.full(values.shape, "", object)
+    if "text" not in table and values.size <= FEW:
+        text = np.where(np.isnan(values), "", np.char.mod("%.2f", values))
+    if "mark" in table:
+        marks = grid("mark")
+        text = np.where(pd.isna(marks) | (marks == ""), text, marks)
+    names = np.array([[f"{r}</b>, {titles[1]} <b>{c}" for c in columns.values()]
+                      for r in rows.values()], object)  # fmt: skip
+    said = {"names": names} | {name: grid(name) for name in hover or {}}
+    words = "".join(
+        "<br>" + line.replace("…", f"customdata[{k}]")
+        for k, line in enumerate((hover or {}).values(), 1)
+    )
+    low, high = bounds or (0.0, float(np.nanmax(np.abs(values), initial=0)) or 1.0)
+    figure = Figure(
+        Heatmap(
+            z=values, x=list(columns), y=list(rows), text=np.where(pd.isna(text), "", text),
+            texttemplate="%{text}", textfont={"size": 11}, xgap=1, ygap=1,
+            customdata=np.stack(list(said.values()), -1),
+            colorscale="RdBu_r" if signed else "Blues",
+            zmin=-high if signed else low, zmax=high, zmid=0 if signed else None,
+            hovertemplate=f"{titles[0]} <b>%{{customdata[0]}}</b><br>{unit} %{{z:.3f}}{words}"
+            "<extra></extra>",
+            colorbar={"thickness": 10, "title": {"text": unit, "side": "right"}, "len": 1},
+        )
+    )  # fmt: skip
+    for axis, found, title in ((figure.update_yaxes, rows, titles[0]),
+                               (figure.update_xaxes, columns, titles[1])):  # fmt: skip
+        axis(
+            tickvals=list(found), ticktext=list(found.values()), title=title, ticks="",
+            showline=False, showgrid=False, zeroline=False,
+        )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(tickangle=0 if max(map(len, columns.values()), default=0) < 4 else -40)
+    return _small(figure, 130 + max(4, len(rows)) * TALL)
+
+
+def _names(table: pd.DataFrame, axis: str) -> dict[int, str]:
+    found = table[[axis, f"{axis}_name"]].drop_duplicates(axis).sort_values(axis)
+    return dict(zip(found[axis].tolist(), found[f"{axis}_name"].astype(str), strict=True))
+
+
+def signed_bars(table: pd.DataFrame, *, unit: str) -> "Figure":
+    """What adds to a number, and what takes from it.
+
+    Args:
+        table: a row a part: `part` and `value`.
+    """
+    from plotly.graph_objects import Bar, Figure
+
+    values = table["value"].to_numpy(float)
+    figure = Figure(
+        Bar(
+            x=values, y=table["part"], orientation="h",
+            marker={"color": np.where(values >= 0, ORANGE, BLUE)},
+            text=[f"{v:+.2f}" for v in values], textposition="outside", cliponaxis=False,
+            hovertemplate=f"%{{y}}: %{{x:+.3f}} {unit}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title=unit, zeroline=True, zerolinecolor=GREY)
+    figure.update_yaxes(autorange="reversed", ticks="")
+    reach = float(np.abs(values).max(initial=1e-6)) * 1.3
+    figure.update_xaxes(range=[-reach if (values < 0).any() else -0.1 * reach, reach])
+    return _small(figure, 110 + TALL * len(table))
+
+
+LADDER = {
+    "seen": "seen, share right", "held_out": "held out, share right",
+    "order_known": "order known, share of its bits",
+}  # fmt: skip
+MARKS = {"arithmetic": "circle", "facts": "diamond", "joint": "square"}
+
+
+def ladder(table: pd.DataFrame, shown: Sequence[tuple[str, int]] = ()) -> "Figure":
+    """Each model a dot: what it answers, and how much of the order it knows, by its parameters.
+
+    Args:
+        table: a row a model: `run`, `seed`, `task`, `framing`, `size`, `parameters`, the columns
+            of LADDER, and `act`, which a click gives back.
+        shown: runs and seeds that are ringed.
+    """
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=len(LADDER), horizontal_spacing=0.06)
+    generator = np.random.default_rng(0)
+    jitter = pd.Series(10 ** generator.uniform(-0.045, 0.045, len(table)), index=table.index)
+    ringed = pd.Series(
+        [pair in set(shown) for pair in zip(table["run"], table["seed"], strict=True)],
+        index=table.index, dtype=bool,
+    )  # fmt: skip
+    named: set[str] = set()
+    for column, (name, words) in enumerate(LADDER.items(), 1):
+        known = table.dropna(subset=name)
+        for (task, framing), some in known.groupby(["task", "framing"], sort=False):
+            series = f"{task}, {framing}"
+            colour = COLOURS.get(str(framing), GREY)
+            mine = ringed[some.index]
+            figure.add_scatter(
+                x=some["parameters"] * jitter[some.index], y=some[name], mode="markers",
+                name=series, legendgroup=series, showlegend=series not in named,
+                marker={"color": colour, "symbol": MARKS.get(str(task), "cross"), "opacity": 0.75,
+                        "size": np.where(mine, 15, 9),
+                        "line": {"color": "#000000", "width": np.where(mine, 2.5, 0.0)}},
+                customdata=some[["act", "run", "seed", "size"]],
+                hovertemplate="<b>%{customdata[1]}</b>, seed %{customdata[2]}<br>"
+                "%{customdata[3]}: %{y:.3f}<extra></extra>",
+                row=1, col=column,
+            )  # fmt: skip
+            named.add(series)
+        figure.update_yaxes(title=words, range=[-0.05, 1.05], row=1, col=column)
+    sizes = table.groupby("size")["parameters"].min()
+    reach = table["parameters"].agg(["min", "max"]) * [1 / 1.6, 1.6]
+    figure.update_xaxes(
+        type="log", title="trained parameters, log scale", tickangle=0, range=np.log10(reach),
+        tickvals=list(sizes), ticktext=[f"{size}<br>{count:,}" for size, count in sizes.items()],
+    )  # fmt: skip
+    _small(figure, 400)
+    return figure.update_layout(
+        legend={"orientation": "h", "y": 1.03, "yanchor": "bottom"},
+        margin={"l": 60, "r": 20, "t": 60, "b": 50},
+    )  # fmt: skip
+
+
+def _small(figure: "Figure", height: int) -> "Figure":
+    return figure.update_layout(
+        template="simple_white", height=height, font={"size": 12},
+        margin={"l": 70, "r": 10, "t": 15, "b": 60},
+    )  # fmt: skip
