@@ -1,9 +1,14 @@
 """The explorer without a browser: addresses, and that its numbers are the library's own."""
 
 import dataclasses
+import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +22,7 @@ from tbtt_interp.analyses.contexts import contexts_of
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete
 from tbtt_interp.explore.app import Explorer, first_state
@@ -375,3 +381,36 @@ def test_strangers_names_are_refused_and_files_are_the_tables(catalogue: Catalog
         answer = client.get(wrong)
         assert answer.status_code == 404
         assert answer.mimetype == "text/plain"
+
+
+def test_the_command_says_where_it_is_and_how_to_stop(line_run: Run) -> None:
+    command = [sys.executable, "-m", "tbtt_interp.explore", str(line_run.folder), "nowhere"]
+    with subprocess.Popen(
+        [*command, "--port", "8950"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout is not None and started.stderr is not None
+        said = started.stdout.readline()
+        assert re.fullmatch(r"1 run at http://127\.0\.0\.1:\d+/.*; Ctrl-C stops\n", said), said
+        address = said.split()[3].rstrip(";")
+        with urllib.request.urlopen(address) as page:
+            assert b"tbtt explorer" in page.read()
+        started.send_signal(signal.SIGINT)
+        assert started.stdout.read() == "stopped\n"
+        assert started.wait() == 0
+        assert "left out, nowhere: run nowhere is not there" in started.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no models come with this package yet: train some"),
+        (["nowhere"], r"there is no run to explore: run nowhere is not there"),
+        (["--port", "70000"], r"70000 is not in the range"),
+    ],
+)
+def test_what_cannot_be_explored_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tbtt_interp.runs.SHIPPED", Path("none"))
+    assert main(["explore", *arguments]) == 2
+    assert re.search(said, capsys.readouterr().err)

@@ -25,6 +25,7 @@ def first_state(catalogue: Catalogue) -> State:
     files = {n: r for n, r in runs.items() if r.config.framing == "file"} or runs
     sums = {n: r for n, r in files.items() if "operator" in r.tasks[0].prompts()} or files
     order = sorted(sums, key=lambda name: count_parameters(runs[name].shape))
+    order = [name for name in order if runs[name].config.task == runs[order[0]].config.task]
     task = runs[order[0]].tasks[0]
     prompts = [e.prompt for e in task.examples if e.held_out] or [task.examples[0].prompt]
     prompt = prompts[0]
@@ -218,7 +219,7 @@ class Explorer:
         if not action:
             return state
         if pane == "page":
-            return dataclasses.replace(state, **{verb: argument})
+            return state.choose(verb, argument)
         mine = state.panes[PANES.index(pane)]
         return (
             state

@@ -11,7 +11,7 @@ from tbtt_interp.errors import TbttError, unknown
 VIEWS = ("attention", "answer", "patching", "probes", "ladder")
 SHOWN = ("prompt", "equations", "roles", "QK", "OV")
 PANES = ("a", "b")
-LONGEST = 500  # characters of a prompt that the address keeps; no window is near that
+LONGEST = 500  # characters of a prompt that are kept, its last; no window is near that
 
 
 class Edge(NamedTuple):
@@ -219,6 +219,19 @@ class State:
         panes = (pane, self.panes[1]) if number == 0 else (self.panes[0], pane)
         return dataclasses.replace(self, panes=panes)
 
+    def choose(self, name: str, value: str) -> "State":
+        """With another value of what is of the whole page: one of CHOICES.
+
+        Raises:
+            TbttError: if there is no such thing, or it has not that value.
+        """
+        if name not in CHOICES:
+            raise unknown("part of the address", name, CHOICES)
+        known = CHOICES[name]
+        if known is not None and value not in known:
+            raise unknown(name, value, known)
+        return dataclasses.replace(self, **{name: value[-LONGEST:]})
+
     def address(self, first: "State") -> str:
         """The query of an address that shows this, without what is as at first.
 
@@ -272,9 +285,4 @@ def _read(state: State, key: str, value: str) -> State:
         else:
             raise unknown("part of the address", key, [f"{pane}.{k}" for k in ONE | MANY])
         return state.with_pane(number, dataclasses.replace(state.panes[number], **{name: read}))
-    if key not in CHOICES:
-        raise unknown("part of the address", key, CHOICES)
-    known = CHOICES[key]
-    if known is not None and value not in known:
-        raise unknown(key, value, known)
-    return dataclasses.replace(state, **{key: value[:LONGEST]})
+    return state.choose(key, value)

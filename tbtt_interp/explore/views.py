@@ -15,7 +15,7 @@ from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.patching import patched_of, patching_parts
 from tbtt_interp.explore.probing import Jobs, job_of, probes_part, reading_part
 from tbtt_interp.explore.scene import Scene, scene_of
-from tbtt_interp.explore.state import PANES, State
+from tbtt_interp.explore.state import LONGEST, PANES, State
 
 POLL = 700  # ms between two looks at a table in the making
 
@@ -82,6 +82,10 @@ class Views:
         except TbttError as error:
             return [message(str(error))]
         found: list[Any] = [words.strip(scene, mine, pane), words.answer(scene, pane)]
+        if len(state.prompt) == LONGEST:
+            found.insert(
+                0, message(f"Of the prompt its last {LONGEST} characters are kept.", "note")
+            )
         try:
             found += self._controls(scene, state, pane)
             found += [figure(part, pane, address) for part in self.parts(state, pane)]

@@ -109,6 +109,7 @@ def test_a_prompt_is_checked_as_it_is_typed(page: Page, address: str) -> None:
     expect(pane(page, "A").get_by_text("falls off its left end")).to_be_visible()
     box.fill("1" * 10_000)
     expect(pane(page, "A").locator("del")).to_contain_text("characters")
+    expect(pane(page, "A").get_by_text("its last 500 characters are kept")).to_be_visible()
     box.fill("France")
     expect(pane(page, "B").locator(".verdict").first).to_contain_text("seen in training")
 
