@@ -11,11 +11,9 @@
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from tbtt_interp import figures
 from tbtt_interp.evidence.forgetting import forgetting_evidence
-from tbtt_interp.evidence.models import finished_runs, over_training_table, sweep_table
+from tbtt_interp.evidence.models import finished_runs, over_training_table, shipped_table
 
 paths = [Path(word) for word in sys.argv[1:]]
 drawing = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
@@ -23,7 +21,7 @@ folders = [path for path in paths if path not in drawing]
 if folders:
     table = over_training_table(run for folder in folders for run in finished_runs(folder))
 else:
-    table = pd.concat(sweep_table(name, "over training") for name in ("ladder", "optimisation"))
+    table = shipped_table(("ladder", "optimisation"), "over training")
 evidence = forgetting_evidence(table)
 
 # %%

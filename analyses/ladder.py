@@ -13,12 +13,14 @@ from tbtt_interp import figures
 from tbtt_interp.evidence.ladder import ladder_evidence
 from tbtt_interp.evidence.models import sweep_tables
 
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+paths = [Path(word) for word in sys.argv[1:]]
+drawing = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
+folder = next((path for path in paths if path not in drawing), None)
 evidence = ladder_evidence(*sweep_tables("ladder", folder))
 
 # %%
-if len(sys.argv) > 2:
-    figures.save(evidence.figures["ladder-arithmetic"](), sys.argv[2])
+for path in drawing:
+    figures.save(evidence.figures["ladder-arithmetic"](), path)
 
 # %%
 print(evidence)

@@ -199,8 +199,11 @@ def forgetting_evidence(over_training: pd.DataFrame) -> Evidence:
         sentences=[_said(str(arm), some) for arm, some in groups],
         claims=[claim for arm, some in groups for claim in _claims(str(arm), some)],
         command=COMMAND,
-        notes=NOTES,
+        notes=[*NOTES, *([] if (courses["size"] == "mlt").any() else [NO_MLT])],
     )
+
+
+NO_MLT = "No mlt is among these: the sweep optimisation trains it."
 
 
 NOTES = [

@@ -8,7 +8,9 @@ import pandas as pd
 
 from tbtt_interp import figures
 from tbtt_interp.baselines import baseline_counts
+from tbtt_interp.errors import listed
 from tbtt_interp.evidence.claims import Claim, Evidence
+from tbtt_interp.evidence.differences import difference_over_seeds
 from tbtt_interp.evidence.effects import (
     arm,
     check_one_each,
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 COMMAND = "tbtt sweep ladder && python analyses/ladder.py runs/ladder"
 SIZES = ("small", "medium", "large")
 TASKS = ("arithmetic", "facts", "joint")
+ARMS = {
+    "Taking the order away and keeping the windows (shuffled less file)": ("file", "shuffled"),
+    "Whole lines in place of such windows (line less shuffled)": ("shuffled", "line"),
+}
 CELL = ["task", "framing", "size"]
 GROUPS = {"held_out": "held_out", "seen": None, "seen_addition": "addition",
           "seen_subtraction": "subtraction", "seen_facts": "facts"}  # fmt: skip
@@ -198,6 +204,28 @@ def _sentences(models: pd.DataFrame) -> list[str]:
     ]
     if known:
         found.append(f"Of the file's order, arithmetic models know at least: {', '.join(known)}.")
+    return found + [
+        f"{says} changes the held-out share of {', of '.join(changes)}; after "
+        f"{_steps(models, framings[0])} and {_steps(models, framings[1])} steps."
+        for says, framings in ARMS.items()
+        if (changes := _changes(models, *framings))
+    ]
+
+
+def _steps(models: pd.DataFrame, framing: str) -> str:
+    """Of arithmetic, in words."""
+    is_arm = (models["task"] == "arithmetic") & (models["framing"] == framing)
+    return listed((f"{n:,}" for n in sorted(set(models.loc[is_arm, "steps"]))), "to")
+
+
+def _changes(models: pd.DataFrame, before: str, after: str) -> list[str]:
+    """What another framing does to each size's held-out share, by seed."""
+    found = []
+    for size in SIZES:
+        arms = [arm(models, task="arithmetic", framing=f, size=size) for f in (before, after)]
+        if all(len(values) for values in arms):
+            by = difference_over_seeds(*arms).interval
+            found.append(f"{size} by {by.mean:+.2f} [{by.low:+.2f}, {by.high:+.2f}]")
     return found
 
 

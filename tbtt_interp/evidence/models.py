@@ -168,6 +168,23 @@ def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFra
     return pd.read_csv(path)
 
 
+def shipped_table(names: Iterable[str], which: str) -> pd.DataFrame:
+    """Of several sweeps the tables that come with the package, one below the other.
+
+    Raises:
+        TbttError: if none does.
+    """
+    parts, problems = [], []
+    for name in names:
+        try:
+            parts.append(sweep_table(name, which))
+        except TbttError as error:
+            problems.append(error)
+    if not parts:
+        raise problems[0]
+    return pd.concat(parts, ignore_index=True)
+
+
 def sweep_tables(name: str, folder: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A sweep's models and how they came to it: `models_table` and `over_training_table`."""
     return sweep_table(name, "models", folder), sweep_table(name, "over training", folder)

@@ -1,7 +1,7 @@
 """Maps of cells and bars as the explorer has them: small, to be pointed at."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,11 @@ from tbtt_interp.figures.sweeps import COLOURS
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+AXIS = {"showline": True, "linecolor": "#242424", "ticks": "outside", "automargin": True,
+        "zeroline": False, "showgrid": False}  # fmt: skip
+# Like plotly's simple_white, of which a figure that is drawn anew at every click is half its time.
+PLAIN = {"layout": {"paper_bgcolor": "white", "plot_bgcolor": "white", "xaxis": AXIS,
+                    "yaxis": AXIS, "font": {"color": "#242424"}}}  # fmt: skip
 FEW = 160  # cells in which their values are written
 TALL = 25  # pixels of a row
 
@@ -59,27 +64,28 @@ def cell_map(
         for k, line in enumerate((hover or {}).values(), 1)
     )
     low, high = bounds or (0.0, float(np.nanmax(np.abs(values), initial=0)) or 1.0)
-    figure = Figure(
-        Heatmap(
-            z=values, x=list(columns), y=list(rows), text=np.where(pd.isna(text), "", text),
-            texttemplate="%{text}", textfont={"size": 11}, xgap=1, ygap=1,
-            customdata=np.stack(list(said.values()), -1),
-            colorscale="RdBu_r" if signed else "Blues",
-            zmin=-high if signed else low, zmax=high, zmid=0 if signed else None,
-            hovertemplate=f"{titles[0]} <b>%{{customdata[0]}}</b><br>{unit} %{{z:.3f}}{words}"
-            "<extra></extra>",
-            colorbar={"thickness": 10, "title": {"text": unit, "side": "right"}, "len": 1},
-        )
+    trace = Heatmap(
+        z=values, x=list(columns), y=list(rows), text=np.where(pd.isna(text), "", text),
+        texttemplate="%{text}", textfont={"size": 11}, xgap=1, ygap=1,
+        customdata=np.stack(list(said.values()), -1),
+        colorscale="RdBu_r" if signed else "Blues",
+        zmin=-high if signed else low, zmax=high, zmid=0 if signed else None,
+        hovertemplate=f"{titles[0]} <b>%{{customdata[0]}}</b><br>{unit} %{{z:.3f}}{words}"
+        "<extra></extra>",
+        colorbar={"thickness": 10, "title": {"text": unit, "side": "right"}, "len": 1},
     )  # fmt: skip
-    for axis, found, title in ((figure.update_yaxes, rows, titles[0]),
-                               (figure.update_xaxes, columns, titles[1])):  # fmt: skip
-        axis(
-            tickvals=list(found), ticktext=list(found.values()), title=title, ticks="",
-            showline=False, showgrid=False, zeroline=False,
-        )  # fmt: skip
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(tickangle=0 if max(map(len, columns.values()), default=0) < 4 else -40)
-    return _small(figure, 130 + max(4, len(rows)) * TALL)
+    plain = {"ticks": "", "showline": False}
+    is_long = max(map(len, columns.values()), default=0) > 3
+    return Figure(
+        trace,
+        _layout(
+            130 + max(4, len(rows)) * TALL,
+            yaxis=plain | {"tickvals": list(rows), "ticktext": list(rows.values()),
+                           "title": titles[0], "autorange": "reversed"},
+            xaxis=plain | {"tickvals": list(columns), "ticktext": list(columns.values()),
+                           "title": titles[1], "tickangle": -40 if is_long else 0},
+        ),
+    )  # fmt: skip
 
 
 def _names(table: pd.DataFrame, axis: str) -> dict[int, str]:
@@ -96,19 +102,22 @@ def signed_bars(table: pd.DataFrame, *, unit: str) -> "Figure":
     from plotly.graph_objects import Bar, Figure
 
     values = table["value"].to_numpy(float)
-    figure = Figure(
-        Bar(
-            x=values, y=table["part"], orientation="h",
-            marker={"color": np.where(values >= 0, ORANGE, BLUE)},
-            text=[f"{v:+.2f}" for v in values], textposition="outside", cliponaxis=False,
-            hovertemplate=f"%{{y}}: %{{x:+.3f}} {unit}<extra></extra>",
-        )
-    )  # fmt: skip
-    figure.update_xaxes(title=unit, zeroline=True, zerolinecolor=GREY)
-    figure.update_yaxes(autorange="reversed", ticks="")
     reach = float(np.abs(values).max(initial=1e-6)) * 1.3
-    figure.update_xaxes(range=[-reach if (values < 0).any() else -0.1 * reach, reach])
-    return _small(figure, 110 + TALL * len(table))
+    trace = Bar(
+        x=values, y=table["part"], orientation="h",
+        marker={"color": np.where(values >= 0, ORANGE, BLUE)},
+        text=[f"{v:+.2f}" for v in values], textposition="outside", cliponaxis=False,
+        hovertemplate=f"%{{y}}: %{{x:+.3f}} {unit}<extra></extra>",
+    )  # fmt: skip
+    return Figure(
+        trace,
+        _layout(
+            110 + TALL * len(table),
+            xaxis={"title": unit, "zeroline": True, "zerolinecolor": GREY,
+                   "range": [-reach if (values < 0).any() else -0.1 * reach, reach]},
+            yaxis={"autorange": "reversed", "ticks": ""},
+        ),
+    )  # fmt: skip
 
 
 LADDER = {
@@ -161,15 +170,13 @@ def ladder(table: pd.DataFrame, shown: Sequence[tuple[str, int]] = ()) -> "Figur
         type="log", title="trained parameters, log scale", tickangle=0, range=np.log10(reach),
         tickvals=list(sizes), ticktext=[f"{size}<br>{count:,}" for size, count in sizes.items()],
     )  # fmt: skip
-    _small(figure, 400)
     return figure.update_layout(
+        _layout(400, margin={"l": 60, "r": 20, "t": 60, "b": 50}),
         legend={"orientation": "h", "y": 1.03, "yanchor": "bottom"},
-        margin={"l": 60, "r": 20, "t": 60, "b": 50},
     )  # fmt: skip
 
 
-def _small(figure: "Figure", height: int) -> "Figure":
-    return figure.update_layout(
-        template="simple_white", height=height, font={"size": 12},
-        margin={"l": 70, "r": 10, "t": 15, "b": 60},
-    )  # fmt: skip
+def _layout(height: int, **more: Any) -> dict[str, Any]:
+    """What all of these share. Given at once: each change of a figure afterwards costs as much."""
+    margin = {"l": 70, "r": 10, "t": 15, "b": 60}
+    return {"template": PLAIN, "height": height, "font": {"size": 12}, "margin": margin} | more

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
-import pandas as pd
-
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.models import sweep_table
+from tbtt_interp.evidence.models import shipped_table
 from tbtt_interp.report.answers import answers_evidence
 from tbtt_interp.report.causes import attention_evidence, patching_evidence, unsaid_evidence
 from tbtt_interp.report.inside import additivity_evidence, geometry_evidence
@@ -43,10 +41,7 @@ def of_sweeps(name: str, *tables: tuple[str, ...]) -> Section:
     """
 
     def build(runs: Sequence[Run], *, command: str, tell: Tell) -> Evidence:
-        given = [
-            pd.concat([sweep_table(sweep, which) for sweep in sweeps], ignore_index=True)
-            for which, *sweeps in tables
-        ]
+        given = [shipped_table(sweeps, which) for which, *sweeps in tables]
         module = import_module(f"tbtt_interp.evidence.{name}")
         return getattr(module, f"{name}_evidence")(*given)
 
