@@ -33,6 +33,7 @@ def explore_command(
 
     The address has everything that is on screen: copy it, and another sees the same. Ctrl-C stops.
     """
+    import signal
     import sys
     import webbrowser
 
@@ -52,5 +53,7 @@ def explore_command(
         print(f"anyone who reaches {host} can look: there is no password", file=sys.stderr)
     if browser:
         webbrowser.open(address)
-    server.serve_forever()  # until Ctrl-C, which closes it
+    for asked in (signal.SIGINT, signal.SIGTERM):  # who starts it in the background ignores one
+        signal.signal(asked, signal.default_int_handler)
+    server.serve_forever()  # until then, and closes
     print("stopped")

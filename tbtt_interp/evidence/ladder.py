@@ -188,15 +188,16 @@ def _paper(task: str, size: str) -> str:
 
 
 def _sentences(models: pd.DataFrame) -> list[str]:
-    found = []
-    for framing in FRAMINGS:
-        shares = [
+    shares = {
+        framing: [
             f"{size} {words(values)}"
             for size in SIZES
             if len(values := arm(models, task="arithmetic", framing=framing, size=size))
         ]
-        if shares:
-            found.append(f"Held-out share on arithmetic, {framing}: {', '.join(shares)}.")
+        for framing in FRAMINGS
+    }
+    by_framing = [f"on {framing}, {', '.join(said)}" for framing, said in shares.items() if said]
+    found = [f"Held-out share on arithmetic: {'; '.join(by_framing)}."] if by_framing else []
     known = [
         f"{size} {words(values)}"
         for size in SIZES
