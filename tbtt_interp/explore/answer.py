@@ -83,7 +83,7 @@ def lens_part(scene: Scene) -> Part:
         name="lens", title="Logit lens: each stream read as if it were the last",
         table=pd.DataFrame(rows),
         draw=partial(
-            figures.cell_map, titles=("stream", "at"), unit="probability of what comes next",
+            figures.cell_map, titles=("stream", "at"), unit="probability",
             bounds=(0.0, 1.0),
             hover={"text": "says %{…}", "sure": "with %{…:.3f}", "next": "in the text: %{…}"},
         ),
