@@ -6,6 +6,7 @@ from typing import Any
 from dash import html
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.explore.asking import shown_tokens
 from tbtt_interp.explore.attention import patterns_of
 from tbtt_interp.explore.elements import attributes, button, message, pressed
 from tbtt_interp.explore.patching import Patched
@@ -145,7 +146,7 @@ def answer(scene: Scene, name: str) -> html.Div:
 
 def shown_answer(scene: Scene) -> str:
     """The answer without cuts, as it is shown."""
-    return scene.answer(scene.before).replace("\n", "⏎").replace(" ", "␣")
+    return "".join(shown_tokens(scene.task.vocabulary, scene.before.answer))
 
 
 def _edge(scene: Scene, edge: Edge) -> str:
@@ -184,7 +185,7 @@ def patched(found: Patched, pane: Pane, name: str) -> html.Div:
     vocabulary = found.clean.task.vocabulary
     clean, corrupt, now = found.differences
     right, wrong = (vocabulary.decode([t]) for t in (found.right, found.wrong))
-    said = vocabulary.decode(found.said.answer).replace("\n", "⏎").replace(" ", "␣")
+    said = "".join(shown_tokens(vocabulary, found.said.answer))
     rows = [
         ("clean", found.clean.text, shown_answer(found.clean), clean, 1.0),
         ("corrupted", found.corrupt.text, shown_answer(found.corrupt), corrupt, 0.0),
