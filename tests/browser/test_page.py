@@ -39,9 +39,14 @@ def figure(page: Page, title: str | re.Pattern, name: str = "A") -> Any:
     return where.locator("figure", has=page.get_by_role("heading", name=title))
 
 
+def plot(graph: Any) -> Any:
+    """What plotly drew in a figure, once it can be clicked."""
+    return graph.locator(".js-plotly-plot[data-heard]")
+
+
 def drawn(graph: Any) -> dict[str, Any]:
     """What plotly drew, and how its axes count."""
-    return graph.locator(".js-plotly-plot").evaluate(
+    return plot(graph).evaluate(
         "g => { const {z, text} = g._fullData[0]; const {xaxis, yaxis} = g.layout;"
         " const lists = rows => Array.from(rows, row => Array.from(row));"
         " return {z: lists(z), text: lists(text), columns: xaxis.ticktext, rows: yaxis.ticktext} }"
@@ -49,25 +54,19 @@ def drawn(graph: Any) -> dict[str, Any]:
 
 
 def cell(graph: Any, column: float, row: float) -> None:
-    """Clicks the cell of a map whose axes have these values."""
-    settled(graph.page)
-    graph.locator(".nsewdrag").first.scroll_into_view_if_needed()
-    place = graph.locator(".js-plotly-plot").evaluate(
-        "(g, at) => { const {xaxis, yaxis} = g._fullLayout; const box = g.getBoundingClientRect();"
+    """Clicks the cell of a map whose axes have these values.
+
+    What was done before has to be seen first: a figure drawn anew meanwhile would not be clicked.
+    """
+    place = plot(graph).evaluate(
+        "(g, at) => { g.scrollIntoView({block: 'center', behavior: 'instant'});"
+        " const {xaxis, yaxis} = g._fullLayout; const box = g.getBoundingClientRect();"
         " return [box.left + xaxis._offset + xaxis.d2p(at[0]),"
         " box.top + yaxis._offset + yaxis.d2p(at[1])] }",
         [column, row],
     )
     graph.page.mouse.move(*place)
     graph.page.mouse.click(*place)
-
-
-def settled(page: Page) -> None:
-    """Waits until nothing is asked of the server, and all that is drawn can be clicked."""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_function(
-        "Array.from(document.querySelectorAll('.js-plotly-plot')).every(g => 'heard' in g.dataset)"
-    )
 
 
 def margin(page: Page, name: str = "A") -> float:
@@ -179,7 +178,7 @@ def test_the_answer_is_taken_apart(page: Page, address: str, line_run: Run) -> N
     mine.get_by_role("button", name="character 2 of the answer").click()
     bars = figure(page, re.compile("^What writes 2 and not"))
     expect(bars).to_be_visible()
-    values = bars.locator(".js-plotly-plot").evaluate("g => Array.from(g._fullData[0].x)")
+    values = plot(bars).evaluate("g => Array.from(g._fullData[0].x)")
     title = bars.get_by_role("heading").inner_text()
     assert sum(values) == pytest.approx(float(title.split(": ")[1].split()[0]), abs=0.01)
     page.get_by_label("Prompt", exact=True).fill("7+5")
@@ -232,14 +231,17 @@ def test_probes_are_read_on_the_prompt(page: Page, address: str, line_run: Run) 
     assert shown["columns"] == ["<", "3", "+", "4", "="]
     assert shown["z"][0][4] > 0.9  # 3+4 does not carry
     pane(page).get_by_role("button", name="position -2").click()
+    there = pane(page).get_by_role("button", name="position -2", pressed=True)
+    expect(there).to_be_visible()
     expect(figure(page, title)).to_be_visible(timeout=90_000)
+    assert drawn(figure(page, title))["z"] != values["z"]
 
 
 def test_a_dot_of_the_ladder_opens_its_model(page: Page, address: str) -> None:
     page.goto(f"{address}?view=ladder")
     ladder = figure(page, "Every model at its last step", "")
     expect(ladder).to_be_visible()
-    dots = ladder.locator(".js-plotly-plot").evaluate(
+    dots = plot(ladder).evaluate(
         "g => g.data.flatMap((t, k) => t.xaxis === 'x' || !t.xaxis"
         " ? Array.from(g._fullData[k].x, (x, n) => [x, g._fullData[k].y[n], t.customdata[n]]) : [])"
     )
@@ -256,6 +258,7 @@ def test_a_dot_of_the_ladder_opens_its_model(page: Page, address: str) -> None:
 def test_an_address_shows_the_same_to_another(page: Page, address: str) -> None:
     page.goto(f"{address}?a.run=line&prompt=3%2B4")
     pane(page).get_by_role("button", name="pin =, token 5").click()
+    expect(pane(page).locator(".pinned")).to_have_count(1)
     cell(figure(page, "Head 0.0 on this prompt"), 2, 4)
     expect(pane(page).locator(".chips")).to_contain_text("= (5) → + (3)")
     page.get_by_text("Answer", exact=True).click()
@@ -283,8 +286,7 @@ def test_an_address_shows_the_same_to_another(page: Page, address: str) -> None:
 def test_every_figure_is_given_away(page: Page, address: str, tmp_path: Path) -> None:
     page.goto(f"{address}?a.run=line&prompt=3%2B4")
     mine = figure(page, "Head 0.0 on this prompt")
-    expect(mine).to_be_visible()
-    settled(page)
+    expect(plot(mine)).to_be_visible()
     starts: dict[str, Callable[[bytes], bool]] = {
         "PNG": lambda content: content.startswith(b"\x89PNG"),
         "SVG": lambda content: b"<svg" in content[:200],
