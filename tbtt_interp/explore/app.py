@@ -1,10 +1,11 @@
 """The explorer as a Dash application: an address in, a page out, a click to the next address."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import flask
-from dash import Dash, Input, Output, ctx, no_update
+from dash import Dash, Input, Output, ctx, no_update, set_props
 from dash import State as Given
 
 from tbtt_interp.errors import TbttError
@@ -49,7 +50,7 @@ class Explorer:
         self.hosts = hosts
         self.app = Dash(
             __name__, title="tbtt explorer", update_title="", serve_locally=True,
-            suppress_callback_exceptions=True, add_log_handler=False,
+            suppress_callback_exceptions=True, add_log_handler=False, on_error=self.broke,
             meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         )  # fmt: skip
         self.app.layout = frame(catalogue)
@@ -62,7 +63,9 @@ class Explorer:
 
     def _callbacks(self) -> None:
         app = self.app
-        there = (Output("address", "search"), Output("written", "data"))
+        there = (
+            Output("address", "search"), Output("written", "data"), Output("broken", "children"),
+        )  # fmt: skip
         app.callback(
             *there, Output("done", "children"),
             Input("event", "data"), Given("address", "search"),
@@ -129,6 +132,17 @@ class Explorer:
             Given(of[0], "value"), Given(of[1], "value"), Given(step, "value"),
         )(model)  # fmt: skip
 
+    def broke(self, error: Exception) -> None:
+        """Says in the page that something broke which nobody foresaw, and all of it in the log."""
+        logging.getLogger(__name__).error("The explorer broke.", exc_info=error)
+        said = f"Something broke in the explorer ({type(error).__name__}: {error}). What is shown "
+        said += "may be from before; what was asked is in the address, and the log has the rest."
+        set_props("broken", {"children": message(said)})
+        if ctx.triggered_id == "event":
+            set_props(
+                "done", {"children": f"{ctx.inputs['event.data']['number']}"}
+            )  # hear the next
+
     def model(self, state: State, pane: str, shown: list[Any]) -> list[Any]:
         """What a pane's own controls show: its run, seeds and steps."""
         mine = state.panes[PANES.index(pane)]
@@ -167,8 +181,8 @@ class Explorer:
             "shared": self.views.shared(state, address or ""),
         }  # fmt: skip
 
-    def steer(self, event: dict[str, Any], address: str | None) -> tuple[Any, Any, Any]:
-        """The address after a click, and the click's number."""
+    def steer(self, event: dict[str, Any], address: str | None) -> tuple[Any, ...]:
+        """The address after a click, what broke before taken away, and the click's number."""
         state = before = self.read(address)
         pane, action = event["pane"], event.get("act") or ""
         try:
@@ -184,8 +198,8 @@ class Explorer:
 
     def choose(
         self, choices: dict[str, Any], models: dict[str, list[Any]], address: str | None
-    ) -> tuple[Any, Any]:
-        """The address after a control was set."""
+    ) -> tuple[Any, ...]:
+        """The address after a control was set, and what broke before taken away."""
         state = before = self.read(address)
         for event in ctx.triggered:
             identity, value = ctx.triggered_prop_ids[event["prop_id"]], event["value"]
@@ -202,12 +216,12 @@ class Explorer:
                 continue  # the pane says what is wrong
         return self._written(before, state)
 
-    def _written(self, before: State, after: State) -> tuple[Any, Any]:
+    def _written(self, before: State, after: State) -> tuple[Any, Any, Any]:
         """The address, where it is another."""
         if after == before:
-            return no_update, no_update
+            return no_update, no_update, no_update
         address = dataclasses.replace(after, problems=()).address(self.first)
-        return address, address
+        return address, address, []
 
     def after(self, state: State, pane: str, action: str) -> State:
         """The state after something was done in a pane, or to the page.

@@ -58,6 +58,7 @@ def frame(catalogue: Catalogue) -> html.Div:
                 ],
                 className="choices",
             ),
+            html.Div(id="broken"),
             html.Div(id="problems"),
             html.Div(id="shared"),
             html.Main([_pane(catalogue, name) for name in PANES], className="panes"),

@@ -3,6 +3,7 @@
 The run's map takes seconds, so it is made beside the page, once, and kept.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,8 +73,11 @@ class Jobs:
         with self.one:
             try:
                 job.table = make(tell)
+            except TbttError as error:
+                job.problem = str(error)
             except Exception as error:  # the page has to say it, whatever it is
-                job.problem = str(error) or type(error).__name__
+                logging.getLogger(__name__).exception("Probing broke.")
+                job.problem = f"probing broke ({type(error).__name__}: {error}); see the log"
 
 
 def asked_features(run: Run) -> list[str]:

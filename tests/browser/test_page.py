@@ -13,8 +13,10 @@ from tbtt_interp.analyses.patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.explore.app import Explorer
 from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import scene_of
-from tbtt_interp.explore.state import Pane
+from tbtt_interp.explore.state import Pane, State
+from tbtt_interp.explore.views import Views
 from tbtt_interp.probes.run import probe_run
 from tbtt_interp.runs import Run
 from tbtt_interp.scores import evaluate_run
@@ -316,6 +318,27 @@ def test_what_breaks_is_said_and_the_server_lives(page: Page, address: str) -> N
     expect(pane(page).get_by_role("alert")).to_contain_text("there is no head 7.0")
     page.goto(address)
     expect(figure(page, "Head 0.0 on this prompt")).to_be_visible()
+
+
+def test_what_nobody_foresaw_is_said_too(
+    page: Page, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    page.goto(f"{address}?a.run=line&prompt=3%2B4")
+    expect(figure(page, "Head 0.0 on this prompt")).to_be_visible()
+    parts = Views.parts
+
+    def breaking(views: Views, state: State, pane: str) -> list[Part]:
+        return parts(views, state, pane)[: 1 // (state.prompt != "4+4")]
+
+    monkeypatch.setattr(Views, "parts", breaking)
+    page.get_by_label("Prompt", exact=True).fill("4+4")
+    expect(page.get_by_role("alert")).to_contain_text("ZeroDivisionError")
+    assert "ZeroDivisionError" in caplog.text
+    cell(figure(page, "Head 0.0 on this prompt"), 1, 4)  # breaks, and is done with
+    page.get_by_label("Prompt", exact=True).fill("3+4")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    pane(page).get_by_role("button", name="pin =, token 5").click()
+    expect(pane(page).locator(".pinned")).to_have_count(1)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
