@@ -183,7 +183,7 @@ def reading_part(scene: Scene, reading: Reading) -> Part:
         name = scene.names[scene.said.asked + pos]
         rows += [
             {"row": k, "row_name": str(labels.classes[k]), "column": pos, "column_name": name,
-             "value": float(value), "mark": "✓" if labels.classes[k] == truth else None}
+             "value": value, "text": f"{value:.2f}{' ✓' * (labels.classes[k] == truth)}"}
             for k, value in enumerate(likely.tolist())
         ]  # fmt: skip
     of_whom = "" if truth is None else f" ✓ is what is true of it: {truth}."
