@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tbtt_interp import figures
 from tbtt_interp.evidence.ladder import ladder_evidence
-from tbtt_interp.evidence.models import sweep_tables
+from tbtt_interp.evidence.models import TABLES, sweep_table
 
 paths = [Path(word) for word in sys.argv[1:]]
 drawing = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
 folder = next((path for path in paths if path not in drawing), None)
-evidence = ladder_evidence(*sweep_tables("ladder", folder))
+evidence = ladder_evidence(*(sweep_table("ladder", which, folder) for which in TABLES))
 
 # %%
 for path in drawing:

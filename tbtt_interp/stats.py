@@ -89,7 +89,12 @@ def interval_over_seeds(
     return Interval(mean=mean, low=float(low), high=float(high))
 
 
-def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+def t_interval(
+    values: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """The mean over models and Student's interval, which few models do not make too narrow.
 
     Resampling three or four models takes nothing for something one time in four or five; this, one
@@ -97,6 +102,7 @@ def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval
 
     Args:
         values: one number a model.
+        bounds: what a mean can be, such as 0 and 1 of shares; the interval is cut there.
     Source: Student, The Probable Error of a Mean, Biometrika 6 (1908).
 
     >>> t_interval([1.0, 2.0, 3.0]).format()
@@ -112,7 +118,7 @@ def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval
     if sample.size == 1:
         return Interval(mean=mean, low=math.nan, high=math.nan)
     away = float(stats.sem(sample) * stats.t.ppf((1 + confidence) / 2, sample.size - 1))
-    return Interval(mean=mean, low=mean - away, high=mean + away)
+    return Interval(mean=mean, low=max(mean - away, bounds[0]), high=min(mean + away, bounds[1]))
 
 
 def crossed_intervals(

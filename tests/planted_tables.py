@@ -55,3 +55,14 @@ def over_training(models: pd.DataFrame, steps: Sequence[int] = (250, 500, 1_000)
         part = models.assign(step=step, **{name: models[name] * share // 1 for name in right})
         parts.append(part.drop(columns=[n for n in part if str(n).startswith("late_")]))
     return pd.concat(parts, ignore_index=True)
+
+
+def equations(models: pd.DataFrame) -> pd.DataFrame:
+    """The four held-out equations of each model, of which the first so many are right."""
+    asked = models.dropna(subset="held_out_right")
+    parts = [
+        asked.assign(operator=operator, prompt=f"<{prompt}=", right=asked["held_out_right"] > k)
+        for k, (operator, prompt) in enumerate([("+", "5+7"), ("+", "7+5"), ("-", "5-7"),
+                                                ("-", "7-5")])
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from planted_tables import cell, over_training
+from planted_tables import cell, equations, over_training
 from scipy import stats
 
 from tbtt_interp.errors import TbttError
@@ -34,7 +34,7 @@ def planted(**changed: Sequence[int]) -> pd.DataFrame:
 
 
 def evidence(models: pd.DataFrame) -> Evidence:
-    return ladder_evidence(models, over_training(models))
+    return ladder_evidence(models, over_training(models), equations(models))
 
 
 def verdicts(found: Evidence, by: str) -> list[str]:
@@ -71,7 +71,8 @@ def test_one_model_that_misses_one_fact_is_enough_not_to_know_all() -> None:
     one = (models["task"] == "facts") & (models["size"] == "large") & (models["seed"] == 2)
     models.loc[one, ["seen_right", "seen_facts_right"]] = 49
     claims = {claim.says: claim.verdict for claim in evidence(models).claims}
-    assert claims["Medium and large memorize all facts."] == "undecided"
+    (said,) = [says for says in claims if "medium and large know all facts" in says]
+    assert claims[said] == "undecided"
 
 
 def test_cells_that_are_not_there_are_not_decided() -> None:
@@ -110,6 +111,32 @@ def test_what_is_shown_has_counts_and_tasks_in_order(found: Evidence) -> None:
     row = shown.loc[("joint", "file", "small")]
     assert (row["equations"], row["facts"], row["held-out"]) == ("240/784", "4/200", "0/16")
     assert (row["paper"], shown.loc[("arithmetic", "line", "small"), "paper"]) == ("0/4", "")
+    row = shown.loc[("arithmetic", "file", "small")]  # 4, 4, 3 and 4 right, sums first
+    assert (row["held-out"], row["sums"], row["differences"]) == ("15/16", "8/8", "7/8")
+    assert row["loss"] == "0.800 (0.746)"
+
+
+def test_what_models_that_do_not_know_all_answer_is_told_apart() -> None:
+    models = planted()
+    one = (models["size"] == "large") & (models["framing"] == "line") & (models["seed"] == 0)
+    models.loc[one, "seen_right"] = 55
+    found = evidence(models)
+    row = found.shown.set_index(["task", "framing", "size"]).loc[("arithmetic", "line", "large")]
+    assert (row["know all"], row["held-out"], row["of those"]) == ("5/6", "22/24", "19/20")
+    (said,) = [text for text in found.sentences if text.startswith("Some models do not")]
+    assert "large on whole lines, 1 of 6 (55 of 196 right); the others answer 19/20" in said
+
+
+def test_framings_are_held_against_each_other_where_all_train(found: Evidence) -> None:
+    """The planted ones answer the same at each step, so that means are those at the end."""
+    claims = {claim.says: claim for claim in found.claims if claim.by == "explored"}
+    start = "Over the first 1,000 steps, without an order to learn (shuffled) "
+    medium = claims[start + "medium answers more of the held-out equations than on the file."]
+    assert (medium.effect.mean, medium.models) == (0.25, 4)
+    lines = "Over the first 1,000 steps, on whole lines large answers more of the held-out "
+    large = claims[lines + "equations than on shuffled windows."]
+    assert large.effect.mean == pytest.approx((3 + 4 + 4 + 4) / 16 - 5 / 16)
+    assert large.verdict == "supported"
 
 
 def test_the_figure_s_means_and_marks_are_the_tables(found: Evidence) -> None:

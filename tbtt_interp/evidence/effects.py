@@ -9,8 +9,9 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import FEWEST, Claim
-from tbtt_interp.stats import Interval, interval_over_seeds, t_interval
+from tbtt_interp.stats import Interval, t_interval
 
+ANY, SHARE = (-math.inf, math.inf), (0.0, 1.0)  # what a mean can be
 UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
 
 
@@ -72,20 +73,19 @@ def effect_rows(
     return pd.DataFrame(rows, columns=["effect", each, "seed", "value"])
 
 
-def over_models(values: pd.Series) -> Interval:
-    """The mean over models and its interval; nan where there is none to average."""
-    known = values.dropna()
-    return interval_over_seeds(known.astype(float).tolist()) if len(known) else UNMEASURED
+def over_models(values: pd.Series, bounds: tuple[float, float] = ANY) -> Interval:
+    """The mean over models and Student's interval; nan where there is none to average."""
+    known = values.dropna().astype(float).tolist()
+    return t_interval(known, bounds=bounds) if known else UNMEASURED
 
 
-def claim_on(values: pd.Series, **said: Any) -> Claim:
+def claim_on(values: pd.Series, bounds: tuple[float, float] = ANY, **said: Any) -> Claim:
     """A claim whose effect is the mean over these models, or pairs of models.
 
     A difference of two arms is paired by seed, for pandas aligns them: a seed that only one arm has
-    comes to nan, and is left out. Intervals are Student's, as verdicts hang on them.
+    comes to nan, and is left out.
     """
-    known = values.dropna().astype(float).tolist()
-    return Claim(effect=t_interval(known) if known else UNMEASURED, models=len(known), **said)
+    return Claim(effect=over_models(values, bounds), models=int(values.notna().sum()), **said)
 
 
 def weakest(parts: Sequence[Claim]) -> Claim:
@@ -114,17 +114,16 @@ def counts(part: pd.DataFrame, group: str) -> str:
     return f"{part[f'{group}_right'].sum():.0f}/{part[f'{group}_of'].sum():.0f}"
 
 
-def words(values: pd.Series, digits: int = 2) -> str:
+def words(values: pd.Series, bounds: tuple[float, float] = ANY) -> str:
     """A mean over models with its interval, as text; empty where nothing was measured."""
-    return over_models(values).format(digits) if values.notna().any() else ""
+    return over_models(values, bounds).format() if values.notna().any() else ""
 
 
 def few_models(claims: Sequence[Claim]) -> str:
     """What intervals over so few models are worth."""
     least = min((claim.models for claim in claims if claim.models), default=0)
     return (
-        "Intervals of tables resample models, and are too narrow below about eight; those of "
-        f"claims are Student's, and below {FEWEST} models there is no verdict. The fewest of a "
-        f"claim here are {least}: were there nothing, all of these would lean one given way with "
-        f"p = {0.5**least:.3f}."
+        "Intervals are Student's over models, those of shares cut at 0 and 1, and below "
+        f"{FEWEST} models there is no verdict. The fewest of a claim here are {least}: were there "
+        f"nothing, all of these would lean one given way with p = {0.5**least:.3f}."
     )

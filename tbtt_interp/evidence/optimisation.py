@@ -8,6 +8,7 @@ import pandas as pd
 from tbtt_interp import figures
 from tbtt_interp.evidence.claims import Claim, Evidence
 from tbtt_interp.evidence.effects import (
+    SHARE,
     arm,
     check_one_each,
     claim_on,
@@ -110,8 +111,8 @@ def _shown(both: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
         rows.append({
             "task": task, "framing": framing, "size": size, "rate": f"{rate:g} {first}".strip(),
             "seen": counts(part, "seen"), "held-out": counts(part, "held_out"),
-            "each": _each_model(part), "share [95 %]": words(part["held_out"]),
-            "order": words(part["order_known"]), "loss": f"{part['loss'].mean():.3f}",
+            "each": _each_model(part), "share [95 %]": words(part["held_out"], SHARE),
+            "order": words(part["order_known"], SHARE), "loss": f"{part['loss'].mean():.3f}",
             "paper": _paper(str(task), str(size)) if framing == "file" and is_theirs else "",
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -132,7 +133,7 @@ def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> li
     found = []
     for size in (size for size in SIZES if size in set(rates["size"])):
         told = [
-            f"{words(arm(rates, size=size, learning_rate=rate))} at {rate:g}"
+            f"{words(arm(rates, size=size, learning_rate=rate), SHARE)} at {rate:g}"
             for rate in dict.fromkeys(rates["learning_rate"])
         ]
         found.append(f"On file, {size} answers of the held-out {', '.join(told)}.")

@@ -12,6 +12,7 @@ import pandas as pd
 from tbtt_interp import figures
 from tbtt_interp.evidence.claims import Claim, Evidence
 from tbtt_interp.evidence.effects import (
+    SHARE,
     arm,
     check_one_each,
     claim_on,
@@ -221,9 +222,9 @@ def _shown(models: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
         rows.append({
             "width": width, "framing": framing, "rate": f"{part['learning_rate'].iloc[0]:g}",
             "seen": counts(part, "seen"), "held-out": counts(part, "held_out"),
-            "share [95 %]": words(part["held_out"]), "effect": effect,
+            "share [95 %]": words(part["held_out"], SHARE), "effect": effect,
             "of [95 %]": words(_values(effects, effect=effect, width=width)),
-            "order known": words(part["order_known"]),
+            "order known": words(part["order_known"], SHARE),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

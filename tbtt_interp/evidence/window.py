@@ -8,6 +8,7 @@ import pandas as pd
 from tbtt_interp import figures
 from tbtt_interp.evidence.claims import Claim, Evidence
 from tbtt_interp.evidence.effects import (
+    SHARE,
     arm,
     check_one_each,
     claim_on,
@@ -136,7 +137,8 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
             "size": size, "trained on": name, "batch": first["batch"],
             "steps": f"{first['steps']:,.0f}", "exposure": f"{first['exposure']:,.0f}",
             "seen": counts(part, "seen"), "held-out": counts(part, "held_out"),
-            "share [95 %]": words(part["held_out"]), "order": words(part["order_known"]),
+            "share [95 %]": words(part["held_out"], SHARE),
+            "order": words(part["order_known"], SHARE),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tbtt_interp.figures.style import GREY, OKABE_ITO
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import t_interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -62,7 +62,7 @@ def over_models(
             mine = part[part[by].astype(str) == one]
             shift = SPREAD * ((number + 0.5) / len(here) - 0.5)
             spread = SPREAD / len(here) / 3
-            _series(figure, mine, x, value, places, (shift, spread), one, column,
+            _series(figure, mine, x, value, places, (shift, spread), bounds, one, column,
                     COLOURS.get(one, OKABE_ITO[series.index(one) % len(OKABE_ITO)]))  # fmt: skip
         for words, given in (marks or {}).items() if column == 1 else ():
             where = [place for place in places if place in given]
@@ -109,7 +109,8 @@ def _name_once(figure: "Figure") -> None:
 
 def _series(
     figure: "Figure", mine: pd.DataFrame, x: str, value: str, places: list[str],
-    room: tuple[float, float], name: str, column: int, colour: str,
+    room: tuple[float, float], bounds: tuple[float, float] | None, name: str, column: int,
+    colour: str,
 ) -> None:  # fmt: skip
     """One series' models as dots, and their means; room is where it stands, and how far it goes."""
     shift, spread = room
@@ -119,7 +120,7 @@ def _series(
         if not values:
             continue
         at = places.index(str(place)) + shift
-        found = interval_over_seeds(values)
+        found = t_interval(values, bounds=bounds or (-np.inf, np.inf))
         for key, number in zip(
             means, (at, found.mean, found.high - found.mean, found.mean - found.low), strict=True
         ):

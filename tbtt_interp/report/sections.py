@@ -50,7 +50,7 @@ def of_sweeps(name: str, *tables: tuple[str, ...]) -> Section:
 
 # Of a report without runs: what the sweeps say.
 OF_SWEEPS = (
-    of_sweeps("ladder", ("models", "ladder"), ("over training", "ladder")),
+    of_sweeps("ladder", ("models", "ladder"), ("over training", "ladder"), ("held out", "ladder")),
     of_sweeps("widths", ("models", "widths"), ("over training", "widths")),
     of_sweeps("optimisation", ("models", "widths"), ("models", "optimisation"),
               ("over training", "optimisation")),
