@@ -87,21 +87,25 @@ def test_a_loss_below_the_floor_once_is_crossed_then_though_it_rises_again() -> 
 
 def test_what_is_lost_with_the_order_and_kept_without_is_forgotten() -> None:
     evidence = forgetting_evidence(planted(lost, kept))
-    change, beyond, rank = evidence.claims
+    change, twin, beyond, rank = evidence.claims
     assert (change.verdict, beyond.verdict, rank.verdict) == ("supported",) * 3
     assert change.effect.mean == beyond.effect.mean == -1
+    assert (twin.verdict, twin.effect.mean) == ("undecided", 0)
     assert {claim.by for claim in evidence.claims} == {"explored"}
     assert evidence.sentences == [
+        "Over the steps in which models on file learn the order, the held-out share of their twins "
+        "on shuffled windows, who have none to learn, goes in medium from 1.00 to 1.00.",
         "medium: 8 of 8 models went below the floor of the lines, at step 1,000 (median); from "
         "there to the end the held-out share fell in 8 of them, and in 8 of 8 by more than in the "
-        "twin."
+        "twin.",
     ]
 
 
 def test_what_the_twin_loses_as_well_is_not_the_order_s() -> None:
     evidence = forgetting_evidence(planted(lost, lost))
-    change, beyond, rank = evidence.claims
-    assert change.verdict == "supported" and change.effect.mean == -1
+    change, twin, beyond, rank = evidence.claims
+    assert change.verdict == twin.verdict == "supported"
+    assert change.effect.mean == twin.effect.mean == -1
     assert (beyond.verdict, beyond.effect.mean) == ("undecided", 0)
     assert (rank.verdict, rank.effect.mean) == ("undecided", 0)
 
@@ -113,7 +117,7 @@ def test_what_only_the_twin_learns_is_no_forgetting() -> None:
     def learning(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         return 1.0 * (steps > CROSSING)
 
-    change, beyond, _ = forgetting_evidence(planted(never, learning)).claims
+    change, _, beyond, _ = forgetting_evidence(planted(never, learning)).claims
     assert change.verdict == "undecided" and change.effect.mean == 0
     assert beyond.verdict == "supported" and beyond.effect.mean == -1
 
@@ -128,15 +132,16 @@ def test_who_has_nothing_to_lose_is_not_held_against_a_twin_that_has() -> None:
         evidence = forgetting_evidence(planted(mine, twin))
         assert evidence.tables["models"]["share_beyond"].isna().all()
         assert not any("comes off worse" in claim.says for claim in evidence.claims)
-        assert evidence.sentences[0].endswith(
-            "In every pair one of model and twin had none then, and nothing to lose."
+        assert evidence.sentences[1].endswith(
+            "Of every pair, the model or its twin answered none then and had nothing to lose, so "
+            "that the two are not held against each other."
         )
     some = planted(lost, lost)
     none = (some["framing"] == "file") & (some["seed"] < 2)
     some.loc[none, "held_out_right"] = 0
     evidence = forgetting_evidence(some)
-    assert evidence.claims[1].models == 6
-    assert evidence.sentences[0].endswith(
+    assert evidence.claims[2].models == 6
+    assert evidence.sentences[1].endswith(
         "and in 0 of 6 by more than in the twin (2 pairs, of which one had none then, are left "
         "out)."
     )
@@ -152,7 +157,7 @@ def test_margins_that_fall_with_time_alone_correlate_and_are_no_finding() -> Non
 
 def test_margins_that_fall_with_the_order_alone_are_a_finding() -> None:
     table = planted(kept, kept, margin=fading, twin_margin=noise)
-    rank = forgetting_evidence(table).claims[2]
+    rank = forgetting_evidence(table).claims[3]
     assert rank.verdict == "supported" and rank.effect.mean < -0.7
 
 
@@ -195,11 +200,10 @@ def test_models_below_the_floor_from_the_first_evaluation_are_not_said_to_be_abo
 def test_few_models_decide_nothing() -> None:
     """All of five may fall by chance once in sixteen times, or rise."""
     evidence = forgetting_evidence(planted(lost, kept, seeds=5))
-    assert [claim.verdict for claim in evidence.claims] == ["undecided"] * 3
-    assert evidence.claims[0].effect.mean == -1 and evidence.claims[0].models == 5
-    assert [claim.verdict for claim in forgetting_evidence(planted(lost, kept, seeds=6)).claims][
-        :2
-    ] == ["supported"] * 2
+    assert not evidence.claims
+    assert evidence.shown["medium"].tolist()[3] == "-1.00"
+    found = forgetting_evidence(planted(lost, kept, seeds=6)).claims
+    assert [claim.verdict for claim in found][::2] == ["supported"] * 2
 
 
 def test_without_a_twin_the_change_stands_alone() -> None:

@@ -12,13 +12,12 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Claim, Evidence
+from tbtt_interp.evidence.effects import ANY, SHARE
 from tbtt_interp.figures.forgetting import order_and_answers
 from tbtt_interp.stats import Interval, t_interval
 
-COMMAND = (
-    "tbtt sweep ladder && tbtt sweep optimisation && "
-    "python analyses/forgetting.py runs/ladder runs/optimisation"
-)
+COMMAND = "tbtt sweep ladder && python analyses/forgetting.py runs/ladder"
+WITH_MLT = COMMAND.replace(" &&", " && tbtt sweep optimisation &&") + " runs/optimisation"
 LATE = 5 / 6  # evaluations after this share of training are the end
 FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 / 2⁶
 FEWEST_STEPS = 5  # evaluations below the floor, for a rank correlation
@@ -158,19 +157,24 @@ def arms_table(models: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for arm, some in models.groupby("arm", sort=False):
         for measure in ["order_known", *_columns()]:
-            found = over_models(some[measure])
+            found = _over_models(some[measure])
             rows.append({"arm": arm, "measure": measure, "models": some[measure].count(),
                          "mean": found.mean, "low": found.low, "high": found.high})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def over_models(values: pd.Series) -> Interval:
+def _over_models(values: pd.Series) -> Interval:
     """The mean over models that have a value, with an interval if they are enough for one."""
     known = values.dropna().tolist()
     if len(known) < FEWEST_MODELS:
         mean = float(np.mean(known)) if known else np.nan
         return Interval(mean=mean, low=np.nan, high=np.nan)
-    return t_interval(known)
+    name = str(values.name)
+    if name.startswith("margin_") and not name.startswith(("margin_rank", "margin_follow")):
+        return t_interval(known, bounds=ANY)
+    is_share = name == "order_known" or name.endswith(("_then", "_end"))
+    reach = 2.0 if name.endswith("_beyond") else 1.0  # of a difference of shares, or of two such
+    return t_interval(known, bounds=SHARE if is_share else (-reach, reach))
 
 
 def forgetting_evidence(over_training: pd.DataFrame) -> Evidence:
@@ -185,6 +189,8 @@ def forgetting_evidence(over_training: pd.DataFrame) -> Evidence:
     models = forgetting_table(courses)
     arms = arms_table(models)
     groups = list(models.groupby("arm", sort=False))
+    has_mlt = bool((courses["size"] == "mlt").any())
+    command = WITH_MLT if has_mlt else COMMAND
     return Evidence(
         question="Does forgetting the rule follow learning the order?",
         tables={"arms": arms, "models": models, "courses": courses},
@@ -196,10 +202,10 @@ def forgetting_evidence(over_training: pd.DataFrame) -> Evidence:
             "forgetting": partial(order_and_answers, courses, "share"),
             "forgetting-margins": partial(order_and_answers, courses, "margin"),
         },
-        sentences=[_said(str(arm), some) for arm, some in groups],
-        claims=[claim for arm, some in groups for claim in _claims(str(arm), some)],
-        command=COMMAND,
-        notes=[*NOTES, *([] if (courses["size"] == "mlt").any() else [NO_MLT])],
+        sentences=[*_of_twins(models), *(_said(str(arm), some) for arm, some in groups)],
+        claims=[claim for arm, some in groups for claim in _claims(str(arm), some, command)],
+        command=command,
+        notes=[*NOTES, *([] if has_mlt else [NO_MLT])],
     )
 
 
@@ -219,8 +225,8 @@ NOTES = [
     "Rank: Spearman's correlation of order known with the held-out margin from then on; of the "
     "twin, of the same order with the twin's margin. Follow: the same of changes between "
     "evaluations, the margin's one later than the order's.",
-    "In brackets 95 %, Student's over models; none with fewer than "
-    f"{FEWEST_MODELS} models, whose signs alone could not tell an effect from chance.",
+    f"In brackets 95 %, Student's over models; with fewer than {FEWEST_MODELS}, whose signs alone "
+    "could not tell an effect from chance, there is no interval and no claim.",
 ]
 SHOWN = {
     "order known at the end": "order_known", "held-out share then": "share_then",
@@ -234,7 +240,22 @@ SHOWN = {
 
 def _shown(some: pd.DataFrame) -> list[str]:
     crossed = some[some["crossed"].notna()]
-    return [over_models(crossed[name]).format().replace("nan", "–") for name in SHOWN.values()]
+    return [_over_models(crossed[name]).format().replace("nan", "–") for name in SHOWN.values()]
+
+
+def _of_twins(models: pd.DataFrame) -> list[str]:
+    """What becomes of held-out answers where there is no order to learn, of all arms."""
+    twins = models.dropna(subset=["crossed", "share_twin"])
+    said = [
+        f"in {arm} from {some['share_twin_then'].mean():.2f} to {some['share_twin_end'].mean():.2f}"
+        for arm, some in twins.groupby("arm", sort=False)
+    ]
+    if not said:
+        return []
+    return [
+        "Over the steps in which models on file learn the order, the held-out share of their twins "
+        f"on shuffled windows, who have none to learn, goes {', '.join(said)}."
+    ]
 
 
 def _said(arm: str, some: pd.DataFrame) -> str:
@@ -258,7 +279,10 @@ def _said(arm: str, some: pd.DataFrame) -> str:
         return f"{text}. There is no shuffled run of these seeds to hold that against."
     both = twins["share_beyond"].dropna()
     if both.empty:
-        return f"{text}. In every pair one of model and twin had none then, and nothing to lose."
+        return (
+            f"{text}. Of every pair, the model or its twin answered none then and had nothing to "
+            "lose, so that the two are not held against each other."
+        )
     left = f" ({len(twins) - len(both)} pairs, of which one had none then, are left out)"
     return (
         f"{text}, and in {(both < 0).sum()} of {len(both)} by more than in the twin"
@@ -266,15 +290,19 @@ def _said(arm: str, some: pd.DataFrame) -> str:
     )
 
 
-def _claims(arm: str, some: pd.DataFrame) -> list[Claim]:
+def _claims(arm: str, some: pd.DataFrame, command: str) -> list[Claim]:
     said = {
         "share_change": (
             f"In {arm}, the held-out share falls once the order is being learned.",
-            "share of held-out equations", "no change",
+            "change of the held-out share", "no change",
+        ),
+        "share_twin": (
+            f"In {arm}, the held-out share falls in equally long training without an order.",
+            "change of the held-out share", "no change",
         ),
         "share_beyond": (
             f"In {arm}, the held-out share comes off worse once the order is being learned than "
-            "in equally long training without an order.", "share of held-out equations",
+            "in equally long training without an order.", "change of the held-out share",
             "the shuffled twin's change, taken off",
         ),
         "margin_rank_beyond": (
@@ -285,9 +313,9 @@ def _claims(arm: str, some: pd.DataFrame) -> list[Claim]:
     }  # fmt: skip
     return [
         Claim(
-            says=says, by="explored", effect=over_models(some[name]), unit=unit, null=0.0,
-            null_is=null, above=False, models=int(some[name].count()), command=COMMAND,
+            says=says, by="explored", effect=_over_models(some[name]), unit=unit, null=0.0,
+            null_is=null, above=False, models=int(some[name].count()), command=command,
         )
         for name, (says, unit, null) in said.items()
-        if some[name].count()
+        if some[name].count() >= FEWEST_MODELS
     ]  # fmt: skip
