@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
@@ -231,6 +232,13 @@ def test_counts_of_unlike_many_wrong_answers_stay_below_them() -> None:
     table = pd.DataFrame({"right": [1, 0, 0], "of": [1, 3, 0]})
     found = _bounds(table, "right", "read")
     assert found == {"read_low": 0.0, "read_high": 4.0}
+    exact = (
+        stats.beta.ppf([0.025, 0.975], [6, 7], [15, 14]) * 20
+    )  # Clopper and Pearson's, of 6 of 20
+    alike = _bounds(pd.DataFrame({"right": [3, 3], "of": [10, 10]}), "right", "read")
+    assert list(alike.values()) == pytest.approx(list(exact))
+    none = _bounds(pd.DataFrame({"right": [0, 0], "of": [2, 2]}), "right", "read")
+    assert none["read_low"] == 0 and none["read_high"] == pytest.approx(4 * (1 - 0.025**0.25))
     assert np.isnan(list(_bounds(table.drop(1), "right", "read").values())).all()
 
 

@@ -57,7 +57,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     """Two runs at their last step; differences are the second less the first.
 
     Where both have two seeds or more in common, over these alone and seed by seed; elsewhere both
-    are resampled by themselves.
+    are compared as two groups.
 
     Raises:
         TbttError: if they are one run.
@@ -183,7 +183,7 @@ def _worth(runs: tuple[Run, Run], differ: Mapping[str, tuple[str, str]]) -> list
     said = []
     if len(shared) < 2:
         how = "one seed is" if shared else "no seeds are"
-        said.append(f"Paired: {how} shared, so both runs are resampled, each by itself.")
+        said.append(f"Paired: {how} shared, so the runs are compared as two groups.")
     elif len(shared) < max(len(run.seeds) for run in runs):
         said.append(f"Paired: differences are over the {len(shared)} seeds that both have alone.")
     few = len(shared) if len(shared) > 1 else min(len(run.seeds) for run in runs)

@@ -1,6 +1,7 @@
 """What is said of the ladder: what was found, what was expected, and what the paper claims."""
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -180,16 +181,20 @@ def _of_facts(models: pd.DataFrame) -> list[str]:
 def expected(models: pd.DataFrame, baselines: pd.DataFrame) -> list[Claim]:
     """What was written down before the run."""
     order, size, rule, facts, joint = read_sweep("ladder").expected
-    said = {"by": "expected before the run", "command": COMMAND}
+    said: dict[str, Any] = {"by": "expected before the run", "command": COMMAND}
     file, shuffled = (
         {name: arm(models, task="arithmetic", framing=framing, size=name) for name in SIZES}
         for framing in ("file", "shuffled")
     )
     base = baselines.loc[baselines["group"] == "held_out", "share"].max()
-    gain = {"unit": "more of the held-out", "null": 0.0, "null_is": "no difference"} | said
+    gain: dict[str, Any] = {
+        "unit": "more of the held-out",
+        "null": 0.0,
+        "null_is": "no difference",
+    } | said
     return [
-        claim_on(shuffled["large"] - file["large"], says=order, **gain),
-        claim_on(file["small"] - file["large"], says=size, **gain),
+        claim_on(shuffled["large"] - file["large"], says=order, **gain, **said),
+        claim_on(file["small"] - file["large"], says=size, **gain, **said),
         weakest([
             claim_on(arm(models, task="arithmetic", framing="line", size=name), SHARE, says=rule,
                      unit=f"of the held-out, {name}", null=max(0.5, base), or_equal=True,

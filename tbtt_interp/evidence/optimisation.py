@@ -1,7 +1,7 @@
 """How much of "too big" is "trained otherwise": three learning rates, and the largest size."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -152,7 +152,7 @@ def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> li
 
 def _claims(rates: pd.DataFrame, picked: pd.DataFrame, mlt: pd.DataFrame) -> list[Claim]:
     rate, every, shuffled = read_sweep("optimisation").expected
-    said = {"by": "expected before the run", "command": COMMAND}
+    said: dict[str, Any] = {"by": "expected before the run", "command": COMMAND}
     best = picked.loc[picked["lowest"] & (picked["size"] == "large"), "learning_rate"]
     at_best, published_rate = (
         arm(rates, size="large", learning_rate=r)

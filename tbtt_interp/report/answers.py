@@ -9,7 +9,7 @@ from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.evidence.claims import Claim, Evidence
-from tbtt_interp.evidence.effects import with_shares
+from tbtt_interp.evidence.effects import SHARE, with_shares
 from tbtt_interp.evidence.models import over_training_table
 from tbtt_interp.report.arms import (
     arms_of,
@@ -42,7 +42,7 @@ def answers_evidence(
             if side in some and some[side].notna().any()
         ]
         seeds = pd.concat(parts, ignore_index=True)
-        means = means_of(seeds, ["panel"])
+        means = means_of(seeds, ["panel"], bounds=SHARE)
         drawn[f"answers of {task}"] = partial(
             figures.by_size, means, seeds, title="share", nulls={}
         )
@@ -96,7 +96,7 @@ def _row(part: pd.DataFrame) -> dict[str, object]:
 
     share = ""
     if counts("held_out"):
-        found = means_of(part.assign(value=part["held_out_share"])).iloc[0]
+        found = means_of(part.assign(value=part["held_out_share"]), bounds=SHARE).iloc[0]
         share = Interval(mean=found["value"], low=found["low"], high=found["high"]).format()
     first = part.iloc[0]
     return {

@@ -11,8 +11,9 @@ from tbtt_interp.analyses.findings import Tell
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Claim
 from tbtt_interp.evidence.differences import Difference, difference_over_seeds
+from tbtt_interp.evidence.effects import ANY
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, t_interval
 
 FRAMINGS = ("file", "shuffled", "line")
 WHO = ["run", "label", "size", "width", "layers", "framing"]  # the columns that say which arm
@@ -100,16 +101,18 @@ def over_arms(
 
 
 def means_of(
-    table: pd.DataFrame, by: Sequence[str] = (), nulls: Sequence[str] = ()
-) -> pd.DataFrame:
+    table: pd.DataFrame, by: Sequence[str] = (), nulls: Sequence[str] = (), *,
+    bounds: tuple[float, float] = ANY,
+) -> pd.DataFrame:  # fmt: skip
     """A row an arm and `by`: value, low and high over models, the nulls' means, and models.
 
     Args:
         table: a row a model, with its `seed` and `value`.
+        bounds: what a mean can be.
     """
     rows = []
     for key, some in table.dropna(subset="value").groupby([*WHO, *by], sort=False):
-        interval = interval_over_seeds(some["value"].tolist(), resamples=1_999)
+        interval = t_interval(some["value"].tolist(), bounds=bounds)
         rows.append(
             dict(zip([*WHO, *by], key, strict=True))
             | {"value": interval.mean, "low": interval.low, "high": interval.high}
@@ -247,7 +250,8 @@ def size_claims(
         Claim(
             says=says.format(wide=c.wide, narrow=c.narrow, framing=c.framing),
             by="explored", effect=c.difference.interval, unit=unit, null=0.0,
-            null_is="no difference", models=c.difference.models, command=command, above=above,
+            null_is="no difference", models=c.difference.pairs or c.difference.models,
+            command=command, above=above,
         )
         for c in found
     ]  # fmt: skip

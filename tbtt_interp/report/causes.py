@@ -64,7 +64,7 @@ def _patched(arm: Arm) -> pd.DataFrame:
     )  # fmt: skip
 
 
-PARTS = ("last attention's head", "last MLP")
+PARTS = ("last layer's attention head", "last layer's MLP")
 
 
 def patching_evidence(
@@ -73,8 +73,8 @@ def patching_evidence(
     """Through which part what differs reaches the answer, beside two kinds of other donors."""
     means, left_out = over_arms(equation_runs(runs), _patched, tell)
     nulls = {"random": "a random donor", "same_answer": "a donor with the recipient's answer"}
-    mlp = means[(means["part"] == PARTS[1]) & (means["changed"] == "a")]
-    head = means[(means["part"] == PARTS[0]) & (means["changed"] == "a")]
+    of_a = means[means["changed"] == "a"]
+    head, mlp = (of_a[of_a["part"] == part] for part in PARTS)
     return Evidence(
         question="Through which parts does what differs reach the answer?",
         tables={"patching": means},
@@ -86,13 +86,13 @@ def patching_evidence(
         },
         sentences=[
             "Where a differs, putting the clean run's activation at = into the corrupted run "
-            f"brings back {extent(head['value'])} of the logit difference through the last "
-            f"attention's head, and {extent(mlp['value'])} through the last MLP; any donor brings "
-            f"back up to {means['random'].max():.2f}.",
+            f"brings back {extent(head['value'])} of the logit difference through the {PARTS[0]} "
+            f"(a random donor {extent(head['random'])}), and {extent(mlp['value'])} through the "
+            f"{PARTS[1]} ({extent(mlp['random'])}).",
         ],
         claims=null_claims(
             "On {framing}, what differs in a reaches the answer of {size} models through the last "
-            "MLP at =.", mlp,
+            "layer's MLP at =, beyond what a donor that should not help brings back.", mlp,
             nulls, unit="of the logit difference", command=command,
         ),
         notes=[
@@ -151,10 +151,12 @@ def attention_evidence(
         },
         sentences=[
             f"Cutting the edge from = to a loses {extent(to_a['value'])} of the right seen "
-            f"answers; cutting as many other edges {extent(to_a['flipped_random'])}.",
+            f"answers, that to b {extent(means.loc[means['key'] == 'b', 'value'])}; cutting as "
+            f"many other edges, drawn at random, {extent(to_a['flipped_random'])}.",
         ],
         claims=null_claims(
-            "On {framing}, {size} models need the edge from = to a more than other edges.",
+            "On {framing}, cutting the edge from = to a costs {size} models more than cutting as "
+            "many other edges, drawn at random.",
             to_a, nulls,
             unit="of right seen answers lost", command=command,
         ),

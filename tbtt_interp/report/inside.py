@@ -5,13 +5,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.additivity import EFFECTS, additivity_table
+from tbtt_interp.analyses.additivity import EFFECTS, additivity, additivity_table
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.analyses.geometry import DIMENSIONS, geometry_table, layout_tables
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evidence.claims import Evidence
+from tbtt_interp.evidence.effects import SHARE
 from tbtt_interp.probes.run import last_streams
 from tbtt_interp.report.arms import (
     Arm,
@@ -43,7 +45,7 @@ def in_words(site: str, layers: int) -> str:
 def additivity_evidence(
     runs: Sequence[Run], *, command: str = "tbtt report", tell: Tell = silent
 ) -> Evidence:
-    """How much of what models hold of a and b is f(a) + g(b), and how much a table of pairs."""
+    """How much of what models hold of a and b is f(a) + g(b), and how much their interaction."""
 
     def shares(arm: Arm) -> pd.DataFrame:
         table = additivity_table(Subject.of_run(arm.run), sites=last_streams(arm.run))
@@ -55,12 +57,12 @@ def additivity_evidence(
 
     table, left_out = over_arms(equation_runs(runs), shares, tell)
     nulls = {"shuffled": "a shuffled grid", "untrained": "untrained model"}
-    means = means_of(table, ["panel"], list(nulls))
+    means = means_of(table, ["panel"], list(nulls), bounds=SHARE)
     after = table[table["panel"] == STREAMS[1]]
     found = contrasts(after)
     before = means.loc[means["panel"] == STREAMS[0], "value"]
     return Evidence(
-        question="A rule or a table? How much of what is held of a and b is f(a) + g(b)",
+        question="How additive is what is held of a and b?",
         tables={"additivity": table},
         shown=shown_means(means, list(nulls)),
         figures={
@@ -79,22 +81,31 @@ def additivity_evidence(
                 ),
             ),
             f"Before it, where attention has only added, it makes {before.min():.2f} to "
-            f"{before.max():.2f}; of a table without any rule {means['shuffled'].mean():.2f}.",
+            f"{before.max():.2f}; of a shuffled grid {means['shuffled'].mean():.2f}.",
         ],
         claims=size_claims(
-            "On {framing}, {wide} models hold more of a table of pairs than {narrow} ones.", found,
+            "On {framing}, the interaction of a and b is larger in {wide} models than in {narrow} "
+            "ones.", found,
             unit="of the variance after the last MLP", command=command,
         ),
         notes=[
             "Over all equations of an operator what a model holds at = splits exactly into a part "
             "of a, a part of b and their interaction, which no f(a) + g(b) has; the mean of both "
             "operators. Nulls: the same of a grid whose cells are shuffled, a table without any "
-            "rule, and of the model before training.",
+            "rule, and of the model before training. It does not tell a rule from a table: a code "
+            f"that is nothing but the right sum, one-hot, has {_of_a_rule():.2f}.",
             cells_note(*nulls.values()),
             *left_out,
         ],
         command=command,
     )  # fmt: skip
+
+
+def _of_a_rule() -> float:
+    """The interaction's share of the right sum of two digits, each sum a direction of its own."""
+    digits = torch.arange(10)
+    sums = digits[:, None] + digits
+    return additivity(torch.nn.functional.one_hot(sums).double()).interaction
 
 
 LINE, TURNED = "a's code: share of a number line", "a − b: cosine of b's code with a's"
@@ -123,7 +134,7 @@ def geometry_evidence(
     dimensions = min(DIMENSIONS, *(run.shape.d_model for run in chosen))
     table, left_out = over_arms(chosen, partial(_codes, dimensions=dimensions), tell)
     nulls = {"null": "digits in random order", "untrained": "untrained model"}
-    means = means_of(table, ["panel"], list(nulls))
+    means = means_of(table, ["panel"], list(nulls), bounds=(-1.0, 1.0))
     lined, turned = (contrasts(table[table["panel"] == panel]) for panel in (LINE, TURNED))
     arms = [arm for arm in arms_of(chosen) if arm.run.shape.d_model == table["width"].max()]
     return Evidence(
@@ -156,7 +167,8 @@ def geometry_evidence(
                 lined, unit="of the code's variance", command=command, above=False,
             ),
             *size_claims(
-                "On {framing}, {wide} models turn b less against a in a − b than {narrow} ones.",
+                "On {framing}, b's code is less opposed to a's, in a − b, in {wide} models than in "
+                "{narrow} ones.",
                 turned, unit="of cosine", command=command,
             ),
         ],

@@ -1,5 +1,6 @@
 """What can be read of models, by size and framing: the order of their lines, and probes."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -29,7 +30,10 @@ from tbtt_interp.report.arms import (
 )
 from tbtt_interp.runs import Run
 
-KNOWN, FORETOLD = "bits of order known, share", "next line's first operand, share right"
+KNOWN, FORETOLD = (
+    "bits of order known, share, line by line",
+    "next line's first operand, share right",
+)
 READ = ("carry", "borrow", "sign", "tens", "units", "answer")
 CONTROLS = 19  # control tasks a feature, of the 99 that `tbtt probes` draws
 
@@ -57,7 +61,7 @@ def order_evidence(
         raise TbttError("all runs here are of whole lines, where there is no order to know")
     table, left_out = over_arms(ordered, bits, tell)
     nulls = {"other": "a file of another order", "majority": "commonest operand"}
-    means = means_of(table, ["panel"], list(nulls))
+    means = means_of(table, ["panel"], list(nulls), bounds=(-math.inf, 1.0))
     known, foretold = (means[means["panel"] == panel] for panel in (KNOWN, FORETOLD))
     # what is lacked of the lines counts against bits, so these are compared where order is learned
     of_bits = contrasts(table[(table["panel"] == KNOWN) & (table["framing"] == "file")])
@@ -93,7 +97,8 @@ def order_evidence(
             ),
             *null_claims(
                 "On {framing}, {size} models know something of the order of their lines.",
-                foretold, nulls, unit="of lines whose first operand is foretold", command=command,
+                foretold[foretold["framing"] == "file"], nulls,
+                unit="of lines whose first operand is foretold", command=command,
             ),
         ],
         notes=[
@@ -135,11 +140,12 @@ def probes_evidence(
         },
         sentences=[
             f"The carry is read with an accuracy of {extent(carry['value'])} after the last MLP, "
-            f"which is {extent(gain, '+.2f')} from the hardest of its nulls.",
+            f"{extent(gain, '+.2f')} above the hardest of its nulls.",
             arms_sentence("The whole answer is read in", means[means["feature"] == "answer"]),
         ],
         claims=null_claims(
-            "On {framing}, {size} models have the carry, more than their text tells.", carry, nulls,
+            "On {framing}, the carry is read from {size} models more accurately than from the text "
+            "alone, or from any other null.", carry, nulls,
             unit="accuracy", command=command,
         ),
         notes=[
