@@ -152,7 +152,10 @@ def baselines_table() -> pd.DataFrame:
 
 
 def held_out_figure(models: pd.DataFrame) -> "Figure":
-    """Held-out shares of arithmetic by size and framing, with the paper's and the baselines'."""
+    """Held-out shares of arithmetic by size and framing, with the paper's and the baselines'.
+
+    A dot is a model at its last step, a bar the mean with 95 % over models.
+    """
     base = baselines_table()
     base = base[base["group"] == "held_out"].groupby("share")["baseline"].agg(" and ".join)
     return figures.over_models(

@@ -28,6 +28,8 @@ def written(values: np.ndarray) -> np.ndarray:
 def attention(summary: pd.DataFrame) -> "Figure":
     """By role of query and key: the weight, what cutting the edge costs, and its null.
 
+    A row is the token that looks, a column the one that is looked at.
+
     Args:
         summary: as `summary_of` the analyses' attention table has it.
     """

@@ -28,6 +28,9 @@ def _error_bars(by_group: list[list[float]]) -> dict:
 def order_known(lines: pd.DataFrame, following: pd.DataFrame) -> "Figure":
     """Bits of order that are known, line by line and sorted; and what of the next is foretold.
 
+    Left, each model a line: what it knows of each line's order beside what knowing all would give.
+    Right, how often the next line's first operand is foretold, beside what asks no order.
+
     Args:
         lines: as `line_table` has it.
         following: as `next_table` has it.

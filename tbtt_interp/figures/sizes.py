@@ -26,6 +26,8 @@ def by_size(
 ) -> "Figure":
     """Each size and framing, its mean with 95 % over models, and its nulls beside it.
 
+    Colours are framings, small dots are models, and the legend names the nulls.
+
     Args:
         means: a row an arm and `panel`: size, width, layers, framing, value, low, high, its nulls.
         seeds: a row a model with `value`, drawn as dots; None draws none.

@@ -144,6 +144,8 @@ def curves_over_training(
 ) -> "Figure":
     """Answers, loss and order over training: each model a thin line, their mean a thick one.
 
+    Colours are framings; dashed lines in the loss are exact floors of who knows so much.
+
     Args:
         table: a row a model and evaluation: `step`, `seed`, `held_out` and `seen` (shares), `loss`
             and its floors (nats a character), `order_known`, and the columns of panels and series.

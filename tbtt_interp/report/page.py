@@ -14,11 +14,13 @@ from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.evidence.claims import Claim
 from tbtt_interp.report.sections import Part
 from tbtt_interp.runs import Run, versions
+from tbtt_interp.train.sweep import pairs_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 LONG = 60  # seconds of a section that are said in its heading, too
+FEW = 3  # held-out pairs that are named
 WIDE = 1_160  # pixels that a figure has at most
 VERDICTS = ("supported", "contradicted", "undecided")
 MADE_BY = {"the paper": "Claims of the paper",
@@ -73,6 +75,7 @@ def render(report: Report) -> str:
         sections=[(part, drawn(part)) for part in built],
         unbuilt=[part for part in report.parts if part.evidence is None],
         runs=runs_table(report.runs),
+        held_out=held_out(report.runs),
         sizes=sizes_table(report.runs),
         made_under=made_under(report.runs),
         versions=versions(),
@@ -88,8 +91,8 @@ def abstract(report: Report) -> list[str]:
     tasks = listed(dict.fromkeys(run.tasks[0].name for run in runs), "and")
     said = [
         f"This page opens {models} model{'s' if models != 1 else ''} of {len(runs)} "
-        f"run{'s' if len(runs) != 1 else ''}, trained on {tasks}, and makes {len(claims)} claims "
-        "of what it finds."
+        f"run{'s' if len(runs) != 1 else ''}, trained on {tasks}, and makes {len(claims)} claims, "
+        "none corrected for how many they are."
     ]
     for by in sorted({claim.by for claim in claims}, key=[*MADE_BY].index):
         mine = [claim for claim in claims if claim.by == by]
@@ -131,9 +134,9 @@ def drawn(part: Part) -> list[dict[str, Any]]:
 
 
 def caption(draw: Any) -> str:
-    """What a figure shows: the first sentence of the function that draws it."""
+    """What a figure shows: what the function that draws it says, up to its arguments."""
     said = getattr(draw, "func", draw).__doc__ or ""
-    return said.strip().split("\n")[0]
+    return " ".join(said.split("Args:")[0].split())
 
 
 def as_json(figure: "Figure") -> str:
@@ -194,6 +197,15 @@ def _is_number(column: pd.Series) -> bool:
     return bool(texts) and all(re.match(r"[-+−\d]", text) for text in texts)
 
 
+def held_out(runs: Sequence[Run]) -> str:
+    """The pairs of operands that runs hold out, in words."""
+    named = sorted({pairs_text(pairs) for run in runs for pairs in run.config.held_out if pairs})
+    if not named:
+        return "where one is held out"
+    few = listed(named[:FEW], "or").replace(",", " and ")
+    return f"{few}, or another of {len(named)}" if len(named) > FEW else few
+
+
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a run: what it is, and how it was trained."""
     rows = []
@@ -202,6 +214,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
         rows.append({
             "run": run.folder.name, "task": run.tasks[0].name, "size": run.config.size,
             "framing": run.config.framing, "window": run.shape.n_ctx,
+            "held out": held_out([run]) if any(run.config.held_out) else "",
             "seeds": f"{min(run.seeds)} to {max(run.seeds)}" if len(run.seeds) > 1
             else str(min(run.seeds)),
             "steps": run.config.steps, "learning rate": f"{training.get('learning_rate', '')}",
