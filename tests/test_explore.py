@@ -264,6 +264,29 @@ def test_the_last_stream_says_what_the_model_says(catalogue: Catalogue) -> None:
     assert last.to_dict() == best.to_dict()
 
 
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("deep", "3+4"), ("facts", "Capital of France is "), ("facts", "aaaa" * 9)]
+)
+def test_what_is_shown_was_read_where_the_answer_was_said(
+    catalogue: Catalogue, name: str, prompt: str
+) -> None:
+    """Also of answers that do not end, and of prompts as long as the window, or longer."""
+    views = Views(catalogue)
+    state = State(view="answer", prompt=prompt, panes=(Pane(run=name),) * 2)
+    scene = scene_of(catalogue, state.panes[0], prompt)
+    table = views.part(state, "a", "next").table.query("row == 1").set_index("column")
+    n_ctx = scene.run.shape.n_ctx
+    inside = [k for k in range(len(scene.said.answer)) if scene.said.asked + k <= n_ctx] or [0]
+    for k in inside:
+        at = table.loc[scene.said.asked + k - 1]
+        assert at["text"] == scene.names[scene.said.asked + k] == at["next"]
+        assert at["value"] == pytest.approx(scene.said.probabilities[k], abs=1e-5)
+    assert table.index.max() == scene.said.asked + inside[-1] - 1
+    assert len(scene.later) == len(scene.said.answer) - len(inside)
+    read = views.part(dataclasses.replace(state, view="attention"), "a", "attention").table
+    assert read["row"].max() == table.index.max() and read["row"].min() == scene.lost
+
+
 def test_means_over_prompts_are_means_of_prompts(catalogue: Catalogue) -> None:
     """By position over all equations, and by role; the last by hand from each prompt's pattern."""
     views, pane = Views(catalogue), Pane(run="deep", layer=1, head=1)

@@ -41,7 +41,7 @@ def top_part(scene: Scene) -> Part:
     best = logits.softmax(-1).topk(min(TOP, logits.shape[-1]))
     vocabulary = scene.task.vocabulary
     rows = []
-    for pos, name in enumerate(scene.names[start:-1]):
+    for pos, name in enumerate(scene.read_names):
         words = shown_tokens(vocabulary, best.indices[pos].tolist())
         rows += [
             {"row": rank + 1, "row_name": rank + 1, "column": pos + start, "column_name": name,
@@ -68,7 +68,7 @@ def lens_part(scene: Scene) -> Part:
         cache = read(model, tokens, streams)
         x = torch.stack([cache[stream][0] for stream in streams])
         probabilities = model.unembed(last_norm(model)(x)).softmax(-1)
-    following = torch.tensor(scene.said.tokens[start + 1 :])
+    following = torch.tensor(scene.said.tokens[start + 1 : start + 1 + len(tokens)])
     said = probabilities.gather(-1, following.expand(len(streams), -1)[..., None]).squeeze(-1)
     best, first = probabilities.max(-1)
     names = scene.names[start:]

@@ -99,10 +99,12 @@ class Said:
         return float((first - second).min())
 
     def window(self, n_ctx: int) -> tuple[tuple[int, ...], int]:
-        """The tokens before the last that was said, as far as they fit, and where they start."""
-        read = self.tokens[:-1]
-        start = max(0, len(read) - n_ctx)
-        return read[start:], start
+        """The tokens that the answer's first character is read from, and where they start.
+
+        With as much of the answer behind them as fits: what is read there is what it was said from.
+        """
+        start = max(0, self.asked - n_ctx)
+        return self.tokens[:-1][start : start + n_ctx], start
 
 
 def say(

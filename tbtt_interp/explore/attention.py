@@ -78,8 +78,7 @@ def attention_parts(scene: Scene, pane: Pane, shown: str) -> list[Part]:
 
 def prompt_part(scene: Scene, layer: int, head: int) -> Part:
     """One head on this prompt, each token that is read as a query."""
-    start = scene.window[1]
-    names = scene.names[start:-1]
+    start, names = scene.lost, scene.read_names
     table = _edges(patterns_of(scene)[layer, head], names, start, scene.cuts, (layer, head))
     return Part(
         name="attention", title=f"Head {layer}.{head} on this prompt", table=table,
@@ -117,10 +116,9 @@ def heads_part(scene: Scene, pane: Pane) -> list[Part]:
     shape = scene.run.shape
     if shape.layers * shape.heads == 1:
         return []
-    start = scene.window[1]
-    patterns, names = patterns_of(scene), scene.names[start:-1]
+    start, names, patterns = scene.lost, scene.read_names, patterns_of(scene)
     pinned = [pin - start for pin in pane.pins if 0 <= pin - start < len(names)]
-    query = pinned[-1] if pinned else len(names) - 1
+    query = pinned[-1] if pinned else scene.said.asked - start - 1  # where the answer begins
     rows = [
         {"row": layer * shape.heads + head, "row_name": f"{layer}.{head}", "column": key + start,
          "column_name": names[key], "value": float(patterns[layer, head, query, key]),

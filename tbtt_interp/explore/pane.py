@@ -35,9 +35,8 @@ def unreadable(text: str, task: Task) -> list[Any]:
 
 def strip(scene: Scene, pane: Pane, name: str) -> html.Div:
     """The text token by token, and below it what each pinned one looks at."""
-    start = scene.window[1]
-    names, asked = scene.names, scene.said.asked
-    first = scene.lost
+    names, asked, first = scene.names, scene.said.asked, scene.lost
+    end = first + len(scene.read_names)
     tokens: list[Any] = []
     if first:
         fallen = names[:first]
@@ -48,7 +47,7 @@ def strip(scene: Scene, pane: Pane, name: str) -> html.Div:
         words = f"{'unpin' if pinned else 'pin'} {names[k]}, token {k + 1}"
         tokens.append(button(
             name, f"pin {k}", names[k], words, className="token" + " said" * (k >= asked),
-            disabled=k < start, **pressed(pinned),
+            disabled=k >= end, **pressed(pinned),
         ))  # fmt: skip
     tokens.append(html.Span(names[-1], className="token said last"))
     label = attributes(aria_label="prompt and answer")
@@ -58,12 +57,17 @@ def strip(scene: Scene, pane: Pane, name: str) -> html.Div:
             f"The prompt has {asked:,} characters and the window {scene.run.shape.n_ctx}: what is "
             f"struck out falls off its left end.", "note",
         ))  # fmt: skip
+    if scene.later:
+        rows.append(message(
+            f"The answer's end, {scene.later!r}, is said from windows that have slid on, which are "
+            "not in the figures.", "note",
+        ))  # fmt: skip
     pattern = patterns_of(scene)
     shape = scene.run.shape
     if pane.layer < shape.layers and pane.head < shape.heads:
         rows += [
-            _pinned(scene, pane, name, pin, pattern[pane.layer, pane.head].tolist(), start)
-            for pin in pane.pins if start <= pin < len(names) - 1
+            _pinned(scene, pane, name, pin, pattern[pane.layer, pane.head].tolist(), first)
+            for pin in pane.pins if first <= pin < end
         ]  # fmt: skip
     return html.Div(rows)
 

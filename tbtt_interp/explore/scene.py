@@ -56,8 +56,20 @@ class Scene:
 
     @property
     def window(self) -> tuple[tuple[int, ...], int]:
-        """The tokens that the last character was read from, and where they start in the text."""
+        """The tokens that are shown as read, and where they start in the text; see `Said`."""
         return self.said.window(self.run.shape.n_ctx)
+
+    @property
+    def read_names(self) -> list[str]:
+        """The window's tokens, as they are shown."""
+        tokens, start = self.window
+        return self.names[start : start + len(tokens)]
+
+    @property
+    def later(self) -> str:
+        """The end of the answer that is said from windows that have slid on; mostly nothing."""
+        tokens, start = self.window
+        return "".join(self.names[start + len(tokens) + 1 :])
 
     @property
     def lost(self) -> int:
