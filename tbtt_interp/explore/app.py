@@ -91,12 +91,15 @@ class Explorer:
                 "problems": Output("problems", "children"),
                 "shared": Output("shared", "children"),
                 "examples": Output("examples", "children"),
+                "link": Output("link", "children"),
+                "broken": Output("broken", "children", allow_duplicate=True),
             },
             inputs={"address": Input("address", "search")},
             state={
                 "written": Given("written", "data"),
                 "shown": {name: Given(name, "value") for name in CHOICES},
             },
+            prevent_initial_call="initial_duplicate",
         )(self.settle)
         for pane in PANES:
             self._pane_callbacks(pane)
@@ -117,6 +120,7 @@ class Explorer:
             Input("address", "search"),
             Input({"type": "tick", "pane": pane}, "n_intervals", allow_optional=True),
             Given({"type": "shown", "pane": pane}, "data"),
+            on_error=lambda error: ([message(self.logged(error))], None),
         )(body)
 
         def model(address: str | None, *shown: Any) -> list[Any]:
@@ -132,12 +136,17 @@ class Explorer:
             Given(of[0], "value"), Given(of[1], "value"), Given(step, "value"),
         )(model)  # fmt: skip
 
-    def broke(self, error: Exception) -> None:
-        """Says in the page that something broke which nobody foresaw, and all of it in the log."""
+    def logged(self, error: Exception) -> str:
+        """What nobody foresaw, in a sentence; all of it is in the log."""
         logging.getLogger(__name__).error("The explorer broke.", exc_info=error)
-        said = f"Something broke in the explorer ({type(error).__name__}: {error}). What is shown "
-        said += "may be from before; what was asked is in the address, and the log has the rest."
-        set_props("broken", {"children": message(said)})
+        return (
+            f"Something broke in the explorer ({type(error).__name__}: {error}). What was asked is "
+            "in the address, and what happened in the terminal that it was started from."
+        )
+
+    def broke(self, error: Exception) -> None:
+        """Says in the page that something broke; a pane says it in its own place."""
+        set_props("broken", {"children": message(self.logged(error))})
         if ctx.triggered_id == "event":
             set_props(
                 "done", {"children": f"{ctx.inputs['event.data']['number']}"}
@@ -147,16 +156,21 @@ class Explorer:
         """What a pane's own controls show: its run, seeds and steps."""
         mine = state.panes[PANES.index(pane)]
         try:
-            which = self.catalogue.which(mine.run, mine.seed, mine.step)
+            run = self.catalogue.run(mine.run)
+            seed = mine.seed if mine.seed in run.seeds else run.seeds[0]
+            steps = list(self.catalogue.steps(mine.run, seed))
         except TbttError:
             return [mine.run, *[no_update] * 5, "Training step"]
-        seeds = [{"value": s, "label": str(s)} for s in self.catalogue.run(which.run).seeds]
-        steps = list(self.catalogue.steps(which.run, which.seed))
-        place = steps.index(which.step)
-        now = [which.run, which.seed, place]
-        run, seed, step = (no_update if _same(a, b) else a for a, b in zip(now, shown, strict=True))
-        words = f"Training step {which.step:,}, {place + 1} of {len(steps)}"
-        return [run, seeds, seed, len(steps) - 1, step, len(steps) == 1, words]
+        which = self._which(mine)  # None where the address has a seed or step that is not there
+        now = [mine.run, *([seed, steps.index(which.step)] if which else shown[1:])]
+        name, chosen, place = (
+            no_update if str(a) == str(b) else a for a, b in zip(now, shown, strict=True)
+        )
+        words = "Training step"
+        if which:
+            words += f" {which.step:,}, {steps.index(which.step) + 1} of {len(steps)}"
+        seeds = [{"value": s, "label": str(s)} for s in run.seeds]
+        return [name, seeds, chosen, max(len(steps) - 1, 0), place, len(steps) < 2, words]
 
     def settle(
         self, address: str | None, written: str | None, shown: dict[str, Any]
@@ -167,6 +181,8 @@ class Explorer:
         """
         state = self.read(address)
         by_hand = written is not None and written == (address or "")
+        if not by_hand:  # and it is not when one comes back to it
+            set_props("written", {"data": None})
         choices = {
             name: no_update if by_hand or getattr(state, name) == now else getattr(state, name)
             for name, now in shown.items()
@@ -178,37 +194,34 @@ class Explorer:
         return {
             "choices": choices, "style": f"view-{state.view}", "examples": chips,
             "problems": [message(problem) for problem in state.problems],
-            "shared": self.views.shared(state, address or ""),
+            "shared": self.views.shared(state, address or ""), "link": self.full(state),
+            "broken": [],
         }  # fmt: skip
 
     def steer(self, event: dict[str, Any], address: str | None) -> tuple[Any, ...]:
         """The address after a click, what broke before taken away, and the click's number."""
         state = before = self.read(address)
-        pane, action = event["pane"], event.get("act") or ""
         try:
-            if not action:
-                part = self.views.part(state, pane, event["figure"])
-                action = part.act_at(event["x"], event["y"])
-            elif event.get("figure"):
-                pane = state.into
-            state = self.after(state, pane, action)
+            pane = state.into if event["act"].startswith("open ") else event["pane"]
+            state = self.after(state, pane, event["act"])
         except TbttError:
-            pass  # a figure of a moment ago: what is there now stays
-        return *self._written(before, state), event["number"]
+            pass  # of a moment ago: what is there now stays
+        found, _, broken = self._written(before, state)
+        return found, None, broken, event["number"]  # the controls are to follow
 
     def choose(
         self, choices: dict[str, Any], models: dict[str, list[Any]], address: str | None
     ) -> tuple[Any, ...]:
         """The address after a control was set, and what broke before taken away."""
         state = before = self.read(address)
+        for name, value in choices.items():  # all: of two at once the page keeps one answer
+            if value is not None:
+                state = state.choose(name, value)
         for event in ctx.triggered:
             identity, value = ctx.triggered_prop_ids[event["prop_id"]], event["value"]
-            if value is None:
+            if value is None or isinstance(identity, str):
                 continue
             try:
-                if isinstance(identity, str):
-                    state = self.after(state, "page", f"{identity} {value}")
-                    continue
                 verb, pane = identity["type"], identity["pane"]
                 argument = self._step(state, pane, int(value)) if verb == "step" else value
                 state = self.after(state, pane, f"{verb} {argument}")
@@ -217,11 +230,20 @@ class Explorer:
         return self._written(before, state)
 
     def _written(self, before: State, after: State) -> tuple[Any, Any, Any]:
-        """The address, where it is another."""
+        """The address, where it is another, twice; and nothing that is broken."""
         if after == before:
             return no_update, no_update, no_update
-        address = dataclasses.replace(after, problems=()).address(self.first)
+        address = self.full(after)
         return address, address, []
+
+    def full(self, state: State) -> str:
+        """The address that shows this wherever these runs are open, and when they have gone on."""
+        panes = [
+            dataclasses.replace(pane, seed=which.seed, step=which.step) if which else pane
+            for pane in state.panes
+            for which in [self._which(pane)]
+        ]
+        return dataclasses.replace(state, panes=tuple(panes), problems=()).address(self.first)
 
     def after(self, state: State, pane: str, action: str) -> State:
         """The state after something was done in a pane, or to the page.
@@ -235,11 +257,12 @@ class Explorer:
         if pane == "page":
             return state.choose(verb, argument)
         mine = state.panes[PANES.index(pane)]
-        return (
-            state
-            if self._is_so(mine, verb, argument)
-            else state.with_pane(PANES.index(pane), mine.act(verb, argument))
-        )
+        if self._is_so(mine, verb, argument):
+            return state
+        mine = mine.act(verb, argument)
+        if verb == "seed" and self._which(mine) is None:  # most steps are kept of one seed alone
+            mine = dataclasses.replace(mine, step=None)
+        return state.with_pane(PANES.index(pane), mine)
 
     def _is_so(self, pane: Pane, verb: str, argument: str) -> bool:
         """Whether a control only says what its pane shows."""
@@ -274,7 +297,7 @@ class Explorer:
 
         @server.route("/figure/<pane>/<name>.<kind>")
         def file(pane: str, name: str, kind: str) -> Any:
-            state = self.read(flask.request.query_string.decode())
+            state = self.read(flask.request.query_string.decode(errors="replace"))
             try:
                 if pane not in (*PANES, "page") or kind not in ("csv", "html"):
                     raise TbttError("there is no such file: take one from the page")
@@ -288,7 +311,3 @@ class Explorer:
                 mime = "text/html"
             headers = {"Content-Disposition": f'attachment; filename="{name}-{pane}.{kind}"'}
             return flask.Response(content, mimetype=mime, headers=headers)
-
-
-def _same(a: Any, b: Any) -> bool:
-    return str(a) == str(b)

@@ -21,6 +21,7 @@ def frame(catalogue: Catalogue) -> html.Div:
             dcc.Store(id="written"),
             dcc.Store(id="event"),
             html.Div(id="done", hidden=True),
+            html.Div(id="link", hidden=True),
             html.Header(
                 [
                     html.Div([

@@ -30,14 +30,6 @@ class Part:
         """The figure, drawn anew."""
         return self.draw(self.table)
 
-    def act_at(self, column: int | float, row: int | float) -> str:
-        """What a click on a cell does; nothing where there is no cell."""
-        if "act" not in self.table:
-            return ""
-        here = self.table[(self.table["column"] == column) & (self.table["row"] == row)]
-        acts = here["act"].dropna().tolist()
-        return str(acts[0]) if acts else ""
-
     @property
     def data(self) -> pd.DataFrame:
         """The table as it is given away: without what only a click needs."""

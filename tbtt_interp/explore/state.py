@@ -183,7 +183,7 @@ def _number(name: str, read: Callable[[str], int] = natural) -> Callable[[Pane, 
 
 
 ACTIONS: dict[str, Callable[[Pane, str], Pane]] = {
-    "run": lambda pane, text: dataclasses.replace(pane, run=text, seed=None, step=None),
+    "run": lambda pane, text: Pane(run=text, pins=pane.pins, cuts=pane.cuts),  # what all have
     "seed": _number("seed"), "step": _number("step"), "character": _number("character"),
     "place": _number("place", int), "head": _head, "open": _open,
     "pin": _pin, "cut": _cut, "patch": _patch, "restore": _restore, "probe": _probe,
@@ -233,7 +233,10 @@ class State:
         return dataclasses.replace(self, **{name: value[-LONGEST:]})
 
     def address(self, first: "State") -> str:
-        """The query of an address that shows this, without what is as at first.
+        """The query of an address that shows this, without what is as it is with no address at all.
+
+        Args:
+            first: what is on screen without one.
 
         >>> first = State(prompt="5+7=")
         >>> State(prompt="3+4=", view="answer").address(first)
@@ -242,13 +245,11 @@ class State:
         found = {
             name: getattr(self, name)
             for name in CHOICES
-            if getattr(self, name) != getattr(first, name)
+            if {getattr(self, name), getattr(first, name)} != {getattr(State(), name)}
         }
         for name, pane, was in zip(PANES, self.panes, first.panes, strict=True):
             before, now = was.query(), pane.query()
-            changed = before.keys() | now.keys()
-            of_pane = [k for k in ONE | MANY if k in changed and before.get(k) != now.get(k)]
-            found |= {f"{name}.{k}": now.get(k, "") for k in of_pane}
+            found |= {f"{name}.{k}": now.get(k, "") for k in ONE | MANY if k in before | now}
         return f"?{urlencode(found)}" if found else ""
 
 

@@ -34,7 +34,8 @@ def cell_map(
 
     Args:
         table: a row a cell: `row` and `column` (numbers), `row_name` and `column_name`, `value`,
-            and the `text` to write in it, if not the value; a `mark` is written instead.
+            and the `text` to write in it, if not the value; a `mark` is written instead; `act`,
+            what a click does, is the first of its point's customdata.
         titles: of the rows and of the columns.
         unit: of the value.
         bounds: of the colours; None is those of the values.
@@ -58,10 +59,12 @@ def cell_map(
         text = np.where(pd.isna(marks) | (marks == ""), text, marks)
     names = np.array([[f"{r}</b>, {titles[1]} <b>{c}" for c in columns.values()]
                       for r in rows.values()], object)  # fmt: skip
-    said = {"names": names} | {name: grid(name) for name in hover or {}}
+    act = grid("act") if "act" in table else np.full(values.shape, "", object)
+    said = {"act": np.where(pd.isna(act), "", act), "names": names}
+    said |= {name: grid(name) for name in hover or {}}
     words = "".join(
         "<br>" + line.replace("…", f"customdata[{k}]")
-        for k, line in enumerate((hover or {}).values(), 1)
+        for k, line in enumerate((hover or {}).values(), 2)
     )
     low, high = bounds or (0.0, float(np.nanmax(np.abs(values), initial=0)) or 1.0)
     trace = Heatmap(
@@ -70,7 +73,7 @@ def cell_map(
         customdata=np.stack(list(said.values()), -1),
         colorscale="RdBu_r" if signed else "Blues",
         zmin=-high if signed else low, zmax=high, zmid=0 if signed else None,
-        hovertemplate=f"{titles[0]} <b>%{{customdata[0]}}</b><br>{unit} %{{z:.3f}}{words}"
+        hovertemplate=f"{titles[0]} <b>%{{customdata[1]}}</b><br>{unit} %{{z:.3f}}{words}"
         "<extra></extra>",
         colorbar={"thickness": 10, "title": {"text": unit, "side": "right"}, "len": 1},
     )  # fmt: skip

@@ -56,9 +56,10 @@ def click(explorer: Explorer, client: Any, state: State, action: str) -> float:
     start = time.perf_counter()
     if action:
         event = {"pane": "a", "act": action, "number": 1}
-        there = [("address", "search"), ("written", "data"), ("done", "children")]
+        there = [("address", "search"), ("written", "data"), ("broken", "children"),
+                 ("done", "children")]  # fmt: skip
         post(
-            client, "..address.search...written.data...done.children..",
+            client, "..address.search...written.data...broken.children...done.children..",
             [{"id": i, "property": p} for i, p in there],
             [{"id": "event", "property": "data", "value": event}],
             [{"id": "address", "property": "search", "value": address}], "event.data",

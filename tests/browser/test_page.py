@@ -332,13 +332,51 @@ def test_what_nobody_foresaw_is_said_too(
 
     monkeypatch.setattr(Views, "parts", breaking)
     page.get_by_label("Prompt", exact=True).fill("4+4")
-    expect(page.get_by_role("alert")).to_contain_text("ZeroDivisionError")
+    expect(pane(page).get_by_role("alert")).to_contain_text("ZeroDivisionError")
+    expect(pane(page, "B").get_by_role("alert")).to_contain_text("ZeroDivisionError")
     assert "ZeroDivisionError" in caplog.text
-    cell(figure(page, "Head 0.0 on this prompt"), 1, 4)  # breaks, and is done with
     page.get_by_label("Prompt", exact=True).fill("3+4")
     expect(page.get_by_role("alert")).to_have_count(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pane, "act", lambda pane, verb, argument: {}[verb])
+        pane(page).get_by_role("button", name="pin =, token 5").click()
+        expect(page.locator("#broken")).to_contain_text("KeyError: 'pin'")
+        expect(page.locator("#done")).to_have_text("1")  # and so the next click is sent
     pane(page).get_by_role("button", name="pin =, token 5").click()
     expect(pane(page).locator(".pinned")).to_have_count(1)
+    expect(page.locator("#broken")).to_be_empty()
+
+
+def test_what_is_not_typed_is_shown_in_its_control(page: Page, address: str) -> None:
+    """A prompt that is clicked, and pages that one comes back to."""
+    page.goto(f"{address}?a.run=line&prompt=3%2B4")
+    box = page.get_by_label("Prompt", exact=True)
+    expect(figure(page, "Head 0.0 on this prompt")).to_be_visible()
+    box.fill("8-2")
+    expect(page).to_have_url(re.compile("prompt=8-2"))
+    page.locator("#examples").get_by_role("button", name=re.compile("5-7|5\\+7")).first.click()
+    expect(page).to_have_url(re.compile("prompt=%3C5"))
+    expect(box).to_have_value(re.compile("^<5[-+]7=$"))
+    page.get_by_text("Answer", exact=True).click()
+    expect(figure(page, "What comes next, after each token")).to_be_visible()
+    for go, view in ((page.go_back, "Attention"), (page.go_forward, "Answer")):
+        go()
+        expect(page.get_by_role("radio", name=view, exact=True)).to_be_checked()
+    expect(figure(page, "What comes next, after each token")).to_be_visible()
+
+
+def test_another_run_or_seed_is_shown_from_where_it_can_be(page: Page, address: str) -> None:
+    page.goto(f"{address}?a.run=deep&a.layer=1&a.head=2&a.patches=blocks.1.attn.hook_z.2@4"
+              "&prompt=3%2B4&b.run=file&b.step=17")  # fmt: skip
+    expect(figure(page, "Head 1.2 on this prompt")).to_be_visible()
+    pane(page).locator("button.run").click()
+    page.get_by_role("option", name="line", exact=True).click()
+    expect(figure(page, "Head 0.0 on this prompt")).to_be_visible()
+    expect(page).to_have_url(re.compile("a.run=line&a.seed=0&a.step="))
+    expect(pane(page, "B").get_by_role("alert")).to_contain_text("no checkpoint at step 17")
+    pane(page, "B").locator("button.seed").click()
+    page.get_by_role("option", name="1", exact=True).click()
+    expect(figure(page, "Head 0.0 on this prompt", "B")).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -39,9 +39,9 @@ new MutationObserver((changes) => {
   for (const graph of document.querySelectorAll("figure .js-plotly-plot:not([data-heard])")) {
     if (!graph.on) continue; // not drawn yet
     graph.dataset.heard = "";
-    graph.on("plotly_click", ({ points: [{ x, y, customdata }] }) => {
-      const { pane, figure } = graph.closest("figure").dataset;
-      send({ pane, figure, x, y, act: figure === "ladder" ? customdata[0] : "" });
+    graph.on("plotly_click", ({ points: [{ customdata }] }) => {
+      const { pane } = graph.closest("figure").dataset;
+      if (customdata?.[0]) send({ pane, act: customdata[0] });
     });
   }
 }).observe(document, { childList: true, characterData: true, subtree: true });
@@ -62,7 +62,8 @@ document.addEventListener("click", (event) => {
 });
 
 function copyAddress(button) {
-  const { href } = window.location;
+  const { origin, pathname } = window.location;
+  const href = origin + pathname + document.getElementById("link").textContent;
   const said = () => {
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy link"), 1500);
