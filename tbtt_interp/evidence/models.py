@@ -129,6 +129,8 @@ def order_known(table: pd.DataFrame) -> pd.Series:
 
     A lower bound, since what a model does not know of the lines raises its loss; not below 0.
     """
+    if not {"floor_lines", "floor_order", "loss"} <= {*table}:  # a model that was not trained here
+        return pd.Series(float("nan"), table.index)
     below = table["floor_lines"] - table["loss"]
     return (below / (table["floor_lines"] - table["floor_order"])).clip(lower=0)
 
@@ -190,10 +192,13 @@ def sweep_tables(name: str, folder: Path | None = None) -> tuple[pd.DataFrame, p
     return sweep_table(name, "models", folder), sweep_table(name, "over training", folder)
 
 
-def ship_tables(name: str, folder: Path, to: Path = MEASURED) -> None:
-    """Writes a sweep's tables as they come with the package."""
+def ship_tables(
+    name: str, folder: Path, to: Path = MEASURED, *, tables: Iterable[str] = tuple(TABLES)
+) -> None:
+    """Writes a sweep's tables as they come with the package, or those of them that are read."""
     to.mkdir(exist_ok=True)
-    for which, (ending, _) in TABLES.items():
+    for which in tables:
+        ending = TABLES[which][0]
         sweep_table(name, which, folder).to_csv(
             to / f"{name}{ending}.csv.gz", index=False, float_format="%.5g",
             compression={"method": "gzip", "mtime": 0},

@@ -74,7 +74,7 @@ class Catalogue:
         for name, folder in list(folders.items()):
             try:
                 run = load_run(folder)
-                if run.tasks and not run.checkpoints:
+                if run.tasks and run.shape and not run.checkpoints:
                     raise TbttError(f"{name} has no checkpoint yet: train it on with --resume")
             except TbttError as error:
                 problems[name] = str(error)
@@ -103,18 +103,20 @@ class Catalogue:
         return self._read(name)
 
     def _read(self, name: str) -> Run:
-        path = self.folders[name] / "config.json"
-        return _run(self.folders[name], _stamp(path))
+        folder = self.folders[name]
+        config = stamp_of(folder / "config.json")
+        kept = folder / "checkpoints"
+        return _run(folder, config, stamp_of(kept) if kept.is_dir() else None)
 
     def steps(self, name: str, seed: int) -> dict[int, tuple[Run, int]]:
         """By step that is kept of one model, the run that has it and the seed's place there."""
         run = self.run(name)
-        found = {step: (run, run.place(seed)) for step in _checkpoints(run)}
+        found = {step: (run, run.place(seed)) for step in run.checkpoints}
         twin = name + OVER_TRAINING
         if twin in self.folders:
             over = self._read(twin)
             if seed in over.seeds:
-                found = {s: (over, over.place(seed)) for s in _checkpoints(over)} | found
+                found = {s: (over, over.place(seed)) for s in over.checkpoints} | found
         return dict(sorted(found.items()))
 
     def which(self, name: str, seed: int | None, step: int | None) -> Which:
@@ -143,7 +145,7 @@ class Catalogue:
         """
         run, place = self.steps(which.run, which.seed)[which.step]
         path = checkpoint_path(run.folder, which.step)
-        return _open(path, _stamp(path), run, place)
+        return _open(path, stamp_of(path), run, place)
 
 
 def _shortened(folders: dict[str, Path]) -> dict[str, Path]:
@@ -154,7 +156,7 @@ def _shortened(folders: dict[str, Path]) -> dict[str, Path]:
     return dict(zip(last, folders.values(), strict=True))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp_of(path: Path) -> tuple[int, int]:
     """What tells a file from another in its place."""
     try:
         found = path.stat()
@@ -164,14 +166,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _run(folder: Path, stamp: tuple[int, int]) -> Run:
+def _run(folder: Path, config: tuple[int, int], kept: tuple[int, int] | None) -> Run:
+    """A run as it was when its configuration and its list of checkpoints were last changed."""
     return load_run(folder)
-
-
-def _checkpoints(run: Run) -> list[int]:
-    """The steps that are there now: a run may still be in training."""
-    return [int(path.stem.removeprefix("step-")) for path in
-            sorted((run.folder / "checkpoints").glob("step-*.safetensors"))]  # fmt: skip
 
 
 @lru_cache(maxsize=KEPT)

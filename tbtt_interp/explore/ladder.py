@@ -47,6 +47,8 @@ def ladder_part(catalogue: Catalogue, state: State) -> tuple[Part, list[str]]:
 @lru_cache(maxsize=512)
 def _rows(name: str, run: Run) -> pd.DataFrame:
     table = models_table([run])
+    if "loss" not in table:
+        raise TbttError("it was not trained here, so that what it answers was not written down")
     found = table[["task", "size", "framing", "seed", "order_known"]].assign(
         run=name, parameters=count_parameters(run.shape),
         seen=table["seen_right"] / table["seen_of"],

@@ -16,13 +16,18 @@ from tbtt_interp.figures.patching import short
 from tbtt_interp.tasks import Task
 
 FALLEN = 40  # characters off the left end that are shown
+SHOWN = 200  # characters of a prompt that cannot be read
 
 
 def unreadable(text: str, task: Task) -> list[Any]:
     """A prompt with the characters marked that this model has no token for."""
     known = task.vocabulary.index
     strange = sorted(set(text) - known.keys())
-    shown = [c if c in known else html.Mark(c if c.isprintable() else repr(c)) for c in text[:200]]
+    first = next(k for k, c in enumerate(text) if c not in known)
+    start = max(0, min(first - FALLEN, len(text) - SHOWN))
+    around = text[start : start + SHOWN]
+    shown = [c if c in known else html.Mark(c if c.isprintable() else repr(c)) for c in around]
+    shown = ["…"] * (start > 0) + shown + ["…"] * (start + SHOWN < len(text))
     names = ", ".join(repr(c) for c in strange[:8]) + (", …" if len(strange) > 8 else "")
     return [
         html.P(shown, className="typed"),
@@ -40,7 +45,10 @@ def strip(scene: Scene, pane: Pane, name: str) -> html.Div:
     tokens: list[Any] = []
     if first:
         fallen = names[:first]
-        shown = "".join(fallen) if first <= FALLEN else f"{first:,} characters"
+        shown = "".join(fallen)
+        if first > FALLEN:
+            ends = shown[: FALLEN // 2], shown[-FALLEN // 2 :]
+            shown = f"{ends[0]} … {first - FALLEN:,} characters … {ends[1]}"
         tokens.append(html.Del(shown, title="off the window's left end: the model does not see it"))
     for k in range(first, len(names) - 1):
         pinned = k in pane.pins
@@ -96,7 +104,7 @@ def _pinned(
 def heads_picker(scene: Scene, pane: Pane, name: str) -> list[Any]:
     """A button for each head, a row a layer, where there is a choice."""
     shape = scene.run.shape
-    if shape.layers * shape.heads == 1:
+    if shape.layers * shape.heads == 1 and (pane.layer, pane.head) == (0, 0):
         return []
     rows = [
         html.Div([
@@ -189,16 +197,21 @@ def patched(found: Patched, pane: Pane, name: str) -> html.Div:
     vocabulary = found.clean.task.vocabulary
     clean, corrupt, now = found.differences
     right, wrong = (vocabulary.decode([t]) for t in (found.right, found.wrong))
-    said = "".join(shown_tokens(vocabulary, found.said.answer))
+    answers = [
+        "".join(shown_tokens(vocabulary, said.answer))
+        for said in (found.clean.said, found.corrupt.said, found.said)
+    ]
     rows = [
-        ("clean", found.clean.text, shown_answer(found.clean), clean, 1.0),
-        ("corrupted", found.corrupt.text, shown_answer(found.corrupt), corrupt, 0.0),
-        ("patched", found.corrupt.text, said, now, found.recovered),
+        ("clean", found.clean.text, answers[0], clean, 1.0),
+        ("corrupted", found.corrupt.text, answers[1], corrupt, 0.0),
+        ("patched", found.corrupt.text, answers[2], now, found.recovered),
     ]
     chips = [
-        button(name, f"patch {patch}", f"{_place(found, patch)} ✕", f"take the patch {patch} out")
+        button(name, f"patch {patch}",
+               f"{_place(found, patch)}{'' if patch in found.there else ', not in this model'} ✕",
+               f"take the patch {patch} out")
         for patch in pane.patches
-    ]
+    ]  # fmt: skip
     undo = [button(name, "restore patches", "undo all", "take all patches out")] if chips else []
     return html.Div(
         [

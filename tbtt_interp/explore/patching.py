@@ -1,6 +1,7 @@
 """A corrupted prompt with activations of a clean one: each place by itself, several at once."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -48,6 +49,7 @@ class Patched:
         shared: the answers' common beginning, fed to both.
         right, wrong: the clean answer's character and the corrupted one's.
         differences: the logit of right minus wrong, clean, corrupted, and with the patches.
+        there: those of the pane's patches that this model has a place for.
         said: what the corrupted prompt is answered with the patches.
     """
 
@@ -57,13 +59,15 @@ class Patched:
     right: int
     wrong: int
     differences: tuple[float, float, float]
+    there: tuple[Patch, ...]
     said: Said
 
     @property
     def recovered(self) -> float:
-        """The share of the way from the corrupted difference to the clean one."""
+        """The share of the way from the corrupted difference to the clean one; nan of no way."""
         clean, corrupt, patched = self.differences
-        return (patched - corrupt) / (clean - corrupt)
+        apart = clean - corrupt
+        return (patched - corrupt) / apart if abs(apart) > CLOSE else math.nan
 
     @property
     def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -105,10 +109,11 @@ def patched_of(catalogue: Catalogue, pane: Pane, prompt: str, corrupt: str) -> P
     found = Patched(
         clean=clean, corrupt=other, shared=answers[0][:place], right=answers[0][place],
         wrong=answers[1][place], differences=(0.0, 0.0, 0.0), said=other.said,
+        there=tuple(p for p in pane.patches if has_place(clean.opened.model, p)),
     )  # fmt: skip
     donor = (*clean.said.tokens[: clean.said.asked], *answers[0])
     with changed(clean.opened, ()) as model:
-        put = putting(model, donor, pane.patches, pane.cuts)
+        put = putting(model, donor, found.there, pane.cuts)
 
         def hooks_at(start: int, end: int) -> Hooks:
             return [*cutting(pane.cuts, start), *put(start, end)]
@@ -135,6 +140,21 @@ def _difference(
         fwd_hooks=only_there(hooks, model),  # pyright: ignore
     )
     return float(_logit_difference(torch.as_tensor(logits), found.right, found.wrong))
+
+
+def sites_of(model: "HookedTransformer") -> list[str]:
+    """Where activations can be put in, first to last."""
+    every = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers)
+             for part in (STREAMS[0], *OF_HEADS, *STREAMS[1:])]  # fmt: skip
+    return [site for site in every if site in model.hook_dict]
+
+
+def has_place(model: "HookedTransformer", patch: Patch) -> bool:
+    """Whether a model has the site of a patch, and the head: another pane's may."""
+    if patch.site not in sites_of(model):
+        return False
+    heads = range(model.cfg.n_heads) if patch.site.endswith(OF_HEADS) else (None,)
+    return patch.head in heads
 
 
 def patching_parts(found: Patched, pane: Pane) -> list[Part]:
@@ -190,10 +210,7 @@ def _map(
 ) -> list[tuple[Patch, float]]:
     """How many nats each place by itself moves the corrupted run's logit difference."""
     with changed(opened, cuts, start) as model:
-        of_layers = range(model.cfg.n_layers)
-        sites = [f"blocks.{layer}.{part}" for layer in of_layers
-                 for part in (STREAMS[0], *OF_HEADS, *STREAMS[1:])]  # fmt: skip
-        sites = [site for site in sites if site in model.hook_dict]
+        sites = sites_of(model)
         donor = read(model, clean, sites)
         places = [
             Patch(site, head, pos + start)

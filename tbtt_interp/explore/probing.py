@@ -5,6 +5,7 @@ The run's map takes seconds, so it is made beside the page, once, and kept.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,7 +20,7 @@ from tbtt_interp import figures
 from tbtt_interp.activations import read_texts, record, split_head
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.asking import changed
-from tbtt_interp.explore.catalogue import Opened
+from tbtt_interp.explore.catalogue import Opened, stamp_of
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Pane, Reading
@@ -28,8 +29,10 @@ from tbtt_interp.probes.battery import cells
 from tbtt_interp.probes.features import find_features, label_examples, pair_groups
 from tbtt_interp.probes.linear import class_probabilities
 from tbtt_interp.probes.run import features_of, hooks_of, probe_run
-from tbtt_interp.runs import Run
+from tbtt_interp.runs import Run, checkpoint_path
 
+KEPT = 64  # tables
+PATIENCE = 3.0  # seconds after which who has not asked again does not wait; the page asks oftener
 CONTROLS = 19  # control tasks a feature, of the 99 that `tbtt probes` draws
 NULLS = {"control": "control task", "one_hot": "the text in one-hot",
          "untrained": "untrained model", "majority": "commonest class"}  # fmt: skip
@@ -43,6 +46,7 @@ class Job:
     share: float = 0.0
     table: pd.DataFrame | None = None
     problem: str = ""
+    asked: float = field(default_factory=time.monotonic)
 
     @property
     def is_done(self) -> bool:
@@ -52,7 +56,7 @@ class Job:
 
 @dataclass
 class Jobs:
-    """Tables that are made one at a time, beside the page, each once."""
+    """Tables that are made one at a time, beside the page, each once and for who still waits."""
 
     known: dict[object, Job] = field(default_factory=dict)
     one: threading.Lock = field(default_factory=threading.Lock)
@@ -61,16 +65,27 @@ class Jobs:
     def get(self, key: object, make: Callable[[Callable[[int, int], None]], pd.DataFrame]) -> Job:
         """The job of this key, begun if it is new."""
         with self.asking:
-            if key not in self.known:
-                self.known[key] = job = Job()
-                threading.Thread(target=self._run, args=(job, make), daemon=True).start()
-            return self.known[key]
+            job = self.known.pop(key, None)
+            if job is None:
+                job = Job()
+                threading.Thread(target=self._run, args=(key, job, make), daemon=True).start()
+            job.asked = time.monotonic()
+            self.known[key] = job  # last, that is: latest
+            while len(self.known) > KEPT:
+                del self.known[next(iter(self.known))]
+            return job
 
-    def _run(self, job: Job, make: Callable[[Callable[[int, int], None]], pd.DataFrame]) -> None:
+    def _run(
+        self, key: object, job: Job, make: Callable[[Callable[[int, int], None]], pd.DataFrame]
+    ) -> None:
         def tell(done: int, of: int) -> None:
             job.share = done / of
 
         with self.one:
+            with self.asking:
+                if time.monotonic() - job.asked > PATIENCE:  # nobody looks any more
+                    self.known.pop(key, None)
+                    return
             try:
                 job.table = make(tell)
             except TbttError as error:
@@ -88,16 +103,17 @@ def asked_features(run: Run) -> list[str]:
 def job_of(jobs: Jobs, scene: Scene, place: int) -> Job:
     """The battery on every seed of the pane's run, at one position."""
     run, step = scene.run, scene.which.step
-    if step not in run.checkpoints:
+    path = checkpoint_path(run.folder, step)
+    if not path.is_file():
         raise TbttError(
-            f"of step {step:,} there is one model alone, and probes are of all seeds of a run: "
+            f"of step {step:,} there is one model alone, and the map is of all seeds of a run: "
             f"choose step {max(run.checkpoints):,}"
         )
     shortest = min(len(example.prompt) for example in scene.task.examples)
     if not -shortest <= place <= -1:
         raise TbttError(f"position {place} is not in every prompt: choose -{shortest} to -1")
     make = partial(_battery, run, step, place)
-    return jobs.get((run, scene.which.run, step, place), make)
+    return jobs.get((run, scene.which.run, stamp_of(path), place), make)
 
 
 def _battery(run: Run, step: int, place: int, tell: Callable[[int, int], None]) -> pd.DataFrame:
@@ -168,6 +184,8 @@ def reading_part(scene: Scene, reading: Reading) -> Part:
     learned = np.flatnonzero(is_learned & labels.has)
     classes = labels.real[0][np.cumsum(labels.has)[learned] - 1]
     hook, head = split_head(reading.site)
+    if head is not None and head >= scene.run.shape.heads:
+        raise TbttError(f"there is no head {head} in this model: choose a cell of its own map")
     every = _activations(scene.opened, scene.run, hooks_of([reading.site])[0])
     here = _of_prompt(scene, hook, head)
     truth = feature.of(scene.known) if scene.known is not None else None

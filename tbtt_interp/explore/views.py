@@ -20,6 +20,16 @@ from tbtt_interp.explore.state import LONGEST, PANES, State
 POLL = 700  # ms between two looks at a table in the making
 
 
+def _controls(scene: Scene, state: State, pane: str) -> list[Any]:
+    """What is chosen with, below the answer: it is there whatever has been chosen."""
+    mine = state.panes[PANES.index(pane)]
+    if state.view == "attention":
+        return words.heads_picker(scene, mine, pane)
+    if state.view == "answer":
+        return [words.characters(scene, mine, pane)]
+    return [words.places(scene, mine, pane)] if state.view == "probes" else []
+
+
 class Views:
     """The explorer without its server: from a state to what is shown of it."""
 
@@ -50,11 +60,16 @@ class Views:
 
     def _probes(self, scene: Scene, state: State, pane: str) -> list[Part]:
         mine = state.panes[PANES.index(pane)]
-        job = job_of(self.jobs, scene, mine.place)
+        reading = [reading_part(scene, mine.probe)] if mine.probe else []
+        try:
+            job = job_of(self.jobs, scene, mine.place)
+        except TbttError:
+            if reading:  # which one model is enough for
+                return reading
+            raise
         if job.problem:
             raise TbttError(job.problem)
-        found = [] if job.table is None else [probes_part(job.table, mine)]
-        return found + ([reading_part(scene, mine.probe)] if mine.probe else [])
+        return ([] if job.table is None else [probes_part(job.table, mine)]) + reading
 
     def part(self, state: State, pane: str, name: str) -> Part:
         """One figure of a pane by its name.
@@ -83,35 +98,34 @@ class Views:
             return [message(str(error))]
         found: list[Any] = [words.strip(scene, mine, pane), words.answer(scene, pane)]
         if len(state.prompt) == LONGEST:
-            found.insert(
-                0, message(f"Of the prompt its last {LONGEST} characters are kept.", "note")
-            )
+            found.insert(0, message(f"Of a prompt the last {LONGEST} characters are kept.", "note"))
+        found += _controls(scene, state, pane)
         try:
-            found += self._controls(scene, state, pane)
+            found += self._result(scene, state, pane)
             found += [figure(part, pane, address) for part in self.parts(state, pane)]
         except TbttError as error:
             found.append(message(str(error)))
         return found
 
-    def _controls(self, scene: Scene, state: State, pane: str) -> list[Any]:
-        """What stands between the answer and the figures."""
+    def _result(self, scene: Scene, state: State, pane: str) -> list[Any]:
+        """What stands between the controls and the figures."""
         mine = state.panes[PANES.index(pane)]
-        if state.view == "attention":
-            return words.heads_picker(scene, mine, pane)
-        if state.view == "answer":
-            return [words.characters(scene, mine, pane)]
         if state.view == "patching":
             found = patched_of(self.catalogue, mine, state.prompt, state.corrupt)
             return [words.patched(found, mine, pane)]
-        if state.view == "probes":
+        if state.view != "probes":
+            return []
+        try:
             job = job_of(self.jobs, scene, mine.place)
-            waiting = [] if job.is_done else [
-                message(f"Probing every model of this run: {job.share:.0%} done. This is "
-                             "made once and kept while the explorer runs.", "note"),
-                dcc.Interval(id={"type": "tick", "pane": pane}, interval=POLL),
-            ]  # fmt: skip
-            return [words.places(scene, mine, pane), *waiting]
-        return []
+        except TbttError as error:
+            return [message(str(error))] if mine.probe else []  # else its figures say so
+        if job.is_done:
+            return []
+        return [
+            message(f"Probing every model of this run: {job.share:.0%} done. This is made once "
+                    "and kept while the explorer runs.", "note"),
+            dcc.Interval(id={"type": "tick", "pane": pane}, interval=POLL),
+        ]  # fmt: skip
 
     def shared(self, state: State, address: str) -> list[Any]:
         """What stands above both panes."""
