@@ -1,6 +1,7 @@
 """The explorer without a browser: addresses, and that its numbers are the library's own."""
 
 import dataclasses
+import math
 import re
 import shutil
 import signal
@@ -8,10 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -25,12 +30,14 @@ from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete
+from tbtt_interp.explore import catalogue as opening
 from tbtt_interp.explore.app import Explorer, first_state
 from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.ladder import ladder_part
 from tbtt_interp.explore.patching import CLOSE, patched_of
-from tbtt_interp.explore.probing import reading_part
+from tbtt_interp.explore.probing import Jobs, reading_part
 from tbtt_interp.explore.scene import count_right, scene_of
-from tbtt_interp.explore.serving import free_port
+from tbtt_interp.explore.serving import listening
 from tbtt_interp.explore.state import (
     SHOWN,
     VIEWS,
@@ -43,6 +50,7 @@ from tbtt_interp.explore.state import (
     read_patch,
 )
 from tbtt_interp.explore.views import Views
+from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.runs import Run
 from tbtt_interp.scores import evaluate_run
 from tbtt_interp.train.resolve import resolve_recipe
@@ -321,24 +329,24 @@ def test_a_probe_reads_the_prompt_without_having_learned_it(catalogue: Catalogue
 
 
 def test_two_readers_of_one_model_do_not_disturb_each_other(catalogue: Catalogue) -> None:
-    alone = {
-        k: scene_of(catalogue, Pane(run="line").act("cut", f"0.0.4.{k}"), "6+7").margin
-        for k in range(4)
-    }
-    found: dict[tuple[int, int], float] = {}
+    """Nothing is kept from before: the one by one is asked of models that are opened anew."""
+    asked = [(k, f"{n}+{m}") for k in range(4) for n in range(10) for m in (k, k + 5)]
+    found: dict[tuple[int, str], float] = {}
+
+    def margin(k: int, prompt: str) -> float:
+        return scene_of(catalogue, Pane(run="line").act("cut", f"0.0.4.{k}"), prompt).margin
 
     def ask(k: int) -> None:
-        for n in range(6):  # another prompt each time, so that nothing is kept from before
-            pane = Pane(run="line").act("cut", f"0.0.4.{k}")
-            scene_of(catalogue, pane, f"{n}+{k}")
-        found[k, 0] = scene_of(catalogue, Pane(run="line").act("cut", f"0.0.4.{k}"), "6+7").margin
+        found.update({one: margin(*one) for one in asked if one[0] == k})
 
     threads = [threading.Thread(target=ask, args=(k,)) for k in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {k: margin for (k, _), margin in found.items()} == alone
+    opening._open.cache_clear()
+    assert found == {one: margin(*one) for one in asked}
+    assert len(set(found.values())) > len(asked) / 2
     model = catalogue.open(catalogue.which("line", 0, None)).model
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
@@ -360,6 +368,82 @@ def test_a_run_that_goes_while_it_is_open_is_an_error(line_run: Run, tmp_path: P
     assert "is gone" in str(views.body(state, "a", ""))
 
 
+def test_a_checkpoint_that_is_written_meanwhile_is_there(line_run: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(line_run.folder, tmp_path / "mine"))
+    catalogue = Catalogue.of([folder])
+    last, before = max(line_run.checkpoints), min(line_run.checkpoints)
+    kept = folder / "checkpoints" / f"step-{before:06d}.safetensors"
+    moved = kept.rename(tmp_path / "away")
+    assert before not in catalogue.steps("mine", 0)
+    moved.rename(kept)
+    assert {before, last} <= catalogue.steps("mine", 0).keys()
+    assert scene_of(catalogue, Pane(run="mine", step=before), "3+4").said
+
+
+def test_what_another_model_has_no_place_for_is_said(catalogue: Catalogue) -> None:
+    """In an address by hand, or kept from a deeper model."""
+    views = Views(catalogue)
+    pane = Pane(run="line", patches=(
+        Patch("blocks.1.attn.hook_z", 2, 4), Patch("blocks.0.attn.hook_z", None, 4),
+        Patch("blocks.0.hook_resid_pre", 3, 4), Patch("blocks.0.attn.hook_result", None, 4),
+        Patch("blocks.0.hook_resid_pre", None, 4),
+    ))  # fmt: skip
+    state = State(view="patching", prompt="3+4", corrupt="8-2", panes=(pane, pane))
+    found = patched_of(catalogue, pane, "3+4", "8-2")
+    assert found.there == pane.patches[-1:]
+    assert str(views.body(state, "a", "")).count("not in this model") == 4
+    for wrong in ({"probe": Reading("carry", "blocks.0.attn.hook_z.1", -1)}, {"place": -9}):
+        state = State(view="probes", prompt="3+4", panes=(Pane(run="line", **wrong),) * 2)
+        page = str(views.body(state, "a", ""))
+        assert "there is no head 1" in page or "is not in every prompt" in page
+        assert "Probe at" in page
+    state = State(prompt="3+4", panes=(Pane(run="line", layer=1, head=2),) * 2)
+    page = str(views.body(state, "a", ""))
+    assert "there is no head 1.2" in page and "layer 0, head 0" in page
+
+
+def test_a_way_of_nothing_is_not_divided_by(catalogue: Catalogue) -> None:
+    """Every edge into = is cut, so that both prompts are read alike."""
+    pane = Pane(run="line")
+    for key in range(4):
+        pane = pane.act("cut", f"0.0.4.{key}")
+    found = patched_of(catalogue, pane, "3+4", "8-2")
+    assert math.isnan(found.recovered)
+    state = State(view="patching", prompt="3+4", corrupt="8-2", panes=(pane, pane))
+    assert Views(catalogue).parts(state, "a")[0].table["value"].isna().all()
+
+
+def test_a_model_from_elsewhere_does_not_take_the_ladder_away(
+    line_run: Run, tmp_path: Path
+) -> None:
+    export_checkpoint(line_run, tmp_path / "theirs.pt", seed=0)
+    import_checkpoint(tmp_path / "theirs.pt", "arithmetic", tmp_path / "theirs")
+    catalogue = Catalogue.of([line_run.folder, tmp_path / "theirs"])
+    part, problems = ladder_part(catalogue, first_state(catalogue))
+    assert set(part.table["run"]) == {"line"}
+    assert problems == [
+        "theirs: it was not trained here, so that what it answers was not written down"
+    ]
+
+
+def test_a_job_that_nobody_waits_for_any_more_is_not_begun() -> None:
+    jobs, begun = Jobs(), []
+    with jobs.one:  # one is being made
+        left, kept = (jobs.get(name, partial(_noted, begun, name)) for name in ("left", "kept"))
+        left.asked -= 10
+    for _ in range(200):
+        if kept.is_done and "left" not in jobs.known:
+            break
+        time.sleep(0.05)
+    assert begun == ["kept"] and kept.is_done and not left.is_done
+    assert jobs.get("left", partial(_noted, begun, "left")) is not left, "who comes back is heard"
+
+
+def _noted(begun: list[str], name: str, tell: Callable[[int, int], None]) -> pd.DataFrame:
+    begun.append(name)
+    return pd.DataFrame()
+
+
 def test_only_open_runs_are_ever_read(catalogue: Catalogue, line_run: Run) -> None:
     for name in (str(line_run.folder), "../line", "/etc/passwd"):
         with pytest.raises(TbttError, match="is not open here"):
@@ -379,9 +463,10 @@ def test_the_opening_view_is_small_beside_large(catalogue: Catalogue) -> None:
 def test_a_taken_port_is_passed_by() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert free_port("127.0.0.1", port) > port
+        with listening("127.0.0.1", port) as other:
+            assert other.getsockname()[1] > port
     with pytest.raises(TbttError, match="leave --host out"):
-        free_port("nowhere.invalid", 8050)
+        listening("nowhere.invalid", 8050)
 
 
 def test_strangers_names_are_refused_and_files_are_the_tables(catalogue: Catalogue) -> None:

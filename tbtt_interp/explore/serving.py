@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 TRIED = 50  # ports after the one that was asked for
 
 
-def free_port(host: str, port: int) -> int:
-    """That port, or the next that is free.
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at that port, or at the next that is free.
 
     Raises:
         TbttError: if none is, or the host is not this machine's.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + TRIED, 65_536)):
         try:
-            with socket.create_server((host, candidate)):
-                return candidate
+            return socket.create_server((host, candidate), family=family)
         except PermissionError as error:
             raise TbttError(
                 f"port {candidate} may not be listened on ({error}): give one above 1023"
@@ -47,8 +47,9 @@ def make_server(catalogue: Catalogue, *, host: str, port: int) -> "BaseWSGIServe
 
     from tbtt_interp.explore.app import LOCAL, Explorer
 
-    port = free_port(host, port)
+    taken = listening(host, port)
     torch.set_num_threads(1)  # requests come side by side, and these models are small
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     explorer = Explorer(catalogue, hosts=(host, *LOCAL) if host not in ("0.0.0.0", "::") else ())
-    return make(host, port, explorer.app.server, threaded=True)
+    found = taken.getsockname()[1]
+    return make(host, found, explorer.app.server, threaded=True, fd=taken.detach())

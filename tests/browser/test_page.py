@@ -104,6 +104,8 @@ def test_a_prompt_is_checked_as_it_is_typed(page: Page, address: str) -> None:
     box.fill("3+x")
     expect(pane(page, "A").locator("mark")).to_have_text(["x"])
     expect(pane(page, "A").get_by_role("alert")).to_contain_text("no token for 'x'")
+    box.fill("1+" * 200 + "x")
+    expect(pane(page, "A").locator("mark")).to_have_text(["x"])
     box.fill("")
     expect(pane(page, "A").get_by_role("alert")).to_contain_text("the prompt is empty")
     box.fill("3+4=7> 9-2=")
@@ -111,7 +113,9 @@ def test_a_prompt_is_checked_as_it_is_typed(page: Page, address: str) -> None:
     expect(pane(page, "A").get_by_text("falls off its left end")).to_be_visible()
     box.fill("1" * 10_000)
     expect(pane(page, "A").locator("del")).to_contain_text("characters")
-    expect(pane(page, "A").get_by_text("its last 500 characters are kept")).to_be_visible()
+    expect(
+        pane(page, "A").get_by_text("Of a prompt the last 500 characters are kept")
+    ).to_be_visible()
     box.fill("France")
     expect(pane(page, "B").locator(".verdict").first).to_contain_text("seen in training")
 
