@@ -301,13 +301,15 @@ class Explorer:
             try:
                 if pane not in (*PANES, "page") or kind not in ("csv", "html"):
                     raise TbttError("there is no such file: take one from the page")
-                part = self.views.part(state, pane, name)
+                part, told = self.views.part(state, pane, name), self.views.told(state, pane)
             except TbttError as error:
                 return flask.Response(f"{error}\n", 404, mimetype="text/plain")
             if kind == "csv":
-                content, mime = part.data.to_csv(index=False), "text/csv"
+                content, mime = part.data.assign(**told).to_csv(index=False), "text/csv"
             else:
-                content = part.figure.update_layout(title=part.title).to_html(include_plotlyjs=True)
-                mime = "text/html"
+                of = ", ".join(f"{what} {value}" for what, value in told.items())
+                title = {"text": f"{part.title}<br><sup>{of}</sup>", "x": 0.02}
+                content = part.figure.update_layout(title=title, margin={"t": 90})
+                content, mime = content.to_html(include_plotlyjs=True), "text/html"
             headers = {"Content-Disposition": f'attachment; filename="{name}-{pane}.{kind}"'}
             return flask.Response(content, mimetype=mime, headers=headers)

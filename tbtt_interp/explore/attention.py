@@ -199,14 +199,18 @@ def roles_part(scene: Scene, layer: int, head: int) -> Part:
     """The mean over all examples by what stands at query and key."""
     every = _context(scene.run)
     pattern = _every_pattern(scene.opened, scene.run, scene.cuts, layer)[:, head]
-    names = every.names()
+    names, of_row = every.names(), every.questions.of_row
     is_role = torch.stack([every.here(name) for name in names]).to(pattern)
-    sums = einsum(is_role, pattern, is_role, "q row query, row query key, k row key -> q k")
-    queries = is_role.sum((1, 2))
+    once = 1 / of_row.bincount()[of_row]  # of an example with many windows, each is a part
+    sums = einsum(
+        once, is_role, pattern, is_role, "row, q row query, row query key, k row key -> q k"
+    )
+    queries = einsum(once, is_role, "row, q row query -> q")
     means = sums / queries[:, None]
+    examples = [len(set(of_row[mask.any(1)].tolist())) for mask in is_role.bool()]
     rows = [
         {"row": q, "row_name": names[q], "column": k, "column_name": names[k],
-         "value": float(means[q, k]), "tokens": int(queries[q])}
+         "value": float(means[q, k]), "examples": examples[q]}
         for q, k in product(range(len(names)), repeat=2)
         if float(sums[q, k]) > 0
     ]  # fmt: skip
@@ -214,7 +218,7 @@ def roles_part(scene: Scene, layer: int, head: int) -> Part:
         name="attention", title=f"Head {layer}.{head} by role, mean over all "
         f"{len(scene.task.examples)} examples",
         table=pd.DataFrame(rows),
-        draw=partial(_draw, hover={"tokens": "over %{…:,} tokens"}),
+        draw=partial(_draw, hover={"examples": "over %{…} examples"}),
         note="A role's keys are summed: attention on all of a country's letters is one number.",
     )  # fmt: skip
 

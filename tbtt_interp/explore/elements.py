@@ -39,8 +39,12 @@ def message(text: str, kind: str = "problem") -> html.P:
     )
 
 
-def figure(part: Part, pane: str, address: str) -> html.Figure:
-    """A part as a figure, with its words above and its files below."""
+def figure(part: Part, pane: str, address: str, of: str = "") -> html.Figure:
+    """A part as a figure, with its words above and its files below.
+
+    Args:
+        of: what it is of, for files that leave the page.
+    """
     drawn = part.figure
     file = f"figure/{pane}/{part.name}"
     return html.Figure(
@@ -54,8 +58,9 @@ def figure(part: Part, pane: str, address: str) -> html.Figure:
             html.Div(
                 [
                     html.Span("Download"),
-                    *(html.Button(kind.upper(), **attributes(data_image=kind, data_name=part.name),
-                                  title=f"{part.title}, as {kind.upper()}")
+                    *(html.Button(kind.upper(), title=f"{part.title}, as {kind.upper()}",
+                                  **attributes(data_image=kind, data_name=f"{part.name}-{pane}",
+                                               data_title=part.title, data_of=of))
                       for kind in ("png", "svg")),
                     *(html.A(kind.upper(), href=f"{file}.{kind}{address}", download="",
                              title=f"{part.title}, as {kind.upper()}")
@@ -64,5 +69,5 @@ def figure(part: Part, pane: str, address: str) -> html.Figure:
                 className="files",
             ),
         ],
-        **attributes(data_pane=pane, data_figure=part.name),
+        **attributes(data_pane=pane),
     )  # fmt: skip

@@ -22,6 +22,7 @@ def frame(catalogue: Catalogue) -> html.Div:
             dcc.Store(id="event"),
             html.Div(id="done", hidden=True),
             html.Div(id="link", hidden=True),
+            html.Div(id="heard", className="unseen", **attributes(aria_live="polite")),
             html.Header(
                 [
                     html.Div([

@@ -82,6 +82,18 @@ class Views:
                 return part
         raise TbttError(f"there is no figure '{name}' in pane {pane} of this view: reload the page")
 
+    def told(self, state: State, pane: str) -> dict[str, Any]:
+        """What a pane's figures are of, for those who have the figure alone."""
+        if pane == "page":
+            return {}
+        mine = state.panes[PANES.index(pane)]
+        which = self.catalogue.which(mine.run, mine.seed, mine.step)
+        found: dict[str, Any] = {"run": which.run, "seed": which.seed, "step": which.step}
+        found["prompt"] = repr(self.catalogue.run(which.run).tasks[0].complete_prompt(state.prompt))
+        if state.view == "patching":
+            found["corrupted"] = repr(state.corrupt)
+        return found | ({"cut": " ".join(map(str, mine.cuts))} if mine.cuts else {})
+
     def body(self, state: State, pane: str, address: str) -> list[Any]:
         """What stands in a pane; where something is wrong, what is wrong."""
         mine = state.panes[PANES.index(pane)]
@@ -102,7 +114,8 @@ class Views:
         found += _controls(scene, state, pane)
         try:
             found += self._result(scene, state, pane)
-            found += [figure(part, pane, address) for part in self.parts(state, pane)]
+            of = ", ".join(f"{name} {value}" for name, value in self.told(state, pane).items())
+            found += [figure(part, pane, address, of) for part in self.parts(state, pane)]
         except TbttError as error:
             found.append(message(str(error)))
         return found

@@ -160,9 +160,9 @@ def ladder(table: pd.DataFrame, shown: Sequence[tuple[str, int]] = ()) -> "Figur
                 marker={"color": colour, "symbol": MARKS.get(str(task), "cross"), "opacity": 0.75,
                         "size": np.where(mine, 15, 9),
                         "line": {"color": "#000000", "width": np.where(mine, 2.5, 0.0)}},
-                customdata=some[["act", "run", "seed", "size"]],
+                customdata=some[["act", "run", "seed", "size", "parameters"]],
                 hovertemplate="<b>%{customdata[1]}</b>, seed %{customdata[2]}<br>"
-                "%{customdata[3]}: %{y:.3f}<extra></extra>",
+                "%{customdata[3]}, %{customdata[4]:,} parameters: %{y:.3f}<extra></extra>",
                 row=1, col=column,
             )  # fmt: skip
             named.add(series)

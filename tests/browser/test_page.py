@@ -295,9 +295,11 @@ def test_every_figure_is_given_away(page: Page, address: str, tmp_path: Path) ->
     expect(plot(mine)).to_be_visible()
     starts: dict[str, Callable[[bytes], bool]] = {
         "PNG": lambda content: content.startswith(b"\x89PNG"),
-        "SVG": lambda content: b"<svg" in content[:200],
+        "SVG": lambda content: b"<svg" in content[:200] and b"run line, seed 0, step" in content,
         "CSV": lambda content: content.startswith(b"row,row_name,column"),
-        "HTML": lambda content: b"plotly" in content and b"<script src" not in content,
+        "HTML": lambda content: (
+            b"run line, seed 0, step" in content and b"<script src" not in content
+        ),
     }
     for kind, is_right in starts.items():
         with page.expect_download() as found:
@@ -307,6 +309,7 @@ def test_every_figure_is_given_away(page: Page, address: str, tmp_path: Path) ->
         assert path.suffix == f".{kind.lower()}"
         assert is_right(path.read_bytes()), kind
     table = pd.read_csv(tmp_path / "attention-a.csv")
+    assert set(table["run"]) == {"line"} and set(table["prompt"]) == {"'<3+4='"}
     grid = drawn(mine)["z"]
     for record in table.to_dict("records"):
         assert grid[record["row"]][record["column"]] == pytest.approx(record["value"])
@@ -386,9 +389,9 @@ def test_another_run_or_seed_is_shown_from_where_it_can_be(page: Page, address: 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_a_phone_and_a_laptop(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    for view in ("attention", "answer", "patching", "ladder"):
+    for view in ("attention", "answer", "patching", "probes", "ladder"):
         page.goto(f"{address}?view={view}&a.run=line&prompt=3%2B4&corrupt=3%2B5")
-        expect(page.locator("figure .js-plotly-plot").first).to_be_visible()
+        page.locator("figure .js-plotly-plot").first.wait_for(timeout=90_000)  # probes take theirs
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, view
 
@@ -413,6 +416,24 @@ def test_every_control_has_a_name_and_is_reached_by_keyboard(page: Page, address
     pin.focus()
     page.keyboard.press("Enter")
     expect(pane(page).get_by_role("button", name="unpin =, token 5")).to_be_focused()
+
+
+def test_maps_are_gone_through_by_keyboard(page: Page, address: str) -> None:
+    """Where nothing but a cell does it: a patch is put in and taken out, a head is chosen."""
+    page.goto(f"{address}?a.run=line&view=patching&prompt=3%2B4&corrupt=8-2")
+    graph = plot(figure(page, re.compile("^Recovered of the logit difference")))
+    graph.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowRight"):
+        graph.press(key)
+    values = drawn(figure(page, re.compile("^Recovered of the logit difference")))
+    name, value = values["rows"][1], values["z"][1][1]
+    expect(page.locator("#heard")).to_have_text(f"{name}, token 8→3: {value:.3f}")
+    graph.press("Enter")
+    patch = pane(page).get_by_role("button", name=re.compile("^take the patch blocks.0.attn.*@1"))
+    expect(patch).to_have_count(1)
+    expect(graph).to_be_focused()
+    graph.press("Enter")
+    expect(patch).to_have_count(0)
 
 
 def test_the_page_is_all_its_own(catalogue: Catalogue) -> None:

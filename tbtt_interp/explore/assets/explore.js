@@ -33,9 +33,6 @@ document.addEventListener("pointerdown", () => (focused = ""));
 
 new MutationObserver((changes) => {
   if (changes.some(({ target }) => (target.id ?? target.parentNode?.id) === "done")) done();
-  if (focused && document.activeElement === document.body) {
-    document.querySelector(focused)?.focus({ preventScroll: true });
-  }
   for (const graph of document.querySelectorAll("figure .js-plotly-plot:not([data-heard])")) {
     if (!graph.on) continue; // not drawn yet
     graph.dataset.heard = "";
@@ -43,8 +40,57 @@ new MutationObserver((changes) => {
       const { pane } = graph.closest("figure").dataset;
       if (customdata?.[0]) send({ pane, act: customdata[0] });
     });
+    if (graph._fullData[0].type === "heatmap") byKeyboard(graph);
+  }
+  if (focused && document.activeElement === document.body) {
+    document.querySelector(focused)?.focus({ preventScroll: true });
   }
 }).observe(document, { childList: true, characterData: true, subtree: true });
+
+// A map's cells by keyboard: arrows go from cell to cell, Enter does what a click does.
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const places = {}; // where one is in each map, also when it is drawn anew
+
+function byKeyboard(graph) {
+  const { id } = graph.closest(".graph");
+  const { dataset, firstChild } = graph.closest("figure");
+  graph.tabIndex = 0;
+  graph.setAttribute("role", "application");
+  const how = "arrows go from cell to cell, Enter does what a click does";
+  graph.setAttribute("aria-label", `${firstChild.firstChild.textContent}: ${how}`);
+  graph.addEventListener("keydown", (event) => {
+    const { x, y, customdata } = graph._fullData[0];
+    const inside = (at, of) => Math.min(Math.max(at, 0), of.length - 1);
+    const place = places[id] ?? { row: 0, column: -1 };
+    const step = ARROWS[event.key];
+    if (event.key === "Enter") {
+      const act = customdata[inside(place.row, y)][inside(place.column, x)]?.[0];
+      if (act) send({ pane: dataset.pane, act });
+      focused = `[id='${id}'] .js-plotly-plot`;
+    } else if (step) {
+      const [row, column] = [inside(place.row + step[0], y), inside(place.column + step[1], x)];
+      places[id] = { row, column };
+      window.Plotly.Fx.hover(graph, [{ xval: x[column], yval: y[row] }]);
+      const where = customdata[row][column]?.[1]?.replace(/<\/?b>/g, "");
+      const value = graph._fullData[0].z[row][column];
+      document.getElementById("heard").textContent =
+        Number.isFinite(value) ? `${where}: ${value.toFixed(3)}` : "no cell";
+    } else return;
+    event.preventDefault();
+  });
+}
+
+// What is typed or dragged is one page to come back to, not one for each key or place passed.
+const push = window.history.pushState.bind(window.history);
+let typing = null;
+window.history.pushState = (...given) => {
+  const { activeElement } = document;
+  const goesOn = activeElement.matches("input:not([type=radio]), [role=slider]");
+  if (goesOn && activeElement === typing) window.history.replaceState(...given);
+  else push(...given);
+  typing = goesOn ? activeElement : null;
+};
+document.addEventListener("focusout", () => (typing = null));
 
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button");
@@ -56,8 +102,16 @@ document.addEventListener("click", (event) => {
     const graph = pressed.closest("figure").querySelector(".js-plotly-plot");
     if (!graph) return; // not drawn yet
     const { clientWidth: width, clientHeight: height } = graph;
+    const { title, of } = pressed.dataset;
+    const text = `${title}<br><sup>${of}</sup>`;
+    const { margin } = graph.layout;
+    const layout = {
+      ...graph.layout, title: { text, font: { size: 15 }, x: 0.02, y: 0.98, yanchor: "top" },
+      margin: { ...margin, t: (margin?.t ?? 40) + 50 },
+    };
     const scale = image === "png" ? 2 : 1;
-    window.Plotly.downloadImage(graph, { format: image, filename: name, width, height, scale });
+    const options = { format: image, filename: name, width, height: height + 50, scale };
+    window.Plotly.downloadImage({ data: graph.data, layout }, options);
   }
 });
 
