@@ -9,8 +9,8 @@ import pandas as pd
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.evidence.differences import difference_over_seeds
+from tbtt_interp.evidence.effects import ANY, SHARE, over_models
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import interval_over_seeds
 from tbtt_interp.train.sweep import pairs_text
 
 # What is compared: its column, words, unit, and what has to be alike for it to be comparable.
@@ -105,7 +105,7 @@ def _row(
     values = [table.get(name, pd.Series(dtype=float)).dropna() for table in tables]
     for side, some in zip(("first", "second"), values, strict=True):
         if len(some):
-            found = interval_over_seeds(some.astype(float).tolist())
+            found = over_models(some, SHARE if unit == "share" else ANY)
             row |= {side: found.mean, f"{side}_low": found.low, f"{side}_high": found.high}
     unlike = [what for what in alike if what in differ]
     if unlike:
@@ -186,11 +186,6 @@ def _worth(runs: tuple[Run, Run], differ: Mapping[str, tuple[str, str]]) -> list
         said.append(f"Paired: {how} shared, so the runs are compared as two groups.")
     elif len(shared) < max(len(run.seeds) for run in runs):
         said.append(f"Paired: differences are over the {len(shared)} seeds that both have alone.")
-    few = len(shared) if len(shared) > 1 else min(len(run.seeds) for run in runs)
-    if few < 8:
-        said.append(
-            f"With {few} model{'s' if few > 1 else ''} on a side an interval is too narrow."
-        )
     if not differ:
         said.append("They were made alike but for their seeds.")
     elif len(differ) == 1:
