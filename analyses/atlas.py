@@ -9,19 +9,18 @@
 
 # %%
 import sys
-from pathlib import Path
 
 from tbtt_interp import figures
 from tbtt_interp.evidence.atlas import atlas_evidence
-from tbtt_interp.evidence.models import sweep_table
+from tbtt_interp.evidence.models import given_paths, sweep_table
 
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+folders, files = given_paths(sys.argv[1:])
+folder = folders[0] if folders else None
 evidence = atlas_evidence(sweep_table("atlas", "held out", folder))
 
 # %%
-figure = evidence.figures["atlas"]()
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(evidence.figures["atlas"](), file)
 
 # %%
 print(evidence)

@@ -9,15 +9,17 @@
 
 # %%
 import sys
-from pathlib import Path
 
 from tbtt_interp import figures
 from tbtt_interp.evidence.forgetting import forgetting_evidence
-from tbtt_interp.evidence.models import finished_runs, over_training_table, shipped_table
+from tbtt_interp.evidence.models import (
+    finished_runs,
+    given_paths,
+    over_training_table,
+    shipped_table,
+)
 
-paths = [Path(word) for word in sys.argv[1:]]
-drawing = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
-folders = [path for path in paths if path not in drawing]
+folders, files = given_paths(sys.argv[1:])
 if folders:
     table = over_training_table(run for folder in folders for run in finished_runs(folder))
 else:
@@ -25,9 +27,8 @@ else:
 evidence = forgetting_evidence(table)
 
 # %%
-figure = evidence.figures["forgetting"]()
-for path in drawing:
-    figures.save(figure, path)
+for file in files:
+    figures.save(evidence.figures["forgetting"](), file)
 
 # %%
 print(evidence)

@@ -7,20 +7,18 @@
 
 # %%
 import sys
-from pathlib import Path
 
 from tbtt_interp import figures
 from tbtt_interp.evidence.ladder import ladder_evidence
-from tbtt_interp.evidence.models import TABLES, sweep_table
+from tbtt_interp.evidence.models import TABLES, given_paths, sweep_table
 
-paths = [Path(word) for word in sys.argv[1:]]
-drawing = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
-folder = next((path for path in paths if path not in drawing), None)
+folders, files = given_paths(sys.argv[1:])
+folder = folders[0] if folders else None
 evidence = ladder_evidence(*(sweep_table("ladder", which, folder) for which in TABLES))
 
 # %%
-for path in drawing:
-    figures.save(evidence.figures["ladder-arithmetic"](), path)
+for file in files:
+    figures.save(evidence.figures["ladder-arithmetic"](), file)
 
 # %%
 print(evidence)

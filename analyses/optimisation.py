@@ -7,19 +7,19 @@
 
 # %%
 import sys
-from pathlib import Path
 
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import sweep_tables
+from tbtt_interp.evidence.models import given_paths, sweep_tables
 from tbtt_interp.evidence.optimisation import optimisation_evidence
 
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+folders, files = given_paths(sys.argv[1:])
+folder = folders[0] if folders else None
 widths, _ = sweep_tables("widths", folder and folder.with_name("widths"))
 evidence = optimisation_evidence(widths, *sweep_tables("optimisation", folder))
 
 # %%
-if len(sys.argv) > 2:
-    figures.save(evidence.figures["optimisation"](), sys.argv[2])
+for file in files:
+    figures.save(evidence.figures["optimisation"](), file)
 
 # %%
 print(evidence)

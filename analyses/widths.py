@@ -9,18 +9,18 @@
 
 # %%
 import sys
-from pathlib import Path
 
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import sweep_tables
+from tbtt_interp.evidence.models import given_paths, sweep_tables
 from tbtt_interp.evidence.widths import widths_evidence
 
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+folders, files = given_paths(sys.argv[1:])
+folder = folders[0] if folders else None
 evidence = widths_evidence(*sweep_tables("widths", folder))
 
 # %%
-if len(sys.argv) > 2:
-    figures.save(evidence.figures["widths-effects"](), sys.argv[2])
+for file in files:
+    figures.save(evidence.figures["widths-effects"](), file)
 
 # %%
 print(evidence)

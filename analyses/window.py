@@ -8,20 +8,20 @@
 
 # %%
 import sys
-from pathlib import Path
 
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import sweep_tables
+from tbtt_interp.evidence.models import given_paths, sweep_tables
 from tbtt_interp.evidence.window import window_evidence
 
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+folders, files = given_paths(sys.argv[1:])
+folder = folders[0] if folders else None
 models, _ = sweep_tables("window", folder)
 ladder, _ = sweep_tables("ladder", folder and folder.with_name("ladder"))
 evidence = window_evidence(models, ladder)
 
 # %%
-if len(sys.argv) > 2:
-    figures.save(evidence.figures["window"](), sys.argv[2])
+for file in files:
+    figures.save(evidence.figures["window"](), file)
 
 # %%
 print(evidence)

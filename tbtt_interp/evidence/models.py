@@ -170,6 +170,17 @@ def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFra
     return pd.read_csv(path)
 
 
+def given_paths(words: Iterable[str]) -> tuple[list[Path], list[Path]]:
+    """Of a study's arguments the folders of runs, and the files that its figure is drawn into.
+
+    >>> given_paths(["runs/atlas", "map.png"])
+    ([PosixPath('runs/atlas')], [PosixPath('map.png')])
+    """
+    paths = [Path(word) for word in words]
+    files = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
+    return [path for path in paths if path not in files], files
+
+
 def shipped_table(names: Iterable[str], which: str) -> pd.DataFrame:
     """Of several sweeps the tables that come with the package, one below the other.
 

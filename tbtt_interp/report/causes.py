@@ -29,7 +29,7 @@ from tbtt_interp.report.arms import (
 )
 from tbtt_interp.runs import Run
 
-MODELS = 4  # of a run that are patched, or have their attention cut: the first seeds
+MODELS = 8  # of a run that are patched, or have their attention cut: the first seeds
 PAIRS, FEW_PAIRS = 300, 32  # that are patched, the latter of models beyond a million parameters
 UNSAID = ("answer", "sign", "units")
 FEWEST = 4  # models with a wrong answer, below which there is no interval
