@@ -92,6 +92,10 @@ def strata_table(equations: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+TURNS = ("sum of 9 to 11, no rim", "other sums, no rim", "difference of −1 to 1, no rim",
+         "other differences, no rim")  # fmt: skip
+
+
 def _strata(equations: pd.DataFrame) -> dict[str, pd.DataFrame]:
     adds, left, rim = equations["operator"] == "+", equations["left"], equations["rim"]
     masks = {
@@ -106,6 +110,12 @@ def _strata(equations: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "no operand at the rim": ~rim,
         "equal operands": equations["equal"],
     }
+    if {"a", "b"} <= {*equations}:  # where an answer gets its second digit, and where its sign
+        turns = {TURNS[0]: (equations["a"] + equations["b"]).between(9, 11),
+                 TURNS[2]: (equations["a"] - equations["b"]).between(-1, 1)}  # fmt: skip
+        for (name, mask), operator in zip(turns.items(), (adds, ~adds), strict=True):
+            other = TURNS[TURNS.index(name) + 1]
+            masks |= {name: operator & ~rim & mask, other: operator & ~rim & ~mask}
     return {name: equations[mask] for name, mask in masks.items() if mask.any()}
 
 
@@ -236,7 +246,20 @@ def _answered(strata: pd.DataFrame, cells: pd.DataFrame, models: int) -> list[st
         f"Share of held-out equations answered, {models} models over {len(pairs)} pairs: "
         f"{by_size}; {nulls}.",
         f"{len(never)} of {len(pairs)} pairs are answered by no model{named}, {always} by all.",
+        *_turns(strata),
     ]
+
+
+def _turns(strata: pd.DataFrame) -> list[str]:
+    """Where answers turn, beside where they do not: seen on the map, and so explored."""
+    said = []
+    for name in TURNS:
+        rows = strata[strata["stratum"] == name].to_dict("records")
+        shares = ", ".join(_text(r["share"], r["low"], r["high"]) for r in rows)
+        said += [f"{name.removesuffix(', no rim')} {shares}"] if rows else []
+    sizes = ", ".join(dict.fromkeys(strata["size"]))
+    return [f"Seen on the map: with no operand at the rim, {'; '.join(said)} ({sizes})."] if (
+        len(said) == len(TURNS)) else []  # fmt: skip
 
 
 def _effect(effects: pd.DataFrame, method: str, term: str) -> Interval:
