@@ -9,12 +9,12 @@
 import sys
 
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import given_paths, sweep_tables
+from tbtt_interp.evidence.models import given_paths, sweep_table, sweep_tables
 from tbtt_interp.evidence.optimisation import optimisation_evidence
 
 folders, files = given_paths(sys.argv[1:])
 folder = folders[0] if folders else None
-widths, _ = sweep_tables("widths", folder and folder.with_name("widths"))
+widths = sweep_table("widths", "models", folder and folder.with_name("widths"))
 evidence = optimisation_evidence(widths, *sweep_tables("optimisation", folder))
 
 # %%

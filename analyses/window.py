@@ -10,13 +10,13 @@
 import sys
 
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import given_paths, sweep_tables
+from tbtt_interp.evidence.models import given_paths, sweep_table
 from tbtt_interp.evidence.window import window_evidence
 
 folders, files = given_paths(sys.argv[1:])
 folder = folders[0] if folders else None
-models, _ = sweep_tables("window", folder)
-ladder, _ = sweep_tables("ladder", folder and folder.with_name("ladder"))
+models = sweep_table("window", "models", folder)
+ladder = sweep_table("ladder", "models", folder and folder.with_name("ladder"))
 evidence = window_evidence(models, ladder)
 
 # %%

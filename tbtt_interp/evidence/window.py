@@ -57,7 +57,7 @@ def window_evidence(models: pd.DataFrame, ladder: pd.DataFrame) -> Evidence:
         shown=_shown(table),
         figures={"window": partial(arms_figure, table),
                  "window-effects": partial(effects_figure, effects)},
-        sentences=_sentences(effects),
+        sentences=[*_answered(table), *_sentences(effects)],
         claims=claims,
         command=COMMAND,
         notes=[
@@ -143,12 +143,23 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _answered(table: pd.DataFrame) -> list[str]:
+    """What each size answers in each arm, in counts."""
+    said = []
+    for size in (size for size in SIZES if size in set(table["size"])):
+        of_size = table[table["size"] == size]
+        arms = [f"{right} ({name})" for name in (ALONE, MATCHED, LONG, JOINT)
+                if (right := counts(of_size[of_size["arm"] == name], "held_out"))]  # fmt: skip
+        said += [f"{size} {', '.join(arms)}"] if arms else []
+    return [f"Of the held-out equations are answered by {'; by '.join(said)}."] if said else []
+
+
 def _sentences(effects: pd.DataFrame) -> list[str]:
     found = []
     for size in dict.fromkeys(effects["size"]):
         mine = effects[effects["size"] == size]
         told = [
-            f"{effect} {words(part['value'])} ({len(part)})"
+            f"{effect} {words(part['value'], (-1.0, 1.0))} ({len(part)})"
             for effect, part in mine.groupby("effect", sort=False)
         ]
         found.append(f"Held-out share, {size}: {'; '.join(told)}.")
