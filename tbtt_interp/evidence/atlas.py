@@ -243,8 +243,8 @@ def _answered(strata: pd.DataFrame, cells: pd.DataFrame, models: int) -> list[st
     always = (pairs["right"] == pairs["models"]).sum()
     named = f" ({'; '.join(never)})" if 0 < len(never) <= 12 else ""
     return [
-        f"Share of held-out equations answered, {models} models over {len(pairs)} pairs: "
-        f"{by_size}; {nulls}.",
+        f"On whole lines, each of {len(pairs)} pairs held out in turn, the share of held-out "
+        f"equations answered is {by_size}; {nulls} ({models} models).",
         f"{len(never)} of {len(pairs)} pairs are answered by no model{named}, {always} by all.",
         *_turns(strata),
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tbtt_interp import figures
+from tbtt_interp.errors import listed
 from tbtt_interp.evidence.claims import Claim, Evidence
 from tbtt_interp.evidence.effects import (
     SHARE,
@@ -145,13 +146,12 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def _answered(table: pd.DataFrame) -> list[str]:
     """What each size answers in each arm, in counts."""
+    arms = [arm for arm in (ALONE, MATCHED, LONG, JOINT) if arm in set(table["arm"])]
     said = []
     for size in (size for size in SIZES if size in set(table["size"])):
-        of_size = table[table["size"] == size]
-        arms = [f"{right} ({name})" for name in (ALONE, MATCHED, LONG, JOINT)
-                if (right := counts(of_size[of_size["arm"] == name], "held_out"))]  # fmt: skip
-        said += [f"{size} {', '.join(arms)}"] if arms else []
-    return [f"Of the held-out equations are answered by {'; by '.join(said)}."] if said else []
+        cells = (table[(table["size"] == size) & (table["arm"] == arm)] for arm in arms)
+        said.append(f"{size} {listed([counts(cell, 'held_out') or '–' for cell in cells], 'and')}")
+    return [f"Held-out equations answered on {'; '.join(arms)}: {'; '.join(said)}."]
 
 
 def _sentences(effects: pd.DataFrame) -> list[str]:

@@ -51,12 +51,12 @@ def of_sweeps(name: str, *tables: tuple[str, ...]) -> Section:
 # Of a report without runs: what the sweeps say.
 OF_SWEEPS = (
     of_sweeps("ladder", ("models", "ladder"), ("over training", "ladder"), ("held out", "ladder")),
+    of_sweeps("atlas", ("held out", "atlas")),
     of_sweeps("widths", ("models", "widths"), ("over training", "widths")),
     of_sweeps("optimisation", ("models", "widths"), ("models", "optimisation"),
               ("over training", "optimisation")),
     of_sweeps("window", ("models", "window"), ("models", "ladder")),
     of_sweeps("forgetting", ("over training", "ladder", "optimisation")),
-    of_sweeps("atlas", ("held out", "atlas")),
 )  # fmt: skip
 # Of a report on some runs: what these answer.
 OF_RUNS = (Section(name="answers", build=answers_evidence),)
