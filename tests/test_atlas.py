@@ -241,7 +241,7 @@ def test_planted_effects_are_what_the_claims_come_to(evidence: Evidence) -> None
     assert covered.mean > 0.5
     assert addition.mean == pytest.approx(0.2, abs=0.06)
     assert rim.mean == pytest.approx(-0.4, abs=0.1)
-    assert "660 models over 55 pairs" in evidence.sentences[0]
+    assert "each of 55 pairs held out in turn" in evidence.sentences[0]
     cells = evidence.tables["cells"]
     never = [pair for pair, rows in cells.groupby("pair") if not rows["right"].any()]
     assert f"{len(never)} of 55 pairs are answered by no model" in evidence.sentences[1]

@@ -106,7 +106,7 @@ document.addEventListener("click", (event) => {
     const text = `${title}<br><sup>${of}</sup>`;
     const { margin } = graph.layout;
     const layout = {
-      ...graph.layout, title: { text, font: { size: 15 }, x: 0.02, y: 0.98, yanchor: "top" },
+      ...graph.layout, title: { text, font: { size: 15 }, x: 0.02, y: 1, yanchor: "top", pad: { t: 24 } },
       margin: { ...margin, t: (margin?.t ?? 40) + 50 },
     };
     const scale = image === "png" ? 2 : 1;
