@@ -380,7 +380,9 @@ def test_a_checkpoint_that_is_written_meanwhile_is_there(line_run: Run, tmp_path
     assert scene_of(catalogue, Pane(run="mine", step=before), "3+4").said
 
 
-def test_what_another_model_has_no_place_for_is_said(catalogue: Catalogue) -> None:
+def test_what_another_model_has_no_place_for_is_said(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In an address by hand, or kept from a deeper model."""
     views = Views(catalogue)
     pane = Pane(run="line", patches=(
@@ -392,11 +394,14 @@ def test_what_another_model_has_no_place_for_is_said(catalogue: Catalogue) -> No
     found = patched_of(catalogue, pane, "3+4", "8-2")
     assert found.there == pane.patches[-1:]
     assert str(views.body(state, "a", "")).count("not in this model") == 4
-    for wrong in ({"probe": Reading("carry", "blocks.0.attn.hook_z.1", -1)}, {"place": -9}):
+    monkeypatch.setattr(Jobs, "_run", lambda self, key, job, make: None)
+    reading = Reading("carry", "blocks.0.attn.hook_z.1", -1)
+    for wrong, said in (
+        ({"probe": reading}, "there is no head 1"), ({"place": -9}, "is not in every prompt")
+    ):  # fmt: skip
         state = State(view="probes", prompt="3+4", panes=(Pane(run="line", **wrong),) * 2)
         page = str(views.body(state, "a", ""))
-        assert "there is no head 1" in page or "is not in every prompt" in page
-        assert "Probe at" in page
+        assert said in page and "Probe at" in page
     state = State(prompt="3+4", panes=(Pane(run="line", layer=1, head=2),) * 2)
     page = str(views.body(state, "a", ""))
     assert "there is no head 1.2" in page and "layer 0, head 0" in page
@@ -430,7 +435,8 @@ def test_a_job_that_nobody_waits_for_any_more_is_not_begun() -> None:
     jobs, begun = Jobs(), []
     with jobs.one:  # one is being made
         left, kept = (jobs.get(name, partial(_noted, begun, name)) for name in ("left", "kept"))
-        left.asked -= 10
+        left.asked -= 1_000
+        kept.asked += 1_000
     for _ in range(200):
         if kept.is_done and "left" not in jobs.known:
             break
@@ -473,7 +479,10 @@ def test_strangers_names_are_refused_and_files_are_the_tables(catalogue: Catalog
     client = Explorer(catalogue).app.server.test_client()
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
     assert client.get("/", headers={"Host": "127.0.0.1:8050"}).status_code == 200
-    found = client.get("/figure/a/attention.csv?prompt=3%2B4&a.run=line")
+    found = client.get("/figure/a/attention.csv?prompt=3%2B4&a.run=line&a.cuts=0.0.4.1")
+    assert "run,seed,step,prompt,cut" in found.text
+    circuit = client.get("/figure/a/attention.csv?prompt=3%2B4&a.run=line&shown=QK")
+    assert ",run,seed,step\n" in circuit.text, "no prompt and no cut is in a circuit"
     assert found.status_code == 200
     assert found.text.startswith("row,row_name,column,column_name,value")
     page = client.get("/figure/a/attention.html?prompt=3%2B4&a.run=line")

@@ -1,5 +1,6 @@
 """Two runs side by side in the same terms, model by model where they share seeds."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,8 @@ def _row(
     if any(some.empty for some in values):
         return row | {"problem": "one has none"}
     found = difference_over_seeds(*values)
-    low, high = found.interval.low, found.interval.high
+    reach = 1.0 if unit == "share" else math.inf
+    low, high = max(found.interval.low, -reach), min(found.interval.high, reach)
     return row | {"difference": found.interval.mean, "low": low, "high": high,
                   "pairs": found.pairs, "models": found.models, "problem": ""}  # fmt: skip
 

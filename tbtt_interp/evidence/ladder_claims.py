@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import listed
@@ -99,12 +100,17 @@ def _changes(models: pd.DataFrame, before: str, after: str) -> str:
 def early(over: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     """What arithmetic models answer over the steps that all framings train, and how many these are.
 
-    A row a model: framing, size, seed and held_out, the mean share over its evaluations.
+    A row a model: framing, size, seed and held_out, the mean share over these steps.
     """
     mine = over[over["task"] == "arithmetic"]
     shared = mine.groupby("framing")["step"].max().min()
-    means = mine[mine["step"] <= shared].groupby(["framing", "size", "seed"])["held_out"].mean()
-    return means.reset_index(), float(shared)
+    rows = [
+        dict(zip(("framing", "size", "seed"), key, strict=True))
+        | {"held_out": np.trapezoid(some["held_out"], some["step"]) / np.ptp(some["step"])}
+        for key, some in mine[mine["step"] <= shared].groupby(["framing", "size", "seed"])
+    ]  # between evaluations as on a line: they are not equally dense
+    columns = ["framing", "size", "seed", "held_out"]
+    return pd.DataFrame(rows, columns=columns), float(shared)
 
 
 def _of_training(over: pd.DataFrame) -> list[str]:

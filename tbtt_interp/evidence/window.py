@@ -159,7 +159,7 @@ def _sentences(effects: pd.DataFrame) -> list[str]:
     for size in dict.fromkeys(effects["size"]):
         mine = effects[effects["size"] == size]
         told = [
-            f"{effect} {words(part['value'], (-1.0, 1.0))} ({len(part)})"
+            f"{effect} {words(part['value'])} ({len(part)})"
             for effect, part in mine.groupby("effect", sort=False)
         ]
         found.append(f"Held-out share, {size}: {'; '.join(told)}.")

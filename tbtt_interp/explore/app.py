@@ -10,13 +10,14 @@ from dash import State as Given
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.catalogue import Catalogue, Which
-from tbtt_interp.explore.elements import message
+from tbtt_interp.explore.elements import in_words, message
 from tbtt_interp.explore.frame import examples, frame
 from tbtt_interp.explore.state import PANES, Pane, State, read_address
 from tbtt_interp.explore.views import Views
 from tbtt_interp.model import count_parameters
 
 CHOICES = ("prompt", "corrupt", "view", "shown", "into")
+TITLED = 70  # pixels that a title takes where a figure stands by itself
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -92,14 +93,12 @@ class Explorer:
                 "shared": Output("shared", "children"),
                 "examples": Output("examples", "children"),
                 "link": Output("link", "children"),
-                "broken": Output("broken", "children", allow_duplicate=True),
             },
             inputs={"address": Input("address", "search")},
             state={
                 "written": Given("written", "data"),
                 "shown": {name: Given(name, "value") for name in CHOICES},
             },
-            prevent_initial_call="initial_duplicate",
         )(self.settle)
         for pane in PANES:
             self._pane_callbacks(pane)
@@ -195,7 +194,6 @@ class Explorer:
             "choices": choices, "style": f"view-{state.view}", "examples": chips,
             "problems": [message(problem) for problem in state.problems],
             "shared": self.views.shared(state, address or ""), "link": self.full(state),
-            "broken": [],
         }  # fmt: skip
 
     def steer(self, event: dict[str, Any], address: str | None) -> tuple[Any, ...]:
@@ -301,15 +299,18 @@ class Explorer:
             try:
                 if pane not in (*PANES, "page") or kind not in ("csv", "html"):
                     raise TbttError("there is no such file: take one from the page")
-                part, told = self.views.part(state, pane, name), self.views.told(state, pane)
+                part = self.views.part(state, pane, name)
+                told = self.views.told(state, pane, part)
             except TbttError as error:
                 return flask.Response(f"{error}\n", 404, mimetype="text/plain")
             if kind == "csv":
-                content, mime = part.data.assign(**told).to_csv(index=False), "text/csv"
+                table = part.data.assign(figure=part.title, **told)
+                content, mime = table.to_csv(index=False), "text/csv"
             else:
-                of = ", ".join(f"{what} {value}" for what, value in told.items())
-                title = {"text": f"{part.title}<br><sup>{of}</sup>", "x": 0.02}
-                content = part.figure.update_layout(title=title, margin={"t": 90})
-                content, mime = content.to_html(include_plotlyjs=True), "text/html"
+                title = {"text": f"{part.title}<br><sup>{in_words(told)}</sup>", "x": 0.02}
+                drawn: Any = part.figure
+                drawn.update_layout(title=title, height=drawn.layout.height + TITLED)
+                drawn.update_layout(margin={"t": (drawn.layout.margin.t or 0) + TITLED})
+                content, mime = drawn.to_html(include_plotlyjs=True), "text/html"
             headers = {"Content-Disposition": f'attachment; filename="{name}-{pane}.{kind}"'}
             return flask.Response(content, mimetype=mime, headers=headers)

@@ -192,6 +192,7 @@ def equations_part(scene: Scene, layer: int, head: int) -> Part:
     return Part(
         name="attention", title=f"Head {layer}.{head}, mean over {count} prompts like this one",
         table=table, draw=_draw, note="Click a cell to cut that edge in every prompt.",
+        of=("run", "seed", "step", "cut"),
     )  # fmt: skip
 
 
@@ -218,6 +219,7 @@ def roles_part(scene: Scene, layer: int, head: int) -> Part:
         name="attention", title=f"Head {layer}.{head} by role, mean over all "
         f"{len(scene.task.examples)} examples",
         table=pd.DataFrame(rows),
+        of=("run", "seed", "step", "cut"),
         draw=partial(_draw, hover={"examples": "over %{…} examples"}),
         note="A role's keys are summed: attention on all of a country's letters is one number.",
     )  # fmt: skip
@@ -245,4 +247,5 @@ def circuit_part(scene: Scene, layer: int, head: int, kind: str) -> Part:
     return Part(
         name="attention", title=f"{kind} circuit of head {layer}.{head}", table=pd.DataFrame(rows),
         draw=partial(figures.cell_map, titles=words[0], unit=words[1], signed=True), note=words[2],
+        of=("run", "seed", "step"),
     )  # fmt: skip

@@ -1,11 +1,14 @@
 """What the page is made of again and again: buttons, sentences, figures."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dash import dcc, html
 
 from tbtt_interp.explore.parts import Part
 
+LONG = 40  # characters of what a figure is of
 GRAPH: Any = {"displayModeBar": False, "responsive": True}
 
 
@@ -39,13 +42,21 @@ def message(text: str, kind: str = "problem") -> html.P:
     )
 
 
-def figure(part: Part, pane: str, address: str, of: str = "") -> html.Figure:
+def in_words(told: Mapping[str, Any]) -> str:
+    """What a figure is of, in a line; a long prompt by its end."""
+    short = {k: v if len(str(v)) <= LONG else f"…{str(v)[-LONG:]}" for k, v in told.items()}
+    return ", ".join(f"{name} {value}" for name, value in short.items())
+
+
+def figure(
+    part: Part, pane: str, address: str, told: Mapping[str, Any] = MappingProxyType({})
+) -> html.Figure:
     """A part as a figure, with its words above and its files below.
 
     Args:
-        of: what it is of, for files that leave the page.
+        told: what it is of, for files that leave the page.
     """
-    drawn = part.figure
+    drawn: Any = part.figure
     file = f"figure/{pane}/{part.name}"
     return html.Figure(
         [
@@ -60,7 +71,7 @@ def figure(part: Part, pane: str, address: str, of: str = "") -> html.Figure:
                     html.Span("Download"),
                     *(html.Button(kind.upper(), title=f"{part.title}, as {kind.upper()}",
                                   **attributes(data_image=kind, data_name=f"{part.name}-{pane}",
-                                               data_title=part.title, data_of=of))
+                                               data_title=part.title, data_of=in_words(told)))
                       for kind in ("png", "svg")),
                     *(html.A(kind.upper(), href=f"{file}.{kind}{address}", download="",
                              title=f"{part.title}, as {kind.upper()}")

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+TOLD = ("run", "seed", "step", "prompt", "corrupted", "cut")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One figure with what it is drawn of.
@@ -17,6 +20,7 @@ class Part:
     Attributes:
         table: in a map's, `act` is what a click on a cell does.
         note: what it takes to read it.
+        of: which of TOLD it depends on, for who has the figure alone.
     """
 
     name: str
@@ -24,6 +28,7 @@ class Part:
     table: pd.DataFrame
     draw: Callable[[pd.DataFrame], "Figure"]
     note: str = ""
+    of: tuple[str, ...] = ("run", "seed", "step", "prompt", "cut")
 
     @property
     def figure(self) -> "Figure":

@@ -29,7 +29,7 @@ from tbtt_interp.explore.asking import (
     shown_tokens,
 )
 from tbtt_interp.explore.catalogue import Catalogue, Opened
-from tbtt_interp.explore.parts import Part
+from tbtt_interp.explore.parts import TOLD, Part
 from tbtt_interp.explore.scene import Scene, scene_of
 from tbtt_interp.explore.state import Edge, Pane, Patch
 from tbtt_interp.figures.patching import short
@@ -192,6 +192,7 @@ def patching_parts(found: Patched, pane: Pane) -> list[Part]:
                 figures.cell_map, titles=("site", "token"), unit="share recovered", signed=True,
                 bounds=(-1.0, 1.0), hover={"effect": "%{…:+.2f} nats of logit"},
             ),
+            of=TOLD,
             note="Click a cell to put the clean run's activation there, and again to take it "
             "out. ● is in place below; the map is of each place alone.",
         )

@@ -66,7 +66,7 @@ class Jobs:
         """The job of this key, begun if it is new."""
         with self.asking:
             job = self.known.pop(key, None)
-            if job is None:
+            if job is None or (job.problem and time.monotonic() - job.asked > PATIENCE):
                 job = Job()
                 threading.Thread(target=self._run, args=(key, job, make), daemon=True).start()
             job.asked = time.monotonic()
@@ -84,7 +84,8 @@ class Jobs:
         with self.one:
             with self.asking:
                 if time.monotonic() - job.asked > PATIENCE:  # nobody looks any more
-                    self.known.pop(key, None)
+                    if self.known.get(key) is job:
+                        del self.known[key]
                     return
             try:
                 job.table = make(tell)
@@ -149,6 +150,7 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
             figures.cell_map, titles=("feature", "site"), unit="accuracy − " + HIGHEST,
             signed=True, bounds=(-1.0, 1.0), hover=hover,
         ),
+        of=("run", "step"),
         note=f"All models of the run, cross-validated; {CONTROLS} control tasks a feature. Hover "
         "for every null; click a cell to read this prompt with that probe.",
     )  # fmt: skip

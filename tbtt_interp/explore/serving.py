@@ -50,6 +50,8 @@ def make_server(catalogue: Catalogue, *, host: str, port: int) -> "BaseWSGIServe
     taken = listening(host, port)
     torch.set_num_threads(1)  # requests come side by side, and these models are small
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    explorer = Explorer(catalogue, hosts=(host, *LOCAL) if host not in ("0.0.0.0", "::") else ())
-    found = taken.getsockname()[1]
-    return make(host, found, explorer.app.server, threaded=True, fd=taken.detach())
+    is_open = host in ("0.0.0.0", "::")
+    explorer = Explorer(catalogue, hosts=() if is_open else (host, f"[{host}]", *LOCAL))
+    with taken:  # the server has a copy of its own
+        found = taken.getsockname()[1]
+        return make(host, found, explorer.app.server, threaded=True, fd=taken.fileno())

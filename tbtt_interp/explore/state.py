@@ -233,14 +233,18 @@ class State:
         return dataclasses.replace(self, **{name: value[-LONGEST:]})
 
     def address(self, first: "State") -> str:
-        """The query of an address that shows this, without what is as it is with no address at all.
+        """The query of an address that shows this, wherever it is opened.
+
+        Left out is what is as in a new `State`, if it is so in `first`, too.
 
         Args:
-            first: what is on screen without one.
+            first: what is on screen here without an address.
 
         >>> first = State(prompt="5+7=")
         >>> State(prompt="3+4=", view="answer").address(first)
         '?view=answer&prompt=3%2B4%3D'
+        >>> first.address(first)
+        '?prompt=5%2B7%3D'
         """
         found = {
             name: getattr(self, name)

@@ -67,7 +67,7 @@ class Views:
             if reading:  # which one model is enough for
                 return reading
             raise
-        if job.problem:
+        if job.problem and not reading:
             raise TbttError(job.problem)
         return ([] if job.table is None else [probes_part(job.table, mine)]) + reading
 
@@ -82,17 +82,18 @@ class Views:
                 return part
         raise TbttError(f"there is no figure '{name}' in pane {pane} of this view: reload the page")
 
-    def told(self, state: State, pane: str) -> dict[str, Any]:
-        """What a pane's figures are of, for those who have the figure alone."""
-        if pane == "page":
+    def told(self, state: State, pane: str, part: Part) -> dict[str, Any]:
+        """What a figure is of, for who has it alone."""
+        if not part.of:
             return {}
         mine = state.panes[PANES.index(pane)]
         which = self.catalogue.which(mine.run, mine.seed, mine.step)
         found: dict[str, Any] = {"run": which.run, "seed": which.seed, "step": which.step}
         found["prompt"] = repr(self.catalogue.run(which.run).tasks[0].complete_prompt(state.prompt))
-        if state.view == "patching":
-            found["corrupted"] = repr(state.corrupt)
-        return found | ({"cut": " ".join(map(str, mine.cuts))} if mine.cuts else {})
+        found["corrupted"] = repr(state.corrupt)
+        if mine.cuts:
+            found["cut"] = " ".join(map(str, mine.cuts))
+        return {name: value for name, value in found.items() if name in part.of}
 
     def body(self, state: State, pane: str, address: str) -> list[Any]:
         """What stands in a pane; where something is wrong, what is wrong."""
@@ -114,8 +115,10 @@ class Views:
         found += _controls(scene, state, pane)
         try:
             found += self._result(scene, state, pane)
-            of = ", ".join(f"{name} {value}" for name, value in self.told(state, pane).items())
-            found += [figure(part, pane, address, of) for part in self.parts(state, pane)]
+            found += [
+                figure(part, pane, address, self.told(state, pane, part))
+                for part in self.parts(state, pane)
+            ]
         except TbttError as error:
             found.append(message(str(error)))
         return found
@@ -132,6 +135,8 @@ class Views:
             job = job_of(self.jobs, scene, mine.place)
         except TbttError as error:
             return [message(str(error))] if mine.probe else []  # else its figures say so
+        if job.problem and mine.probe:
+            return [message(job.problem)]
         if job.is_done:
             return []
         return [

@@ -202,7 +202,7 @@ def held_out(runs: Sequence[Run]) -> str:
     named = sorted({pairs_text(pairs) for run in runs for pairs in run.config.held_out if pairs})
     if not named:
         return "where one is held out"
-    few = listed(named[:FEW], "or").replace(",", " and ")
+    few = listed([name.replace(" ", " with ").replace(",", " and ") for name in named[:FEW]], "or")
     return f"{few}, or another of {len(named)}" if len(named) > FEW else few
 
 

@@ -372,6 +372,24 @@ def test_what_is_not_typed_is_shown_in_its_control(page: Page, address: str) -> 
     expect(figure(page, "What comes next, after each token")).to_be_visible()
 
 
+def test_what_is_typed_is_one_page_to_come_back_to(page: Page, address: str) -> None:
+    page.goto(f"{address}?a.run=line&prompt=3%2B4")
+    box = page.get_by_label("Prompt", exact=True)
+    expect(plot(figure(page, "Head 0.0 on this prompt"))).to_be_visible()
+    box.press("End")
+    for key, then in (("Backspace", "3%2B"), ("5", "3%2B5"), ("Backspace", "3%2B"), ("6", "3%2B6")):
+        box.press(key)
+        expect(page).to_have_url(re.compile(re.escape(f"prompt={then}&")))
+    expect(pane(page).locator(".strip").first).to_contain_text("6")
+    pane(page).get_by_role("button", name="pin =, token 5").click()
+    expect(pane(page).locator(".pinned")).to_have_count(1)
+    for go, value, pinned in ((page.go_back, "3+6", 0), (page.go_back, "3+4", 0),
+                              (page.go_forward, "3+6", 0)):  # fmt: skip
+        go()
+        expect(box).to_have_value(value)
+        expect(pane(page).locator(".pinned")).to_have_count(pinned)
+
+
 def test_another_run_or_seed_is_shown_from_where_it_can_be(page: Page, address: str) -> None:
     page.goto(f"{address}?a.run=deep&a.layer=1&a.head=2&a.patches=blocks.1.attn.hook_z.2@4"
               "&prompt=3%2B4&b.run=file&b.step=17")  # fmt: skip

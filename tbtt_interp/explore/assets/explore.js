@@ -59,11 +59,12 @@ function byKeyboard(graph) {
   const how = "arrows go from cell to cell, Enter does what a click does";
   graph.setAttribute("aria-label", `${firstChild.firstChild.textContent}: ${how}`);
   graph.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
     const { x, y, customdata } = graph._fullData[0];
     const inside = (at, of) => Math.min(Math.max(at, 0), of.length - 1);
     const place = places[id] ?? { row: 0, column: -1 };
     const step = ARROWS[event.key];
-    if (event.key === "Enter") {
+    if (event.key === "Enter" && id in places) {
       const act = customdata[inside(place.row, y)][inside(place.column, x)]?.[0];
       if (act) send({ pane: dataset.pane, act });
       focused = `[id='${id}'] .js-plotly-plot`;
@@ -90,7 +91,10 @@ window.history.pushState = (...given) => {
   else push(...given);
   typing = goesOn ? activeElement : null;
 };
-document.addEventListener("focusout", () => (typing = null));
+for (const ends of ["focusout", "pointerdown"]) {
+  document.addEventListener(ends, ({ target }) => target.closest?.("[role=slider]") || (typing = null), true);
+}
+window.addEventListener("popstate", () => (typing = null));
 
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button");
