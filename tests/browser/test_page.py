@@ -408,7 +408,7 @@ def test_another_run_or_seed_is_shown_from_where_it_can_be(page: Page, address: 
 def test_it_fits_a_phone_and_a_laptop(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     for view in ("attention", "answer", "patching", "probes", "ladder"):
-        page.goto(f"{address}?view={view}&a.run=line&prompt=3%2B4&corrupt=3%2B5")
+        page.goto(f"{address}?view={view}&a.run=line&b.run=line&prompt=3%2B4&corrupt=3%2B5")
         page.locator("figure .js-plotly-plot").first.wait_for(timeout=90_000)  # probes take theirs
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, view
