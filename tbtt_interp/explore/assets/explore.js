@@ -86,7 +86,7 @@ const push = window.history.pushState.bind(window.history);
 let typing = null;
 window.history.pushState = (...given) => {
   const { activeElement } = document;
-  const goesOn = activeElement.matches("input:not([type=radio]), [role=slider]");
+  const goesOn = activeElement?.matches("input:not([type=radio]), [role=slider]");
   if (goesOn && activeElement === typing) window.history.replaceState(...given);
   else push(...given);
   typing = goesOn ? activeElement : null;
