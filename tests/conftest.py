@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tbtt_interp.explore.catalogue import Catalogue  # noqa: E402
 from tbtt_interp.runs import Run  # noqa: E402
 from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
 from tbtt_interp.train.sweep import read_sweep  # noqa: E402
@@ -55,6 +56,23 @@ def facts_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "quick", {"model.size": "small", "task": "facts", "seeds": 2, "training.steps": 100}
     )
     return train_models(recipe, tmp_path_factory.mktemp("runs") / "facts")
+
+
+@pytest.fixture(scope="session")
+def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One model of two layers of three heads, trained until their answers end."""
+    recipe = resolve_recipe(
+        "quick",
+        {"model.size": "L2H3D12M12", "framing": "line", "seeds": 1, "training.steps": 200,
+         "training.checkpoint_every": 100},
+    )  # fmt: skip
+    return train_models(recipe, tmp_path_factory.mktemp("runs") / "deep")
+
+
+@pytest.fixture(scope="session")
+def catalogue(line_run: Run, file_run: Run, facts_run: Run, deep_run: Run) -> Catalogue:
+    """These four, open to the explorer."""
+    return Catalogue.of([run.folder for run in (line_run, file_run, facts_run, deep_run)])
 
 
 TINY = {  # the sweeps that ship, in a few steps and cells

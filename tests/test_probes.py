@@ -1,11 +1,8 @@
 """Probes find what is planted, and nothing where nothing is."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -15,7 +12,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tbtt_interp.activations import Activations
-from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.battery import Problem, cells, probe_battery
 from tbtt_interp.probes.features import (
@@ -36,8 +32,6 @@ from tbtt_interp.probes.linear import (
     growing_folds,
     project,
 )
-from tbtt_interp.probes.run import probe_models, probe_run, probe_steps
-from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Example, load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class
@@ -182,22 +176,6 @@ def test_a_control_task_keeps_the_structure_and_loses_the_meaning() -> None:
         assert len(label_examples(FEATURES[name], EXAMPLES, controls=3).controls) == 0
 
 
-def test_the_battery_reads_a_run_s_every_site_and_position(line_run: Run) -> None:
-    heard: list[tuple[int, int]] = []
-    table = probe_run(line_run, ["carry", "a"], controls=3, tell=lambda *done: heard.append(done))
-    assert len(table) == 2 * 7 * 5
-    assert heard[-1] == (35, 35)
-    assert set(table["pos"]) == {-5, -4, -3, -2, -1}
-    last = table[(table["site"] == SITE) & (table["pos"] == -1)].set_index("feature")
-    assert last.loc["carry", "of"] == 2 * 100
-    assert last.loc["carry", "held_out_of"] == 2 * 2
-    assert last.loc["carry", "accuracy"] > last.loc["carry", "majority"]
-    assert np.isfinite(last.loc["carry", "p_adjusted"])
-    assert np.isnan(last.loc["a", "selectivity"]) and np.isnan(last.loc["a", "p"])
-    nothing = table[(table["pos"] == -5) & (table["feature"] == "carry")]  # every prompt begins <
-    assert np.allclose(nothing["accuracy"], nothing["majority"])
-
-
 def test_heads_are_read_one_by_one() -> None:
     found = Activations(
         tokens=torch.zeros(4, 3, dtype=torch.long),
@@ -211,19 +189,6 @@ def test_heads_are_read_one_by_one() -> None:
     assert set(places) == {(f"blocks.0.attn.hook_z.{h}", p) for h in (0, 1) for p in (-2, -1)}
     z = found["blocks.0.attn.hook_z"]
     assert torch.equal(places["blocks.0.attn.hook_z.1", -1][0, 1], z[0, 1, 1, 1])
-
-
-def test_what_cannot_be_probed_is_named(line_run: Run) -> None:
-    with pytest.raises(TbttError, match=r"feature 'cary' is unknown \(did you mean 'carry'\?\)"):
-        probe_run(line_run, ["cary"])
-    with pytest.raises(TbttError, match="feature 'initial' is unknown: choose a, b, operator"):
-        probe_run(line_run, ["initial"])
-    with pytest.raises(TbttError, match="site 'resid' is not there: the nearest are blocks"):
-        probe_run(line_run, sites=["resid"])
-    with pytest.raises(TbttError, match="has no checkpoint at step 7: choose 0, 250"):
-        probe_run(line_run, step=7)
-    with pytest.raises(TbttError, match="no feature with two different labels"):
-        find_features(None, EXAMPLES[:1])
 
 
 def test_the_online_code_is_that_of_scikit_learn_s_discriminant() -> None:
@@ -349,17 +314,6 @@ def test_the_last_layer_is_the_model_s_and_not_the_last_that_was_read() -> None:
     assert probe_battery(problem, found, found, layers=2)["p_adjusted"].isna().all()
 
 
-def test_one_head_and_a_position_of_some_texts_alone_can_be_read(file_run: Run) -> None:
-    head = "blocks.0.attn.hook_z.0"
-    table = probe_run(file_run, ["carry", "next"], sites=[head], positions=[-6], controls=2)
-    assert set(table["site"]) == {head}
-    assert set(table["feature"]) == {"next"}  # equations have five characters
-    with pytest.raises(TbttError, match="no text has a position -7: count back from -1"):
-        probe_run(file_run, ["carry", "next"], sites=[head], positions=[-7], controls=2)
-    with pytest.raises(TbttError, match=r"hook_z\.1' is unknown"):
-        probe_run(file_run, ["carry"], sites=["blocks.0.attn.hook_z.1"], controls=2)
-
-
 def test_digits_have_a_code_on_a_circle_and_numbers_on_a_line() -> None:
     units = label_examples(FEATURES["units"], EXAMPLES, controls=0).codes()
     gaps = np.linalg.norm(np.diff(np.concatenate([units, units[:1]]), axis=0), axis=1)
@@ -367,69 +321,3 @@ def test_digits_have_a_code_on_a_circle_and_numbers_on_a_line() -> None:
     assert label_examples(FEATURES["answer"], EXAMPLES, controls=0).codes()[:, 0].tolist() == [
         *range(-9, 19)
     ]
-
-
-def test_every_checkpoint_is_read(line_run: Run) -> None:
-    heard: list[tuple[int, int]] = []
-    table = probe_steps(
-        line_run, ["carry"], sites=[SITE], controls=3, tell=lambda *done: heard.append(done)
-    )
-    assert table["step"].tolist() == list(line_run.checkpoints)
-    assert heard[-1] == (len(table), len(table)) and set(table["pos"]) == {-1}
-    alone = probe_run(line_run, ["carry"], sites=[SITE], positions=[-1], step=250, controls=3)
-    again = table[table["step"] == 250].drop(columns="step").reset_index(drop=True)
-    pd.testing.assert_frame_equal(again, alone)
-
-
-def test_models_from_anywhere_are_read_as_a_run_s_are(line_run: Run) -> None:
-    models, early = ([line_run.model(s, step) for s in line_run.seeds] for step in (None, 0))
-    settings = {"sites": [SITE], "features": ["carry", "tens"], "positions": [-2], "controls": 5}
-    found = probe_models(models, EXAMPLES, line_run.task.vocabulary, untrained=early, **settings)
-    pd.testing.assert_frame_equal(found, probe_run(line_run, **settings))
-
-
-def test_the_command_prints_a_table_and_writes_its_figure(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "3"]
-    assert main([*asked, "--out", "found"]) == 0
-    said = capsys.readouterr().out
-    assert "carry" in said and "blocks.0.hook_resid_post" in said and "2 of 35 rows" not in said
-    written = pd.read_csv("found/probes.csv")
-    assert len(written) == 35
-    assert "selectivity" in Path("found/probes.html").read_text()
-    assert main([*asked, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["right"] for row in rows] == written["right"].tolist()
-    assert main([*asked, "--out", "found"]) == 2
-    assert "found exists: nothing was written" in capsys.readouterr().err
-    assert main(["probes", str(line_run.folder), "--controls", "0"]) == 2
-    assert "controls must be at least 1, got 0" in capsys.readouterr().err
-    assert main(["probes", str(line_run.folder), "--feature", "a", "--out", "none"]) == 2
-    assert "no feature here has a control task" in capsys.readouterr().err
-    assert not Path("none").exists()
-
-
-def test_the_command_erases_swaps_and_looks_back(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "2"]
-    assert main([*asked, "--causal", "--site", SITE, "--out", "used"]) == 0
-    said = capsys.readouterr().out
-    assert "answer follows" in said and "random subspace" in said and "1/14" in said
-    assert set(pd.read_csv("used/probes.csv")["measure"]) >= {"margin lost", "answer follows"}
-    assert main([*asked, "--over-steps", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["step"] for row in rows] == list(line_run.checkpoints)
-    assert main([*asked, "--over-steps", "--out", "back"]) == 0
-    assert "2,500" in capsys.readouterr().out and Path("back/probes.html").is_file()
-    assert main([*asked, "--position", "-2", "--dimensions", "5", "--json"]) == 0
-    assert {row["pos"] for row in json.loads(capsys.readouterr().out)} == {-2}
-    for more, message in (
-        (["--over-steps", "--causal"], "--over-steps reads every checkpoint at the last position"),
-        (["--causal", "--dimensions", "3"], "--causal takes one --position, and no --dimensions"),
-        (["--position", "3"], "no text has a position 3: count back from -1"),
-        (["--dimensions", "0"], "dimensions must be at least 1, got 0"),
-    ):
-        assert main([*asked, *more]) == 2
-        assert message in capsys.readouterr().err

@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import unittest.mock
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -210,8 +211,8 @@ def step_rows(size: str, seeds: int, times: int) -> list[Row]:
     return rows
 
 
-def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
-    """What one waits for, in seconds, beside the limits."""
+def process_rows(size: str, seeds: int, times: int) -> list[Row]:
+    """What one waits for from a process that begins, in seconds, beside the limits."""
     rows: list[Row] = []
 
     def add(what: str, found: float, limit: float | None) -> None:
@@ -228,26 +229,12 @@ def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
             return seconds(lambda: subprocess.run(call, check=True, capture_output=True), times)
 
         add("the slowest --help", max(map(help_of, COMMANDS)), 0.5)
-        train = [
-            *module,
-            "train",
-            "--size",
-            size,
-            "--seeds",
-            str(seeds),
-            "--steps",
-            "1",
-            "--compile",
-        ]
+        train = [*module, *f"train --size {size} --seeds {seeds} --steps 1 --compile".split()]
+        fresh = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
         for number, (state, limit) in enumerate({"nothing": 45.0, "all": 15.0}.items()):
-            call = [*train, "--out", f"{folder}/{number}"]
-            environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
-            took = seconds(
-                lambda c=call, e=environment: subprocess.run(
-                    c, env=e, check=True, capture_output=True
-                )
-            )
-            add(f"train, a step and its report, {state} compiled", took, limit)
+            call = partial(subprocess.run, [*train, "--out", f"{folder}/{number}"], env=fresh,
+                           check=True, capture_output=True)  # fmt: skip
+            add(f"train, a step and its report, {state} compiled", seconds(call), limit)
         lens = seconds(lambda: python("import transformer_lens"), times)
         add("import transformer_lens, in a process of its own", lens, None)
         loaded = (
@@ -268,7 +255,11 @@ def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
     if peak := re.search(r"VmHWM:\s+(\d+) kB", trained):
         what = f"most memory in training {seeds} of {size}, gigabytes"
         add(what, int(peak.group(1)) * 1_024 / 1e9, 4)
+    return rows
 
+
+def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
+    """What one waits for in a session, in seconds, beside the limits."""
     recipe = resolve_recipe("quick", {"model.size": size, "seeds": seeds})
     tasks = recipe.tasks()
     shape = model_shape(recipe, tasks[0])
@@ -282,18 +273,22 @@ def waiting_rows(size: str, seeds: int, times: int) -> list[Row]:
         each = [hooked_transformer(one_model(stacked, k), shape) for k in range(seeds)]
         record(each, tokens)
 
-    add(f"activations of {len(tokens)} equations at every site, {seeds} of {size}",
-        seconds(activations, times), 2)  # fmt: skip
-    evaluate = seconds(lambda: evaluate_models(stacked, shape, tasks, recipe.seed_list), times)
-    add(f"evaluation of {seeds} of {size}", evaluate, 1)
+    def evaluate() -> None:
+        evaluate_models(stacked, shape, tasks, recipe.seed_list)
+
     subject = Subject.of_models(
         [hooked_transformer(one_model(stacked, 0), shape)], examples, vocabulary
     )
     pairs = ordered_pairs(subject)
     pairs = pairs.sample(40, seed=0) if times == 1 else pairs
-    patch = seconds(lambda: patching_table(subject, pairs), 1)
-    add(f"patching {len(pairs):,} pairs at every site, both ways, 1 of {size}", patch, 60)
-    return rows
+    cases = (
+        (f"activations of {len(tokens)} equations at every site, {seeds} of {size}",
+         seconds(activations, times), 2),
+        (f"evaluation of {seeds} of {size}", seconds(evaluate, times), 1),
+        (f"patching {len(pairs):,} pairs at every site, both ways, 1 of {size}",
+         seconds(lambda: patching_table(subject, pairs)), 60),
+    )  # fmt: skip
+    return [{"what": what, "found": found, "limit": limit} for what, found, limit in cases]
 
 
 class Clock(Watcher):
@@ -320,10 +315,7 @@ def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
     recipe = resolve_recipe("quick", flags)
     training = dataclasses.replace(recipe.training, steps=steps)  # evaluated as often as ever
     recipe = dataclasses.replace(recipe, training=training)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        unittest.mock.patch.object(Engine, "step", timed),
-    ):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Engine, "step", timed):
         clock = Clock()
         train_models(recipe, Path(folder) / "run", watcher=clock)
         whole = time.perf_counter() - clock.began
@@ -387,12 +379,12 @@ def main() -> None:
     if options.quick:
         training = [training_row("small", "file", 2, rounds=1)]
         steps = step_rows("small", 2, 1)
-        waiting = waiting_rows("small", 2, 1)
+        waiting = process_rows("small", 2, 1) + computing_rows("small", 2, 1)
         waiting.append(evaluation_share("small", "line", 2, 20))
     else:
         training = [training_row(*case, rounds=2 if case[0] == "mlt" else 9) for case in TRAINING]
         steps = step_rows("small", 16, 30) + step_rows("large", 16, 10)
-        waiting = waiting_rows("large", 16, 3)
+        waiting = process_rows("large", 16, 3) + computing_rows("large", 16, 3)
         waiting += [
             evaluation_share("small", "file", 16, 1_000),
             evaluation_share("large", "file", 16, 500),

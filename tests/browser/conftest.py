@@ -9,9 +9,6 @@ import pytest
 
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.serving import make_server
-from tbtt_interp.runs import Run
-from tbtt_interp.train.resolve import resolve_recipe
-from tbtt_interp.train.training import train_models
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -19,20 +16,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.fixture(scope="session")
-def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One model of two layers of three heads, trained until their answers end."""
-    recipe = resolve_recipe(
-        "quick",
-        {"model.size": "L2H3D12M12", "framing": "line", "seeds": 1, "training.steps": 200,
-         "training.checkpoint_every": 100},
-    )  # fmt: skip
-    return train_models(recipe, tmp_path_factory.mktemp("runs") / "deep")
-
-
-@pytest.fixture(scope="session")
-def address(line_run: Run, file_run: Run, facts_run: Run, deep_run: Run) -> Iterator[str]:
-    """Of an explorer of four runs."""
-    catalogue = Catalogue.of([run.folder for run in (line_run, file_run, facts_run, deep_run)])
+def address(catalogue: Catalogue) -> Iterator[str]:
+    """Of an explorer of those runs."""
     server = make_server(catalogue, host="127.0.0.1", port=8050)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

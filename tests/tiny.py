@@ -1,0 +1,49 @@
+"""Recipes and sweeps of a few steps, as files in the folder of the test."""
+
+from pathlib import Path
+from typing import Any
+
+from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.resolve import resolve_recipe
+
+SWEEP = """
+summary = "Two cells side by side, and two alone."
+expected = ["They differ."]
+[[grid]]
+size = "small"
+framing = "line"
+held_out = [[[5, 7]], [[9, 9]]]
+seeds = 2
+steps = 3
+[[grid]]
+task = ["arithmetic", "facts"]
+size = "small"
+steps = 3
+batch = 8
+seeds = 1
+name = "alone"
+"""
+
+
+def short(**flags: Any) -> Recipe:
+    """Twelve steps, an evaluation every third, a checkpoint every fourth."""
+    table = """
+        framing = "line"
+        seeds = 2
+        [model]
+        size = "small"
+        [training]
+        steps = 12
+        warmup = 2
+        decay_until = 10
+        evaluate_every = 3
+        checkpoint_every = 4
+    """
+    Path("short.toml").write_text(table)
+    return resolve_recipe("short.toml", flags)
+
+
+def sweep_file(text: str = SWEEP) -> str:
+    """The path of a sweep that says this."""
+    Path("mine.toml").write_text(text, encoding="utf-8")
+    return "mine.toml"
