@@ -82,7 +82,16 @@ def activations_at(
 def logits_of(
     model: "HookedTransformer", questions: Questions, hooks: Sequence[tuple[str, object]] = ()
 ) -> Float[Tensor, "character d_vocab"]:
-    """Where characters are asked, with these hooks in place."""
+    """Where characters are asked, in double precision.
+
+    Args:
+        hooks: what is changed; they are given all rows at once, and without any it goes in batches.
+    """
+    tokens = questions.tokens
+    each = max(1, TOKENS_AT_ONCE // tokens.shape[1])
     with torch.no_grad():
-        logits = model.run_with_hooks(questions.tokens, fwd_hooks=list(hooks))  # pyright: ignore
+        if hooks:
+            logits = model.run_with_hooks(tokens, fwd_hooks=list(hooks))  # pyright: ignore
+        else:
+            logits = torch.cat([model(part) for part in tokens.split(each)])
     return logits[questions.row, questions.pos].double().cpu()

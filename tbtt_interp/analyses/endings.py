@@ -21,7 +21,8 @@ from tbtt_interp.analyses.findings import Finding
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
+from tbtt_interp.evaluate import Questions
+from tbtt_interp.interventions import logits_of
 from tbtt_interp.stats import Interval, crossed_intervals
 from tbtt_interp.tasks import Task
 
@@ -29,16 +30,6 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 ENDINGS = 32  # of other lines, if there are more
-
-
-def asked_logits(
-    model: "HookedTransformer", questions: Questions
-) -> Float[Tensor, "character d_vocab"]:
-    """Where characters are asked, in double precision, however many rows there are."""
-    each = max(1, TOKENS_AT_ONCE // questions.tokens.shape[1])
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in questions.tokens.split(each)])
-    return logits[questions.row, questions.pos].double().cpu()
 
 
 def endings_of(task: Task, lines: Sequence[str], n_ctx: int, seed: int) -> pd.DataFrame:
@@ -144,7 +135,7 @@ def answer_nats(
 
 def _answers(model: "HookedTransformer", task: Task, asked: pd.DataFrame, n_ctx: int) -> Arrays:
     questions = questions_after(task, asked["example"].tolist(), asked["ending"].tolist(), n_ctx)
-    logits = asked_logits(model, questions)
+    logits = logits_of(model, questions)
     right = questions.margins(logits[None])[0] > 0
     return {"nats": answer_nats(questions, logits).numpy(), "right": right.numpy()}
 

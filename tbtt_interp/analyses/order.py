@@ -21,7 +21,6 @@ from tbtt_interp.analyses.ending_patches import ending_findings, ending_table
 from tbtt_interp.analyses.endings import (
     answer_findings,
     answers_after,
-    asked_logits,
     have_room,
     no_room,
 )
@@ -31,6 +30,7 @@ from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions, reference_loss
+from tbtt_interp.interventions import logits_of
 from tbtt_interp.model import stack_parameters
 from tbtt_interp.probes.contexts import opening
 from tbtt_interp.runs import Run
@@ -110,7 +110,7 @@ def read_file(
     """
     first, rest = vocabulary.encode(lines[0]), vocabulary.encode("".join(lines[1:]))
     questions = Questions.of_tokens([(first, rest)], n_ctx)
-    nats = asked_logits(model, questions).log_softmax(-1)
+    nats = logits_of(model, questions).log_softmax(-1)
     right = nats.gather(1, questions.target[:, None])
     return {
         "nats": right.squeeze(1).numpy(),

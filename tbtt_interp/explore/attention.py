@@ -14,11 +14,13 @@ from tbtt_interp.analyses.contexts import ALONE, Context, context, prompt_roles
 from tbtt_interp.analyses.heads import ov_circuit, qk_circuit, token_names, used_tokens
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.explore.asking import changed, read
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Edge, Pane
+from tbtt_interp.model import hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
 
 CUT = "✕"
@@ -140,8 +142,8 @@ def heads_part(scene: Scene, pane: Pane) -> list[Part]:
 def _context(run: Run) -> Context:
     """Every example by itself, and what each of its tokens is."""
     task = run.tasks[0]
-    model = run.model()  # of its context alone something is asked
-    subject = Subject.of_models([model], task.examples, task.vocabulary)
+    anyone = hooked_transformer(initial_parameters(run.shape, seed=0), run.shape)  # of its context
+    subject = Subject.of_models([anyone], task.examples, task.vocabulary)
     return context(subject, ALONE, [""] * len(task.examples), range(len(task.examples)))
 
 
@@ -155,9 +157,10 @@ def _every_pattern(
             "edges are cut, and some prompts are longer than the window with their answers, so "
             "that edges do not stand at one place in all of them: undo the cuts"
         )
+    site = pattern_site(layer)
     with changed(opened, cuts) as model:
-        site = pattern_site(layer)
-        return model.run_with_cache(questions.tokens, names_filter=site)[1][site]
+        parts = questions.tokens.split(max(1, TOKENS_AT_ONCE // questions.tokens.shape[1]))
+        return torch.cat([model.run_with_cache(p, names_filter=site)[1][site] for p in parts])
 
 
 def equations_part(scene: Scene, layer: int, head: int) -> Part:
