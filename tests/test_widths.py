@@ -11,12 +11,16 @@ from scipy.stats import linregress
 from tbtt_interp.evidence.claims import Evidence
 from tbtt_interp.evidence.effects import effect_rows, with_shares
 from tbtt_interp.evidence.widths import (
+    AT_FIXED,
+    AT_KNOWN,
+    AT_LOSS,
+    BY_LOSS,
     EFFECTS,
     LAST,
+    first_evaluations,
     part_rows,
     rates_table,
     slope_rows,
-    when_known,
     widths_evidence,
 )
 
@@ -105,9 +109,7 @@ def test_planted_order_framing_and_size_come_out() -> None:
     assert [claim.verdict for claim in found.claims] == [
         "supported", "supported", "undecided", "supported"
     ]  # fmt: skip
-    assert "Order at width 56: last step 0.50 (4); matched 0.50 (4); at 0.01 0.50 (4)." in (
-        found.sentences
-    )
+    assert "Order at width 56: 0.50 (4); measured otherwise 0.50 to 0.50." in found.sentences
 
 
 def test_where_nothing_differs_the_evidence_says_so() -> None:
@@ -166,7 +168,7 @@ def test_a_slope_is_least_squares_over_log2_of_width() -> None:
 def test_models_are_matched_at_the_first_evaluation_that_knows_enough() -> None:
     models = cell([0] * 4, seen=[196, 150, 90, 180])
     over = with_shares(over_training(models, range(100, 1_001, 100)))
-    matched = when_known(over, 0.5).set_index("seed")
+    matched = first_evaluations(over, over["seen"] >= 0.5).set_index("seed")
     assert matched["step"].to_dict() == {0: 500, 1: 700, 3: 600}  # 98 of 196 or more
     assert (matched["seen"] >= 0.5).all()
 
@@ -176,14 +178,39 @@ def test_who_never_knows_enough_is_left_out_of_the_match_with_its_pair() -> None
     models = pd.concat([cell([0] * 4, size="large"), slow], ignore_index=True)
     effects = evidence(models).tables["widths-effects"].query("effect == 'order'").set_index("at")
     assert effects["models"].to_dict() == {
-        LAST: 4, "picked rate, first knowing 90% of seen": 3, "rate 0.01, last step": 4
+        LAST: 4, AT_KNOWN: 3, AT_LOSS: 4, BY_LOSS: 4, AT_FIXED: 4
     }  # fmt: skip
+
+
+def test_models_are_matched_at_the_first_loss_near_the_floor_of_their_framing() -> None:
+    models = pd.concat(
+        [cell([0, 0], framing=f, loss=loss) for f, loss in (("file", 0.83), ("line", 0.70))],
+        ignore_index=True,
+    )
+    over = over_training(models, (100, 200, 300))
+    over.loc[over["step"] == 100, "loss"] = 0.9
+    over.loc[(over["step"] == 300) & (over["seed"] == 1), "loss"] = 0.6
+    found = widths_evidence(models, over).tables["widths-models"].query("at == @AT_LOSS")
+    reached = found.set_index(["framing", "seed"])["step"].to_dict()
+    assert reached == {("file", 1): 300, ("line", 0): 200, ("line", 1): 200}
+
+
+def test_the_lowest_loss_is_a_way_to_pick_a_rate_by_itself() -> None:
+    lost = {1e-3: 0.6, 1e-2: 0.8}  # the rate that learns more of the order, and less of the rest
+    models = pd.concat([
+        cell([round(rate * 100)] * 4, learning_rate=rate, run=str(rate), loss=loss,
+             seen=[round(196 - 10 * (rate < 1e-2))] * 4)
+        for rate, loss in lost.items()
+    ], ignore_index=True)  # fmt: skip
+    cells = evidence(models).tables["widths-models"].groupby("at")["learning_rate"].unique()
+    assert cells[LAST].tolist() == [1e-2]
+    assert cells[BY_LOSS].tolist() == [1e-3]
 
 
 def test_the_sensitivity_has_the_fixed_rate_alone() -> None:
     models = random_models(4)
     cells = evidence(models).tables["widths-models"]
-    fixed = cells[cells["at"] == "rate 0.01, last step"]
+    fixed = cells[cells["at"] == AT_FIXED]
     assert set(fixed["learning_rate"]) == {1e-2}
     assert len(fixed) == len(models) / 3
 

@@ -35,10 +35,11 @@ CELL = ["width", "framing", "learning_rate"]
 EFFECTS = {"order": ("shuffled", "file"), "framing": ("line", "shuffled")}  # more − less
 NARROW, WIDE = 14, 56  # small and large, whose difference is divided
 FIXED_RATE = 1e-2  # the published one
-MATCHED = 0.9  # of the seen equations: known first at this evaluation, models are compared
-LAST, AT_MATCH = "picked rate, last step", f"picked rate, first knowing {MATCHED:.0%} of seen"
-AT_FIXED = f"rate {FIXED_RATE:g}, last step"
-SHORT = {LAST: "last step", AT_MATCH: "matched", AT_FIXED: f"at {FIXED_RATE:g}"}
+KNOWN = 0.9  # of the seen equations: known first at this evaluation, models are matched
+NEAR = 0.05  # nats above the floor of who knows the lines: so near first, models are matched
+LAST, AT_KNOWN = "picked rate, last step", f"picked rate, first knowing {KNOWN:.0%} of seen"
+AT_LOSS = f"picked rate, first {NEAR:g} from the floor"
+BY_LOSS, AT_FIXED = "rate of lowest loss, last step", f"rate {FIXED_RATE:g}, last step"
 
 
 def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
@@ -52,9 +53,15 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
     check_one_each(models, CELL)
     models, over = _in_order(with_shares(models)), _in_order(with_shares(over))
     rates = rates_table(models)
+    on_the_way = at_rates(over, rates, "picked")
+    floor = on_the_way["floor_lines"].where(
+        on_the_way["framing"] != "line", on_the_way["floor_line"]
+    )
     arms = {
-        LAST: at_picked_rates(models, rates),
-        AT_MATCH: when_known(at_picked_rates(over, rates), MATCHED),
+        LAST: at_rates(models, rates, "picked"),
+        AT_KNOWN: first_evaluations(on_the_way, on_the_way["seen"] >= KNOWN),
+        AT_LOSS: first_evaluations(on_the_way, on_the_way["loss"] <= floor + NEAR),
+        BY_LOSS: at_rates(models, rates, "lowest"),
         AT_FIXED: models[models["learning_rate"] == FIXED_RATE],
     }
     effects = _each(arms, partial(effect_rows, effects=EFFECTS, each="width", arms="framing"))
@@ -78,15 +85,19 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
             "one above.",
             "A learning rate is picked for each width and framing, on all seeds together, by the "
             "share of seen equations right at the last step; ties by the margin of the weakest "
-            "seen equation, then by loss. Held-out equations have no say. Two framings of one "
-            f"width can have different rates; at {FIXED_RATE:g} throughout they cannot.",
+            "seen equation, then by loss. On file the lowest loss can be that of who knows most of "
+            "the order; what comes of picking by it is there, too. Held-out equations have no say. "
+            "Two framings of one width can have different rates; at "
+            f"{FIXED_RATE:g} throughout they cannot.",
             "order: shuffled minus file; framing: line minus shuffled. Differences are paired by "
             "seed: by initialization at one width, by the file's order between widths.",
-            f"Matched: each model at the first evaluation at which it knows {MATCHED:.0%} of the "
-            "seen equations; loss is no common measure, for order lowers it. Models that never "
-            "get there are left out, pairs with them, and evaluations are "
-            f"{_spacing(over):,.0f} steps apart, so a model can know more than that. It matches "
-            "what is known, not how long or at what rate it was learned.",
+            f"Matched: each model at the first evaluation at which it knows {KNOWN:.0%} of the "
+            f"seen equations, or its loss is {NEAR:g} nats from the floor of who knows the lines "
+            "and no order, or less. Models that never get there are left out, pairs with them, and "
+            f"evaluations are {_spacing(over):,.0f} steps apart, so that a model can know more. It "
+            "matches what is known, not how long or at what rate it was learned.",
+            "Measured otherwise: the lowest and highest mean of four ways, which are matched by "
+            "what is known, matched by loss, the rate of lowest loss, and one rate for all.",
             f"The difference of width {NARROW} minus {WIDE} on file is, seed by seed and exactly, "
             "that on line plus how much more order, and how much more framing, costs the wider.",
             few_models(claims),
@@ -95,30 +106,35 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
 
 
 def rates_table(models: pd.DataFrame) -> pd.DataFrame:
-    """A row a width, framing and learning rate, with `picked`: the one that learned most of seen.
+    """A row a width, framing and learning rate, at the last step.
 
-    Columns: means over models of `seen`, `margin_seen` and `loss` at the last step; `models`.
+    Columns: means over models of `seen`, `margin_seen` and `loss`; `models`; `picked`, the rate
+    that learned most of the seen equations; `lowest`, that of the lowest loss.
     """
     of = models.groupby(CELL, sort=False)
     table = of[["seen", "margin_seen", "loss"]].mean().assign(models=of.size()).reset_index()
     best = table.sort_values(["seen", "margin_seen", "loss"], ascending=[False, False, True])
-    return table.assign(picked=table.index.isin(best.groupby(CELL[:2]).head(1).index))
+    firsts = {"picked": best, "lowest": table.sort_values("loss")}
+    return table.assign(**{
+        name: table.index.isin(rows.groupby(CELL[:2]).head(1).index)
+        for name, rows in firsts.items()
+    })  # fmt: skip
 
 
-def at_picked_rates(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the models whose learning rate was picked."""
-    return table.merge(rates.loc[rates["picked"], CELL], on=CELL)
+def at_rates(table: pd.DataFrame, rates: pd.DataFrame, which: str) -> pd.DataFrame:
+    """The rows of the models at one learning rate a width and framing, "picked" or "lowest"."""
+    return table.merge(rates.loc[rates[which], CELL], on=CELL)
 
 
-def when_known(over: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Each model at its first evaluation with this share of the seen equations; none if never.
+def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
+    """Each model at the first evaluation at which that was reached; none if it never was.
 
     >>> over = pd.DataFrame({"run": "a", "seed": 0, "step": [1, 2, 3], "seen": [0.2, 0.9, 0.8]})
-    >>> when_known(over, 0.5)["step"].tolist()
+    >>> first_evaluations(over, over["seen"] >= 0.5)["step"].tolist()
     [2]
     """
-    known = over[over["seen"] >= level].sort_values("step")
-    return known.groupby(["run", "seed"], sort=False).head(1).sort_index()
+    by_step = over[reached].sort_values("step")
+    return by_step.groupby(["run", "seed"], sort=False).head(1).sort_index()
 
 
 def part_rows(models: pd.DataFrame) -> pd.DataFrame:
@@ -173,9 +189,10 @@ def summed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_out_figure(cells: pd.DataFrame) -> "Figure":
-    """Held-out shares by width and framing, at the picked rates and at the one fixed."""
+    """Held-out shares at the last step by width and framing, at the rates that were picked."""
+    at_last = cells[~cells["at"].isin([AT_KNOWN, AT_LOSS])]
     return figures.over_models(
-        cells[cells["at"] != AT_MATCH], x="width", by="framing", value="held_out", panel="at",
+        at_last, x="width", by="framing", value="held_out", panel="at",
         titles=("width", "share of held-out equations right"), bounds=(0.0, 1.0),
     )  # fmt: skip
 
@@ -234,7 +251,7 @@ def _values(rows: pd.DataFrame, **where: object) -> pd.Series:
 
 
 def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
-    """A line a quantity, as the last step, matched models and the one fixed rate have it."""
+    """A line a quantity, at the picked rates' last step and in all other ways it is measured."""
     divided = f"Width {NARROW} minus {WIDE}"
     asked = [
         *((f"{effect.capitalize()} at width {width}", effects, {"effect": effect, "width": width})
@@ -247,9 +264,11 @@ def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame)
     ]  # fmt: skip
     found = []
     for what, rows, where in asked:
-        by_arm = {name: _values(rows, at=at, **where) for at, name in SHORT.items()}
-        told = [f"{name} {words(v)} ({len(v)})" for name, v in by_arm.items() if len(v)]
-        found += [f"{what}: {'; '.join(told)}."] if told else []
+        last = _values(rows, at=LAST, **where)
+        ways = [_values(rows, at=at, **where) for at in (AT_KNOWN, AT_LOSS, BY_LOSS, AT_FIXED)]
+        means = [way.mean() for way in ways if len(way)]
+        otherwise = f"; measured otherwise {min(means):.2f} to {max(means):.2f}" if means else ""
+        found += [f"{what}: {words(last)} ({len(last)}){otherwise}."] if len(last) else []
     whole = over_models(_values(parts, at=LAST, part="on file"))
     if not math.isnan(whole.mean) and not _direction(whole):
         found.append("The difference on file is itself not told apart from none: its parts divide "
