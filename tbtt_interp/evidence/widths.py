@@ -201,11 +201,13 @@ def effects_figure(effects: pd.DataFrame, parts: pd.DataFrame) -> "Figure":
     """What order and framing cost at each width, and how the difference of two widths divides."""
     divided = parts.assign(x=parts["part"], panel=f"width {NARROW} − {WIDE}, divided")
     costs = effects.assign(x=effects["width"], panel=effects["effect"].map(_panel))
-    return figures.over_models(
-        pd.concat([costs.sort_values("effect", ascending=False, kind="stable"), divided]),
-        x="x", by="at", value="value", panel="panel",
+    rows = pd.concat([costs.sort_values("effect", ascending=False, kind="stable"), divided])
+    figure = figures.over_models(
+        rows, x="x", by="at", value="value", panel="panel",
         titles=("", "difference of held-out share"),
     )  # fmt: skip
+    reach = 1.1 * max(1.0, rows["value"].abs().max())  # an interval of two models goes far beyond
+    return figure.update_yaxes(range=[-reach, reach])
 
 
 def _panel(effect: str) -> str:
