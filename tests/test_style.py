@@ -14,6 +14,8 @@ from tbtt_interp.train.sweep import sweep_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = ("probes", "analyses", "train", "tests/benchmarks")  # that have a page of their own
+PAGES = [README, *((ROOT / f / "README.md").read_text(encoding="utf-8") for f in FOLDERS)]
 
 
 def ran(*command: str) -> str:
@@ -33,26 +35,26 @@ def test_the_code_is_typed() -> None:
     assert "0 errors, 0 warnings" in ran("pyright")
 
 
-def commands() -> list[str]:
-    """The lines of the README's shell blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+def commands(*pages: str) -> list[str]:
+    """The lines of the pages' shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", "\n".join(pages), flags=re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def test_ci_runs_the_readme_s_test_command() -> None:
-    tests = [line for line in commands() if "pytest" in line]
+    tests = [line for line in commands(README) if "pytest" in line]
     assert len(tests) == 1
     assert tests[0] in (ROOT / ".ci/run").read_text().splitlines()
 
 
-def test_the_readme_names_commands_and_options_that_exist() -> None:
+def test_the_pages_name_commands_and_options_that_exist() -> None:
     """Each line is shown to its command's parser; what it would do is tested elsewhere."""
     from typer.testing import CliRunner
 
     from tbtt_interp.cli import app
 
     known = CliRunner().invoke(app, ["--help"]).output
-    for line in commands():
+    for line in commands(*PAGES):
         for part in line.split("&&"):
             words = part.split()
             if words[:2] == ["python", "-m"] and words[2].startswith("tbtt_interp."):
@@ -67,6 +69,12 @@ def test_the_readme_names_commands_and_options_that_exist() -> None:
             for word in words[2:]:
                 if word.startswith("--"):
                     assert word in shown, part
+
+
+def test_the_pages_refer_to_files_that_are_there() -> None:
+    for folder, page in zip((".", *FOLDERS), PAGES, strict=True):
+        for name in re.findall(r"\]\((?!https?:|#)([^)#]+)\)", page):
+            assert (ROOT / folder / name).exists(), (folder, name)
 
 
 def test_the_readme_s_python_runs(line_run, monkeypatch: pytest.MonkeyPatch) -> None:

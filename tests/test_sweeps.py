@@ -126,9 +126,9 @@ def test_every_sweep_that_ships_resolves_and_says_what_it_is_for_and_expects(nam
     assert 0.1 < sum(stack.hours for stack in sweep.stacks) < 6
 
 
-def test_the_readme_s_sweep_is_one() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_sweep_that_is_shown_is_one() -> None:
+    page = (Path(__file__).parents[1] / "train/README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     stacks = read_sweep(sweep_file(block)).stacks
     assert sum(len(stack.cells()) for stack in stacks) == 2 * 2 * 55 * 2
     assert {stack.recipe.training.steps for stack in stacks} == {4_000}
