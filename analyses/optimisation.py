@@ -3,7 +3,8 @@
 # The published mlt has a thousandth of the other sizes' learning rate. Measures: held-out answers
 # of small, medium and large on file at three rates (cells of the sweep widths, whose runs are
 # looked for beside these), and of mlt at a hundred times its published rate, by seed and over
-# training. What was expected stands in train/sweeps/optimisation.toml.
+# training, beside the ladder's models when they know as much. What was expected stands in
+# train/sweeps/optimisation.toml.
 
 # %%
 import sys
@@ -14,8 +15,11 @@ from tbtt_interp.evidence.optimisation import optimisation_evidence
 
 folders, files = given_paths(sys.argv[1:])
 folder = folders[0] if folders else None
-widths = sweep_table("widths", "models", folder and folder.with_name("widths"))
-evidence = optimisation_evidence(widths, *sweep_tables("optimisation", folder))
+widths, ladder = (
+    sweep_table(name, which, folder and next(iter(folder.parent.glob(name)), None))
+    for name, which in (("widths", "models"), ("ladder", "over training"))
+)
+evidence = optimisation_evidence(widths, *sweep_tables("optimisation", folder), ladder)
 
 # %%
 for file in files:

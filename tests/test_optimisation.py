@@ -22,7 +22,17 @@ def evidence(
         cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3),
     ])  # fmt: skip
     mlt = mlt.reset_index(drop=True)
-    return optimisation_evidence(widths.reset_index(drop=True), mlt, over_training(mlt))
+    return optimisation_evidence(
+        widths.reset_index(drop=True), mlt, over_training(mlt), over_training(LADDER)
+    )
+
+
+# of three smalls, of whom one never knows as much as mlt, and three larges, who do half way
+LADDER = pd.concat([
+    cell([4, 3, 4], size="small", seen=[196, 196, 190]),
+    cell([0, 1, 0], size="large", seen=[196, 196, 196]),
+    cell([4, 4, 4], size="large", framing="shuffled"), cell([4], size="large", framing="line"),
+], ignore_index=True)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,25 @@ def test_the_table_has_each_model_beside_the_paper() -> None:
     assert ("arithmetic", "file", "large", "0.003 lowest") in shown.index
     assert shown.loc[("arithmetic", "file", "large", "0.01"), "paper"] == "0/4"
     assert "line" not in set(found.shown["framing"])
+
+
+def test_smaller_models_are_asked_when_they_know_as_much_as_mlt_in_the_end() -> None:
+    found = evidence([4, 4, 4], [4, 3, 4])
+    on_file, on_shuffled = found.sentences[-2:]
+    assert "as mlt in the end, 196, held-out right: small 7/8 (step 1,000, 2 of 3 models" in on_file
+    assert "large 1/12 (step 1,000, 3 of 3 models" in on_file and "mlt 12/12 (" in on_file
+    assert "small" not in on_shuffled and "large 12/12" in on_shuffled
+    explored = [claim for claim in found.claims if claim.by == "explored"]
+    assert [claim.effect.mean for claim in explored] == pytest.approx([11 / 12, -1 / 12])
+    assert [claim.verdict for claim in explored] == ["supported", "undecided"]
+    matched = found.tables["optimisation-matched"]
+    assert not set(matched["framing"]) - {"file", "shuffled"}
+
+
+def test_of_facts_alone_nothing_is_matched() -> None:
+    facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
+    found = optimisation_evidence(cell([4], size="large"), facts, over_training(facts), LADDER)
+    assert found.tables["optimisation-matched"].empty
 
 
 def test_both_figures_are_drawn() -> None:

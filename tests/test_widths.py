@@ -9,7 +9,7 @@ from planted_tables import WIDTHS, cell, over_training
 from scipy.stats import linregress
 
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.effects import effect_rows, with_shares
+from tbtt_interp.evidence.effects import effect_rows, first_evaluations, with_shares
 from tbtt_interp.evidence.widths import (
     AT_FIXED,
     AT_KNOWN,
@@ -17,7 +17,6 @@ from tbtt_interp.evidence.widths import (
     BY_LOSS,
     EFFECTS,
     LAST,
-    first_evaluations,
     part_rows,
     rates_table,
     slope_rows,

@@ -52,6 +52,17 @@ def arm(models: pd.DataFrame, value: str = "held_out", **where: object) -> pd.Se
     return pd.Series(values.to_numpy(float), index=mine["seed"].to_numpy()).dropna()
 
 
+def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
+    """Each model at the first evaluation at which that was reached; none if it never was.
+
+    >>> over = pd.DataFrame({"run": "a", "seed": 0, "step": [1, 2, 3], "seen": [0.2, 0.9, 0.8]})
+    >>> first_evaluations(over, over["seen"] >= 0.5)["step"].tolist()
+    [2]
+    """
+    by_step = over[reached].sort_values("step")
+    return by_step.groupby(["run", "seed"], sort=False).head(1).sort_index()
+
+
 def effect_rows(
     models: pd.DataFrame, effects: Mapping[str, tuple[str, str]], *, each: str, arms: str
 ) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """How much of "too big" is "trained otherwise": three learning rates, and the largest size."""
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tbtt_interp.evidence.effects import (
     claim_on,
     counts,
     few_models,
+    first_evaluations,
     with_shares,
     words,
 )
@@ -33,13 +35,14 @@ PUBLISHED_RATE = 1e-2  # of the one-layer sizes
 
 
 def optimisation_evidence(
-    widths: pd.DataFrame, models: pd.DataFrame, over: pd.DataFrame
+    widths: pd.DataFrame, models: pd.DataFrame, over: pd.DataFrame, ladder: pd.DataFrame
 ) -> Evidence:
     """What the learning rate does on file, and what mlt answers at a rate that trains it.
 
     Args:
         widths: of the sweep widths, whose cells on file have the rates of the one-layer sizes.
         models, over: of the sweep optimisation, as `sweep_tables` has them.
+        ladder: of that sweep, over training: the one-layer sizes when they know as much as mlt.
     Raises:
         TbttError: if a cell has a seed twice.
     """
@@ -50,14 +53,16 @@ def optimisation_evidence(
     mlt, over = with_shares(models), with_shares(over)
     both = pd.concat([rates, mlt], ignore_index=True)
     picked = lowest_loss(rates)
-    claims = _claims(rates, picked, mlt)
+    matched = knowing_as_much(with_shares(ladder), mlt)
+    claims = [*_claims(rates, picked, mlt), *_matched_claims(matched)]
     return Evidence(
         question='How much of "too big" is "trained otherwise"?',
-        tables={"optimisation-models": both, "optimisation-rates": picked},
+        tables={"optimisation-models": both, "optimisation-rates": picked,
+                "optimisation-matched": matched},
         shown=_shown(both, picked),
         figures={"optimisation": partial(rates_figure, both),
                  "optimisation-mlt": partial(mlt_figure, over)},
-        sentences=_sentences(rates, mlt, over),
+        sentences=[*_sentences(rates, mlt, over), *_matched_sentences(matched)],
         claims=claims,
         command=COMMAND,
         notes=[
@@ -68,6 +73,11 @@ def optimisation_evidence(
             f"paper: {SOURCE}: at a peak rate of 1e-2, for mlt 1e-5. Ours of mlt differs in steps, "
             "batch and dropout as well as in rate: it can say that size alone does not decide, "
             "and not which of these does.",
+            "mlt ends early, with little of the order known and no more than the seen equations "
+            "learned; what longer training would make of it is not known. So the one-layer sizes "
+            "of the ladder are set beside it at the first evaluation at which each knows as many "
+            "of the seen equations; who never does is left out. That was thought of after mlt's "
+            "answers had been seen.",
             few_models(claims),
         ],
     )  # fmt: skip
@@ -78,6 +88,24 @@ def lowest_loss(rates: pd.DataFrame) -> pd.DataFrame:
     table = rates.groupby(["size", "learning_rate"], sort=False)["loss"].mean().reset_index()
     best = table.groupby("size")["loss"].idxmin()
     return table.assign(lowest=table.index.isin(best))
+
+
+def knowing_as_much(ladder: pd.DataFrame, mlt: pd.DataFrame) -> pd.DataFrame:
+    """mlt at its end, and each other model when it first knows as many of the seen equations.
+
+    As many as the mlt of that framing that knows fewest; a row a model, with `known`, so many, and
+    `of`, how many models of that size and framing there are.
+    """
+    rows = []
+    for framing, theirs in mlt[mlt["task"] == "arithmetic"].groupby("framing", sort=False):
+        known = theirs["seen_right"].min()
+        mine = ladder[(ladder["task"] == "arithmetic") & (ladder["framing"] == framing)]
+        for table, reached in ((mine, first_evaluations(mine, mine["seen_right"] >= known)),
+                               (theirs, theirs.assign(step=theirs["steps"]))):  # fmt: skip
+            models = table.groupby("size")["seed"].nunique()
+            rows.append(reached.assign(known=known, of=reached["size"].map(models)))
+    found = pd.concat(rows, ignore_index=True) if rows else ladder[:0].assign(known=0, of=0)
+    return found.sort_values(["framing", "width"], kind="stable")
 
 
 def rates_figure(both: pd.DataFrame) -> "Figure":
@@ -148,6 +176,36 @@ def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> li
                 f"{' '.join(f'{x:.0f}' for x in most)}."
             )
     return found
+
+
+def _matched_sentences(matched: pd.DataFrame) -> list[str]:
+    found = []
+    for framing, models in matched.groupby("framing", sort=False):
+        told = []
+        for size, part in models.groupby("size", sort=False):
+            first, last = part["step"].min(), part["step"].max()
+            steps = f"{first:,}" if first == last else f"{first:,} to {last:,}"
+            order = part["order_known"].mean()
+            known = "" if math.isnan(order) else f", knowing {order:.2f} of the order"
+            told.append(f"{size} {counts(part, 'held_out')} (step {steps}, {len(part)} of "
+                        f"{part['of'].iloc[0]} models{known})")  # fmt: skip
+        found.append(
+            f"On {framing}, when models first know as many of the seen equations as mlt in the "
+            f"end, {models['known'].iloc[0]}, held-out right: {'; '.join(told)}."
+        )
+    return found
+
+
+def _matched_claims(matched: pd.DataFrame) -> list[Claim]:
+    claims = []
+    for framing in dict.fromkeys(matched["framing"]):
+        large, mlt = (arm(matched, framing=framing, size=size) for size in ("large", "mlt"))
+        claims.append(claim_on(
+            mlt - large, by="explored", null=0.0, null_is="no difference", command=COMMAND,
+            says=f"On {framing}, mlt answers more of the held-out than large does when it first "
+            "knows as much of the seen.", unit="more of the held-out, by seed",
+        ))  # fmt: skip
+    return claims
 
 
 def _claims(rates: pd.DataFrame, picked: pd.DataFrame, mlt: pd.DataFrame) -> list[Claim]:

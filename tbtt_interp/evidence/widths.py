@@ -19,6 +19,7 @@ from tbtt_interp.evidence.effects import (
     counts,
     effect_rows,
     few_models,
+    first_evaluations,
     over_models,
     with_shares,
     words,
@@ -124,17 +125,6 @@ def rates_table(models: pd.DataFrame) -> pd.DataFrame:
 def at_rates(table: pd.DataFrame, rates: pd.DataFrame, which: str) -> pd.DataFrame:
     """The rows of the models at one learning rate a width and framing, "picked" or "lowest"."""
     return table.merge(rates.loc[rates[which], CELL], on=CELL)
-
-
-def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
-    """Each model at the first evaluation at which that was reached; none if it never was.
-
-    >>> over = pd.DataFrame({"run": "a", "seed": 0, "step": [1, 2, 3], "seen": [0.2, 0.9, 0.8]})
-    >>> first_evaluations(over, over["seen"] >= 0.5)["step"].tolist()
-    [2]
-    """
-    by_step = over[reached].sort_values("step")
-    return by_step.groupby(["run", "seed"], sort=False).head(1).sort_index()
 
 
 def part_rows(models: pd.DataFrame) -> pd.DataFrame:

@@ -54,7 +54,7 @@ OF_SWEEPS = (
     of_sweeps("atlas", ("held out", "atlas")),
     of_sweeps("widths", ("models", "widths"), ("over training", "widths")),
     of_sweeps("optimisation", ("models", "widths"), ("models", "optimisation"),
-              ("over training", "optimisation")),
+              ("over training", "optimisation"), ("over training", "ladder")),
     of_sweeps("window", ("models", "window"), ("models", "ladder")),
     of_sweeps("forgetting", ("over training", "ladder", "optimisation")),
 )  # fmt: skip
