@@ -1,11 +1,11 @@
 # %% [markdown]
 # # How much of the held-out share is order, framing and size?
 # Five widths on three framings. Order is shuffled minus file, framing is line minus shuffled, and
-# what is left on line is size. The learning rate is picked for each width and framing on seen
-# answers alone. Measures: both effects at each width, paired by seed; the slope of the held-out
-# share on log2 of width; and the difference of width 14 and 56 on file, divided exactly. At the
-# last step, when models know as much of the seen, and at one rate for all. What was expected stands
-# in train/sweeps/widths.toml.
+# what is left on line is size. The learning rate is picked for each width on seen loss alone.
+# Measures: both effects at each width, paired by seed; the slope of the held-out share on log2 of
+# width; and the difference of width 14 and 56 on file, divided exactly. At the last step, when
+# models know as much of the seen, and at one rate for all. What was expected stands in
+# train/sweeps/widths.toml.
 
 # %%
 import sys

@@ -85,7 +85,8 @@ def logits_of(
     """Where characters are asked, in double precision.
 
     Args:
-        hooks: what is changed; they are given all rows at once, and without any it goes in batches.
+        hooks: what is changed; they are given all rows at once. Without any it goes in batches,
+            which hooks that stand on the model already see.
     """
     tokens = questions.tokens
     each = max(1, TOKENS_AT_ONCE // tokens.shape[1])

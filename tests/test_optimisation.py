@@ -74,20 +74,33 @@ def test_the_table_has_each_model_beside_the_paper() -> None:
     assert "line" not in set(found.shown["framing"])
 
 
-def test_smaller_models_are_asked_when_they_know_as_much_as_mlt_in_the_end() -> None:
+def test_sizes_are_compared_when_they_know_as_much() -> None:
     found = evidence([4, 4, 4], [4, 3, 4])
     on_file, on_shuffled = found.sentences[-2:]
-    assert "as mlt in the end, 196, held-out right: small 7/8 (step 1,000, 2 of 3 models" in on_file
-    assert "large 1/12 (step 1,000, 3 of 3 models" in on_file and "mlt 12/12 (" in on_file
+    assert on_file == (
+        "On file, when models first know 99% of the seen equations, held-out right: small 7/8 (2 "
+        "of 3 models, 1.00 of the seen, 0.00 of the order); large 1/12 (3 of 3 models, 1.00 of the "
+        "seen, 0.00 of the order); mlt 12/12 (3 of 3 models, 1.00 of the seen, 0.00 of the order)."
+    )
     assert "small" not in on_shuffled and "large 12/12" in on_shuffled
     explored = [claim for claim in found.claims if claim.by == "explored"]
-    assert [claim.effect.mean for claim in explored] == pytest.approx([11 / 12, -1 / 12])
-    assert [claim.verdict for claim in explored] == ["supported", "undecided"]
+    assert [(claim.effect.mean, claim.null) for claim in explored] == [
+        (pytest.approx(1 / 12), 1.0), (1.0, 0.75)
+    ]  # fmt: skip
+    assert [claim.verdict for claim in explored] == ["supported", "contradicted"]
     matched = found.tables["optimisation-matched"]
-    assert not set(matched["framing"]) - {"file", "shuffled"}
+    assert set(matched["framing"]) == {"file", "shuffled"}, "mlt has no line"
 
 
-def test_of_facts_alone_nothing_is_matched() -> None:
+def test_sizes_are_compared_when_they_know_as_much_of_the_order() -> None:
+    mlt = cell([4, 4, 4], size="mlt", learning_rate=1e-3)
+    over = over_training(mlt).assign(order_known=lambda t: t["step"] / 4_000)
+    found = optimisation_evidence(cell([4], size="large"), mlt, over, over_training(LADDER))
+    assert found.sentences[-1].startswith("On file, when models first know 0.15 of the order")
+    assert "mlt 12/12 (3 of 3 models" in found.sentences[-1] and "large" not in found.sentences[-1]
+
+
+def test_of_facts_alone_nothing_is_compared() -> None:
     facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
     found = optimisation_evidence(cell([4], size="large"), facts, over_training(facts), LADDER)
     assert found.tables["optimisation-matched"].empty

@@ -136,5 +136,7 @@ def few_models(claims: Sequence[Claim]) -> str:
     return (
         "Intervals are Student's over models, those of shares cut at 0 and 1, and below "
         f"{FEWEST} models there is no verdict. The fewest of a claim here are {least}: were there "
-        f"nothing, all of these would lean one given way with p = {0.5**least:.3f}."
+        f"nothing, all of these would lean one given way with p = {0.5**least:.3f}. Where all "
+        "models are alike there is no interval; a share of others up to "
+        f"{1 - 0.05 ** (1 / max(least, 1)):.2f} among {least} alike is not excluded."
     )

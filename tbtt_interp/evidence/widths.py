@@ -36,11 +36,13 @@ CELL = ["width", "framing", "learning_rate"]
 EFFECTS = {"order": ("shuffled", "file"), "framing": ("line", "shuffled")}  # more − less
 NARROW, WIDE = 14, 56  # small and large, whose difference is divided
 FIXED_RATE = 1e-2  # the published one
-KNOWN = 0.9  # of the seen equations: known first at this evaluation, models are matched
-NEAR = 0.05  # nats above the floor of who knows the lines: so near first, models are matched
-LAST, AT_KNOWN = "picked rate, last step", f"picked rate, first knowing {KNOWN:.0%} of seen"
-AT_LOSS = f"picked rate, first {NEAR:g} from the floor"
-BY_LOSS, AT_FIXED = "rate of lowest loss, last step", f"rate {FIXED_RATE:g}, last step"
+LEVELS = (0.5, 0.7, 0.9, 0.99)  # of the seen equations: known first at an evaluation, matched there
+NEAR = 0.05  # nats above the floor of who knows the lines: so near first, matched there
+LAST, AT_FIXED = "last step", f"last step, rate {FIXED_RATE:g}"
+AT_LEVEL = {f"first knowing {level:.0%} of seen": level for level in LEVELS}
+AT_KNOWN, AT_LOSS = f"first knowing {0.9:.0%} of seen", f"first {NEAR:g} from the floor"
+WAYS = {LAST: "last step", AT_KNOWN: "knowing as much", AT_LOSS: "of like loss",
+        AT_FIXED: f"at {FIXED_RATE:g}"}  # fmt: skip
 
 
 def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
@@ -54,51 +56,49 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
     check_one_each(models, CELL)
     models, over = _in_order(with_shares(models)), _in_order(with_shares(over))
     rates = rates_table(models)
-    on_the_way = at_rates(over, rates, "picked")
-    floor = on_the_way["floor_lines"].where(
-        on_the_way["framing"] != "line", on_the_way["floor_line"]
-    )
+    way = at_picked_rates(over, rates)
     arms = {
-        LAST: at_rates(models, rates, "picked"),
-        AT_KNOWN: first_evaluations(on_the_way, on_the_way["seen"] >= KNOWN),
-        AT_LOSS: first_evaluations(on_the_way, on_the_way["loss"] <= floor + NEAR),
-        BY_LOSS: at_rates(models, rates, "lowest"),
+        LAST: at_picked_rates(models, rates),
         AT_FIXED: models[models["learning_rate"] == FIXED_RATE],
+        **{at: first_evaluations(way, way["seen"] >= level) for at, level in AT_LEVEL.items()},
+        AT_LOSS: first_evaluations(way, way["loss"] <= lines_floor(way) + NEAR),
     }
     effects = _each(arms, partial(effect_rows, effects=EFFECTS, each="width", arms="framing"))
     parts = _each(arms, part_rows)
     slopes = _each(arms, slope_rows)
+    gaps = _each({at: arms[at] for at in AT_LEVEL}, gap_rows)
     cells = _each(arms, lambda table: table)
     claims = _claims(effects, parts, slopes)
     return Evidence(
         question="How much of the held-out share is order, framing and size?",
         tables={"widths-models": cells, "widths-rates": rates, "widths-effects": summed(effects),
-                "widths-parts": summed(parts), "widths-slopes": summed(slopes)},
+                "widths-parts": summed(parts), "widths-slopes": summed(slopes),
+                "widths-matched": matched_table(cells), "widths-gaps": summed(gaps)},
         shown=_shown(arms[LAST], effects[effects["at"] == LAST]),
         figures={"widths": partial(held_out_figure, cells),
-                 "widths-effects": partial(effects_figure, effects, parts)},
-        sentences=_sentences(effects, parts, slopes),
+                 "widths-effects": partial(effects_figure, effects, parts),
+                 "widths-matched": partial(matched_figure, cells)},
+        sentences=[*_sentences(effects, parts, slopes), *_gap_sentences(gaps)],
         claims=claims,
         command=COMMAND,
         notes=[
             "Differences of held-out share, mean over models [95 %] and (models). seen and "
             "held-out: right of all, all models together; effect: what a row has more than the "
             "one above.",
-            "A learning rate is picked for each width and framing, on all seeds together, by the "
-            "share of seen equations right at the last step; ties by the margin of the weakest "
-            "seen equation, then by loss. On file the lowest loss can be that of who knows most of "
-            "the order; what comes of picking by it is there, too. Held-out equations have no say. "
-            "Two framings of one width can have different rates; at "
-            f"{FIXED_RATE:g} throughout they cannot.",
-            "order: shuffled minus file; framing: line minus shuffled. Differences are paired by "
-            "seed: by initialization at one width, by the file's order between widths.",
-            f"Matched: each model at the first evaluation at which it knows {KNOWN:.0%} of the "
-            f"seen equations, or its loss is {NEAR:g} nats from the floor of who knows the lines "
-            "and no order, or less. Models that never get there are left out, pairs with them, and "
-            f"evaluations are {_spacing(over):,.0f} steps apart, so that a model can know more. It "
-            "matches what is known, not how long or at what rate it was learned.",
-            "Measured otherwise: the lowest and highest mean of four ways, which are matched by "
-            "what is known, matched by loss, the rate of lowest loss, and one rate for all.",
+            "A learning rate is picked for each width, the same for all framings: that of the "
+            "lowest loss at the last step above the floor of who knows the lines, mean over "
+            "shuffled and line, where no order lowers it. Held-out equations have no say. Beside "
+            f"it stands {FIXED_RATE:g} for all widths.",
+            "order: shuffled minus file; framing: line minus shuffled, and with it the batch, "
+            "which on line is every line once. Differences are paired by seed: by initialization "
+            "at one width, by the file's order between widths.",
+            "Matched: each model at the first evaluation at which it knows so much of the seen "
+            f"equations, or at which its loss is {NEAR:g} nats from the floor of who knows the "
+            "lines and no order, or less. Models that never get there are left out, pairs with "
+            f"them; evaluations are {_spacing(over):,.0f} steps apart, so that a model can know "
+            "more. The same loss is not the same knowledge: on windows part of what comes is "
+            "foretold by nothing, and on file the order lowers it. What else sets them apart, such "
+            "as steps, is not matched.",
             f"The difference of width {NARROW} minus {WIDE} on file is, seed by seed and exactly, "
             "that on line plus how much more order, and how much more framing, costs the wider.",
             few_models(claims),
@@ -106,25 +106,52 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
     )  # fmt: skip
 
 
+def lines_floor(models: pd.DataFrame) -> pd.Series:
+    """The lowest loss of one who knows every line and no order, in the framing of each row."""
+    return models["floor_lines"].where(models["framing"] != "line", models["floor_line"])
+
+
 def rates_table(models: pd.DataFrame) -> pd.DataFrame:
     """A row a width, framing and learning rate, at the last step.
 
-    Columns: means over models of `seen`, `margin_seen` and `loss`; `models`; `picked`, the rate
-    that learned most of the seen equations; `lowest`, that of the lowest loss.
+    Columns: means over models of `seen`, `loss` and `above`, the loss above `lines_floor`;
+    `models`; `picked`: the rate of a width whose `above` is lowest, mean over its framings but
+    file, where a low loss takes the order; over file if there is no other.
     """
-    of = models.groupby(CELL, sort=False)
-    table = of[["seen", "margin_seen", "loss"]].mean().assign(models=of.size()).reset_index()
-    best = table.sort_values(["seen", "margin_seen", "loss"], ascending=[False, False, True])
-    firsts = {"picked": best, "lowest": table.sort_values("loss")}
-    return table.assign(**{
-        name: table.index.isin(rows.groupby(CELL[:2]).head(1).index)
-        for name, rows in firsts.items()
-    })  # fmt: skip
+    of = models.assign(above=models["loss"] - lines_floor(models)).groupby(CELL, sort=False)
+    table = of[["seen", "loss", "above"]].mean().assign(models=of.size()).reset_index()
+    others = table[table["framing"] != "file"]
+    asked = pd.concat([others, table[~table["width"].isin(others["width"])]])
+    by_rate = asked.groupby(["width", "learning_rate"])["above"].mean()
+    best = by_rate.groupby("width").idxmin()
+    return table.assign(
+        picked=pd.MultiIndex.from_frame(table[["width", "learning_rate"]]).isin(best)
+    )
 
 
-def at_rates(table: pd.DataFrame, rates: pd.DataFrame, which: str) -> pd.DataFrame:
-    """The rows of the models at one learning rate a width and framing, "picked" or "lowest"."""
-    return table.merge(rates.loc[rates[which], CELL], on=CELL)
+def at_picked_rates(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the models whose learning rate was picked."""
+    return table.merge(rates.loc[rates["picked"], CELL], on=CELL)
+
+
+def gap_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """A row a framing and seed: `value`, the held-out share of NARROW less that of WIDE."""
+    rows = [
+        {"framing": framing, "seed": seed, "value": value}
+        for framing in FRAMINGS
+        for seed, value in (
+            arm(models, width=NARROW, framing=framing) - arm(models, width=WIDE, framing=framing)
+        ).dropna().items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["framing", "seed", "value"])
+
+
+def matched_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """A row a width, framing and way of matching: means over the `models` that got there."""
+    matched = cells[~cells["at"].isin([LAST, AT_FIXED])]
+    of = matched.groupby(["width", "framing", "at"], sort=False)
+    table = of[["step", "seen", "order_known", "held_out"]].mean()
+    return table.assign(models=of.size()).reset_index()
 
 
 def part_rows(models: pd.DataFrame) -> pd.DataFrame:
@@ -153,21 +180,24 @@ def part_rows(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def slope_rows(models: pd.DataFrame) -> pd.DataFrame:
-    """A row a framing and seed: `value`, the slope of held-out share on log2 of width."""
+    """A row a framing and seed: `value`, the slope of held-out share on log2 of width.
+
+    Of the seeds that have every width that there is.
+    """
     rows = []
-    for (framing, seed), part in models.groupby(["framing", "seed"], sort=False):
-        known = part.dropna(subset="held_out")
-        if known["width"].nunique() > 1:
-            slope = np.polyfit(np.log2(known["width"]), known["held_out"].astype(float), 1)[0]
+    known = models.dropna(subset="held_out")
+    widths = known["width"].nunique()
+    for (framing, seed), part in known.groupby(["framing", "seed"], sort=False):
+        if part["width"].nunique() == widths > 1:
+            slope = np.polyfit(np.log2(part["width"]), part["held_out"].astype(float), 1)[0]
             # rounded, or the noise of floats would put a slope of 0 on one side of it
-            rows.append({"framing": framing, "seed": seed, "value": round(slope, 12),
-                         "widths": known["width"].nunique()})  # fmt: skip
-    return pd.DataFrame(rows, columns=["framing", "seed", "value", "widths"])
+            rows.append({"framing": framing, "seed": seed, "value": round(slope, 12)})
+    return pd.DataFrame(rows, columns=["framing", "seed", "value"])
 
 
 def summed(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows a seed as rows a cell: `mean`, `low` and `high` of `value`, and how many `models`."""
-    cell = [name for name in rows if name not in ("seed", "value", "widths")]
+    cell = [name for name in rows if name not in ("seed", "value")]
     table = []
     for key, part in rows.groupby(cell, sort=False):
         found = over_models(part["value"])
@@ -175,20 +205,37 @@ def summed(rows: pd.DataFrame) -> pd.DataFrame:
             dict(zip(cell, key, strict=True))
             | {"mean": found.mean, "low": found.low, "high": found.high, "models": len(part)}
         )
-    return pd.DataFrame(table)
+    return pd.DataFrame(table, columns=[*cell, "mean", "low", "high", "models"])
 
 
 def held_out_figure(cells: pd.DataFrame) -> "Figure":
-    """Held-out shares at the last step by width and framing, at the rates that were picked."""
-    at_last = cells[~cells["at"].isin([AT_KNOWN, AT_LOSS])]
+    """Held-out shares at the last step by width and framing, at the picked rate and at one."""
     return figures.over_models(
-        at_last, x="width", by="framing", value="held_out", panel="at",
-        titles=("width", "share of held-out equations right"), bounds=(0.0, 1.0),
+        cells[cells["at"].isin([LAST, AT_FIXED])], x="width", by="framing", value="held_out",
+        panel="at", titles=("width", "share of held-out equations right"), bounds=(0.0, 1.0),
+    )  # fmt: skip
+
+
+def matched_figure(cells: pd.DataFrame) -> "Figure":
+    """Held-out shares when models first know so much of the seen equations, by width."""
+    matched = cells[cells["at"].isin(AT_LEVEL)]
+    matched = matched.assign(
+        known=matched["at"].map(AT_LEVEL).map("{:.0%}".format),
+        width="width " + matched["width"].astype(str),
+    )
+    return figures.over_models(
+        matched, x="known", by="width", value="held_out", panel="framing",
+        titles=("first knowing of the seen", "share of held-out equations right"),
+        bounds=(0.0, 1.0),
     )  # fmt: skip
 
 
 def effects_figure(effects: pd.DataFrame, parts: pd.DataFrame) -> "Figure":
-    """What order and framing cost at each width, and how the difference of two widths divides."""
+    """What order and framing cost at each width, and how the difference of two widths divides.
+
+    Intervals that go beyond the axis are cut.
+    """
+    effects, parts = (table[table["at"].isin(WAYS)] for table in (effects, parts))
     divided = parts.assign(x=parts["part"], panel=f"width {NARROW} − {WIDE}, divided")
     costs = effects.assign(x=effects["width"], panel=effects["effect"].map(_panel))
     rows = pd.concat([costs.sort_values("effect", ascending=False, kind="stable"), divided])
@@ -243,7 +290,7 @@ def _values(rows: pd.DataFrame, **where: object) -> pd.Series:
 
 
 def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
-    """A line a quantity, at the picked rates' last step and in all other ways it is measured."""
+    """A line a quantity: at the last step, matched, and at one rate for all widths."""
     divided = f"Width {NARROW} minus {WIDE}"
     asked = [
         *((f"{effect.capitalize()} at width {width}", effects, {"effect": effect, "width": width})
@@ -256,15 +303,26 @@ def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame)
     ]  # fmt: skip
     found = []
     for what, rows, where in asked:
-        last = _values(rows, at=LAST, **where)
-        ways = [_values(rows, at=at, **where) for at in (AT_KNOWN, AT_LOSS, BY_LOSS, AT_FIXED)]
-        means = [way.mean() for way in ways if len(way)]
-        otherwise = f"; measured otherwise {min(means):.2f} to {max(means):.2f}" if means else ""
-        found += [f"{what}: {words(last)} ({len(last)}){otherwise}."] if len(last) else []
+        ways = {name: _values(rows, at=at, **where) for at, name in WAYS.items()}
+        told = [f"{name} {words(v)} ({len(v)})" for name, v in ways.items() if len(v)]
+        found += [f"{what}: {'; '.join(told)}."] if told else []
     whole = over_models(_values(parts, at=LAST, part="on file"))
     if not math.isnan(whole.mean) and not _direction(whole):
         found.append("The difference on file is itself not told apart from none: its parts divide "
                      "what may not be there.")  # fmt: skip
+    return found
+
+
+def _gap_sentences(gaps: pd.DataFrame) -> list[str]:
+    """How the difference of two widths hangs on how much is known."""
+    found = []
+    for framing in FRAMINGS:
+        by_level = {level: arm(gaps, "value", at=at, framing=framing)
+                    for at, level in AT_LEVEL.items()}  # fmt: skip
+        told = [f"{level:.0%} {words(v)} ({len(v)})" for level, v in by_level.items() if len(v)]
+        if told:
+            found.append(f"Width {NARROW} minus {WIDE} on {framing}, when both first know of the "
+                         f"seen equations: {'; '.join(told)}.")  # fmt: skip
     return found
 
 

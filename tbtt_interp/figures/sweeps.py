@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.figures.style import GREY, OKABE_ITO
 from tbtt_interp.stats import t_interval
 
@@ -48,6 +49,8 @@ def over_models(
     from plotly.subplots import make_subplots
 
     panels = [None] if panel is None else list(dict.fromkeys(table[panel]))
+    if table.empty:
+        raise TbttError("there is nothing to draw: no models of what is compared are there")
     series = list(dict.fromkeys(table[by].astype(str)))
     widths = [1 if panel is None else table[table[panel] == p][x].nunique() + 0.4 for p in panels]
     figure = make_subplots(
