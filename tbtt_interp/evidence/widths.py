@@ -225,7 +225,7 @@ def matched_figure(cells: pd.DataFrame) -> "Figure":
     )
     return figures.over_models(
         matched, x="known", by="width", value="held_out", panel="framing",
-        titles=("first knowing of the seen", "share of held-out equations right"),
+        titles=("share of seen equations first known", "share of held-out equations right"),
         bounds=(0.0, 1.0),
     )  # fmt: skip
 
