@@ -9,6 +9,7 @@ import re  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -18,6 +19,8 @@ from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
 from tbtt_interp.train.sweep import read_sweep  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # a loaded machine is no failure
+hypothesis.settings.load_profile("untimed")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each would wait on locks
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     torch.set_num_threads(1)

@@ -58,7 +58,6 @@ def stationary(lines: tuple[str, ...], string: str) -> float:
     return sum(weight.values())
 
 
-@settings(deadline=None)
 @given(lines=LINES, window=st.integers(1, 5))
 def test_the_floor_of_the_lines_is_that_of_the_forward_algorithm(
     lines: tuple[str, ...], window: int
@@ -71,7 +70,7 @@ def test_the_floor_of_the_lines_is_that_of_the_forward_algorithm(
     assert floors.lines == pytest.approx(nats / len(windows) / window)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(lines=LINES, window=st.integers(1, 5))
 def test_the_floor_of_shuffled_is_the_entropy_of_all_windows(
     lines: tuple[str, ...], window: int

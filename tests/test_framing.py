@@ -67,7 +67,7 @@ def test_shuffled_windows_are_the_end_of_a_line_whole_lines_and_the_beginning_of
         assert any(line.startswith(last) for line in lines)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000))
 def test_shuffled_windows_favour_no_order(seed: int) -> None:
     """Which line follows which is uniform, whatever the order of the file."""
