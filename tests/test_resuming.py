@@ -31,6 +31,17 @@ class Killed(BaseException):
     """As final as a signal: nothing catches it."""
 
 
+class Deadly(Watcher):
+    """The process is gone at this step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def stepped(self, step: int) -> None:
+        if step == self.at:
+            raise Killed
+
+
 @pytest.fixture(autouse=True)
 def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state is saved at every evaluation, however long that takes."""
@@ -89,14 +100,9 @@ def test_a_short_run_writes_as_many_files_as_are_killed_at(monkeypatch: pytest.M
 def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
     step: int, uninterrupted: dict[str, bytes]
 ) -> None:
-    class Deadly(Watcher):
-        def stepped(self, step_: int) -> None:
-            if step_ == step:
-                raise Killed
-
     for _ in range(2):  # the second time it dies on resuming, too
         with pytest.raises(Killed):
-            train_models(short(), "run", resume=True, watcher=Deadly())
+            train_models(short(), "run", resume=True, watcher=Deadly(step))
     train_models(short(), "run", resume=True)
     assert contents(Path("run")) == uninterrupted
 
@@ -105,13 +111,8 @@ def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
     whole = train_models(short(), "whole", machine=Machine(compiled=True, threads=2))
     assert whole.config.environment["compiled"] is True
 
-    class Deadly(Watcher):
-        def stepped(self, step: int) -> None:
-            if step == 8:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly(), machine=Machine(compiled=True, threads=1))
+        train_models(short(), "run", watcher=Deadly(8), machine=Machine(compiled=True, threads=1))
     resumed = train_models(short(), "run", resume=True, machine=Machine(threads=2))
     ours, theirs = (contents(run.folder) for run in (resumed, whole))
     assert ours.keys() == theirs.keys()
@@ -168,13 +169,8 @@ def test_a_corpus_that_changed_is_not_mixed_with_its_run(tmp_path: Path) -> None
 
 
 def test_metrics_with_a_hole_are_not_trained_on() -> None:
-    class Deadly(Watcher):
-        def stepped(self, step: int) -> None:
-            if step == 10:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly())
+        train_models(short(), "run", watcher=Deadly(10))
     metrics = Path("run/metrics.jsonl")
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(TbttError, match=r"metrics\.jsonl lacks the evaluation at step 9"):
@@ -182,11 +178,6 @@ def test_metrics_with_a_hole_are_not_trained_on() -> None:
 
 
 def test_resuming_on_other_terms_is_said() -> None:
-    class Deadly(Watcher):
-        def stepped(self, step: int) -> None:
-            if step == 7:
-                raise Killed
-
     class Heard(Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
@@ -195,20 +186,15 @@ def test_resuming_on_other_terms_is_said() -> None:
             self.messages.append(message)
 
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly(), machine=Machine(threads=1))
+        train_models(short(), "run", watcher=Deadly(7), machine=Machine(threads=1))
     heard = Heard()
     train_models(short(), "run", resume=True, watcher=heard, machine=Machine(threads=2))
     assert any("begun on another device, with other threads" in m for m in heard.messages)
 
 
 def test_a_damaged_resume_state_is_named() -> None:
-    class Deadly(Watcher):
-        def stepped(self, step: int) -> None:
-            if step == 7:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly())
+        train_models(short(), "run", watcher=Deadly(7))
     state = Path("run/resume/state.safetensors")
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(TbttError, match=r"state\.safetensors is damaged or truncated"):
