@@ -7,23 +7,18 @@
 # place. Nulls: the untrained model, near 0, and a shuffled grid, 81/99 of 10 by 10.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-subject = tbtt.Subject.of_run(run)
-try:
-    subject.grid()
-except tbtt.TbttError:
-    sys.exit("The task of this run has no grid of operands, so this study cannot answer.")
-result = tbtt.analyse_additivity(subject)
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
+result = tbtt.analyse_additivity(run)
 
 # %%
 figure = result.figures["additivity"]()
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")

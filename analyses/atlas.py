@@ -8,13 +8,12 @@
 # train/sweeps/atlas.toml. Takes a folder of runs; else the tables that come with the package.
 
 # %%
-import sys
-
 from tbtt_interp import figures
 from tbtt_interp.evidence.atlas import atlas_evidence
-from tbtt_interp.evidence.models import given_paths, sweep_table
+from tbtt_interp.evidence.models import sweep_table
+from tbtt_interp.study import study_arguments
 
-folders, files = given_paths(sys.argv[1:])
+folders, files = study_arguments()
 folder = folders[0] if folders else None
 evidence = atlas_evidence(sweep_table("atlas", "held out", folder))
 

@@ -8,18 +8,16 @@
 # package.
 
 # %%
-import sys
-
 from tbtt_interp import figures
 from tbtt_interp.evidence.forgetting import forgetting_evidence
 from tbtt_interp.evidence.models import (
     finished_runs,
-    given_paths,
     over_training_table,
     shipped_table,
 )
+from tbtt_interp.study import study_arguments
 
-folders, files = given_paths(sys.argv[1:])
+folders, files = study_arguments(most=None)
 if folders:
     table = over_training_table(run for folder in folders for run in finished_runs(folder))
 else:

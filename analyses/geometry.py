@@ -9,22 +9,18 @@
 # compared in 14 random dimensions.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-others = [tbtt.load_run(folder) for folder in sys.argv[3:]]
-try:
-    result = tbtt.analyse_geometry(run, *others)
-except tbtt.TbttError as error:
-    sys.exit(f"{error}, so this study cannot answer.")
+folders, files = study_arguments("runs/arithmetic-medium-file", most=None)
+run, *others = map(tbtt.load_run, folders)
+result = tbtt.analyse_geometry(run, *others)
 
 # %%
 figure = result.figures["geometry"]()
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 result.figures["codes"]()

@@ -6,13 +6,12 @@
 # those of two baselines. What was expected stands in train/sweeps/ladder.toml.
 
 # %%
-import sys
-
 from tbtt_interp import figures
 from tbtt_interp.evidence.ladder import ladder_evidence
-from tbtt_interp.evidence.models import TABLES, given_paths, sweep_table
+from tbtt_interp.evidence.models import TABLES, sweep_table
+from tbtt_interp.study import study_arguments
 
-folders, files = given_paths(sys.argv[1:])
+folders, files = study_arguments()
 folder = folders[0] if folders else None
 evidence = ladder_evidence(*(sweep_table("ladder", which, folder) for which in TABLES))
 

@@ -6,17 +6,19 @@
 # shows. What becomes of the held-out answers meanwhile, analyses/forgetting.py asks of many runs.
 
 # %%
-import sys
-
 import pandas as pd
 
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.evidence.models import over_training_table
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 if run.config.recipe is None:
-    sys.exit("An imported model has no training to look back on, so this run cannot answer.")
+    raise tbtt.TbttError(
+        "imported models have no training to look back on: give a run trained here"
+    )
 table = over_training_table([run]).drop(columns="held_out")  # the pairs; below, a share
 for side in ("seen", "held_out"):
     if f"{side}_of" in table:
@@ -24,8 +26,8 @@ for side in ("seen", "held_out"):
 
 # %%
 figure = figures.learning_curves(table)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 floor = "floor_line" if run.config.framing == "line" else "floor_lines"

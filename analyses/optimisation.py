@@ -7,13 +7,12 @@
 # train/sweeps/optimisation.toml.
 
 # %%
-import sys
-
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import given_paths, sweep_table, sweep_tables
+from tbtt_interp.evidence.models import sweep_table, sweep_tables
 from tbtt_interp.evidence.optimisation import optimisation_evidence
+from tbtt_interp.study import study_arguments
 
-folders, files = given_paths(sys.argv[1:])
+folders, files = study_arguments()
 folder = folders[0] if folders else None
 widths, ladder = (
     sweep_table(name, which, folder and next(iter(folder.parent.glob(name)), None))

@@ -8,24 +8,18 @@
 # order; two lines that the equation does not follow; and framing shuffled, where no order is.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
-from tbtt_interp.analyses.order import own_files
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
-subject = tbtt.Subject.of_run(run)
-try:
-    own_files(subject)
-except tbtt.TbttError:
-    sys.exit("No order of lines is known that this run has met, so this study cannot answer.")
-result = tbtt.analyse_order(subject)
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
+result = tbtt.analyse_order(run)
 
 # %%
 figure = result.figures["order"]()
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, framing {run.config.framing}, {len(run.seeds)} models.")

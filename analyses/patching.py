@@ -6,18 +6,18 @@
 # pair. Nulls: the same patch from an example with the recipient's answer, and from any example.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 result = tbtt.analyse_patching(run)
 
 # %%
 figure = result.figures["patching"]()
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")

@@ -7,18 +7,18 @@
 # recipient's answer and at random; circuits of as many edges drawn at random.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 result = tbtt.analyse_paths(run)
 
 # %%
 figure = result.figures["paths"]()
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")

@@ -8,13 +8,12 @@
 # train/sweeps/widths.toml.
 
 # %%
-import sys
-
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import given_paths, sweep_tables
+from tbtt_interp.evidence.models import sweep_tables
 from tbtt_interp.evidence.widths import widths_evidence
+from tbtt_interp.study import study_arguments
 
-folders, files = given_paths(sys.argv[1:])
+folders, files = study_arguments()
 folder = folders[0] if folders else None
 evidence = widths_evidence(*sweep_tables("widths", folder))
 

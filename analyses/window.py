@@ -7,13 +7,12 @@
 # train/sweeps/window.toml.
 
 # %%
-import sys
-
 from tbtt_interp import figures
-from tbtt_interp.evidence.models import given_paths, sweep_table
+from tbtt_interp.evidence.models import sweep_table
 from tbtt_interp.evidence.window import window_evidence
+from tbtt_interp.study import study_arguments
 
-folders, files = given_paths(sys.argv[1:])
+folders, files = study_arguments()
 folder = folders[0] if folders else None
 models = sweep_table("window", "models", folder)
 ladder = sweep_table("ladder", "models", folder and folder.with_name("ladder"))

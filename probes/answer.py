@@ -6,23 +6,23 @@
 # answers a probe reads that was fitted on what the model has seen.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.probes.run import features_of, last_streams, probe_steps
 from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 asked = [f.name for f in features_of(run) if f.name in ("answer", "sign", "magnitude")]
 if not asked:
-    sys.exit("This run's task has no sums, so this study cannot answer.")
+    raise tbtt.TbttError("this run's task has no sums: give a run of arithmetic or joint")
 table = probe_steps(run, asked, sites=last_streams(run)[-1:])
 
 # %%
 figure = figures.probe_curves(table)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models. The answer, by training step:")

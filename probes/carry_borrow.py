@@ -6,25 +6,27 @@
 # answer's first character follow, more than taking another code of equal rank.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.probes.effects import causal_table
 from tbtt_interp.probes.run import features_of, last_streams, probe_run
 from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 asked = [f.name for f in features_of(run) if f.name in ("carry", "borrow")]
 if not asked:
-    sys.exit("This run's task has neither carries nor borrows, so this study cannot answer.")
+    raise tbtt.TbttError(
+        "this run's task has no carries and borrows: give a run of arithmetic or joint"
+    )
 read = probe_run(run, asked, sites=last_streams(run), positions=[-1])
 used = causal_table(run, asked, sites=last_streams(run))
 
 # %%
 figure = figures.effects_beside_nulls(used)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models. Read, cross-validated accuracy:")

@@ -6,23 +6,23 @@
 # read better than off every null. (Tens is nearly additive in the operands; units is not.)
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.probes.run import features_of, last_streams, probe_run
 from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 asked = [f.name for f in features_of(run) if f.name in ("a", "b", "operator", "tens", "units")]
 if not asked:
-    sys.exit("This run's task has no digits to add, so this study cannot answer.")
+    raise tbtt.TbttError("this run's task has no digits to add: give a run of arithmetic or joint")
 table = probe_run(run, asked, sites=["blocks.0.hook_resid_pre", *last_streams(run)])
 
 # %%
 figure = figures.probe_heatmap(table)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models. Cross-validated accuracy, by position:")

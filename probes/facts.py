@@ -7,23 +7,23 @@
 # that knows the facts. The country is read wherever the prompt's left end is cut.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.probes.run import features_of, last_streams, probe_run
 from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/facts-medium-file")
+(folder, *_), files = study_arguments("runs/facts-medium-file")
+run = tbtt.load_run(folder)
 asked = [f.name for f in features_of(run) if f.name in ("initial", "length", "country", "task")]
 if "initial" not in asked:
-    sys.exit("This run's task has no facts, so this study cannot answer.")
+    raise tbtt.TbttError("this run's task has no facts: give a run of facts or joint")
 table = probe_run(run, asked, sites=last_streams(run), positions=[-1])
 
 # %%
 figure = figures.accuracies_beside_nulls(table)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models. Cross-validated accuracy:")

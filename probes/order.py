@@ -9,23 +9,25 @@
 # prompts in the meantime.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.probes.run import features_of, last_streams, probe_steps
 from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 asked = [f.name for f in features_of(run) if f.asked == "before" or f.name == "answer"]
 if "next" not in asked:
-    sys.exit("No line of this run tells the operand of the next, so this study cannot answer.")
+    raise tbtt.TbttError(
+        "no line of this run tells an operand of the next: give a run of arithmetic"
+    )
 table = probe_steps(run, asked, sites=last_streams(run)[-1:])
 
 # %%
 figure = figures.probe_curves(table)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(

@@ -11,21 +11,21 @@
 # for their number.
 
 # %%
-import sys
-
 import tbtt_interp as tbtt
 from tbtt_interp import figures
 from tbtt_interp.probes.effects import coded_features, unsaid_table
+from tbtt_interp.study import study_arguments
 
-run = tbtt.load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/arithmetic-medium-file")
+(folder, *_), files = study_arguments("runs/arithmetic-medium-file")
+run = tbtt.load_run(folder)
 if not any(example.held_out for task in run.tasks for example in task.examples):
-    sys.exit("Nothing was held out, so this study cannot answer.")
+    raise tbtt.TbttError("nothing was held out from this run: give one of arithmetic or joint")
 table = unsaid_table(run, coded_features(run))
 
 # %%
 figure = figures.unsaid(table)
-if len(sys.argv) > 2:
-    figures.save(figure, sys.argv[2])
+for file in files:
+    figures.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models; held-out equations answered wrongly: wrong.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -270,11 +269,3 @@ def test_the_command_prints_rows_and_writes_files(line_run: Run, capsys) -> None
     assert "furthest from its null first" in capsys.readouterr().out
     for name in ("additivity.csv", "additivity-answers.json", "additivity-answers.html"):
         assert (Path("out") / name).is_file()
-
-
-def test_the_study_says_where_a_run_cannot_answer(
-    facts_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["additivity", str(facts_run.folder)])
-    with pytest.raises(SystemExit, match=r"so this study cannot answer\.$"):
-        runpy.run_path(str(Path(__file__).parents[1] / "analyses" / "additivity.py"))

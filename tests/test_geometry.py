@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -312,6 +311,3 @@ def test_the_command_takes_several_runs_and_the_study_says_where_it_cannot_answe
     assert {"codes.html", "points.csv", "distances.csv"} <= {p.name for p in Path("out").iterdir()}
     done = CliRunner().invoke(app, ["analyses", "geometry", folders[0], "--json"])
     assert json.loads(done.stdout)[0]["measure"] == "number line"
-    monkeypatch.setattr("sys.argv", ["geometry", str(facts_run.folder)])
-    with pytest.raises(SystemExit, match=r"so this study cannot answer\.$"):
-        runpy.run_path(str(Path(__file__).parents[1] / "analyses" / "geometry.py"))

@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import math
-import runpy
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -339,14 +337,6 @@ def test_the_command_prints_its_lines(file_run: Run, capsys) -> None:
     assert main(command) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 390 and {"bits", "worth", "line", "before"} <= rows[0].keys()
-
-
-def test_the_study_says_where_a_run_cannot_answer(
-    line_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["order", str(line_run.folder)])
-    with pytest.raises(SystemExit, match=r"so this study cannot answer\.$"):
-        runpy.run_path(str(Path(__file__).parents[1] / "analyses" / "order.py"))
 
 
 def test_a_site_of_its_own_has_its_own_row(file_run: Run) -> None:

@@ -1,16 +1,12 @@
 """The house is in order: linted, typed, and the README says what is true."""
 
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from tbtt_interp.runs import Run
-from tbtt_interp.train.sweep import sweep_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,32 +82,6 @@ def test_the_readme_s_python_runs(line_run, monkeypatch: pytest.MonkeyPatch) -> 
     space: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)
-
-
-STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / folder).glob("*.py"))
-
-
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_every_study_answers_on_a_run_and_draws(
-    study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
-) -> None:
-    folder = {"order": file_run, "facts": facts_run}.get(study.stem, line_run).folder
-    sweep = {"forgetting": "ladder"}.get(study.stem, study.stem)
-    if sweep in sweep_names():
-        folder = request.getfixturevalue("sweeps") / sweep
-    monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
-    runpy.run_path(str(study), run_name="__main__")
-    assert capsys.readouterr().out.strip().endswith(".")
-    assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
-
-
-@pytest.mark.parametrize("name", ["carry_borrow", "digits", "answer", "order", "too_big_to_say"])
-def test_a_study_says_where_a_run_cannot_answer(
-    name: str, facts_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", [name, str(facts_run.folder)])
-    with pytest.raises(SystemExit, match=r"so this study cannot answer\.$"):
-        runpy.run_path(str(ROOT / "probes" / f"{name}.py"))
 
 
 def test_the_repository_has_what_it_is_to_ship() -> None:

@@ -136,9 +136,15 @@ def order_known(table: pd.DataFrame) -> pd.Series:
 
 
 def finished_runs(folder: Path) -> list[Run]:
-    """The complete runs below a folder, by name."""
-    runs = [load_run(path) for path in find_runs(folder)]
-    return [run for run in runs if run.is_complete]
+    """The complete runs below a folder, by name.
+
+    Raises:
+        TbttError: if there is none.
+    """
+    runs = [run for path in find_runs(folder) if (run := load_run(path)).is_complete]
+    if not runs:
+        raise TbttError(f"there is no finished run below {folder}: train some with `tbtt sweep`")
+    return runs
 
 
 Tabulate = Callable[[Iterable[Run]], pd.DataFrame]
@@ -168,17 +174,6 @@ def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFra
             f"tbtt sweep {name}, and give its folder"
         )
     return pd.read_csv(path)
-
-
-def given_paths(words: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """Of a study's arguments the folders of runs, and the files that its figure is drawn into.
-
-    >>> given_paths(["runs/atlas", "map.png"])
-    ([PosixPath('runs/atlas')], [PosixPath('map.png')])
-    """
-    paths = [Path(word) for word in words]
-    files = [path for path in paths if path.suffix in (".html", ".png", ".svg")]
-    return [path for path in paths if path not in files], files
 
 
 def shipped_table(names: Iterable[str], which: str) -> pd.DataFrame:

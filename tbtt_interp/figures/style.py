@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, listed
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours: told apart with any colour vision (Wong, Nature Methods 8, 441, 2011).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 OKABE_ITO = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ENDINGS = (".html", ".png", ".svg")  # of files that figures are written to
 
 
 def save(figure: "Figure", path: str | Path) -> None:
@@ -20,8 +21,8 @@ def save(figure: "Figure", path: str | Path) -> None:
         TbttError: on another ending, or if kaleido or its browser is missing.
     """
     path = Path(path)
-    if path.suffix not in (".html", ".png", ".svg"):
-        raise TbttError(f"figure {path} has no known ending: give .html, .png or .svg")
+    if path.suffix not in ENDINGS:
+        raise TbttError(f"figure {path} has no known ending: give {listed(ENDINGS)}")
     if path.suffix == ".html":
         figure.write_html(path, include_plotlyjs=True)
         return

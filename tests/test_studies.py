@@ -1,0 +1,97 @@
+"""Every study answers on a run, and where it cannot it says so as a command does."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.runs import Run
+from tbtt_interp.study import study_arguments
+from tbtt_interp.train.sweep import sweep_names
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_every_study_answers_on_a_run_and_draws(
+    study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
+) -> None:
+    folder = {"order": file_run, "facts": facts_run}.get(study.stem, line_run).folder
+    sweep = {"forgetting": "ladder"}.get(study.stem, study.stem)
+    if sweep in sweep_names():
+        folder = request.getfixturevalue("sweeps") / sweep
+    monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
+    runpy.run_path(str(study), run_name="__main__")
+    assert capsys.readouterr().out.strip().endswith(".")
+    assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("probes/carry_borrow", "has no carries and borrows: give a run of"),
+        ("probes/digits", "has no digits to add: give a run of"),
+        ("probes/answer", "has no sums: give a run of"),
+        ("probes/order", "tells an operand of the next: give a run of"),
+        ("probes/too_big_to_say", "nothing was held out from this run: give one of"),
+        ("analyses/additivity", "there is no grid of operands here"),
+        ("analyses/geometry", "there is no grid of operands here"),
+    ],
+)
+def test_a_study_says_where_a_run_cannot_answer(
+    name: str, why: str, facts_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, str(facts_run.folder)])
+    with pytest.raises(TbttError, match=why):
+        runpy.run_path(str(ROOT / f"{name}.py"))
+
+
+def test_the_study_of_order_says_that_whole_lines_have_none(line_run: Run, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["order", str(line_run.folder)])
+    with pytest.raises(TbttError, match="so there is no order to know"):
+        runpy.run_path(str(ROOT / "analyses/order.py"))
+
+
+@pytest.mark.parametrize(
+    ("study", "words", "message"),
+    [
+        ("learning", ["nowhere"], "error: run nowhere is not there: `tbtt runs` lists those"),
+        ("ladder", ["nowhere"], "error: there is no finished run below nowhere: train some with"),
+        ("learning", ["a", "b"], "error: this study is about 1 run and got 2: a b; figures end in"),
+    ],
+)
+def test_a_mistake_ends_a_study_in_one_line_and_status_2(
+    study: str, words: list[str], message: str
+) -> None:
+    command = [sys.executable, str(ROOT / f"analyses/{study}.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    code = "from tbtt_interp.study import study_arguments; study_arguments(); 1 / 0"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_arguments_are_runs_and_files_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["study.py", "map.png", "runs/rate-0.01", "map.html"])
+    files = [Path("map.png"), Path("map.html")]
+    assert study_arguments("runs/mine") == ([Path("runs/rate-0.01")], files)
+    monkeypatch.setattr("sys.argv", ["study.py"])
+    assert study_arguments("runs/mine") == ([Path("runs/mine")], [])
+    assert study_arguments() == ([], [])
+
+
+def test_in_a_notebook_the_kernel_s_arguments_are_not_the_study_s(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    assert study_arguments("runs/mine") == ([Path("runs/mine")], [])
