@@ -13,7 +13,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.model import initial_parameters, stack_parameters
 from tbtt_interp.runs import load_run
 from tbtt_interp.train import training
-from tbtt_interp.train.engine import Engine, clip_each, pick_device
+from tbtt_interp.train.engine import Engine, clip_each, denormals_as_zero, pick_device
 from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.resolve import resolve_recipe
@@ -51,6 +51,50 @@ def engine_of(
         device=torch.device("cpu"),
         kernel=Kernel(shape, dtype) if compiled else None,
     )
+
+
+def flushes() -> bool:
+    return torch.tensor(1e-39).mul(1.0).item() == 0
+
+
+def test_denormals_count_as_zero_while_it_steps_and_not_after(monkeypatch) -> None:
+    flags = {"model.size": "small", "seeds": 1, "steps": 1, "training.batch": 32}
+    recipe = resolve_recipe("quick", flags)
+    seen = []
+    monkeypatch.setattr("tbtt_interp.train.engine.clip_each", lambda *_: seen.append(flushes()))
+    for compiled in (True, False):
+        engine_of(recipe, compiled=compiled).step(0)
+        assert not flushes()
+    assert seen == [True, False]
+    with pytest.raises(KeyError), denormals_as_zero():
+        raise KeyError
+    assert not flushes()
+    with denormals_as_zero():
+        with denormals_as_zero():
+            pass
+        assert flushes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_every_thread_of_the_kernel_takes_denormals_for_zero(threads: int) -> None:
+    recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 1, "training.batch": 64})
+    engine = engine_of(recipe)
+    tokens, targets, weights = engine._windows([stream.draw(0) for stream in engine.streams])
+    kernel = Kernel(engine.shape, torch.float32, threads)
+    tiny = torch.full_like(weights, 1e-39)
+    with torch.no_grad():
+        engine.parameters["ln_final.w"].mul_(1e10)  # so that what was tiny comes back as 1e-29
+
+    def slope() -> float:
+        engine.optimizer.zero_grad()
+        kernel.loss(engine.parameters, tokens, targets, tiny).sum().backward()
+        found = engine.parameters["blocks.0.mlp.W_out"].grad
+        assert found is not None
+        return found.abs().max().item()
+
+    assert slope() > 1e-30
+    with denormals_as_zero():
+        assert slope() == 0
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -2,7 +2,8 @@
 
 import ctypes
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -128,12 +129,15 @@ class Engine:
 
     def step(self, step: int) -> Float[Tensor, " seed"]:
         """One step of every model, counted from 0; returns each one's loss on its windows."""
-        loss = self._backward(step)
-        clip_each(list(self.parameters.values()), self.training.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.training)
-        self.optimizer.step()
-        return loss
+        # torch's own threads keep what they had when they began, so that with them bits would
+        # hang on when that was; the kernel's begin anew and take it over
+        with denormals_as_zero() if self.kernel else nullcontext():
+            loss = self._backward(step)
+            clip_each(list(self.parameters.values()), self.training.clip)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, self.training)
+            self.optimizer.step()
+            return loss
 
     def state(self) -> Parameters:
         """Everything that training goes on from, besides the step: weights and moments."""
@@ -151,6 +155,22 @@ class Engine:
                 key: state[f"{key}/{name}"].to(self.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
+
+
+@contextmanager
+def denormals_as_zero() -> Iterator[None]:
+    """Takes floats nearer to 0 than the least normal one, 1e-38, for 0 in this thread meanwhile.
+
+    A model that knows its text has many of them, in probabilities, gradients and Adam's averages,
+    and processors compute with them so slowly that a step can take twice as long. Threads that
+    are begun meanwhile do the same (POSIX: they inherit the floating-point environment).
+    """
+    before = not torch.tensor(1e-39).mul(1.0).item()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def keep_freed_memory() -> None:
