@@ -28,3 +28,13 @@ def test_the_speed_benchmark_prints_its_tables_and_writes_them() -> None:
     assert all(row["found"] > 0 for row in found["waiting"])
     limits = [row for row in found["waiting"] if row["limit"] is not None]
     assert len(limits) == (10 if Path("/proc/self/status").is_file() else 9)
+
+
+def test_the_benchmark_of_denormals_prints_its_table() -> None:
+    script = str(ROOT / "tests/benchmarks/denormals.py")
+    command = [sys.executable, script, "arithmetic-small-file", "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    name, models, exact, flushed, faster = done.stdout.splitlines()[2].split()
+    assert (name, models) == ("arithmetic-small-file", "8")
+    assert min(map(float, (exact, flushed, faster))) > 0
