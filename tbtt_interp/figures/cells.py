@@ -97,7 +97,7 @@ def _names(table: pd.DataFrame, axis: str) -> dict[int, str]:
 
 
 def signed_bars(table: pd.DataFrame, *, unit: str) -> "Figure":
-    """What adds to a number, and what takes from it.
+    """What adds to a number, and what takes from it; each by name and value, that fit any width.
 
     Args:
         table: a row a part: `part` and `value`.
@@ -105,11 +105,10 @@ def signed_bars(table: pd.DataFrame, *, unit: str) -> "Figure":
     from plotly.graph_objects import Bar, Figure
 
     values = table["value"].to_numpy(float)
-    reach = float(np.abs(values).max(initial=1e-6)) * 1.3
+    reach = float(np.abs(values).max(initial=1e-6)) * 1.05
     trace = Bar(
         x=values, y=table["part"], orientation="h",
         marker={"color": np.where(values >= 0, ORANGE, BLUE)},
-        text=[f"{v:+.2f}" for v in values], textposition="outside", cliponaxis=False,
         hovertemplate=f"%{{y}}: %{{x:+.3f}} {unit}<extra></extra>",
     )  # fmt: skip
     return Figure(
@@ -118,7 +117,9 @@ def signed_bars(table: pd.DataFrame, *, unit: str) -> "Figure":
             110 + TALL * len(table),
             xaxis={"title": unit, "zeroline": True, "zerolinecolor": GREY,
                    "range": [-reach if (values < 0).any() else -0.1 * reach, reach]},
-            yaxis={"autorange": "reversed", "ticks": ""},
+            yaxis={"autorange": "reversed", "ticks": "", "tickvals": table["part"],
+                   "ticktext": [f"{part} <b>{v:+.2f}</b>" for part, v in
+                                zip(table["part"], values, strict=True)]},
         ),
     )  # fmt: skip
 

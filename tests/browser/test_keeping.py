@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -166,6 +167,31 @@ def test_it_fits_a_phone_and_a_laptop(page: Page, address: str, width: int) -> N
         page.locator("figure .js-plotly-plot").first.wait_for(timeout=90_000)  # probes take theirs
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, view
+
+
+def test_panels_stand_one_below_the_other_on_a_phone(page: Page, address: str) -> None:
+    page.goto(f"{address}?view=ladder")
+    page.locator("#shared figure [data-heard]").wait_for()
+    titles = page.locator("#shared .xtitle, #shared .x2title, #shared .x3title")
+
+    def apart() -> bool:
+        boxes = [title.bounding_box() for title in titles.all()]
+        assert len(boxes) == 3 and all(boxes)
+        return all(
+            a["x"] + a["width"] < b["x"] or a["y"] + a["height"] < b["y"]
+            for a, b in pairwise(box for box in boxes if box)
+        )
+
+    before = page.locator("#shared .graph").bounding_box()
+    assert apart() and before
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_function("document.querySelector('#shared .js-plotly-plot').isStacked")
+    after = page.locator("#shared .graph").bounding_box()
+    assert apart() and after and after["height"] > 2 * before["height"]
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_function("!document.querySelector('#shared .js-plotly-plot').isStacked")
+    assert apart()
+    assert page.locator("#shared .graph").bounding_box() == before
 
 
 def test_every_control_has_a_name_and_is_reached_by_keyboard(page: Page, address: str) -> None:

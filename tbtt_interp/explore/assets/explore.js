@@ -41,11 +41,32 @@ new MutationObserver((changes) => {
       if (customdata?.[0]) send({ pane, act: customdata[0] });
     });
     if (graph._fullData[0].type === "heatmap") byKeyboard(graph);
+    fit(graph);
   }
   if (focused && document.activeElement === document.body) {
     document.querySelector(focused)?.focus({ preventScroll: true });
   }
 }).observe(document, { childList: true, characterData: true, subtree: true });
+
+// Panels that stand side by side go one below the other where there is no room.
+function fit(graph) {
+  const panels = Object.keys(graph._fullLayout).filter((key) => /^xaxis\d*$/.test(key));
+  if (panels.length < 2) return;
+  const isNarrow = graph.clientWidth < 200 * panels.length;
+  graph.wide ??= { height: graph._fullLayout.height, domains: panels.map((x) => graph._fullLayout[x].domain) };
+  if (isNarrow === (graph.isStacked ?? false)) return;
+  graph.isStacked = isNarrow;
+  const { height, domains } = graph.wide;
+  const change = { height: isNarrow ? 0.8 * height * panels.length : height };
+  panels.forEach((x, at) => {
+    const top = 1 - at / panels.length;
+    change[`${x}.domain`] = isNarrow ? [0, 1] : domains[at];
+    change[`${x.replace("x", "y")}.domain`] = isNarrow ? [top - 0.68 / panels.length, top] : [0, 1];
+  });
+  graph.closest(".graph").style.height = `${change.height}px`;
+  window.Plotly.relayout(graph, change);
+}
+window.addEventListener("resize", () => document.querySelectorAll("figure [data-heard]").forEach(fit));
 
 // A map's cells by keyboard: arrows go from cell to cell, Enter does what a click does.
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
