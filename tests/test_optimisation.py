@@ -77,6 +77,11 @@ def test_the_table_has_each_model_beside_the_paper() -> None:
 def test_sizes_are_compared_when_they_know_as_much() -> None:
     found = evidence([4, 4, 4], [4, 3, 4])
     on_file, on_shuffled = found.sentences[-2:]
+    assert found.sentences[0] == (
+        "On file, at a rate of 0.001, held-out equations are answered by large 4/16 and mlt 12/12; "
+        "when each first knows 99% of the seen equations, by large 1/12 and mlt 12/12, large at "
+        "the published rate of 0.01."
+    )
     assert on_file == (
         "On file, when models first know 99% of the seen equations, held-out right: small 7/8 (2 "
         "of 3 models, 1.00 of the seen, 0.00 of the order); large 1/12 (3 of 3 models, 1.00 of the "
@@ -104,6 +109,7 @@ def test_of_facts_alone_nothing_is_compared() -> None:
     facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
     found = optimisation_evidence(cell([4], size="large"), facts, over_training(facts), LADDER)
     assert found.tables["optimisation-matched"].empty
+    assert found.sentences[0].startswith("On file, large answers")
 
 
 def test_both_figures_are_drawn() -> None:

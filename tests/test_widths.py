@@ -102,6 +102,10 @@ def test_planted_order_framing_and_size_come_out() -> None:
     assert [claim.verdict for claim in found.claims] == [
         "supported", "supported", "undecided", "supported"
     ]  # fmt: skip
+    assert found.sentences[0] == (
+        "A doubling of width changes the held-out share by -0.38 on file, -0.12 on shuffled, 0.00 "
+        "on line; at width 56, shuffled less file is 0.50 and line less shuffled is 0.25."
+    )
     assert (
         "Order at width 56: last step 0.50 (4); knowing as much 0.50 (4); of like loss 0.50 (4); "
         "at 0.01 0.50 (4)." in found.sentences

@@ -62,7 +62,8 @@ def optimisation_evidence(
         shown=_shown(both, picked),
         figures={"optimisation": partial(rates_figure, both),
                  "optimisation-mlt": partial(mlt_figure, over)},
-        sentences=[*_sentences(rates, mlt, over), *_matched_sentences(matched)],
+        sentences=[*_first_sentence(both, matched), *_sentences(rates, mlt, over),
+                   *_matched_sentences(matched)],
         claims=claims,
         command=COMMAND,
         notes=[
@@ -159,6 +160,22 @@ def _paper(task: str, size: str) -> str:
     if task == "facts":
         return f"{published(task, 'facts')[size]:.1%} facts"
     return f"{4 * published(task, 'held_out')[size]:.0f}/4"
+
+
+def _first_sentence(both: pd.DataFrame, matched: pd.DataFrame) -> list[str]:
+    """Large beside mlt, on file: at mlt's rate, and when both know as much."""
+    on_file = both[(both["task"] == "arithmetic") & (both["framing"] == "file")]
+    rate = on_file.loc[on_file["size"] == "mlt", "learning_rate"].min()
+    known = matched[(matched["framing"] == "file") & (matched["what"] == "seen equations")]
+    told = []
+    for table in (on_file[on_file["learning_rate"] == rate], known):
+        parts = {size: table[table["size"] == size] for size in ("large", "mlt")}
+        if any(part.empty for part in parts.values()):
+            return []
+        told.append(" and ".join(f"{size} {counts(p, 'held_out')}" for size, p in parts.items()))
+    return [f"On file, at a rate of {rate:g}, held-out equations are answered by {told[0]}; when "
+            f"each first knows {KNOWN:.0%} of the seen equations, by {told[1]}, large at the "
+            f"published rate of {PUBLISHED_RATE:g}."]  # fmt: skip
 
 
 def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> list[str]:

@@ -78,7 +78,8 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
         figures={"widths": partial(held_out_figure, cells),
                  "widths-effects": partial(effects_figure, effects, parts),
                  "widths-matched": partial(matched_figure, cells)},
-        sentences=[*_sentences(effects, parts, slopes), *_gap_sentences(gaps)],
+        sentences=[*_first_sentence(effects, slopes), *_sentences(effects, parts, slopes),
+                   *_gap_sentences(gaps)],
         claims=claims,
         command=COMMAND,
         notes=[
@@ -287,6 +288,19 @@ def _shown(models: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 def _values(rows: pd.DataFrame, **where: object) -> pd.Series:
     return arm(rows, "value", **where)
+
+
+def _first_sentence(effects: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
+    """What a doubling of width does, and order and framing at the wider, at the last step."""
+    doubled = {f"on {f}": _values(slopes, at=LAST, framing=f) for f in FRAMINGS}
+    between = {f"{more} less {less} is": _values(effects, at=LAST, effect=effect, width=WIDE)
+               for effect, (more, less) in EFFECTS.items()}  # fmt: skip
+    slope = [f"{words(values)} {where}" for where, values in doubled.items() if len(values)]
+    worth = [f"{what} {words(values)}" for what, values in between.items() if len(values)]
+    if not (slope and worth):
+        return []
+    return [f"A doubling of width changes the held-out share by {', '.join(slope)}; at width "
+            f"{WIDE}, {' and '.join(worth)}."]  # fmt: skip
 
 
 def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
