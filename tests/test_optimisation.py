@@ -76,18 +76,20 @@ def test_the_table_has_each_model_beside_the_paper() -> None:
 
 def test_sizes_are_compared_when_they_know_as_much() -> None:
     found = evidence([4, 4, 4], [4, 3, 4])
-    on_file, on_shuffled = found.sentences[-2:]
     assert found.sentences[0] == (
         "On file, at a rate of 0.001, held-out equations are answered by large 4/16 and mlt 12/12; "
         "when each first knows 99% of the seen equations, by large 1/12 and mlt 12/12, large at "
         "the published rate of 0.01."
     )
-    assert on_file == (
-        "On file, when models first know 99% of the seen equations, held-out right: small 7/8 (2 "
-        "of 3 models, 1.00 of the seen, 0.00 of the order); large 1/12 (3 of 3 models, 1.00 of the "
-        "seen, 0.00 of the order); mlt 12/12 (3 of 3 models, 1.00 of the seen, 0.00 of the order)."
-    )
-    assert "small" not in on_shuffled and "large 12/12" in on_shuffled
+    (table,) = found.further.values()
+    shown = table.set_index(["framing", "size"])
+    assert set(shown["first knowing"]) == {"99% of seen"}
+    assert shown["held-out"].to_dict() == {
+        ("file", "small"): "7/8", ("file", "large"): "1/12", ("file", "mlt"): "12/12",
+        ("shuffled", "large"): "12/12", ("shuffled", "mlt"): "11/12",
+    }  # fmt: skip
+    assert shown.loc[("file", "small"), "models"] == "2 of 3"
+    assert shown.loc[("file", "small"), "then knowing"] == "1.00 of the seen, 0.00 of the order"
     explored = [claim for claim in found.claims if claim.by == "explored"]
     assert [(claim.effect.mean, claim.null) for claim in explored] == [
         (pytest.approx(1 / 12), 1.0), (1.0, 0.75)
@@ -101,15 +103,19 @@ def test_sizes_are_compared_when_they_know_as_much_of_the_order() -> None:
     mlt = cell([4, 4, 4], size="mlt", learning_rate=1e-3)
     over = over_training(mlt).assign(order_known=lambda t: t["step"] / 4_000)
     found = optimisation_evidence(cell([4], size="large"), mlt, over, over_training(LADDER))
-    assert found.sentences[-1].startswith("On file, when models first know 0.15 of the order")
-    assert "mlt 12/12 (3 of 3 models" in found.sentences[-1] and "large" not in found.sentences[-1]
+    (table,) = found.further.values()
+    of_order = table[table["first knowing"] == "0.15 of order"]
+    assert of_order[["framing", "size", "held-out", "models"]].to_numpy().tolist() == [
+        ["file", "mlt", "12/12", "3 of 3"]
+    ]
 
 
 def test_of_facts_alone_nothing_is_compared() -> None:
     facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
     found = optimisation_evidence(cell([4], size="large"), facts, over_training(facts), LADDER)
     assert found.tables["optimisation-matched"].empty
-    assert found.sentences[0].startswith("On file, large answers")
+    assert not found.sentences and not found.further
+    assert "1e-2" in str(found)
 
 
 def test_both_figures_are_drawn() -> None:

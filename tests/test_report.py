@@ -82,6 +82,7 @@ def evidence(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Ev
         question="Is <it> so?", tables={}, shown=shown, figures={"a figure": draw},
         sentences=["It is -0.25 & more."], claims=claims, command="python analyses/it.py",
         notes=["Read 3-4 as it stands."],
+        further={"Both, by <way>": pd.DataFrame({"way": ["matched"], "both": ["-0.50 (4)"]})},
     )  # fmt: skip
 
 
@@ -155,6 +156,7 @@ def test_what_was_written_elsewhere_cannot_break_the_page(file_run: Run) -> None
     names = [json.loads(s)["data"][0]["name"] for s in page.scripts if s.lstrip().startswith("{")]
     assert names == ["</script><b>out</b>"]
     assert "It is −0.25 &amp; more." in text and "Read 3-4 as it stands." in text
+    assert "<h3>Both, by &lt;way&gt;</h3>" in text and "−0.50 (4)</td>" in text
 
 
 def test_a_figure_that_cannot_be_drawn_has_its_reason(file_run: Run) -> None:

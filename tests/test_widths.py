@@ -106,14 +106,12 @@ def test_planted_order_framing_and_size_come_out() -> None:
         "A doubling of width changes the held-out share by -0.38 on file, -0.12 on shuffled, 0.00 "
         "on line; at width 56, shuffled less file is 0.50 and line less shuffled is 0.25."
     )
-    assert (
-        "Order at width 56: last step 0.50 (4); knowing as much 0.50 (4); of like loss 0.50 (4); "
-        "at 0.01 0.50 (4)." in found.sentences
-    )
-    assert (
-        "Width 14 minus 56 on file, when both first know of the seen equations: "
-        "50% 0.75 (4); 70% 0.75 (4); 90% 0.75 (4); 99% 0.75 (4)." in found.sentences
-    )
+    by_way, by_level = (table.set_index(table.columns[0]) for table in found.further.values())
+    assert by_way.loc["order at width 56"].tolist() == ["0.50 (4)"] * 4
+    assert by_way.loc["of that, framing", LAST] == "0.25 (4)"
+    assert by_level.columns.tolist() == [f"{n}% of seen" for n in (50, 70, 90, 99)]
+    assert by_level.loc["file"].tolist() == ["0.75 (4)"] * 4
+    assert "width 14 less 56 on file" in str(found)
     slopes = found.tables["widths-slopes"].query("at == @LAST").set_index("framing")["mean"]
     assert slopes.to_dict() == {"file": -0.375, "shuffled": -0.125, "line": 0.0}
 

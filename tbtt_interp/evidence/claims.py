@@ -101,6 +101,7 @@ class Evidence:
         sentences: what was found, computed.
         notes: what columns mean, how it was measured, what it cannot say.
         command: what reproduces it, with the time that took.
+        further: more tables that are read, by what they are of.
     """
 
     question: str
@@ -111,9 +112,12 @@ class Evidence:
     claims: Sequence[Claim]
     command: str
     notes: Sequence[str] = field(default_factory=list)
+    further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [self.question, _paragraph(self.command), "", _in_columns(self.shown), ""]
+        for title, table in self.further.items():
+            parts += [f"{title}:", _in_columns(table), ""]
         parts += [_paragraph(sentence) for sentence in self.sentences]
         for by in dict.fromkeys(claim.by for claim in self.claims):
             parts += ["", f"{by[0].upper()}{by[1:]}:"]

@@ -62,8 +62,9 @@ def optimisation_evidence(
         shown=_shown(both, picked),
         figures={"optimisation": partial(rates_figure, both),
                  "optimisation-mlt": partial(mlt_figure, over)},
-        sentences=[*_first_sentence(both, matched), *_sentences(rates, mlt, over),
-                   *_matched_sentences(matched)],
+        further={"Held-out right when models first know so much": _matched_shown(matched)}
+        if len(matched) else {},
+        sentences=[*_first_sentence(both, matched), *_sentences(mlt, over)],
         claims=claims,
         command=COMMAND,
         notes=[
@@ -178,14 +179,8 @@ def _first_sentence(both: pd.DataFrame, matched: pd.DataFrame) -> list[str]:
             f"published rate of {PUBLISHED_RATE:g}."]  # fmt: skip
 
 
-def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> list[str]:
+def _sentences(mlt: pd.DataFrame, over: pd.DataFrame) -> list[str]:
     found = []
-    for size in (size for size in SIZES if size in set(rates["size"])):
-        told = [
-            f"{words(arm(rates, size=size, learning_rate=rate), SHARE)} at {rate:g}"
-            for rate in dict.fromkeys(rates["learning_rate"])
-        ]
-        found.append(f"On file, {size} answers of the held-out {', '.join(told)}.")
     asked = mlt.dropna(subset="held_out")
     for (task, framing), part in asked.groupby(["task", "framing"], sort=False):
         mine = over[(over["task"] == task) & (over["framing"] == framing)]
@@ -198,19 +193,16 @@ def _sentences(rates: pd.DataFrame, mlt: pd.DataFrame, over: pd.DataFrame) -> li
     return found
 
 
-def _matched_sentences(matched: pd.DataFrame) -> list[str]:
-    levels = {"seen equations": f"{KNOWN:.0%} of the seen equations",
-              "order": f"{ORDER:g} of the order"}  # fmt: skip
-    found = []
-    for (what, framing), models in matched.groupby(["what", "framing"], sort=False):
-        told = [
-            f"{size} {counts(part, 'held_out')} ({len(part)} of {part['of'].iloc[0]} models, "
-            f"{_knowing(part)})"
-            for size, part in models.groupby("size", sort=False)
-        ]
-        found.append(f"On {framing}, when models first know {levels[str(what)]}, held-out right: "
-                     f"{'; '.join(told)}.")  # fmt: skip
-    return found
+def _matched_shown(matched: pd.DataFrame) -> pd.DataFrame:
+    levels = {"seen equations": f"{KNOWN:.0%} of seen", "order": f"{ORDER:g} of order"}
+    return pd.DataFrame([
+        {
+            "first knowing": levels[str(what)], "framing": framing, "size": size,
+            "held-out": counts(part, "held_out"), "models": f"{len(part)} of {part['of'].iloc[0]}",
+            "then knowing": _knowing(part),
+        }
+        for (what, framing, size), part in matched.groupby(["what", "framing", "size"], sort=False)
+    ])  # fmt: skip
 
 
 def _knowing(part: pd.DataFrame) -> str:

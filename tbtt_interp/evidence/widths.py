@@ -41,8 +41,7 @@ NEAR = 0.05  # nats above the floor of who knows the lines: so near first, match
 LAST, AT_FIXED = "last step", f"last step, rate {FIXED_RATE:g}"
 AT_LEVEL = {f"first knowing {level:.0%} of seen": level for level in LEVELS}
 AT_KNOWN, AT_LOSS = f"first knowing {0.9:.0%} of seen", f"first {NEAR:g} from the floor"
-WAYS = {LAST: "last step", AT_KNOWN: "knowing as much", AT_LOSS: "of like loss",
-        AT_FIXED: f"at {FIXED_RATE:g}"}  # fmt: skip
+WAYS = (LAST, AT_KNOWN, AT_LOSS, AT_FIXED)
 
 
 def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
@@ -78,8 +77,9 @@ def widths_evidence(models: pd.DataFrame, over: pd.DataFrame) -> Evidence:
         figures={"widths": partial(held_out_figure, cells),
                  "widths-effects": partial(effects_figure, effects, parts),
                  "widths-matched": partial(matched_figure, cells)},
-        sentences=[*_first_sentence(effects, slopes), *_sentences(effects, parts, slopes),
-                   *_gap_sentences(gaps)],
+        further={"Differences of held-out share": _differences(effects, parts, slopes),
+                 f"Width {NARROW} less {WIDE}, when both first know so much": _gaps_by_level(gaps)},
+        sentences=[*_first_sentence(effects, slopes), *_not_told_apart(parts)],
         claims=claims,
         command=COMMAND,
         notes=[
@@ -303,41 +303,44 @@ def _first_sentence(effects: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
             f"{WIDE}, {' and '.join(worth)}."]  # fmt: skip
 
 
-def _sentences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
-    """A line a quantity: at the last step, matched, and at one rate for all widths."""
-    divided = f"Width {NARROW} minus {WIDE}"
+def _differences(effects: pd.DataFrame, parts: pd.DataFrame, slopes: pd.DataFrame) -> pd.DataFrame:
+    """A row a difference, a column a way in which models are compared."""
+    divided = f"width {NARROW} less {WIDE}"
     asked = [
-        *((f"{effect.capitalize()} at width {width}", effects, {"effect": effect, "width": width})
+        *((f"{effect} at width {width}", effects, {"effect": effect, "width": width})
           for effect in EFFECTS for width in (NARROW, WIDE)),
         (f"{divided} on file", parts, {"part": "on file"}),
-        *((f"{divided}, {part}", parts, {"part": part})
+        *((f"of that, {part}", parts, {"part": part})
           for part in ("order", "framing", "left on line")),
-        *((f"A doubling of width on {framing}", slopes, {"framing": framing})
-          for framing in FRAMINGS),
+        *((f"a doubling of width on {f}", slopes, {"framing": f}) for f in FRAMINGS),
     ]  # fmt: skip
-    found = []
-    for what, rows, where in asked:
-        ways = {name: _values(rows, at=at, **where) for at, name in WAYS.items()}
-        told = [f"{name} {words(v)} ({len(v)})" for name, v in ways.items() if len(v)]
-        found += [f"{what}: {'; '.join(told)}."] if told else []
-    whole = over_models(_values(parts, at=LAST, part="on file"))
-    if not math.isnan(whole.mean) and not _direction(whole):
-        found.append("The difference on file is itself not told apart from none: its parts divide "
-                     "what may not be there.")  # fmt: skip
-    return found
+    return pd.DataFrame([
+        {"difference": what}
+        | {at: _counted(_values(rows, at=at, **where)) for at in WAYS}
+        for what, rows, where in asked
+    ])  # fmt: skip
 
 
-def _gap_sentences(gaps: pd.DataFrame) -> list[str]:
+def _gaps_by_level(gaps: pd.DataFrame) -> pd.DataFrame:
     """How the difference of two widths hangs on how much is known."""
-    found = []
-    for framing in FRAMINGS:
-        by_level = {level: arm(gaps, "value", at=at, framing=framing)
-                    for at, level in AT_LEVEL.items()}  # fmt: skip
-        told = [f"{level:.0%} {words(v)} ({len(v)})" for level, v in by_level.items() if len(v)]
-        if told:
-            found.append(f"Width {NARROW} minus {WIDE} on {framing}, when both first know of the "
-                         f"seen equations: {'; '.join(told)}.")  # fmt: skip
-    return found
+    return pd.DataFrame([
+        {"framing": framing}
+        | {f"{level:.0%} of seen": _counted(_values(gaps, at=at, framing=framing))
+           for at, level in AT_LEVEL.items()}
+        for framing in FRAMINGS
+    ])  # fmt: skip
+
+
+def _counted(values: pd.Series) -> str:
+    return f"{words(values)} ({len(values)})" if len(values) else ""
+
+
+def _not_told_apart(parts: pd.DataFrame) -> list[str]:
+    whole = over_models(_values(parts, at=LAST, part="on file"))
+    if math.isnan(whole.mean) or _direction(whole):
+        return []
+    return ["The difference on file is itself not told apart from none: its parts divide what may "
+            "not be there."]  # fmt: skip
 
 
 def _direction(whole: Interval) -> int:
