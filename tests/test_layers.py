@@ -14,6 +14,7 @@ ROOT = Path(tbtt_interp.__file__).parent
 LAYERS = [
     ["errors"],
     ["stats", "figures", "tasks"],
+    ["study"],
     ["model"],
     ["runs"],
     ["evaluate", "baselines", "nanogpt", "activations"],
