@@ -194,6 +194,26 @@ def test_panels_stand_one_below_the_other_on_a_phone(page: Page, address: str) -
     assert page.locator("#shared .graph").bounding_box() == before
 
 
+@pytest.mark.parametrize("view", ["attention", "patching", "probes"])
+def test_a_map_s_numbers_do_not_run_into_each_other_on_a_phone(
+    page: Page, address: str, view: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}?view={view}&a.run=line&b.run=line&prompt=3%2B4&corrupt=3%2B5")
+    page.locator("figure [data-heard]").first.wait_for(timeout=90_000)
+    page.wait_for_function("document.querySelector('figure [data-heard]').isNarrow")
+    page.wait_for_function("!document.querySelector('figure [data-heard] .colorbar')")
+    rows: dict[int, list[tuple[float, float]]] = {}
+    for left, right, top in page.evaluate(
+        "Array.from(document.querySelector('figure').querySelectorAll('.heatmap-label text'))"
+        ".filter(e => e.textContent).map(e => e.getBoundingClientRect())"
+        ".map(b => [b.left, b.right, b.top])"
+    ):
+        rows.setdefault(round(top), []).append((left, right))
+    assert max(map(len, rows.values())) >= 5
+    assert all(a[1] < b[0] for row in rows.values() for a, b in pairwise(sorted(row)))
+
+
 def test_every_control_has_a_name_and_is_reached_by_keyboard(page: Page, address: str) -> None:
     page.goto(f"{address}?a.run=deep&prompt=3%2B4")
     expect(figure(page, re.compile("^Head 0.0"))).to_be_visible()

@@ -48,8 +48,25 @@ new MutationObserver((changes) => {
   }
 }).observe(document, { childList: true, characterData: true, subtree: true });
 
-// Panels that stand side by side go one below the other where there is no room.
 function fit(graph) {
+  fitNumbers(graph);
+  fitPanels(graph);
+}
+
+// A map's numbers are small, and its scale goes, where they would run into each other.
+function fitNumbers(graph) {
+  const [map] = graph._fullData;
+  if (map.type !== "heatmap" || !map.texttemplate) return;
+  const isNarrow = graph.clientWidth < 400;
+  if (isNarrow === (graph.isNarrow ?? false)) return;
+  graph.isNarrow = isNarrow;
+  graph.size ??= map.textfont.size;
+  const size = isNarrow ? 9 : graph.size;
+  window.Plotly.restyle(graph, { showscale: !isNarrow, "textfont.size": size }, [0]);
+}
+
+// Panels that stand side by side go one below the other where there is no room.
+function fitPanels(graph) {
   const panels = Object.keys(graph._fullLayout).filter((key) => /^xaxis\d*$/.test(key));
   if (panels.length < 2) return;
   const isNarrow = graph.clientWidth < 200 * panels.length;
