@@ -162,8 +162,8 @@ def denormals_as_zero() -> Iterator[None]:
     """Takes floats nearer to 0 than the least normal one, 1e-38, for 0 in this thread meanwhile.
 
     A model that knows its text has many of them, in probabilities, gradients and Adam's averages,
-    and processors compute with them so slowly that a step can take twice as long. Threads that
-    are begun meanwhile do the same (POSIX: they inherit the floating-point environment).
+    and some processors compute with them so slowly that a step takes ten times as long. Threads
+    that are begun meanwhile do the same (POSIX: they inherit the floating-point environment).
     """
     before = not torch.tensor(1e-39).mul(1.0).item()
     torch.set_flush_denormal(True)
