@@ -9,7 +9,7 @@ from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Evaluation, Questions, answer_margins, evaluate_models
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, Rate, interval_over_seeds
+from tbtt_interp.stats import Interval, Rate, mean_over_models
 from tbtt_interp.tasks.arithmetic import operand_grid
 
 
@@ -24,7 +24,7 @@ def group_words(group: str) -> str:
 
 
 def share_sentence(shares: Mapping[str, Interval]) -> str:
-    """The mean share right over models by group, and where resampling models puts it."""
+    """The mean share right over models by group, with its 95 % interval over models."""
     words = [f"{group_words(group)} {share.format()}" for group, share in shares.items()]
     return f"Mean share right over models [95 %]: {', '.join(words)}."
 
@@ -62,7 +62,7 @@ def run_scores(run: Run, evaluation: Evaluation) -> pd.DataFrame:
                 {"group": group, "by": str(seed), "right": rate.hits, "of": rate.total,
                  "margin": float(margins.get(seed, math.nan))}
             )  # fmt: skip
-        interval = interval_over_seeds([rate.value for rate in rates.values() if rate.total])
+        interval = mean_over_models([rate.value for rate in rates.values() if rate.total])
         together = sum(rates.values(), Rate(hits=0, total=0))
         rows.append(
             {"group": group, "by": "all", "right": together.hits, "of": together.total,

@@ -1,14 +1,24 @@
-"""Rates that know their counts, and intervals whose unit is the trained model."""
+"""Means over trained models with Student's intervals, differences of models, and rates with counts.
+
+The model is the unit everywhere: the prompts that one model answers are not independent of each
+other. Every interval in this package comes from `ratios_over_models`.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
+    from numpy.typing import ArrayLike
+
+Bounds = tuple[float, float]
+ANY: Bounds = (-math.inf, math.inf)
+SHARE: Bounds = (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +40,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """The share, in [0, 1]; nan of nothing."""
+        """The share, in [0, 1]; nan where the total is 0."""
         return self.hits / self.total if self.total else math.nan
 
     def __add__(self, other: "Rate") -> "Rate":
@@ -42,16 +52,21 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over models and the interval it came with; nan bounds where there is one model."""
+    """A mean over models with its 95 % interval; the bounds are nan where there is one model.
+
+    Attributes:
+        n: models that the mean is over.
+    """
 
     mean: float
     low: float
     high: float
+    n: int = 0
 
     def format(self, digits: int = 2) -> str:
-        """For a table.
+        """The mean and its interval as text.
 
-        >>> Interval(mean=0.5, low=0.25, high=0.75).format()
+        >>> Interval(mean=0.5, low=0.25, high=0.75, n=8).format()
         '0.50 [0.25, 0.75]'
         """
         if math.isnan(self.low) or self.low == self.high:
@@ -59,110 +74,196 @@ class Interval:
         return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def interval_over_seeds(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 9_999, seed: int = 0
-) -> Interval:
-    """The mean over models and its percentile-bootstrap interval, resampling models.
-
-    The model is the unit: the equations inside one are not independent of each other. With
-    fewer than about eight models the interval is too narrow; it says how much these models
-    differ, no more.
-
-    Args:
-        values: one number a model.
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-
-    >>> interval_over_seeds([1.0, 1.0, 1.0])
-    Interval(mean=1.0, low=1.0, high=1.0)
-    """
-    import numpy as np
-
-    sample = np.asarray(values, dtype=float)
-    if sample.size == 0:
-        raise TbttError("an interval over models needs at least one model, got none")
-    mean = float(sample.mean())
-    if sample.size == 1:
-        return Interval(mean=mean, low=math.nan, high=math.nan)
-    drawn = np.random.default_rng(seed).choice(sample, (resamples, sample.size)).mean(1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(mean=mean, low=float(low), high=float(high))
+UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
 
 
-def t_interval(
-    values: Sequence[float],
-    *,
-    confidence: float = 0.95,
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> Interval:
-    """The mean over models and Student's interval, which few models do not make too narrow.
+class Intervals(NamedTuple):
+    """Means over models with their intervals, for many quantities at once."""
 
-    Resampling three or four models takes nothing for something one time in four or five; this, one
-    in twenty, where what models differ by is near normal. Models that do not differ leave no width.
+    mean: "np.ndarray"
+    low: "np.ndarray"
+    high: "np.ndarray"
+    n: "np.ndarray"
+
+
+def ratios_over_models(
+    totals: "ArrayLike", weights: "ArrayLike", *, confidence: float = 0.95, bounds: Bounds = ANY
+) -> Intervals:
+    """Ratios of sums over models with Student's intervals, for many quantities at once.
+
+    With equal weights the ratio is the mean over models, and the interval is Student's for a mean.
+    Otherwise it is Student's for the linearised ratio estimator.
 
     Args:
-        values: one number a model.
-        bounds: what a mean can be, such as 0 and 1 of shares; the interval is cut there.
-    Source: Student, The Probable Error of a Mean, Biometrika 6 (1908).
+        totals, weights: models on the last axis. A model of weight 0, or with nan, is left out.
+        bounds: values that the ratio can have, such as 0 and 1 for a share; intervals end there.
+    Source: Student, The Probable Error of a Mean, Biometrika 6 (1908); Cochran, Sampling Techniques
+        (1977), section 6.4, for ratios.
 
-    >>> t_interval([1.0, 2.0, 3.0]).format()
-    '2.00 [-0.48, 4.48]'
+    >>> found = ratios_over_models([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]], [[1, 1, 1], [1, 2, 3]])
+    >>> found.mean.tolist(), found.low.round(2).tolist(), found.n.tolist()
+    ([2.0, 2.0], [-0.48, 2.0], [3, 3])
     """
     import numpy as np
     from scipy import stats
 
-    sample = np.asarray(values, dtype=float)
-    if sample.size == 0:
-        raise TbttError("an interval over models needs at least one model, got none")
-    mean = float(sample.mean())
-    if sample.size == 1:
-        return Interval(mean=mean, low=math.nan, high=math.nan)
-    away = float(stats.sem(sample) * stats.t.ppf((1 + confidence) / 2, sample.size - 1))
-    return Interval(mean=mean, low=max(mean - away, bounds[0]), high=min(mean + away, bounds[1]))
+    totals, weights = np.broadcast_arrays(np.asarray(totals, float), np.asarray(weights, float))
+    there = np.isfinite(totals) & np.isfinite(weights) & (weights != 0)
+    totals, weights = np.where(there, totals, 0.0), np.where(there, weights, 0.0)
+    n, weight = there.sum(-1), weights.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(weight != 0, totals.sum(-1) / weight, np.nan)
+        rest = np.where(there, totals - ratio[..., None] * weights, 0.0) * (n / weight)[..., None]
+        error = np.sqrt((rest**2).sum(-1) / (n - 1) / n)
+    half = error * stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))
+    low, high = (np.where(n > 1, ratio + sign * half, np.nan) for sign in (-1, 1))
+    return Intervals(ratio, np.maximum(low, bounds[0]), np.minimum(high, bounds[1]), n)
 
 
-def crossed_intervals(
-    totals: "np.ndarray",
-    weights: "np.ndarray",
+def mean_over_models(
+    values: "Sequence[float] | np.ndarray | pd.Series",
     *,
     confidence: float = 0.95,
-    resamples: int = 999,
-    seed: int = 0,
-) -> list[Interval]:
-    """Ratios of sums over models and items, with models and items both resampled.
+    bounds: Bounds = ANY,
+) -> Interval:
+    """The mean over models with Student's interval; nan where no model has a value.
 
-    The same items are asked of every model, so both are drawn anew, each as a whole: an item with
-    all its models, a model with all its items. With one model, items alone are.
+    Student's interval holds its level with three or four models, where the percentile bootstrap is
+    too narrow. Models that do not differ leave an interval without width.
 
     Args:
-        totals, weights: `[cell, seed, item]`; of each cell the ratio is the sum of its totals over
-            the sum of its weights, nan where that is 0.
-    Returns:
-        an interval a cell.
-    Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007).
+        values: one number per model; nan where a model has none.
+        bounds: values that the mean can have, such as 0 and 1 for a share; the interval ends there.
+    Raises:
+        TbttError: if there is no model.
 
-    >>> import numpy as np
-    >>> crossed_intervals(np.ones((1, 2, 3)), np.full((1, 2, 3), 2.0))
-    [Interval(mean=0.5, low=0.5, high=0.5)]
+    >>> mean_over_models([1.0, 2.0, 3.0]).format()
+    '2.00 [-0.48, 4.48]'
     """
     import numpy as np
 
-    _, seeds, items = totals.shape
-    generator = np.random.default_rng(seed)
-    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    drawn_items = generator.multinomial(items, np.full(items, 1 / items), size=resamples)
-    sums = [
-        np.einsum("csr,rs->cr", np.asarray(x, float) @ drawn_items.T, drawn_seeds)
-        for x in (totals, weights)
-    ]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        means = totals.sum((1, 2), dtype=float) / weights.sum((1, 2), dtype=float)
-        ratios = np.where(sums[1] != 0, sums[0] / sums[1], np.nan)
-    tail = (1 - confidence) / 2
-    found = []
-    for mean, row in zip(means, ratios, strict=True):
-        known = row[np.isfinite(row)]
-        alone = seeds * items == 1 or known.size == 0 or not np.isfinite(mean)
-        low, high = (math.nan, math.nan) if alone else np.quantile(known, [tail, 1 - tail])
-        found.append(Interval(mean=float(mean), low=float(low), high=float(high)))
-    return found
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0:
+        raise TbttError("an interval over models needs at least one model, got none")
+    found = ratios_over_models(sample, np.ones_like(sample), confidence=confidence, bounds=bounds)
+    return Interval(
+        mean=float(found.mean), low=float(found.low), high=float(found.high), n=int(found.n)
+    )
+
+
+def summarize(
+    table: "pd.DataFrame",
+    by: Sequence[str],
+    values: Sequence[str],
+    *,
+    weights: str | None = None,
+    bounds: Bounds = ANY,
+) -> "pd.DataFrame":
+    """Means over models of some columns, with `_low` and `_high` beside each, and `n_models`.
+
+    Args:
+        table: long form, with a column `seed` and at most one row per group and seed.
+        by: columns that name a group; groups keep their order.
+        weights: a column that values are divided by, as sums over models; None is a plain mean.
+    Returns:
+        one row per group.
+    Raises:
+        TbttError: if a seed is in a group twice.
+
+    >>> import pandas as pd
+    >>> scores = pd.DataFrame({"site": "z", "seed": [0, 1, 2], "accuracy": [0.5, 0.75, 1.0]})
+    >>> summarize(scores, ["site"], ["accuracy"], bounds=SHARE).round(2).to_dict("records")
+    [{'site': 'z', 'accuracy': 0.75, 'accuracy_low': 0.13, 'accuracy_high': 1.0, 'n_models': 3}]
+    """
+    import numpy as np
+    import pandas as pd
+
+    groups = table.groupby(list(by), sort=False, dropna=False)
+    number, seed = groups.ngroup().to_numpy(), pd.factorize(table["seed"])[0]
+    if table.assign(_group=number).duplicated(["_group", "seed"]).any():
+        raise TbttError(f"a seed has two rows for one {', '.join(by)}: give one row per model")
+    summary = table.loc[~pd.Series(number).duplicated().to_numpy(), list(by)].reset_index(drop=True)
+
+    def grid(column: "pd.Series") -> "np.ndarray":
+        found = np.full((groups.ngroups, seed.max(initial=-1) + 1), np.nan)
+        found[number, seed] = column.to_numpy(float)
+        return found
+
+    n = None
+    for name in values:
+        total = grid(table[name])
+        weight = np.ones_like(total) if weights is None else grid(table[weights])
+        found = ratios_over_models(total, weight, bounds=bounds)
+        summary[name], summary[f"{name}_low"], summary[f"{name}_high"], *_ = found
+        n = found.n if n is None else n.clip(found.n)
+    return summary.assign(n_models=n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The second group's mean minus the first's.
+
+    Attributes:
+        models: models in both groups together.
+        pairs: pairs of models with one seed; 0 where the groups have other seeds.
+    """
+
+    interval: Interval
+    models: int
+    pairs: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval leaves 0 out; False where there is no interval."""
+        return self.interval.low > 0 or self.interval.high < 0
+
+
+def difference_over_models(first: "pd.Series", second: "pd.Series") -> Difference:
+    """The second group's mean minus the first's, with its 95 % interval.
+
+    Models of one seed share what the seed decides, such as the order of their file. Where two
+    seeds or more are shared, the difference is over these alone, paired by seed, with Student's
+    interval. Elsewhere the interval is Welch's for two groups.
+
+    Args:
+        first, second: one value per model, indexed by seed.
+    Raises:
+        TbttError: if a group is empty, or has a seed twice.
+    Source: Welch, The Generalization of "Student's" Problem, Biometrika 34 (1947).
+
+    >>> import pandas as pd
+    >>> a, b = pd.Series([0.0, 1.0], [0, 1]), pd.Series([0.5, 1.5, 9.0], [0, 1, 2])
+    >>> difference_over_models(a, b)
+    Difference(interval=Interval(mean=0.5, low=0.5, high=0.5, n=2), models=4, pairs=2)
+    """
+    from scipy.stats import ttest_ind
+
+    first, second = first.dropna().astype(float), second.dropna().astype(float)
+    if first.empty or second.empty:
+        raise TbttError("a difference needs at least one model in each group, got none in one")
+    if not (first.index.is_unique and second.index.is_unique):
+        raise TbttError("a difference needs one value per seed in each group, got one seed twice")
+    shared = first.index.intersection(second.index)
+    if len(shared) > 1:
+        paired = mean_over_models((second[shared] - first[shared]).tolist())
+        return Difference(interval=paired, models=2 * len(shared), pairs=len(shared))
+    mean = float(second.mean() - first.mean())
+    if min(len(first), len(second)) == 1:  # one model does not tell how models differ
+        low = high = math.nan
+    elif first.nunique() == second.nunique() == 1:
+        low = high = mean
+    else:
+        low, high = ttest_ind(second, first, equal_var=False).confidence_interval()
+    models = len(first) + len(second)
+    interval = Interval(mean=mean, low=float(low), high=float(high), n=models)
+    return Difference(interval=interval, models=models, pairs=0)
+
+
+def crossed_intervals(
+    totals: "np.ndarray", weights: "np.ndarray", *, resamples: int = 999, seed: int = 0
+) -> list[Interval]:
+    """Ratios of sums over models and items, `[cell, seed, item]`, with intervals over models."""
+    del resamples, seed
+    found = ratios_over_models(totals.sum(-1), weights.sum(-1))
+    rows = zip(*(x.tolist() for x in found), strict=True)
+    return [Interval(mean=mean, low=low, high=high, n=n) for mean, low, high, n in rows]

@@ -12,9 +12,9 @@ from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.evidence.comparison import compare_runs
-from tbtt_interp.evidence.differences import difference_over_seeds
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.runs import Run, load_run
+from tbtt_interp.stats import difference_over_models
 
 
 def copy_of(run: Run, name: str, seeds: tuple[int, ...] | None = None) -> Run:
@@ -46,7 +46,7 @@ def test_a_paired_difference_is_that_of_the_pairs_alone() -> None:
     first = pd.Series(np.random.default_rng(0).normal(0, 10, 12), index=range(12))
     second = (first + 0.5).sample(frac=1, random_state=1)
     second[99] = 1_000.0  # no pair: left out
-    found = difference_over_seeds(first, second)
+    found = difference_over_models(first, second)
     assert (found.pairs, found.models) == (12, 24)
     assert [found.interval.mean, found.interval.low, found.interval.high] == pytest.approx(
         3 * [0.5]
@@ -57,7 +57,7 @@ def test_without_shared_seeds_the_interval_is_that_of_two_groups() -> None:
     generator = np.random.default_rng(0)
     first = pd.Series(generator.normal(0, 1, 400), index=range(400))
     second = pd.Series(generator.normal(1, 2, 100), index=range(1_000, 1_100))
-    found = difference_over_seeds(first, second)
+    found = difference_over_models(first, second)
     half = 1.96 * np.sqrt(first.var() / 400 + second.var() / 100)  # of two independent means
     mean = second.mean() - first.mean()
     assert found.pairs == 0 and found.models == 500
@@ -65,17 +65,19 @@ def test_without_shared_seeds_the_interval_is_that_of_two_groups() -> None:
     # Student's quantile of so many degrees of freedom is within a percent or two of the normal one
     assert found.interval.low == pytest.approx(mean - half, abs=0.02 * half)
     assert found.interval.high == pytest.approx(mean + half, abs=0.02 * half)
-    alike = difference_over_seeds(pd.Series([0.0, 0.0]), pd.Series([1.0, 1.0], index=[7, 8]))
+    alike = difference_over_models(pd.Series([0.0, 0.0]), pd.Series([1.0, 1.0], index=[7, 8]))
     assert (alike.interval.low, alike.interval.high) == (1.0, 1.0)
 
 
 def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
-    found = difference_over_seeds(pd.Series([0.0], [0]), pd.Series([1.0, 2.0], [0, 1]))
-    assert np.isnan(found.interval.low) and not found.is_told_apart
-    with pytest.raises(TbttError, match="needs a model on either side, got none on one"):
-        difference_over_seeds(pd.Series([np.nan], [0]), pd.Series([1.0], [0]))
-    with pytest.raises(TbttError, match="one value a seed on either side, got one seed twice"):
-        difference_over_seeds(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
+    found = difference_over_models(pd.Series([0.0], [0]), pd.Series([1.0, 2.0], [0, 1]))
+    assert np.isnan(found.interval.low) and not found.excludes_zero
+    with pytest.raises(TbttError, match="needs at least one model in each group, got none"):
+        difference_over_models(pd.Series([np.nan], [0]), pd.Series([1.0], [0]))
+    with pytest.raises(
+        TbttError, match="needs one value per seed in each group, got one seed twice"
+    ):
+        difference_over_models(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
 
 
 def row_of(table: pd.DataFrame, measure: str) -> pd.Series:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
 from tbtt_interp.baselines import additive, baseline_counts, nearest_seen
 from tbtt_interp.errors import TbttError
@@ -20,7 +21,7 @@ from tbtt_interp.model import (
 )
 from tbtt_interp.runs import Run
 from tbtt_interp.scores import evaluate_run, operand_scores, run_scores, score_rows
-from tbtt_interp.stats import Rate, interval_over_seeds
+from tbtt_interp.stats import SHARE, Rate, mean_over_models, ratios_over_models
 from tbtt_interp.tasks import Stream, load_task
 from tbtt_interp.tasks.arithmetic import equation, equations
 
@@ -155,17 +156,31 @@ def test_an_additive_table_is_learned_by_the_additive_model() -> None:
     assert [answer[0] == "-" for answer in signs] == [True, False, True]
 
 
-def test_intervals_resample_models() -> None:
-    interval = interval_over_seeds([0.0, 1.0, 1.0, 0.0])
-    assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
-    assert np.isnan(interval_over_seeds([0.25]).low)
-    values = np.random.default_rng(0).normal(size=200)
-    wide = interval_over_seeds(values.tolist())
-    assert wide.high - wide.low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.15)
+def test_intervals_are_student_s_over_models() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 8))
+    theirs = ttest_1samp(values, 0, axis=1).confidence_interval()
+    for row, low, high in zip(values, theirs.low, theirs.high, strict=True):
+        interval = mean_over_models(row.tolist())
+        assert (interval.low, interval.high) == pytest.approx((low, high))
+        assert interval.n == 8
+    assert np.isnan(mean_over_models([0.25]).low)
+    assert mean_over_models([0.0, 1.0, 1.0, 1.0], bounds=SHARE).high == 1
+    assert mean_over_models([0.5, np.nan, 0.7]).n == 2
     with pytest.raises(TbttError, match="needs at least one model, got none"):
-        interval_over_seeds([])
+        mean_over_models([])
     with pytest.raises(TbttError, match="0 ≤ hits ≤ total, got 5 of 4"):
         Rate(hits=5, total=4)
+
+
+def test_the_interval_of_a_ratio_holds_its_level() -> None:
+    """Of 2,000 draws of 8 models with unequal weights, the truth is inside in 95 of 100."""
+    generator = np.random.default_rng(0)
+    weights = generator.uniform(5, 15, size=(2_000, 8))
+    totals = weights * (0.3 + generator.normal(0, 0.1, size=weights.shape))
+    found = ratios_over_models(totals, weights)
+    assert found.mean == pytest.approx(totals.sum(1) / weights.sum(1))
+    inside = (found.low <= 0.3) & (found.high >= 0.3)
+    assert 0.93 < inside.mean() < 0.965
 
 
 def test_the_table_of_answers_is_long_form(line_run: Run, tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import crossed_intervals
 
 
 @pytest.fixture(scope="module")
@@ -208,17 +207,6 @@ def test_donors_are_what_they_are_called(subject: Subject) -> None:
             assert donor not in (pairs.clean[k], pairs.corrupt[k])
     missing = donors(pairs, "same answer", pairs.corrupt, seed=0) < 0
     assert {answer[k] for k in pairs.corrupt[missing]} >= {"18>", "-9>"}  # 9+9 and 0-9 alone
-
-
-def test_intervals_over_models_and_items_are_right() -> None:
-    """Of a grid of effects of models and items, the interval is as wide as theory says."""
-    generator = np.random.default_rng(0)
-    seeds, items = generator.normal(size=(40, 1)), generator.normal(size=(1, 60))
-    totals = (seeds + items)[None]
-    interval = crossed_intervals(totals, np.ones_like(totals))[0]
-    expected = 2 * 1.96 * np.sqrt(seeds.var() / 40 + items.var() / 60)
-    assert interval.mean == pytest.approx(totals.mean())
-    assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
 
 
 def test_an_interrupted_grid_goes_on_where_it_was(

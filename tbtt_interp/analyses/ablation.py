@@ -17,7 +17,7 @@ from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, mean_over_models
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -259,7 +259,7 @@ def ablation_summary(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(where, place, strict=True))
         for name in ("lost", "flipped"):
             known = some[name].dropna().tolist()
-            of = interval_over_seeds(known) if known else Interval(mean=nan, low=nan, high=nan)
+            of = mean_over_models(known) if known else Interval(mean=nan, low=nan, high=nan)
             row |= {name: of.mean, f"{name}_low": of.low, f"{name}_high": of.high}
         rows.append(row | some[["right_before", "kept", "right", "of"]].sum().to_dict())
     summary = pd.DataFrame(rows)

@@ -24,7 +24,7 @@ from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -158,7 +158,7 @@ def share_findings(table: pd.DataFrame) -> list[Finding]:
     found = []
     rows = table[(table["effect"] == EFFECTS[-1]) & table["share"].notna()]
     for (site, place, operator), some in rows.groupby(["site", "place", "operator"], sort=False):
-        effect = interval_over_seeds(some["share"].tolist())
+        effect = mean_over_models(some["share"].tolist())
         nulls = {"a shuffled grid": some["shuffled"].mean(),
                  "the untrained model": some["untrained"].mean()}  # fmt: skip
         nulls = {name: value for name, value in nulls.items() if not np.isnan(value)}
@@ -219,7 +219,7 @@ def _shown(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         for effect, each in some.groupby("effect", sort=False):
             row[str(effect)] = f"{each['share'].mean():.2f}"
         mine = some[some["effect"] == EFFECTS[-1]]
-        row[EFFECTS[-1]] = interval_over_seeds(mine["share"].tolist()).format()
+        row[EFFECTS[-1]] = mean_over_models(mine["share"].tolist()).format()
         row |= {null: f"{mine[null].mean():.2f}" for null in ("untrained", "shuffled")}
         counted = answers[(answers["site"] == site) & (answers["operator"] == operator)]
         for split, each in counted.groupby("split", sort=False):

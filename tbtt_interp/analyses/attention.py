@@ -21,7 +21,7 @@ from tbtt_interp.analyses.pairs import FEW, MANY_PARAMETERS
 from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, mean_over_models
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -235,7 +235,7 @@ def summary_of(table: pd.DataFrame) -> pd.DataFrame:
         row |= some.select_dtypes("number").drop(columns=["seed", "layer", "head"]).mean().to_dict()
         for name in ("weight", "flipped"):
             known = some[name].dropna().tolist()
-            of = interval_over_seeds(known) if known else Interval(mean=nan, low=nan, high=nan)
+            of = mean_over_models(known) if known else Interval(mean=nan, low=nan, high=nan)
             row |= {f"{name}_low": of.low, f"{name}_high": of.high}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -266,7 +266,7 @@ def attention_findings(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Fi
         found.append(
             Finding(
                 what=f"head {layer}.{head} with its mean pattern loses",
-                effect=interval_over_seeds(by["its mean"]),
+                effect=mean_over_models(by["its mean"]),
                 null=float(np.mean(by["another example's"])),
                 null_is="with another example's pattern",
                 of="seen answers",

@@ -124,7 +124,7 @@ def means(
     resamples: int = 999,
     seed: int = 0,
 ) -> Float[np.ndarray, "3 cell"]:
-    """Ratios of sums and their intervals, models and examples resampled; rows mean, low, high."""
+    """Ratios of sums and their intervals, over models; rows mean, low, high."""
     every = np.broadcast_to(weights, values.shape)
     found = crossed_intervals(values, every, resamples=resamples, seed=seed)
     return np.array([(interval.mean, interval.low, interval.high) for interval in found]).T

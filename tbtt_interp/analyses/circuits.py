@@ -22,7 +22,7 @@ from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.interventions import logits_of
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -86,7 +86,7 @@ def circuits_table(
         tell(k + 1, len(subject.seeds))
     found = []
     for size, some in pd.DataFrame(rows).groupby("edges"):
-        interval = interval_over_seeds(some["faithful"].tolist())
+        interval = mean_over_models(some["faithful"].tolist())
         means = some[["random", "random_most"]].mean().to_dict()
         sums = some[["right", "of", "right_random"]].sum().to_dict()
         found.append({"edges": size, "all": some["all"].iloc[0], "faithful": interval.mean,

@@ -90,7 +90,7 @@ def ending_table(
         files: each model's lines, in their order.
         sites: by hook name; None is `patching.sites_of`.
         parts: where finished models are kept.
-        seed: of the other lines, and of resampling.
+        seed: of the other lines.
     Returns:
         a row a cell: site, head, pos, place, `effect`, nats an answer, `share`, `low`, `high`,
         `other` (the null's share); `whole`, nats an answer from the other line to the own, with

@@ -31,7 +31,7 @@ from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, mean_over_models
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -184,7 +184,7 @@ def geometry_table(
     rows = []
     for k, text in enumerate(found[0]["rows"]):
         row = Row(*json.loads(text))
-        interval = interval_over_seeds(values[:, k].tolist(), resamples=1_999, seed=seed)
+        interval = mean_over_models(values[:, k].tolist())
         null, off = nulls[k].mean(), np.abs(nulls[k] - nulls[k].mean())
         beyond = (off >= abs(interval.mean - null)).sum()
         rows.append({

@@ -23,7 +23,7 @@ from transformer_lens.head_detector import (
 from tbtt_interp.analyses.edges import cut, even_pattern, random_edges
 from tbtt_interp.analyses.findings import Finding
 from tbtt_interp.analyses.subject import NAMES, Subject
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Vocabulary
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def scores_findings(scores: pd.DataFrame) -> list[Finding]:
         found.append(
             Finding(
                 what=f"head {layer}.{head}, of all most like a {kind} head, puts",
-                effect=interval_over_seeds(mine["score"].tolist()),
+                effect=mean_over_models(mine["score"].tolist()),
                 null=float(mine["even"].mean()),
                 null_is="even attention",
                 of="its attention there",

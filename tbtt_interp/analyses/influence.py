@@ -22,7 +22,7 @@ from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.interventions import logits_of
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, mean_over_models
 
 MEMORIZED = 0.25  # the memorization value from which Feldman and Zhang call an example memorized
 DRAWS = 99
@@ -265,7 +265,7 @@ def influence_findings(
     found = [
         Finding(
             what="being trained on a pair rights",
-            effect=interval_over_seeds(own["right"].tolist()),
+            effect=mean_over_models(own["right"].tolist()),
             null=float(other["right"].mean()),
             null_is="being trained on another pair, on average",
             of="its equations (over pairs)",

@@ -16,7 +16,7 @@ from tbtt_interp.analyses.operand_grids import LOGITS, Grid, checked_sites, read
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.interventions import logits_of
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -173,7 +173,7 @@ def answer_findings(table: pd.DataFrame) -> list[Finding]:
         found.append(
             Finding(
                 what=f"f(a) + g(b) in place of {site} answers",
-                effect=interval_over_seeds(shares["answered"].tolist()),
+                effect=mean_over_models(shares["answered"].tolist()),
                 null=float(shares["shuffled"].mean()),
                 null_is="a shuffled grid's main effects",
                 of=f"the {split} equations ({shares['model'].mean():.2f} by the model itself)",

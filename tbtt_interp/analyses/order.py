@@ -34,7 +34,7 @@ from tbtt_interp.interventions import logits_of
 from tbtt_interp.model import stack_parameters
 from tbtt_interp.probes.contexts import opening
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example, Stream, Vocabulary
 from tbtt_interp.tasks.floors import IndependentLines, stream_floors
 
@@ -286,7 +286,7 @@ def order_findings(lines: pd.DataFrame, following: pd.DataFrame) -> list[Finding
         found.append(
             Finding(
                 what="of which line follows which, these models know",
-                effect=interval_over_seeds((sums[name] / sums[worth]).tolist()),
+                effect=mean_over_models((sums[name] / sums[worth]).tolist()),
                 null=max(0.0, float(other)),
                 null_is="knowing the lines alone, or in a file of another order",
                 of=words,
@@ -297,7 +297,7 @@ def order_findings(lines: pd.DataFrame, following: pd.DataFrame) -> list[Finding
         found.append(
             Finding(
                 what=f"after the end of the line before, {place} of the next line is foretold in",
-                effect=interval_over_seeds(some["right"].tolist()),
+                effect=mean_over_models(some["right"].tolist()),
                 null=float(nulls.max()),
                 null_is="the better of the commonest and a file of another order",
                 of="lines",
@@ -319,7 +319,7 @@ def analyse_order(
     Args:
         sites: that are patched, by hook name; None is every one of `patching.sites_of`.
         parts: where finished models are kept.
-        seed: of the lines that stand before, and of resampling.
+        seed: of the lines that stand before.
     """
     subject = Subject.of(subject)
     files = own_files(subject)
@@ -364,7 +364,7 @@ def _formatted(by_seed: pd.DataFrame) -> pd.DataFrame:
     """A row a model, and one for all."""
     by_seed = by_seed.dropna(axis=1, how="all")
     every = {
-        str(name): interval_over_seeds(column.tolist()).format() for name, column in by_seed.items()
+        str(name): mean_over_models(column.tolist()).format() for name, column in by_seed.items()
     }
     rows = by_seed.map("{:.2f}".format).reset_index().astype(str).to_dict("records")
     return pd.DataFrame([*rows, {"seed": "all", **every}])

@@ -209,14 +209,14 @@ def patching_table(
     """The whole grid: every cell, both directions, every character, beside two kinds of donor.
 
     A share is of the way from the recipient's score to the donor's, as the ratio of sums over
-    pairs; its interval is over models and clean examples, both resampled. The nulls are the same
+    pairs; its interval is Student's over models. The nulls are the same
     share where the donor is another example with the recipient's answer, and any other example.
 
     Args:
         pairs: None is `ordered_pairs`.
         sites: by hook name; None is `sites_of`.
         parts: where finished models are kept.
-        seed: of donors and resampling.
+        seed: of donors.
     Returns:
         a row a direction, changed label, character (`answer` is all together), metric and cell:
         `effect`, nats a character (of pairs, of logit or of log-probability), `share`, `low`,

@@ -207,7 +207,7 @@ def _shares(
     resamples: int,
     seed: int,
 ) -> list[Interval]:
-    """Of each cell; models and clean examples are resampled, and what is nan counts for nothing."""
+    """Of each cell; intervals are over models, and what is nan counts for nothing."""
     names, which = np.unique(groups, return_inverse=True)
     one_hot = np.eye(len(names))[which]  # [pair, clean example]
     totals = np.nan_to_num(effect) @ one_hot

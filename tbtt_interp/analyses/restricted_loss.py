@@ -26,7 +26,7 @@ from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
 from tbtt_interp.probes.causal import Subspace, random_subspace
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def restricted_loss_findings(table: pd.DataFrame) -> list[Finding]:
     return [
         Finding(
             what=words[str(change)],
-            effect=interval_over_seeds(rows["share"].tolist()),
+            effect=mean_over_models(rows["share"].tolist()),
             null=float(rows["random_share"].mean()),
             null_is="random directions",
             of="the loss that erasing all of them brings",

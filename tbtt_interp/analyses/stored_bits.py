@@ -22,7 +22,7 @@ from tbtt_interp.analyses.findings import Finding
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.interventions import logits_of
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.floors import stream_floors
 
@@ -139,13 +139,13 @@ def stored_bits_findings(table: pd.DataFrame) -> list[Finding]:
         if kind == ORDER:
             shares = shares.clip(lower=0)  # what is at least less than nothing is nothing
         if len(shares):
-            effect = interval_over_seeds(shares.tolist())
+            effect = mean_over_models(shares.tolist())
             found.append(Finding(what=what, effect=effect, null=0.0, null_is=null_is, of=of))
     every = table.loc[table["kind"] == ALL, "per_parameter"]
     found.append(
         Finding(
             what="seen answers and order take",
-            effect=interval_over_seeds((every / KNOWLEDGE).tolist()),
+            effect=mean_over_models((every / KNOWLEDGE).tolist()),
             null=0.0,
             null_is="a model that stores nothing",
             of=f"{KNOWLEDGE:g} bits a parameter",

@@ -121,8 +121,8 @@ def _print_results(cells: "pd.DataFrame", title: str, expected: Sequence[str]) -
         ])  # fmt: skip
     notes = [
         *_state(cells),
-        "Right at the last step, over all models of a cell; the mean share over models, and where "
-        "resampling models puts it. Loss: mean, in nats a character.",
+        "Right at the last step, over all models of a cell; the mean share over models with its "
+        "95 % interval (Student's). Loss: mean, in nats per character.",
         *(f"Expected. {text}" for text in expected),
     ]
     print_table([*headers, "loss", ""], rows, title=title, notes=notes)

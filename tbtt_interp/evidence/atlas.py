@@ -17,7 +17,7 @@ from tbtt_interp.evidence.mixed import (
     slopes_of_pairs,
 )
 from tbtt_interp.figures.atlas import atlas_maps, atlas_strata
-from tbtt_interp.stats import Interval, interval_over_seeds
+from tbtt_interp.stats import Interval, mean_over_models
 from tbtt_interp.train.sweep import read_sweep
 
 COMMAND = "tbtt sweep atlas && python analyses/atlas.py runs/atlas"
@@ -72,7 +72,7 @@ def strata_table(equations: pd.DataFrame) -> pd.DataFrame:
     """What is answered in each stratum, by size, and what a doubling of width does there.
 
     Columns: stratum; size; pairs; equations; share with its interval (low, high), the mean over
-    pairs, which are resampled; slope, slope_low, slope_high: of the pairs' own slopes on the
+    pairs; slope, slope_low, slope_high: of the pairs' own slopes on the
     doublings of width, all sizes together; nearest, additive: the baselines' shares.
     """
     rows = []
@@ -82,7 +82,7 @@ def strata_table(equations: pd.DataFrame) -> pd.DataFrame:
         for size in widths.index:
             mine = some[some["size"] == size]
             by_pair = mine.groupby("pair")[["right", *BASELINES]].mean()
-            share = interval_over_seeds(by_pair["right"].tolist())
+            share = mean_over_models(by_pair["right"].tolist())
             rows.append(
                 {"stratum": stratum, "size": size, "pairs": len(by_pair),
                  "equations": mine["prompt"].nunique(), "share": share.mean, "low": share.low,
@@ -205,7 +205,7 @@ def atlas_evidence(held_out: pd.DataFrame) -> Evidence:
 
 
 NOTES = (
-    "Shares are of a pair's held-out equations, mean over pairs [95 %, pairs resampled]; a pair of "
+    "Shares are of a pair's held-out equations, mean over pairs [95 % over pairs]; a pair of "
     "unequal operands has two sums and two differences, one of equal operands one of each.",
     "By doubling: the mean of the pairs' own slopes on log2 of width [95 %, t over pairs].",
     "Seen: by seen equations of the same operator with the same answer. Rim: operands 0 and 9.",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 
 
 def cells_table(models: pd.DataFrame) -> pd.DataFrame:
@@ -16,7 +16,7 @@ def cells_table(models: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `run`, `held_out` ("5,7"), `models`; `seen_right`, `seen_of`, `held_out_right`,
         `held_out_of`, summed over models; `seen_share`, `held_out_share`, means over models, nan
-        where nothing was asked, with `_low` and `_high`, the 95 % interval of resampled models;
+        where nothing was asked, with `_low` and `_high`, the 95 % interval over models;
         `loss`, the mean, in nats a character.
     """
     rows = []
@@ -33,7 +33,7 @@ def _counted(cell: pd.DataFrame, side: str) -> dict[str, Any]:
         counts: dict[str, Any] = {f"{side}_right": 0, f"{side}_of": 0}
         return counts | {f"{side}_{name}": math.nan for name in ("share", "low", "high")}
     right = cell[f"{side}_right"].fillna(0)
-    share = interval_over_seeds((right[of > 0] / of[of > 0]).tolist())
+    share = mean_over_models((right[of > 0] / of[of > 0]).tolist())
     return {
         f"{side}_right": int(right.sum()), f"{side}_of": int(of.sum()), f"{side}_share": share.mean,
         f"{side}_low": share.low, f"{side}_high": share.high,

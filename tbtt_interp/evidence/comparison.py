@@ -9,9 +9,9 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.evidence.answers import answers_table
-from tbtt_interp.evidence.differences import difference_over_seeds
 from tbtt_interp.evidence.effects import ANY, SHARE, over_models
 from tbtt_interp.runs import Run
+from tbtt_interp.stats import difference_over_models
 from tbtt_interp.train.sweep import pairs_text
 
 # What is compared: its column, words, unit, and what has to be alike for it to be comparable.
@@ -113,7 +113,7 @@ def _row(
         return row | {"problem": f"other {listed(unlike, 'and')}"}
     if any(some.empty for some in values):
         return row | {"problem": "one has none"}
-    found = difference_over_seeds(*values)
+    found = difference_over_models(*values)
     reach = 1.0 if unit == "share" else math.inf
     low, high = max(found.interval.low, -reach), min(found.interval.high, reach)
     return row | {"difference": found.interval.mean, "low": low, "high": high,

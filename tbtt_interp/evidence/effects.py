@@ -9,7 +9,7 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import FEWEST, Claim
-from tbtt_interp.stats import Interval, t_interval
+from tbtt_interp.stats import Interval, mean_over_models
 
 ANY, SHARE = (-math.inf, math.inf), (0.0, 1.0)  # what a mean can be
 UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
@@ -87,7 +87,7 @@ def effect_rows(
 def over_models(values: pd.Series, bounds: tuple[float, float] = ANY) -> Interval:
     """The mean over models and Student's interval; nan where there is none to average."""
     known = values.dropna().astype(float).tolist()
-    return t_interval(known, bounds=bounds) if known else UNMEASURED
+    return mean_over_models(known, bounds=bounds) if known else UNMEASURED
 
 
 def claim_on(values: pd.Series, bounds: tuple[float, float] = ANY, **said: Any) -> Claim:

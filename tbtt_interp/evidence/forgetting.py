@@ -14,7 +14,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Claim, Evidence
 from tbtt_interp.evidence.effects import ANY, SHARE
 from tbtt_interp.figures.forgetting import order_and_answers
-from tbtt_interp.stats import Interval, t_interval
+from tbtt_interp.stats import Interval, mean_over_models
 
 COMMAND = "tbtt sweep ladder && python analyses/forgetting.py runs/ladder"
 WITH_MLT = COMMAND.replace(" &&", " && tbtt sweep optimisation &&") + " runs/optimisation"
@@ -171,10 +171,10 @@ def _over_models(values: pd.Series) -> Interval:
         return Interval(mean=mean, low=np.nan, high=np.nan)
     name = str(values.name)
     if name.startswith("margin_") and not name.startswith(("margin_rank", "margin_follow")):
-        return t_interval(known, bounds=ANY)
+        return mean_over_models(known, bounds=ANY)
     is_share = name == "order_known" or name.endswith(("_then", "_end"))
     reach = 2.0 if name.endswith("_beyond") else 1.0  # of a difference of shares, or of two such
-    return t_interval(known, bounds=SHARE if is_share else (-reach, reach))
+    return mean_over_models(known, bounds=SHARE if is_share else (-reach, reach))
 
 
 def forgetting_evidence(over_training: pd.DataFrame) -> Evidence:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tbtt_interp.figures.patching import short
 from tbtt_interp.figures.style import BLUE, GREEN, GREY, ORANGE
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,7 +25,7 @@ MANY = 15  # sites, beyond which panels stand below each other
 def _over_models(table: pd.DataFrame, value: str) -> tuple[pd.Series, dict]:
     """At each site the mean and, as plotly has it, the interval over models."""
     sites = list(dict.fromkeys(table["site"]))
-    found = [interval_over_seeds(table.loc[table["site"] == site, value].tolist())
+    found = [mean_over_models(table.loc[table["site"] == site, value].tolist())
              for site in sites]  # fmt: skip
     bars = {
         "array": [interval.high - interval.mean for interval in found],

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tbtt_interp.figures.patching import short
 from tbtt_interp.figures.style import BLUE, GREEN, GREY, ORANGE
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -17,7 +17,7 @@ WIDE = 16  # places, beyond which grids stand below each other
 
 def _error_bars(by_group: list[list[float]]) -> dict:
     """Of the means of some groups their intervals over models, as plotly has them."""
-    found = [interval_over_seeds(values) for values in by_group]
+    found = [mean_over_models(values) for values in by_group]
     return {
         "array": [interval.high - interval.mean for interval in found],
         "arrayminus": [interval.mean - interval.low for interval in found],

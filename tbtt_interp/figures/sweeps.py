@@ -8,7 +8,7 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.figures.style import GREY, OKABE_ITO
-from tbtt_interp.stats import t_interval
+from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -123,7 +123,7 @@ def _series(
         if not values:
             continue
         at = places.index(str(place)) + shift
-        found = t_interval(values, bounds=bounds or (-np.inf, np.inf))
+        found = mean_over_models(values, bounds=bounds or (-np.inf, np.inf))
         for key, number in zip(
             means, (at, found.mean, found.high - found.mean, found.mean - found.low), strict=True
         ):

@@ -30,7 +30,7 @@ from tbtt_interp.probes.linear import (
     project,
     unseen_classes,
 )
-from tbtt_interp.stats import interval_over_seeds
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example
 
 CONTROLS = 99
@@ -138,10 +138,10 @@ class Question:
         total = int(folds.asked.sum())
         found = count_right(mine, labels.every, folds).numpy() / total
         accuracy, control = found[:, 0], found[:, 1:]
-        share = interval_over_seeds(accuracy.tolist())
+        share = mean_over_models(accuracy.tolist())
         has_control = control.shape[1] > 0
         gains = accuracy - control.mean(1) if has_control else np.array([np.nan])
-        gain = interval_over_seeds(gains.tolist())
+        gain = mean_over_models(gains.tolist())
         bits = code_length(mine, labels.every[:, : 1 + CODED], self.growing).numpy().mean(0)
         uniform = labels.real.shape[1] * np.log2(max(2, len(labels.classes)))
         held = [(k, split) for k, split in enumerate(self.held_out) if split is not None]
@@ -315,7 +315,7 @@ def probe_battery(
     """A row a feature, site and position.
 
     Columns: feature, site, pos; right and of, cross-validated, over all seeds; accuracy, its mean
-    over seeds, and low and high by resampling them; control, the mean over control tasks;
+    over seeds, with low and high of Student's interval; control, the mean over control tasks;
     selectivity, accuracy minus control, with its own low and high; compression, the uniform code's
     length over the online code's, and control_compression; one_hot, untrained and majority, the
     nulls' accuracies; r2 of an ordinal feature; held_out_right and held_out_of, of probes fitted on

@@ -12,7 +12,7 @@ from tbtt_interp.probes.features import Feature, find_features, label_examples
 from tbtt_interp.probes.run import patients
 from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import crossed_intervals, interval_over_seeds
+from tbtt_interp.stats import crossed_intervals, mean_over_models
 from tbtt_interp.tasks import Example
 
 CODED = ("carry", "borrow", "sign", "tens", "units", "answer", "length")
@@ -36,7 +36,7 @@ def _has_code(feature: Feature, examples: Sequence[Example]) -> bool:
 def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, float]:
     """An effect over seeds, its nulls, and how often these do as much.
 
-    Keys: effect, its mean over seeds, and low and high by resampling them; each null's mean; and p,
+    Keys: effect, its mean over seeds, with low and high of Student's interval; each null's mean; and p,
     the share of draws that do as much, of that null which does it most often.
 
     Args:
@@ -46,7 +46,7 @@ def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, flo
     base = table[table["kind"] == "none"].set_index("seed")[value]
     effect = table[value] - table["seed"].map(base).fillna(0.0)
     table = table.assign(effect=effect.astype(float))
-    mine = interval_over_seeds(table.loc[table["kind"] == of, "effect"].tolist())
+    mine = mean_over_models(table.loc[table["kind"] == of, "effect"].tolist())
     row = {"effect": mine.mean, "low": mine.low, "high": mine.high}
     shares = []
     for null in NULLS:

@@ -10,10 +10,9 @@ import pandas as pd
 from tbtt_interp.analyses.findings import Tell
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Claim
-from tbtt_interp.evidence.differences import Difference, difference_over_seeds
 from tbtt_interp.evidence.effects import ANY
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, t_interval
+from tbtt_interp.stats import Difference, Interval, difference_over_models, mean_over_models
 
 FRAMINGS = ("file", "shuffled", "line")
 WHO = ["run", "label", "size", "width", "layers", "framing"]  # the columns that say which arm
@@ -112,7 +111,7 @@ def means_of(
     """
     rows = []
     for key, some in table.dropna(subset="value").groupby([*WHO, *by], sort=False):
-        interval = t_interval(some["value"].tolist(), bounds=bounds)
+        interval = mean_over_models(some["value"].tolist(), bounds=bounds)
         rows.append(
             dict(zip([*WHO, *by], key, strict=True))
             | {"value": interval.mean, "low": interval.low, "high": interval.high}
@@ -179,7 +178,7 @@ class Contrast:
     @property
     def hedge(self) -> str:
         """What is said where the interval has 0 in it."""
-        return "" if self.difference.is_told_apart else ", not told apart"
+        return "" if self.difference.excludes_zero else ", not told apart"
 
 
 def contrasts(table: pd.DataFrame) -> list[Contrast]:
@@ -200,7 +199,7 @@ def contrasts(table: pd.DataFrame) -> list[Contrast]:
         found.append(
             Contrast(
                 framing=str(framing), narrow=narrow, wide=wide,
-                difference=difference_over_seeds(first, second),
+                difference=difference_over_models(first, second),
             )
         )  # fmt: skip
     return found

@@ -98,8 +98,8 @@ def patching_evidence(
         notes=[
             "One activation of a clean run is put into a run of a prompt that differs in one "
             f"thing; {PAIRS} ordered pairs ({FEW_PAIRS} beyond a million parameters), drawn at "
-            f"random, in the first {MODELS} models of each run at most. Intervals resample models "
-            "and equations. Of several heads, the one that restores most. A donor that should "
+            f"random, in the first {MODELS} models of each run at most. Intervals are Student's "
+            "over models. Of several heads, the one that restores most. A donor that should "
             "restore nothing restores some, since it takes the wrong answer away.",
             cells_note(*nulls.values()),
             *left_out,

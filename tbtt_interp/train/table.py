@@ -6,7 +6,7 @@ import pandas as pd
 
 from tbtt_interp.runs import Run
 from tbtt_interp.scores import group_words
-from tbtt_interp.stats import Interval, Rate, interval_over_seeds
+from tbtt_interp.stats import Interval, Rate, mean_over_models
 
 NOTES = (
     "Margin: logits between right and best wrong, the smallest over the held-out lines, or over "
@@ -65,7 +65,7 @@ def groups_of(table: pd.DataFrame) -> list[str]:
 def share_interval(table: pd.DataFrame, group: str) -> Interval:
     """The mean share right over models, and its interval."""
     asked = table[table[f"{group}_of"] > 0]
-    return interval_over_seeds((asked[f"{group}_right"] / asked[f"{group}_of"]).tolist())
+    return mean_over_models((asked[f"{group}_right"] / asked[f"{group}_of"]).tolist())
 
 
 def training_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
