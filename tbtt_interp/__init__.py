@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.overview import analyse_overview
     from tbtt_interp.analyses.patching import analyse_patching
     from tbtt_interp.analyses.paths import analyse_paths
+    from tbtt_interp.analyses.registry import register_analysis
     from tbtt_interp.analyses.subject import Subject
+    from tbtt_interp.over_seeds import Models, over_seeds
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import load_pretrained
     from tbtt_interp.probes.effects import causal_table, unsaid_table
     from tbtt_interp.probes.linear import fit_probe
     from tbtt_interp.probes.run import probe_run
+    from tbtt_interp.prompts import PromptBatch, PromptSet
+    from tbtt_interp.results import Claim, Result
     from tbtt_interp.runs import Run, load_run
     from tbtt_interp.scores import evaluate_run
     from tbtt_interp.tasks import Task, entropy_floors, load_task
@@ -35,7 +39,12 @@ if TYPE_CHECKING:
     from tbtt_interp.train.training import train_models
 
 __all__ = [
+    "Claim",
+    "Models",
+    "PromptBatch",
+    "PromptSet",
     "Recipe",
+    "Result",
     "Run",
     "Subject",
     "Task",
@@ -57,8 +66,10 @@ __all__ = [
     "load_pretrained",
     "load_run",
     "load_task",
+    "over_seeds",
     "probe_run",
     "push_pretrained",
+    "register_analysis",
     "resolve_recipe",
     "run_activations",
     "train_models",
@@ -66,6 +77,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "register_analysis": "analyses.registry",
+    "Result": "results",
+    "Claim": "results",
+    "PromptBatch": "prompts",
+    "PromptSet": "prompts",
+    "over_seeds": "over_seeds",
+    "Models": "over_seeds",
     "Recipe": "train.recipe",
     "Run": "runs",
     "Subject": "analyses.subject",

@@ -18,7 +18,7 @@ from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Encoder
 
 if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
+    from transformer_lens import ActivationCache, HookedTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,15 @@ def record(
         lengths = torch.full((len(tokens),), tokens.shape[1])
     stacked = {site: torch.stack([cache[site].cpu() for cache in caches]) for site in wanted}
     return Activations(tokens=tokens, lengths=lengths, sites=stacked)
+
+
+def cached(
+    model: "HookedTransformer", tokens: Int[Tensor, "batch pos"], sites: Sequence[str]
+) -> "tuple[Float[Tensor, 'batch pos d_vocab'], ActivationCache]":
+    """A model's logits and its activations at some hooks, without gradients."""
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(tokens, names_filter=list(sites))
+    return torch.as_tensor(logits), cache
 
 
 def run_activations(

@@ -134,7 +134,7 @@ def export_checkpoint(
         "mlp_expansion": shape.d_mlp // shape.d_model,
     }
     at = max(run.checkpoints, default=0) if step is None else step
-    state = to_nanogpt(one_model(run.parameters(step), run.place(seed)), shape)
+    state = to_nanogpt(one_model(run.parameters(step), run.seed_index(seed)), shape)
     buffer = io.BytesIO()
     torch.save({"model": state, "model_args": arguments, "iter_num": at}, buffer)
     write_new(path, buffer.getvalue())

@@ -138,10 +138,12 @@ class Run:
         """
         from tbtt_interp.model import hooked_transformer, one_model
 
-        return hooked_transformer(one_model(self.parameters(step), self.place(seed)), self.shape)
+        return hooked_transformer(
+            one_model(self.parameters(step), self.seed_index(seed)), self.shape
+        )
 
-    def place(self, seed: int | None) -> int:
-        """Where a seed stands in the stack."""
+    def seed_index(self, seed: int | None) -> int:
+        """Index of a seed in the stack of models."""
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.seeds:
             raise TbttError(f"{self.folder} has no seed {seed}: choose {listed(self.seeds)}")

@@ -5,9 +5,9 @@ other. Every interval in this package comes from `ratios_over_models`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tbtt_interp.errors import TbttError
 
@@ -62,6 +62,12 @@ class Interval:
     low: float
     high: float
     n: int = 0
+
+    @classmethod
+    def of_row(cls, row: Mapping[Any, Any], value: str) -> "Interval":
+        """The interval of a column in one row of a table that `summarize` made."""
+        return cls(mean=row[value], low=row[f"{value}_low"], high=row[f"{value}_high"],
+                   n=int(row["n_models"]))  # fmt: skip
 
     def format(self, digits: int = 2) -> str:
         """The mean and its interval as text.
@@ -164,7 +170,7 @@ def summarize(
     Args:
         table: long form, with a column `seed` and at most one row per group and seed.
         by: columns that name a group; groups keep their order.
-        weights: a column that values are divided by, as sums over models; None is a plain mean.
+        weights: a column that models are weighted by, such as a count; None weights them alike.
     Returns:
         one row per group.
     Raises:
@@ -191,9 +197,8 @@ def summarize(
 
     n = None
     for name in values:
-        total = grid(table[name])
-        weight = np.ones_like(total) if weights is None else grid(table[weights])
-        found = ratios_over_models(total, weight, bounds=bounds)
+        weight = np.ones(1) if weights is None else grid(table[weights])
+        found = ratios_over_models(grid(table[name]) * weight, weight, bounds=bounds)
         summary[name], summary[f"{name}_low"], summary[f"{name}_high"], *_ = found
         n = found.n if n is None else n.clip(found.n)
     return summary.assign(n_models=n)

@@ -5,6 +5,7 @@ from transformer_lens import HookedTransformer
 
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.model import Shape, hooked_transformer, parameter_shapes
+from tbtt_interp.over_seeds import Models
 from tbtt_interp.tasks import Example, Vocabulary
 
 DIGITS = "0123456789"
@@ -46,3 +47,8 @@ def copying_examples() -> tuple[Example, ...]:
 def copying_subject() -> Subject:
     """The model that copies, and its equations."""
     return Subject.of_models([copying_model()], copying_examples(), VOCABULARY, name="copying")
+
+
+def copying_models() -> Models:
+    """The model that copies, and its equations, for `over_seeds`."""
+    return Models.of_models([copying_model()], copying_examples(), VOCABULARY, name="copying")

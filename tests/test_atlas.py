@@ -346,7 +346,7 @@ def test_held_out_equations_are_right_where_greedy_completion_is(line_run: Run) 
     table = held_out_table([line_run])
     assert len(table) == 8 and table["right"].any()
     for row in table.to_dict("records"):
-        place = line_run.place(row["seed"])
+        place = line_run.seed_index(row["seed"])
         said = complete(
             line_run.parameters(), line_run.shape, row["prompt"], line_run.task.vocabulary,
             line_run.task.terminators,

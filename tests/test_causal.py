@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions, answer_margins
-from tbtt_interp.interventions import activations_at, logits_with
 from tbtt_interp.model import stack_parameters
+from tbtt_interp.old_interventions import activations_at, logits_with
 from tbtt_interp.probes.causal import Patient, code_subspace, erase, random_subspace, swap
 from tbtt_interp.probes.effects import _bounds, causal_table, unsaid_table, weigh
 from tbtt_interp.probes.features import FEATURES, label_examples

@@ -36,7 +36,7 @@ def test_what_is_said_is_what_the_library_completes(catalogue: Catalogue, line_r
         task = line_run.tasks[0]
         said = complete(
             line_run.parameters(), line_run.shape, "<3+4=", task.vocabulary, task.terminators
-        )[line_run.place(seed)]
+        )[line_run.seed_index(seed)]
         assert scene.answer(scene.said) == said.text
         assert scene.said.probabilities == pytest.approx(said.probabilities, abs=1e-5)
         table = evaluate_run(line_run).table.query("seed == @seed and prompt == '<3+4='")

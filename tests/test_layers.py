@@ -13,12 +13,12 @@ ROOT = Path(tbtt_interp.__file__).parent
 # Each may import from its own layer and from those above it.
 LAYERS = [
     ["errors"],
-    ["stats", "figures", "tasks"],
+    ["stats", "plots", "results", "figures", "tasks"],
     ["study"],
     ["model"],
     ["runs"],
     ["evaluate", "baselines", "nanogpt", "activations"],
-    ["scores", "listing", "interventions"],
+    ["scores", "listing", "prompts", "interventions", "old_interventions", "over_seeds"],
     ["train"],
     ["probes"],
     ["analyses"],

@@ -21,7 +21,7 @@ from tbtt_interp.analyses.parts import Arrays
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.patching import OF_HEADS, Cell, cells_of, patch, sites_of
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import Questions
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.stats import Interval, crossed_intervals
 from tbtt_interp.tasks import Task
 

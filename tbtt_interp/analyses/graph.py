@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer

@@ -15,7 +15,7 @@ from tbtt_interp.analyses.findings import Finding, Tell, silent
 from tbtt_interp.analyses.operand_grids import LOGITS, Grid, checked_sites, read_sites
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.stats import mean_over_models
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions, reference_loss
-from tbtt_interp.interventions import logits_of
 from tbtt_interp.model import stack_parameters
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.probes.contexts import opening
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import mean_over_models

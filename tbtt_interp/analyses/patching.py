@@ -22,7 +22,7 @@ from tbtt_interp.analyses.pairs import Pairs, donors, ordered_pairs
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject, in_reading_order
 from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval, crossed_intervals
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from tbtt_interp.analyses.findings import Finding
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import Questions
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.floors import stream_floors
@@ -89,7 +89,7 @@ def stored_bits_table(subject: Subject) -> pd.DataFrame:
     marginal = marginal_bits(subject)
     orders: list[tuple[Stream, list[int]] | None] = [None] * len(subject.models)
     if subject.run is not None and subject.run.config.framing == "file":
-        tasks = [subject.run.tasks[subject.run.place(seed)] for seed in subject.seeds]
+        tasks = [subject.run.tasks[subject.run.seed_index(seed)] for seed in subject.seeds]
         sections = [[sum(not e.held_out for e in s) for s in task.sections] for task in tasks]
         orders = list(zip(subject.streams(), sections, strict=True))
     rows = []

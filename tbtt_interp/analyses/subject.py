@@ -114,7 +114,7 @@ class Subject:
             raise TbttError(
                 f"{self.name} come without a run, so what they were trained on is unknown"
             )
-        places = [self.run.place(seed) for seed in self.seeds]
+        places = [self.run.seed_index(seed) for seed in self.seeds]
         return [(self.run.tasks[k], self.run.config.order_seeds[k]) for k in places]
 
     @cached_property
@@ -177,7 +177,7 @@ class Subject:
                 f"what {self.name} were trained on is not known: give a run, which has its windows"
             )
         config = self.run.config
-        places = [self.run.place(seed) for seed in self.seeds]
+        places = [self.run.seed_index(seed) for seed in self.seeds]
         return [
             Stream(
                 lines=self.run.tasks[k].file(config.order_seeds[k]),

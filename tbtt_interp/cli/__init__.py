@@ -15,6 +15,7 @@ from tbtt_interp.cli.exchange import export_command, import_command
 from tbtt_interp.cli.exploring import explore_command
 from tbtt_interp.cli.models import models_command
 from tbtt_interp.cli.probing import probes_command
+from tbtt_interp.cli.registered import add_commands
 from tbtt_interp.cli.reporting import compare_command, report_command
 from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command
@@ -34,6 +35,7 @@ app.command("models")(models_command)
 app.command("evaluate")(evaluate_command)
 app.command("ask")(ask_command)
 app.command("probes")(probes_command)
+add_commands(analyses)
 app.add_typer(analyses, name="analyses")
 app.command("explore")(explore_command)
 app.command("compare")(compare_command)
@@ -45,6 +47,7 @@ app.command("export")(export_command)
 def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> int:
     """Runs a command and returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    add_commands(analyses)  # those that were registered since this module was imported
     try:
         status = app(arguments, prog_name=program, standalone_mode=False)
     except (TbttError, TyperException) as error:

@@ -125,11 +125,11 @@ def ask_command(
     from tbtt_interp.runs import load_run
 
     run = load_run(run_folder)
-    task = run.tasks[run.place(seed)]
+    task = run.tasks[run.seed_index(seed)]
     stacked = run.parameters(step)
     seeds = run.seeds if seed is None else (seed,)
     if seed is not None:
-        stacked = stack_parameters([one_model(stacked, run.place(seed))])
+        stacked = stack_parameters([one_model(stacked, run.seed_index(seed))])
     text = task.complete_prompt(prompt)
     longest = max(len(example.answer) for example in task.examples)
     completions = complete(
@@ -137,7 +137,7 @@ def ask_command(
     )
     known = {example.prompt: example for example in task.examples}.get(text)
     held_out = {
-        s: next(e.held_out for e in run.tasks[run.place(s)].examples if e.prompt == text)
+        s: next(e.held_out for e in run.tasks[run.seed_index(s)].examples if e.prompt == text)
         for s in seeds
         if known is not None
     }

@@ -57,7 +57,7 @@ def export_command(
 
     run = load_run(run_folder)
     export_checkpoint(run, out, seed=seed, step=step)
-    chosen = run.seeds[run.place(seed)]
+    chosen = run.seeds[run.seed_index(seed)]
     if as_json:
         print_json_rows([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
     else:

@@ -189,7 +189,7 @@ class Explorer:
         which, chips = self._which(state.panes[0]), []
         if which is not None:
             run = self.catalogue.run(which.run)
-            chips = examples(run.tasks[run.place(which.seed)])
+            chips = examples(run.tasks[run.seed_index(which.seed)])
         return {
             "choices": choices, "style": f"view-{state.view}", "examples": chips,
             "problems": [message(problem) for problem in state.problems],

@@ -111,7 +111,7 @@ class Catalogue:
     def steps(self, name: str, seed: int) -> dict[int, tuple[Run, int]]:
         """By step that is kept of one model, the run that has it and the seed's place there."""
         run = self.run(name)
-        found = {step: (run, run.place(seed)) for step in run.checkpoints}
+        found = {step: (run, run.seed_index(seed)) for step in run.checkpoints}
         twin = name + OVER_TRAINING
         if twin in self.folders:
             over = self._read(twin)
@@ -126,7 +126,7 @@ class Catalogue:
             TbttError: if there is no such seed, or no such step.
         """
         run = self.run(name)
-        seed = run.seeds[0] if seed is None else run.seeds[run.place(seed)]
+        seed = run.seeds[0] if seed is None else run.seeds[run.seed_index(seed)]
         steps = self.steps(name, seed)
         if not steps:
             raise TbttError(f"{name} has no checkpoint any more: restore it, or open another run")

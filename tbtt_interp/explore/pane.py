@@ -179,7 +179,7 @@ def verdict(scene: Scene) -> str:
 
 
 def _counts(scene: Scene) -> str:
-    place = scene.run.place(scene.which.seed)
+    place = scene.run.seed_index(scene.which.seed)
     try:
         now = count_right(scene.opened, scene.run, place, scene.cuts)
         before = count_right(scene.opened, scene.run, place, ())

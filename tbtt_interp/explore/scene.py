@@ -19,7 +19,7 @@ from tbtt_interp.explore.asking import (
 )
 from tbtt_interp.explore.catalogue import Catalogue, Opened, Which
 from tbtt_interp.explore.state import Edge, Pane
-from tbtt_interp.interventions import logits_of
+from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Example, Task
@@ -95,7 +95,7 @@ def scene_of(catalogue: Catalogue, pane: Pane, prompt: str) -> Scene:
 
 @lru_cache(maxsize=256)
 def _scene(which: Which, opened: Opened, run: Run, prompt: str, cuts: tuple[Edge, ...]) -> Scene:
-    task = run.tasks[run.place(which.seed)]
+    task = run.tasks[run.seed_index(which.seed)]
     text = task.complete_prompt(prompt)
     if not text:
         raise TbttError("the prompt is empty: type one, such as " + task.examples[0].prompt)

@@ -101,7 +101,7 @@ class Views:
         try:
             run = self.catalogue.run(mine.run)
             which = self.catalogue.which(mine.run, mine.seed, mine.step)
-            task = run.tasks[run.place(which.seed)]
+            task = run.tasks[run.seed_index(which.seed)]
             for prompt in (state.prompt, *[state.corrupt] * (state.view == "patching")):
                 text = task.complete_prompt(prompt)
                 if set(text) - task.vocabulary.index.keys():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions
-from tbtt_interp.interventions import Change, activations_at, logits_with
+from tbtt_interp.old_interventions import Change, activations_at, logits_with
 from tbtt_interp.probes.features import Labels
 from tbtt_interp.tasks import Encoder, Example
 

@@ -36,7 +36,7 @@ def _has_code(feature: Feature, examples: Sequence[Example]) -> bool:
 def weigh(table: pd.DataFrame, value: str, *, of: str = "code") -> dict[str, float]:
     """An effect over seeds, its nulls, and how often these do as much.
 
-    Keys: effect, its mean over seeds, with low and high of Student's interval; each null's mean; and p,
+    Keys: effect, its mean over seeds, low and high of its interval; the mean of each null; and p,
     the share of draws that do as much, of that null which does it most often.
 
     Args:

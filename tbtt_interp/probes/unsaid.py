@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tbtt_interp.interventions import Change
+from tbtt_interp.old_interventions import Change
 from tbtt_interp.probes.causal import DRAWS, Aim, Patient
 from tbtt_interp.probes.features import one_hot_text
 from tbtt_interp.probes.linear import Split, count_right

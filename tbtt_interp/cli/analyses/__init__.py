@@ -2,6 +2,7 @@
 
 import typer
 
+from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.geometry import geometry_command
 from tbtt_interp.cli.analyses.memorization import memorization_command
@@ -33,4 +34,5 @@ analyses = typer.Typer(
     rich_markup_mode=None,
 )
 for name, command in COMMANDS.items():
-    analyses.command(name)(command)
+    if name not in ANALYSES:
+        analyses.command(name)(command)

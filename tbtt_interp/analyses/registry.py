@@ -1,0 +1,180 @@
+"""Every analysis by name, with the question it answers and the options that it takes.
+
+An entry is a function `f(run, *, option=default) -> Result`. The first line of its docstring is its
+question, the rest its examples; an option's help is the text in its `Annotated` type. The command
+line is made from that. To add an analysis, write its module and one entry here; from outside the
+package, call `register_analysis`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+from tbtt_interp.errors import TbttError
+
+if TYPE_CHECKING:
+    from tbtt_interp.over_seeds import Models
+    from tbtt_interp.results import Result
+    from tbtt_interp.runs import Run
+
+    Source = Run | Models
+    Analysis = Callable[..., Result]
+
+ANALYSES: "dict[str, Analysis]" = {}
+
+
+def register_analysis(analysis: "Analysis", name: str | None = None) -> "Analysis":
+    """Makes an analysis known to the command line and to `overview`.
+
+    Args:
+        analysis: takes a run or `Models` first, and options by keyword; returns a `Result`.
+        name: None is the function's own, with hyphens.
+    Raises:
+        TbttError: if another analysis has that name, or this one has no docstring.
+    """
+    name = analysis.__name__.replace("_", "-") if name is None else name
+    if name in ANALYSES and ANALYSES[name] is not analysis:
+        raise TbttError(f"there is an analysis '{name}' already: give another name")
+    if not analysis.__doc__:
+        raise TbttError(f"analysis '{name}' has no docstring: its first line is the question")
+    ANALYSES[name] = analysis
+    return analysis
+
+
+Sites = Annotated[list[str] | None, "A hook point, repeatable. [all]"]
+
+
+def patching(
+    run: "Source",
+    *,
+    clean: Annotated[str | None, "One pair alone: the clean prompt, as in 3+4."] = None,
+    corrupt: Annotated[str | None, "Its corrupted prompt, as in 3+9."] = None,
+    held_out: Annotated[str | None, "Only clean equations of a held-out pair, as in 5,7."] = None,
+    pairs: Annotated[
+        int | None, "How many pairs, drawn at random. [all; 64 beyond a million parameters]"
+    ] = None,
+    site: Sites = None,
+) -> "Result":
+    """Which activation, at which position, decides the answer when it is patched in?
+
+    tbtt analyses patching runs/arithmetic-medium-file
+
+    tbtt analyses patching runs/arithmetic-medium-file --clean "3+4" --corrupt "3+9"
+    """
+    from tbtt_interp.analyses.patching import analyse_patching
+
+    return analyse_patching(
+        run, clean=clean, corrupt=corrupt, held_out=held_out, n_pairs=pairs, sites=site
+    )
+
+
+def paths(
+    run: "Source",
+    *,
+    pairs: Annotated[
+        int | None, "How many pairs, drawn at random. [all; 16 beyond a million parameters]"
+    ] = None,
+) -> "Result":
+    """Along which edges and paths does a difference reach the answer, and which suffice?
+
+    tbtt analyses paths runs/arithmetic-medium-file
+    """
+    from tbtt_interp.analyses.path_patching import analyse_paths
+
+    return analyse_paths(run, n_pairs=pairs)
+
+
+def attention(run: "Source") -> "Result":
+    """Where do heads attend, and what does the answer lose without it?
+
+    tbtt analyses attention runs/arithmetic-medium-file
+    """
+    from tbtt_interp.analyses.attention import analyse_attention
+
+    return analyse_attention(run)
+
+
+def attribution(run: "Source") -> "Result":
+    """Which parts write the answer, and from which stream on can it be read?
+
+    tbtt analyses attribution runs/arithmetic-medium-file
+    """
+    from tbtt_interp.analyses.attribution import analyse_attribution
+
+    return analyse_attribution(run)
+
+
+def geometry(
+    run: "Source",
+    *others: "Source",
+    dimensions: Annotated[int, "Wider representations are projected to so many."] = 14,
+) -> "Result":
+    """How are operands represented: as a number line, in circles, the same for both?
+
+    tbtt analyses geometry runs/arithmetic-medium-file
+
+    tbtt analyses geometry runs/arithmetic-medium-file runs/arithmetic-large-file --out out/
+    """
+    from tbtt_interp.analyses.geometry import analyse_geometry
+
+    return analyse_geometry(run, *others, dimensions=dimensions)
+
+
+def additivity(
+    run: "Source",
+    *,
+    site: Annotated[
+        list[str] | None,
+        "A hook point, with .0 behind for its first head, or logits; repeatable. "
+        "[z, streams and MLPs of each layer, and logits]",
+    ] = None,
+    position: Annotated[
+        list[int] | None, "Counted from the prompt's last token, -1; repeatable. [-1]"
+    ] = None,
+) -> "Result":
+    """A rule or a table: how much of each activation is f(a) + g(b), and is that enough?
+
+    tbtt analyses additivity runs/arithmetic-medium-file
+
+    tbtt analyses additivity runs/arithmetic-medium-file --position -2 --position -1 --out out/
+    """
+    from tbtt_interp.analyses.additivity import analyse_additivity
+
+    return analyse_additivity(run, sites=site, positions=position or (-1,))
+
+
+def order(run: "Source", *, site: Sites = None) -> "Result":
+    """Which line follows which: how much of the file's order is memorized, and what does it do?
+
+    tbtt analyses order runs/arithmetic-large-file --out out/
+
+    tbtt analyses order runs/arithmetic-large-file --site blocks.0.attn.hook_z
+    """
+    from tbtt_interp.analyses.line_order import analyse_order
+
+    return analyse_order(run, sites=site)
+
+
+def memorization(
+    run: "Source",
+    *,
+    site: Annotated[
+        str | None, "Where a rule's directions are kept or left out. [the last hook_resid_mid]"
+    ] = None,
+) -> "Result":
+    """How much is memorized: bits stored, and the loss with and without a rule's directions?
+
+    tbtt analyses memorization runs/arithmetic-medium-file
+    """
+    from tbtt_interp.analyses.memorization import analyse_memorization
+
+    return analyse_memorization(run, site=site)
+
+
+def overview(run: "Source") -> "Result":
+    """What does every analysis find, at quick settings, ranked by distance from the null?
+
+    tbtt analyses overview runs/arithmetic-medium-file --out overview
+    """
+    from tbtt_interp.analyses.overview import analyse_overview
+
+    return analyse_overview(run)

@@ -1,0 +1,179 @@
+"""`tbtt analyses NAME RUN`: a command for each registered analysis, made from its signature."""
+
+import hashlib
+import inspect
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+import typer
+
+from tbtt_interp.analyses.registry import ANALYSES
+from tbtt_interp.cli.output import AsJson, print_json, print_table
+from tbtt_interp.errors import TbttError
+
+if TYPE_CHECKING:
+    from tbtt_interp.results import Result
+    from tbtt_interp.runs import Run
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder for tables (CSV, JSON) and figures (HTML, PNG); an interrupted analysis "
+        "keeps its finished seeds there."
+    ),
+]
+Step = Annotated[int | None, typer.Option(help="A kept checkpoint's training step. [the last]")]
+OverSteps = Annotated[
+    bool, typer.Option("--over-steps", help="At every kept checkpoint: claims over training.")
+]
+RUN = typer.Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
+RUNS = typer.Argument(
+    metavar="RUN", help="A run's folder, or a name that `tbtt models` lists; several to compare."
+)
+
+
+def analysis_command(name: str, analysis: "Callable[..., Result]") -> Callable[..., None]:
+    """The command of an analysis: its run, its own options, and those that all analyses share."""
+    own = inspect.signature(analysis).parameters.values()
+    takes_several = any(p.kind is p.VAR_POSITIONAL for p in own)
+    options = [p for p in own if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
+
+    def command(**values: Any) -> None:
+        chosen = {p.name: values[p.name] for p in options}
+        folders = values["run"] if takes_several else [values["run"]]
+        _run(name, analysis, folders, chosen, **{k: values[k] for k in SHARED})
+
+    run = Annotated[list[Path], RUNS] if takes_several else Annotated[Path, RUN]
+    parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run)]
+    parameters += [p.replace(annotation=_option(p.annotation)) for p in options]
+    parameters += [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for key, (kind, default) in SHARED.items()
+    ]
+    command.__doc__ = analysis.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore
+    return command
+
+
+SHARED: dict[str, tuple[Any, Any]] = {
+    "step": (Step, None), "over_steps": (OverSteps, False), "out": (Out, None),
+    "as_json": (AsJson, False),
+}  # fmt: skip
+
+
+def _option(annotation: Any) -> Any:
+    """`Annotated[type, "help"]` as typer has it."""
+    if get_origin(annotation) is Annotated:
+        kind, text = get_args(annotation)[:2]
+        return Annotated[kind, typer.Option(help=text)] if isinstance(text, str) else annotation
+    return annotation
+
+
+def _run(
+    name: str, analysis: "Callable[..., Result]", folders: Sequence[Path], options: dict[str, Any],
+    *, step: int | None, over_steps: bool, out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Runs an analysis, prints its display and claims, and writes its files."""
+    from tbtt_interp.runs import load_run
+
+    if over_steps and step is not None:
+        raise TbttError("--over-steps reads every checkpoint: leave out --step")
+    if over_steps and len(folders) > 1:
+        raise TbttError("--over-steps reads one run: leave out the others")
+    parts = None if out is None else out / "parts"
+    if out is not None and out.exists() and not any((out / "parts").glob("*/settings.json")):
+        raise TbttError(f"{out} exists: nothing was written; give another --out FOLDER")
+    runs = [load_run(folder) for folder in folders]
+    steps = sorted(runs[0].checkpoints) if over_steps else [step]
+    with _kept(parts):
+        result = _result(name, analysis, runs, steps, parts, options)
+    notes = [*result.summary, *result.notes, *(_write(result, out) if out is not None else [])]
+    if as_json:
+        print_json(next(iter(result.tables.values())))
+        return
+    rows = [[str(x) for x in row] for row in result.display.itertuples(index=False)]
+    headers = [str(c).replace("_", " ") for c in result.display.columns]
+    at = "" if over_steps else f" at step {max(runs[0].checkpoints) if step is None else step:,}"
+    count = f"{len(runs[0].seeds)} model{'s' if len(runs[0].seeds) > 1 else ''}"
+    print_table(headers, rows, title=f"{folders[0]}{at}, {count}", notes=notes)
+    ranked = [] if over_steps else result.ranked()
+    if ranked:
+        n = result.n_printed
+        more = f", {n} of {len(ranked)}" if len(ranked) > n else ""
+        print(f"\nClaims, furthest from their nulls first{more}. Intervals: Student's, 95 %.")
+    for claim in ranked[: result.n_printed]:
+        print(claim)
+
+
+def _result(
+    name: str, analysis: "Callable[..., Result]", runs: "Sequence[Run]",
+    steps: Sequence[int | None], parts: Path | None, options: dict[str, Any],
+) -> "Result":  # fmt: skip
+    from tbtt_interp.over_seeds import Models, seed_cache
+    from tbtt_interp.results import over_steps
+    from tbtt_interp.runs import versions
+
+    found = {}
+    for step in steps:
+        models = [Models.of(run, step) for run in runs]
+        at = max(runs[0].checkpoints) if step is None else step
+        read = runs[0].checkpoints[at].read_bytes()
+        settings = {"analysis": name, **options, "of": [str(r.folder.resolve()) for r in runs],
+                    "models": hashlib.sha256(read).hexdigest(), **versions()}  # fmt: skip
+        with seed_cache(None if parts is None else parts / f"step-{step}", settings):
+            found[step] = analysis(*models, **options)
+    return over_steps(found) if len(steps) > 1 else found[steps[0]]
+
+
+@contextmanager
+def _kept(parts: Path | None) -> Iterator[None]:
+    is_new = parts is not None and not parts.exists()
+    try:
+        yield
+    except TbttError:
+        if parts is not None and is_new:  # the question could not be asked, so nothing is left
+            shutil.rmtree(parts.parent, ignore_errors=True)
+        raise
+    except KeyboardInterrupt as interruption:
+        kept = (
+            "give --out FOLDER to keep finished seeds"
+            if parts is None
+            else f"finished seeds are in {parts}: the same command goes on from there"
+        )
+        print(f"interrupted; {kept}", file=sys.stderr)
+        raise typer.Exit(130) from interruption
+
+
+def _write(result: "Result", out: Path) -> list[str]:
+    """Writes every table and figure; returns a note where a figure could not be drawn."""
+    from tbtt_interp import plots
+    from tbtt_interp.results import claims_table
+    from tbtt_interp.runs import write_whole
+
+    notes: list[str] = []
+    tables = {**result.tables, "claims": claims_table(result.ranked())}
+    for name, table in tables.items():
+        write_whole(out / f"{name}.csv", table.to_csv(index=False).encode())
+        write_whole(out / f"{name}.json", table.to_json(orient="records", indent=1).encode())
+    for name, draw in result.figures.items():
+        figure = draw()
+        plots.save(figure, out / f"{name}.html")
+        try:
+            if not notes:
+                plots.save(figure, out / f"{name}.png")
+        except TbttError as error:
+            notes.append(f"No PNG: {error}")
+    shutil.rmtree(out / "parts")
+    return notes
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds a command for each registered analysis that the app does not have yet."""
+    present = {command.name for command in app.registered_commands}
+    for name, analysis in ANALYSES.items():
+        if name not in present:
+            app.command(name)(analysis_command(name, analysis))

@@ -1,0 +1,339 @@
+"""One loop for every analysis: each seed of a run, the untrained models beside it, a bar, a cache.
+
+An analysis is a function `f(model, prompts, **options)` of one model. It returns a long-form table,
+or arrays by name where a table would be too long. `over_seeds` calls it for every seed and stacks
+what it returns; `summarize` in `stats` then gives means over models with their intervals.
+
+    >>> import pandas as pd
+    >>> import tbtt_interp as tbtt
+    >>> def weight_norm(model, prompts):
+    ...     return pd.DataFrame([{"norm": model.W_E.norm().item()}])
+    >>> models = Models.of(tbtt.load_run("arithmetic-small-line"))
+    >>> over_seeds(models, weight_norm).columns.tolist()
+    ['seed', 'norm']
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+
+import numpy as np
+import pandas as pd
+
+from tbtt_interp.activations import untrained_models
+from tbtt_interp.errors import TbttError
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.runs import Run, write_json, write_whole
+from tbtt_interp.stats import ANY, Bounds, summarize
+from tbtt_interp.tasks import Encoder, Example
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Arrays = dict[str, np.ndarray]
+MANY_PARAMETERS = 1_000_000  # models beyond this are asked fewer prompts or pairs by default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Trained models of one shape, the prompts of each, and where they come from.
+
+    Attributes:
+        prompts: one set per model; they share their examples and may differ in which are held out.
+        run: what only a run knows; None for models of your own.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    models: tuple["HookedTransformer", ...]
+    prompts: tuple[PromptSet, ...]
+    run: Run | None = None
+
+    @classmethod
+    def of(cls, given: "Models | Run", step: int | None = None) -> "Models":
+        """Every seed of a run; models that are given as such are returned.
+
+        Args:
+            step: of a kept checkpoint; None is the last.
+        """
+        if isinstance(given, Models):
+            return given
+        run = given
+        at = max(run.checkpoints, default=0) if step is None else step
+        return cls(
+            name=f"{run.folder} at step {at:,}" if run.checkpoints else str(run.folder),
+            seeds=run.seeds, models=tuple(run.model(seed, step) for seed in run.seeds),
+            prompts=tuple(PromptSet.of_seed(run, seed) for seed in run.seeds), run=run,
+        )  # fmt: skip
+
+    @classmethod
+    def of_models(
+        cls,
+        models: Sequence["HookedTransformer"],
+        examples: Sequence[Example],
+        vocabulary: Encoder,
+        *,
+        name: str = "models",
+    ) -> "Models":
+        """Models of your own, all of one shape, and your own labelled prompts.
+
+        Args:
+            vocabulary: what turns your text into the models' tokens.
+        """
+        if not models or not examples:
+            raise TbttError("an analysis needs at least one model and one example, got none")
+        prompts = PromptSet.of(examples, vocabulary, models[0].cfg.n_ctx, name=name)
+        return cls(
+            name=name, seeds=tuple(range(len(models))), models=tuple(models),
+            prompts=tuple(dataclasses.replace(prompts, number=k) for k in range(len(models))),
+        )  # fmt: skip
+
+    @property
+    def first(self) -> "HookedTransformer":
+        """The first model, for what all share: its shape and its hook names."""
+        return self.models[0]
+
+    @property
+    def shared_prompts(self) -> PromptSet:
+        """The first model's prompts, for what all share: examples, tokens and context."""
+        return self.prompts[0]
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Parameters of each model, as HookedTransformer counts them."""
+        return sum(p.numel() for p in self.first.parameters())
+
+    @property
+    def title(self) -> str:
+        """The name and the number of models, for the head of a table."""
+        return f"{self.name}, {len(self.models)} model{'s' if len(self.models) > 1 else ''}"
+
+    @cached_property
+    def untrained(self) -> tuple["HookedTransformer", ...]:
+        """Each seed's model as it was initialised; empty for models without a run."""
+        if self.run is None:
+            return ()
+        every = dict(zip(self.run.seeds, untrained_models(self.run), strict=True))
+        return tuple(every[seed] for seed in self.seeds)
+
+    def take(self, count: int) -> "Models":
+        """The first so many models."""
+        return dataclasses.replace(
+            self, seeds=self.seeds[:count], models=self.models[:count],
+            prompts=self.prompts[:count],
+        )  # fmt: skip
+
+
+@overload
+def over_seeds(
+    models: Models | Run,
+    analysis: "Callable[Concatenate[HookedTransformer, PromptSet, P], pd.DataFrame]",
+    *args: P.args,
+    **options: P.kwargs,
+) -> pd.DataFrame: ...
+@overload
+def over_seeds(
+    models: Models | Run,
+    analysis: "Callable[Concatenate[HookedTransformer, PromptSet, P], Arrays]",
+    *args: P.args,
+    **options: P.kwargs,
+) -> Arrays: ...
+def over_seeds(models: Any, analysis: Any, *args: Any, **options: Any) -> Any:
+    """An analysis of one model, run on every seed.
+
+    Shows a progress bar on a terminal, and keeps finished seeds where `seed_cache` says.
+
+    Args:
+        analysis: a function of a model and its prompts.
+        args, options: further arguments of the analysis, the same for every seed.
+    Returns:
+        the tables below each other with a column `seed` before the others; or each array with a
+        leading seed axis.
+    """
+    models = Models.of(models)
+    return _each(models, models.models, analysis, args, options, "")
+
+
+def over_untrained(models: Any, analysis: Any, *args: Any, **options: Any) -> Any:
+    """The same analysis on each seed's untrained model: None for models without a run."""
+    models = Models.of(models)
+    if not models.untrained:
+        return None
+    return _each(models, models.untrained, analysis, args, options, "untrained-")
+
+
+def summarize_over_seeds(
+    models: Models | Run,
+    analysis: "Callable[Concatenate[HookedTransformer, PromptSet, P], pd.DataFrame]",
+    *args: Any,
+    by: Sequence[str],
+    values: Sequence[str],
+    weights: str | None = None,
+    bounds: Bounds = ANY,
+    untrained: str | None = None,
+    **options: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """An analysis run on every seed, and its means over models; see `over_seeds`, `summarize`.
+
+    Args:
+        by, values, weights, bounds: as in `stats.summarize`.
+        untrained: the column of which the untrained models' mean is put beside the others, as
+            `untrained`; None leaves it out. It is nan for models without a run.
+    Returns:
+        one row per seed and group, and one row per group.
+    """
+    models = Models.of(models)
+    table = over_seeds(models, analysis, *args, **options)
+    summary = summarize(table, by, values, weights=weights, bounds=bounds)
+    if untrained is None:
+        return table, summary
+    null = over_untrained(models, analysis, *args, **options)
+    if null is None:
+        return table, summary.assign(untrained=np.nan)
+    means = summarize(null, by, [untrained], weights=weights)[[*by, untrained]]
+    renamed = means.rename(columns={untrained: "untrained"})
+    return table, summary.merge(renamed, "left", list(by))
+
+
+def _each(
+    models: Models,
+    of_seed: Sequence["HookedTransformer"],
+    analysis: Callable[..., Any],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    prefix: str,
+) -> Any:
+    name = f"{prefix}{getattr(analysis, '__name__', 'analysis')}"
+    found = []
+    jobs = zip(models.seeds, of_seed, models.prompts, strict=True)
+    for seed, model, prompts in _with_progress(list(jobs), name.replace("_", " ")):
+
+        def compute(model: Any = model, prompts: PromptSet = prompts) -> Any:
+            return analysis(model, prompts, *args, **options)
+
+        found.append(
+            (_CACHE.get() or _NO_CACHE).get(f"{name}-{_digest(args, options)}-{seed}", compute)
+        )
+    if isinstance(found[0], pd.DataFrame):
+        tables = [table.assign(seed=s) for s, table in zip(models.seeds, found, strict=True)]
+        stacked = pd.concat(tables, ignore_index=True)
+        return stacked[["seed", *(c for c in stacked.columns if c != "seed")]]
+    return {key: np.stack([arrays[key] for arrays in found]) for key in found[0]}
+
+
+def _with_progress(jobs: list[T], description: str) -> Iterator[T]:
+    """The jobs, with a bar on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(
+        jobs, description, console=console, transient=True, disable=not sys.stderr.isatty()
+    )
+
+
+class SeedCache:
+    """Finished seeds of an analysis in a folder, so that an interrupted one goes on.
+
+    Args:
+        folder: None keeps nothing.
+        settings: all that decides what is computed; a folder with other settings is refused.
+    """
+
+    def __init__(self, folder: Path | None, settings: Mapping[str, object]) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        plain = json.loads(json.dumps(settings, default=str))
+        path = folder / "settings.json"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, plain)
+        elif (known := json.loads(path.read_text(encoding="utf-8"))) != plain:
+            other = [key for key in {**known, **plain} if known.get(key) != plain.get(key)]
+            raise TbttError(
+                f"{folder} has parts of another analysis (other {', '.join(other)}): nothing was "
+                "written; finish that one with its own options, or give another --out FOLDER"
+            )
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A table or arrays by name, computed if they are not there yet."""
+        if self.folder is None:
+            return compute()
+        path = self.folder / f"{name}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                return _unpacked(dict(kept))
+        found = compute()
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **_packed(found))
+        write_whole(path, buffer.getvalue())
+        return found
+
+
+_NO_CACHE = SeedCache(None, {})
+_CACHE: ContextVar[SeedCache | None] = ContextVar("seed_cache", default=None)
+
+
+@contextmanager
+def seed_cache(folder: Path | None, settings: Mapping[str, object]) -> Iterator[None]:
+    """Inside this block `over_seeds` keeps finished seeds in a folder; see `SeedCache`."""
+    token = _CACHE.set(SeedCache(folder, settings))
+    try:
+        yield
+    finally:
+        _CACHE.reset(token)
+
+
+def _packed(found: "pd.DataFrame | Arrays") -> Arrays:
+    """A table as arrays that need no pickle: its columns, their types, and which are missing."""
+    if not isinstance(found, pd.DataFrame):
+        return found
+    arrays: Arrays = {"__types__": np.array([str(found[c].dtype) for c in found], dtype=str),
+                      "__names__": np.array(list(map(str, found)), dtype=str)}  # fmt: skip
+    for k, name in enumerate(found):
+        column, missing = found[name], found[name].isna().to_numpy()
+        is_text = not pd.api.types.is_numeric_dtype(column)
+        plain = column.astype(object).where(~missing, "" if is_text else 0)
+        kind = str if is_text else (float if pd.api.types.is_float_dtype(column) else int)
+        kind = bool if pd.api.types.is_bool_dtype(column) else kind
+        arrays |= {f"column-{k}": plain.to_numpy().astype(kind), f"missing-{k}": missing}
+    return arrays
+
+
+def _unpacked(arrays: Arrays) -> "pd.DataFrame | Arrays":
+    if "__types__" not in arrays:
+        return arrays
+    names, types = arrays["__names__"].tolist(), arrays["__types__"].tolist()
+    columns = {}
+    for k, (name, kind) in enumerate(zip(names, types, strict=True)):
+        column = pd.Series(arrays[f"column-{k}"]).astype(object)
+        columns[name] = column.where(~arrays[f"missing-{k}"], None).astype(kind)
+    return pd.DataFrame(columns)
+
+
+def _digest(*values: object) -> str:
+    """A short name for an analysis' arguments; arrays count by their values."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, np.ndarray):
+            return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        return [plain(x) for x in value] if isinstance(value, (list, tuple)) else str(value)
+
+    text = json.dumps(plain(values), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,270 @@
+"""Claims compared with their nulls, and the result of an analysis, a study or a comparison.
+
+A `Claim` is one effect with its interval over models, its null and its verdict. A `Result` holds
+everything that one question gave: tables, claims, figures and prose. The command line, the report,
+notebooks and studies all read these two.
+"""
+
+import math
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from tbtt_interp.errors import TbttError, guess
+from tbtt_interp.stats import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+Verdict = Literal["supported", "contradicted", "undecided"]
+Direction = Literal["above", "below", "different"]
+Origin = Literal["the paper", "expected before the run", "explored"]
+FEWEST_MODELS = 3  # models that a verdict needs
+P_LEVEL = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """An effect over models, the null that it is compared with, and the verdict.
+
+    Attributes:
+        text: what is claimed: a whole sentence, or the beginning of one that the effect ends.
+        effect: the mean over models with its interval.
+        unit: the effect's unit, such as "of the logit difference".
+        null: the value that the effect is compared with, in the effect's unit.
+        null_name: what the null is, such as "random donors".
+        direction: whether the claim is that the effect is above its null, below it, or either.
+        or_equal: whether an interval that ends at the null supports the claim, too.
+        origin: who claims it, and whether before or after the models were looked at.
+        p: of a permutation test, where there is one; above 0.05 the claim is not supported.
+        command: the command that reproduces the effect.
+
+    >>> claim = Claim(text="z at = restores", unit="of the logit difference", null=0.1,
+    ...               null_name="random donors", effect=Interval(mean=0.9, low=0.8, high=1.0, n=8))
+    >>> print(claim)
+    supported: z at = restores 0.90 [0.80, 1.00] of the logit difference (n = 8 models); random
+    donors: 0.10.
+    """
+
+    text: str
+    effect: Interval
+    unit: str
+    null: float
+    null_name: str
+    direction: Direction = "above"
+    or_equal: bool = False
+    origin: Origin = "explored"
+    p: float | None = None
+    command: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Supported or contradicted where the whole interval is on one side of the null.
+
+        Undecided with fewer than three models, and where the null is unknown.
+        """
+        if self.effect.n < FEWEST_MODELS:
+            return "undecided"
+        low, high, null = self.effect.low, self.effect.high, self.null
+        is_above = low > null or (self.or_equal and self.direction == "above" and low == null)
+        is_below = high < null or (self.or_equal and self.direction == "below" and high == null)
+        if is_above == is_below:  # the null is inside the interval, or one of them is unknown
+            return "undecided"
+        is_claimed = self.direction in ("different", "above" if is_above else "below")
+        if not is_claimed:
+            return "contradicted"
+        return "supported" if self.p is None or self.p <= P_LEVEL else "undecided"
+
+    @property
+    def distance(self) -> float:
+        """How far the effect is from its null."""
+        return abs(self.effect.mean - self.null)
+
+    @property
+    def measured(self) -> str:
+        """The effect and its null in words."""
+        if not self.effect.n:
+            return "Not measured: there are no models of these cells."
+        models = f"n = {self.effect.n} model{'s' if self.effect.n > 1 else ''}"
+        p = "" if self.p is None else f", p = {self.p:.3f}"
+        null = "unknown" if math.isnan(self.null) else f"{self.null:.2f}"
+        return f"{self.effect.format()} {self.unit} ({models}{p}); {self.null_name}: {null}."
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.text} {self.measured}"
+
+
+def claims_table(claims: Sequence[Claim]) -> "pd.DataFrame":
+    """One row per claim: its text, effect, interval, null, p, n, verdict, origin and command."""
+    import pandas as pd
+
+    return pd.DataFrame([
+        {"claim": c.text, "effect": c.effect.mean, "low": c.effect.low, "high": c.effect.high,
+         "unit": c.unit, "null": c.null, "null_name": c.null_name,
+         "p": math.nan if c.p is None else c.p, "n_models": c.effect.n, "verdict": c.verdict,
+         "origin": c.origin, "command": c.command}
+        for c in claims
+    ])  # fmt: skip
+
+
+def all_of(claims: Sequence[Claim]) -> Claim:
+    """The claim that decides whether all of several hold: the weakest of them.
+
+    Contradicted if any is, supported if all are, and undecided otherwise.
+    """
+    order = ["contradicted", "undecided", "supported"]
+
+    def strength(claim: Claim) -> tuple[int, bool, float]:
+        beyond = claim.effect.mean - claim.null
+        signed = -beyond if claim.direction == "below" else beyond
+        return order.index(claim.verdict), claim.effect.n > 0, signed
+
+    return min(claims, key=strength)
+
+
+def closest_null(value: float, nulls: Mapping[str, float]) -> tuple[float, str]:
+    """The null closest to an effect, and its name; nan and "no null" where none is known.
+
+    >>> closest_null(0.9, {"permuted digits": 0.1, "untrained model": 0.6})
+    (0.6, 'untrained model')
+    """
+    known = {name: null for name, null in nulls.items() if not math.isnan(null)}
+    if not known:
+        return math.nan, "no null"
+    name = min(known, key=lambda name: abs(known[name] - value))
+    return known[name], name
+
+
+def strongest_null(value: float, nulls: Sequence[float]) -> float:
+    """The null that goes furthest in an effect's own direction; nan where none is known.
+
+    >>> strongest_null(0.5, [0.1, 0.3, math.nan]), strongest_null(-0.5, [-0.2, 0.3])
+    (0.3, -0.2)
+    """
+    known = [null for null in nulls if not math.isnan(null)]
+    return (max if value >= 0 else min)(known, default=math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything that one question gave.
+
+    Attributes:
+        name: short, for files.
+        tables: by name, long form; the first is what `--json` prints.
+        display: the rows and columns that are printed.
+        claims: effects compared with their nulls.
+        figures: by name, each drawn when it is called.
+        question: the heading.
+        summary: what was found, in computed sentences.
+        notes: what columns mean, units, and what was left out.
+        more_displays: further tables that are printed, by title.
+        command: what reproduces it, and how long that takes.
+        n_printed: claims that are printed; files have all of them.
+    """
+
+    name: str
+    tables: "Mapping[str, pd.DataFrame]"
+    display: "pd.DataFrame"
+    claims: Sequence[Claim] = ()
+    figures: "Mapping[str, Callable[[], Figure]]" = field(default_factory=dict)
+    question: str = ""
+    summary: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    more_displays: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
+    command: str = ""
+    n_printed: int = 10
+
+    def claim(self, text: str) -> Claim:
+        """The claim whose text begins like this.
+
+        Raises:
+            TbttError: if there is none, naming the nearest.
+        """
+        texts = [claim.text for claim in self.claims]
+        if found := [claim for claim in self.claims if claim.text.startswith(text)]:
+            return found[0]
+        raise TbttError(f"result {self.name} has no claim '{text}'{guess(text, texts)}")
+
+    def ranked(self) -> list[Claim]:
+        """The claims, furthest from their nulls first."""
+        return sorted(self.claims, key=lambda c: (math.isnan(c.distance), -c.distance))
+
+    def __str__(self) -> str:
+        parts = [self.question, _paragraph(self.command), ""] if self.question else []
+        parts += [in_columns(self.display), ""]
+        for title, table in self.more_displays.items():
+            parts += [f"{title}:", in_columns(table), ""]
+        parts += [_paragraph(sentence) for sentence in self.summary]
+        explored = [c for c in self.ranked() if c.origin == "explored"]
+        others = [c for c in self.claims if c.origin != "explored"]
+        for origin in dict.fromkeys(claim.origin for claim in [*others, *explored]):
+            parts += ["", f"{origin[0].upper()}{origin[1:]}:"]
+            for claim in (c for c in [*others, *explored] if c.origin == origin):
+                parts += [_paragraph(f"{claim.verdict:13}{claim.text}", 15)]
+                parts += [_paragraph(" " * 13 + claim.measured, 15)]
+        return "\n".join([*parts, *(["", *map(_paragraph, self.notes)] if self.notes else [])])
+
+
+def over_steps(results: Mapping[int, Result]) -> Result:
+    """The results of several checkpoints as one: tables with a column `step`, claims over training.
+
+    Args:
+        results: by training step.
+    """
+    import pandas as pd
+
+    from tbtt_interp import plots
+
+    last = results[max(results)]
+
+    def joined(table_of: "Callable[[Result], pd.DataFrame]") -> "pd.DataFrame":
+        parts = [table_of(result).assign(step=step) for step, result in results.items()]
+        table = pd.concat(parts, ignore_index=True)
+        return table[["step", *(name for name in table.columns if name != "step")]]
+
+    claims = joined(lambda result: claims_table(result.ranked()))
+    # at another step the same effect may have another total in its unit: numbers do not name it
+    unit = claims["unit"].str.replace(r" *\(?-?\d+\.\d+[^,;)]*\)?", "", regex=True)
+    claims["claim"] += " … " + unit
+    order = {text: k for k, text in enumerate(claims.loc[claims["step"] == max(results), "claim"])}
+    followed = claims[claims["claim"].isin(order)]
+    followed = followed.assign(rank=followed["claim"].map(order)).sort_values(["rank", "step"])
+    numbers = ["effect", "low", "high", "null"]
+    return Result(
+        name=last.name,
+        tables={
+            name: joined(lambda result, name=name: result.tables[name]) for name in last.tables
+        },
+        display=followed[["claim", "step", *numbers]].assign(
+            **{name: followed[name].map("{:.2f}".format) for name in numbers}
+        ),
+        figures={f"{last.name}-over-steps": partial(plots.claims_over_steps, claims)},
+        claims=last.claims,
+        notes=[
+            *last.notes,
+            "Claims of the last checkpoint, at each checkpoint that has a claim of the same words.",
+        ],
+    )
+
+
+def _paragraph(text: str, indent: int = 2) -> str:
+    """Wrapped text that keeps a number on one line with its interval."""
+    whole = re.sub(r"\S+ \[[^]]*\]", lambda found: found[0].replace(" ", "\xa0"), text)
+    wrapped = textwrap.fill(whole, 100, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return wrapped.replace("\xa0", " ")
+
+
+def in_columns(table: "pd.DataFrame") -> str:
+    """A table as text, with words on the left of their columns and numbers on the right."""
+    text = table.astype(object).where(table.notna(), "").astype(str)
+    for name in text:
+        if text[name].str.match(r"[^\W\d]").any():  # begins with a letter
+            width = max(len(str(name)), text[name].str.len().max())
+            text[name] = text[name].str.ljust(width)
+            text = text.rename(columns={name: str(name).ljust(width)})
+    return text.to_string(index=False)
