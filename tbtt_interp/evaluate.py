@@ -16,7 +16,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, forward
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Encoder, Example, Stream, Task, Vocabulary
-from tbtt_interp.tasks.framing import NOTHING, stack
+from tbtt_interp.tasks.windows import NOTHING, stack
 
 TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
 

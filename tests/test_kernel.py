@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Parameters, Shape, forward, initial_parameters, stack_parameters
-from tbtt_interp.tasks.framing import NOTHING
+from tbtt_interp.tasks.windows import NOTHING
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 
 SHAPES = {

@@ -39,7 +39,7 @@ from tbtt_interp.model import hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Stream, Vocabulary
 from tbtt_interp.tasks.arithmetic import equation
-from tbtt_interp.tasks.floors import IndependentLines
+from tbtt_interp.tasks.entropy import IndependentLines
 
 POST = "blocks.0.hook_resid_post"
 

@@ -44,7 +44,7 @@ from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Example, load_task
-from tbtt_interp.tasks.floors import IndependentLines
+from tbtt_interp.tasks.entropy import IndependentLines
 
 Z, PRE, POST = "blocks.0.attn.hook_z", "blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"
 

@@ -23,7 +23,7 @@ from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model import Parameters, Shape, forward, parameter_shapes
 from tbtt_interp.runs import Run
-from tbtt_interp.tasks.framing import NOTHING, stack
+from tbtt_interp.tasks.windows import NOTHING, stack
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 
 Loss = Callable[[Parameters, int], Float[Tensor, " chain"]]

@@ -2,7 +2,7 @@
 
 A model that is trained on windows of one file, whose order never changes, can come to know that
 order. How much it does is exact, beside two that know every line: one that knows their order too,
-and one that does not. See `tasks.floors`.
+and one that does not. See `tasks.entropy`.
 """
 
 import math
@@ -36,7 +36,7 @@ from tbtt_interp.probes.contexts import opening
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example, Stream, Vocabulary
-from tbtt_interp.tasks.floors import IndependentLines, stream_floors
+from tbtt_interp.tasks.entropy import IndependentLines, stream_floors
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer

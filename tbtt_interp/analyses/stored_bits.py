@@ -24,7 +24,7 @@ from tbtt_interp.evaluate import Questions
 from tbtt_interp.old_interventions import logits_of
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Stream
-from tbtt_interp.tasks.floors import stream_floors
+from tbtt_interp.tasks.entropy import stream_floors
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer

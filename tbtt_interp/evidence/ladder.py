@@ -34,7 +34,7 @@ from tbtt_interp.evidence.published import (
     published_table,
 )
 from tbtt_interp.tasks import load_task
-from tbtt_interp.tasks.framing import FRAMINGS
+from tbtt_interp.tasks.windows import FRAMINGS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -25,7 +25,7 @@ from tbtt_interp.evidence.effects import (
     words,
 )
 from tbtt_interp.stats import Interval
-from tbtt_interp.tasks.framing import FRAMINGS
+from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from pathlib import Path
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.tasks.arithmetic import PUBLISHED_HELD_OUT, Pair, equations
 from tbtt_interp.tasks.corpus import read_corpus
+from tbtt_interp.tasks.entropy import Floors, entropy_floors
 from tbtt_interp.tasks.facts import capitals
-from tbtt_interp.tasks.floors import Floors, entropy_floors
-from tbtt_interp.tasks.framing import FRAMINGS, Stream
 from tbtt_interp.tasks.task import Encoder, Example, Task, Vocabulary
+from tbtt_interp.tasks.windows import FRAMINGS, Stream
 
 TASKS = ("arithmetic", "facts", "joint")
 

@@ -14,7 +14,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream
-from tbtt_interp.tasks.framing import NOTHING, Windows, stack
+from tbtt_interp.tasks.windows import NOTHING, Windows, stack
 from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import TrainingRecipe
 from tbtt_interp.train.schedule import learning_rate_at

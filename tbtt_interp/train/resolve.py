@@ -15,7 +15,7 @@ import numpy as np
 from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair
-from tbtt_interp.tasks.framing import window_of
+from tbtt_interp.tasks.windows import window_of
 from tbtt_interp.train.recipe import ModelRecipe, Recipe, Table, TrainingRecipe
 
 SIZES: dict[str, Table] = {

@@ -27,7 +27,7 @@ from tbtt_interp.runs import (
     write_tensors,
 )
 from tbtt_interp.tasks import Floors, Stream, Task
-from tbtt_interp.tasks.floors import stream_floors
+from tbtt_interp.tasks.entropy import stream_floors
 from tbtt_interp.train.engine import Engine, is_worth_compiling, keep_freed_memory, pick_device
 from tbtt_interp.train.existing import existing_run
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tbtt_interp.errors import TbttError, unknown
-from tbtt_interp.tasks.framing import FRAMINGS, Stream
+from tbtt_interp.tasks.windows import FRAMINGS, Stream
 
 
 @dataclass(frozen=True, kw_only=True)

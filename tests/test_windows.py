@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks import FRAMINGS, Stream, Vocabulary, load_task
-from tbtt_interp.tasks.framing import NOTHING, Windows, stack, window_of
+from tbtt_interp.tasks.windows import NOTHING, Windows, stack, window_of
 
 LINES = st.lists(st.text("abc", min_size=1, max_size=6), min_size=2, max_size=6, unique=True).map(
     lambda words: tuple(f"{word}\n" for word in words)

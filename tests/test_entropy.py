@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks import Stream, entropy_floors, load_task
-from tbtt_interp.tasks.floors import stream_floors
+from tbtt_interp.tasks.entropy import stream_floors
 
 LINES = st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=4, unique=True).map(
     lambda words: tuple(f"{word}\n" for word in words)
