@@ -14,7 +14,7 @@ ROOT = Path(tbtt_interp.__file__).parent
 LAYERS = [
     ["errors"],
     ["stats", "plots", "results", "figures", "tasks"],
-    ["study"],
+    ["study", "conditions"],
     ["model"],
     ["runs"],
     ["evaluate", "baselines", "nanogpt", "activations"],
@@ -22,7 +22,7 @@ LAYERS = [
     ["train"],
     ["probes"],
     ["analyses"],
-    ["evidence", "pretrained"],
+    ["evidence", "pretrained", "sweep_tables"],
     ["report", "explore"],
     ["cli"],
     [

@@ -11,12 +11,13 @@ from tbtt_interp.baselines import baseline_answers
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.scores import evaluate_run
+from tbtt_interp.sweep_tables import SHIPPED
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.train.sweep import pairs_text
 from tbtt_interp.train.table import training_table
 
-MEASURED = Path(__file__).parent / "measured"  # the sweeps' tables that come with the package
+MEASURED = SHIPPED
 
 
 def models_table(runs: Iterable[Run]) -> pd.DataFrame:

@@ -1,0 +1,73 @@
+"""Differences are paired by seed, claims rest on them, and curves show every model."""
+
+import pandas as pd
+import pytest
+from planted_tables import cell, over_training
+from scipy import stats
+
+from tbtt_interp.conditions import (
+    by_seed,
+    check_one_each,
+    claim_over_models,
+    interval_note,
+    paired_differences,
+    plot_over_training,
+)
+from tbtt_interp.errors import TbttError
+from tbtt_interp.results import Claim
+from tbtt_interp.sweep_tables import with_accuracies
+
+TABLE = pd.DataFrame({
+    "framing": ["file"] * 3 + ["line"] * 3, "seed": [0, 1, 2, 2, 1, 7], "size": "small",
+    "held_out_accuracy": [0.0, 0.25, 0.5, 0.75, 1.0, 1.0],
+})  # fmt: skip
+
+
+def claim(values: pd.Series) -> Claim:
+    return claim_over_models(
+        values, text="It is so.", unit="of all", null=0.0, null_name="no difference"
+    )
+
+
+def test_differences_are_paired_by_seed_and_lone_seeds_are_left_out() -> None:
+    found = claim(by_seed(TABLE, framing="line") - by_seed(TABLE, framing="file"))
+    assert found.effect.n == 2
+    assert found.effect.mean == pytest.approx(((1.0 - 0.25) + (0.75 - 0.5)) / 2)
+    bounds = stats.ttest_1samp([1.0 - 0.25, 0.75 - 0.5], 0).confidence_interval()
+    assert (found.effect.low, found.effect.high) == pytest.approx(tuple(bounds))
+    assert found.verdict == "undecided", "two pairs decide nothing"
+    rows = paired_differences(TABLE, {"framing": ("line", "file")}, at="size", condition="framing")
+    assert dict(zip(rows["seed"], rows["value"], strict=True)) == {1: 0.75, 2: 0.25}
+
+
+def test_a_claim_without_models_is_not_measured() -> None:
+    assert by_seed(TABLE, "loss", framing="file").empty
+    found = claim(by_seed(TABLE, framing="shuffled"))
+    assert found.verdict == "undecided" and "Not measured" in found.measured
+
+
+def test_a_seed_twice_in_a_cell_is_an_error() -> None:
+    table = pd.DataFrame({"run": ["a", "b", "b"], "size": ["small"] * 3, "seed": [0, 0, 1]})
+    with pytest.raises(TbttError) as error:
+        check_one_each(table, ["size"])
+    assert str(error.value) == (
+        "seed 0 is twice in one cell (a and b): give a folder with the runs of one sweep alone"
+    )
+
+
+def test_what_few_models_show_is_the_sign_test_s_least_p() -> None:
+    note = interval_note([claim(pd.Series([0.25] * 8))])
+    assert "has 8 models" in note and f"p = {0.5**8:.3f}" in note
+
+
+def test_curves_are_each_model_and_their_mean_above_the_floors() -> None:
+    models = pd.concat(
+        [cell([None] * 4, task="facts", facts=[3, 4, 5, 4]), cell([1, 2], framing="line")]
+    )
+    figure = plot_over_training(with_accuracies(over_training(models)))
+    assert len(figure.data) == 3 * (4 + 1 + 2 + 1) + (2 + 1), "facts have none held out"
+    seen = [t for t in figure.data if t.line.width == 2.6 and t.name == "file" and t.yaxis == "y2"]
+    assert list(seen[0].x) == [250, 500, 1_000]
+    assert list(seen[0].y) == pytest.approx([0.015, 0.035, 0.08])  # of 50 facts, rounded down
+    assert sorted({round(s.y0, 9) for s in figure.layout.shapes}) == [0.53, 0.66, 0.77]
+    assert all(axis.type == "log" for axis in figure.select_xaxes())
