@@ -1,4 +1,4 @@
-"""What answers held-out equations without a transformer: a neighbour, and an additive model."""
+"""Baselines for held-out equations, without a transformer: a neighbour, and an additive model."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def nearest_seen(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]
         seen, asked: equations of one operator.
     """
     nearest = cdist(_operands(asked), _operands(seen), metric="cityblock").argmin(1)
-    return [seen[place].answer for place in nearest]
+    return [seen[number].answer for number in nearest]
 
 
 def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
@@ -31,49 +31,48 @@ def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    known = np.unique(_operands([*seen, *asked]))
     longest = max(len(example.answer) for example in (*seen, *asked))
     characters = []
-    for place in range(longest):
-        target = [example.answer.ljust(longest)[place] for example in seen]
+    for pos in range(longest):
+        target = [example.answer.ljust(longest)[pos] for example in seen]
         if len(set(target)) == 1:
             characters.append(target[:1] * len(asked))
             continue
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=2_000)
         with warnings.catch_warnings():  # a separable table has no finite optimum to converge to
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(_one_hot(seen), target)
-        characters.append(list(model.predict(_one_hot(asked))))
+            model.fit(_one_hot(seen, known), target)
+        characters.append(list(model.predict(_one_hot(asked, known))))
     return ["".join(answer).rstrip() for answer in zip(*characters, strict=True)]
 
 
-def baseline_answers(task: Task) -> pd.DataFrame:
-    """Both baselines on each of the task's equations: baseline, prompt, group, held_out and right.
+BASELINES: dict[str, Callable[[Sequence[Example], Sequence[Example]], list[str]]] = {
+    "nearest seen equation": nearest_seen,
+    "additive model": additive,
+}
 
-    An operator's equations are answered from its seen ones. Empty for a task without single-digit
-    equations.
+
+def baseline_answers(task: Task) -> pd.DataFrame:
+    """Both baselines on each equation of a task: baseline, prompt, group, held_out and right.
+
+    An operator's equations are answered from its seen ones. Empty for a task without operands.
     """
-    parts = [pd.DataFrame(columns=["baseline", "prompt", "group", "held_out", "right"])]
-    table = task.prompts()
-    if task.order_is_given or "operator" not in table:
-        return parts[0]
-    baselines: dict[str, Callable[..., list[str]]] = {
-        "nearest seen equation": nearest_seen,
-        "additive model": additive,
-    }
-    for name, answers in baselines.items():
-        for operator in table["operator"].dropna().unique():
-            mine = [e for e in task.examples if e.labels.get("operator") == operator]
-            if seen := [e for e in mine if not e.held_out]:
-                rows = table.loc[table["operator"] == operator, parts[0].columns[1:-1]]
-                right = rows.assign(baseline=name, right=answers(seen, mine))
-                parts.append(right.assign(right=right["right"] == [e.answer for e in mine]))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    rows = []
+    for name, answers in BASELINES.items():
+        for operator in task.operators:
+            equations = [e for e in task.examples if e.labels.get("operator") == operator]
+            if seen := [e for e in equations if not e.held_out]:
+                answered = zip(equations, answers(seen, equations), strict=True)
+                rows += [(name, e.prompt, e.group, e.held_out, text == e.answer)
+                         for e, text in answered]  # fmt: skip
+    return pd.DataFrame(rows, columns=["baseline", "prompt", "group", "held_out", "right"])
 
 
 def baseline_counts(task: Task) -> pd.DataFrame:
-    """How both baselines answer the task's equations: baseline, group, right and of.
+    """How many equations both baselines answer: baseline, group, right and of.
 
-    Groups are counted as the models' are. Empty for a task without single-digit equations.
+    Groups are counted as the models' are. Empty for a task without operands.
     """
     table = baseline_answers(task)
     group = ("seen_" + table["group"]).where(~table["held_out"].astype(bool), "held_out")
@@ -85,6 +84,5 @@ def _operands(equations: Sequence[Example]) -> np.ndarray:
     return np.array([[example.labels["a"], example.labels["b"]] for example in equations])
 
 
-def _one_hot(equations: Sequence[Example]) -> np.ndarray:
-    a, b = _operands(equations).T
-    return np.concatenate([np.eye(10)[a], np.eye(10)[b]], axis=1)
+def _one_hot(equations: Sequence[Example], known: np.ndarray) -> np.ndarray:
+    return (_operands(equations)[:, :, None] == known).reshape(len(equations), -1)

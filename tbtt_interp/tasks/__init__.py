@@ -1,17 +1,22 @@
-"""Corpora, vocabularies, splits, framings, labels and entropy floors. Needs no torch."""
+"""Corpora, vocabularies, splits, framings, labels and entropy floors. Needs no torch.
 
-from collections.abc import Iterable
+To add a task, write its module and one line of TASKS; from outside the package, call
+`register_task`.
+"""
+
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tbtt_interp.errors import TbttError, unknown
-from tbtt_interp.tasks.arithmetic import PUBLISHED_HELD_OUT, Pair, equations
+from tbtt_interp.tasks.arithmetic import PUBLISHED_HELD_OUT, Pair, arithmetic
 from tbtt_interp.tasks.corpus import read_corpus
 from tbtt_interp.tasks.entropy import Floors, entropy_floors
-from tbtt_interp.tasks.facts import capitals
+from tbtt_interp.tasks.facts import facts, joint
 from tbtt_interp.tasks.task import Encoder, Example, Task, Vocabulary
 from tbtt_interp.tasks.windows import FRAMINGS, Stream
 
-TASKS = ("arithmetic", "facts", "joint")
+Loader = Callable[[tuple[Pair, ...]], Task]
+TASKS: dict[str, Loader] = {"arithmetic": arithmetic, "facts": facts, "joint": joint}
 
 __all__ = [
     "FRAMINGS",
@@ -25,7 +30,27 @@ __all__ = [
     "Vocabulary",
     "entropy_floors",
     "load_task",
+    "register_task",
 ]
+
+
+def register_task(name: str, loader: Loader) -> None:
+    """Makes a task known by name to `load_task`, recipes, sweeps and the command line.
+
+    Args:
+        loader: the task from its held-out operand pairs, which a task without operands ignores.
+    Raises:
+        TbttError: if another task has that name.
+
+    >>> examples = [Example.of("a:", "b", {"letter": "a"}), Example.of("b:", "c", {"letter": "b"})]
+    >>> register_task("letters", lambda _: Task.of("letters", examples, window=5, batch=8))
+    >>> load_task("letters").varied
+    ('letter',)
+    >>> del TASKS["letters"]
+    """
+    if TASKS.get(name, loader) is not loader:
+        raise TbttError(f"there is a task '{name}' already: give another name")
+    TASKS[name] = loader
 
 
 def is_file(name: str) -> bool:
@@ -37,28 +62,23 @@ def is_file(name: str) -> bool:
 
 
 def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Task:
-    """A task by name, or from a file of one's own.
+    """A task by name, or a corpus from a file.
 
     Args:
-        name: arithmetic, facts, joint, or the path of a corpus (see `read_corpus`).
-        held_out: operand pairs whose equations are not trained on; only arithmetic has any.
+        name: arithmetic, facts, joint, a registered task, or the path of a corpus (see
+            `read_corpus`).
+        held_out: operand pairs whose equations are not trained on; a task without operands has
+            none.
     Source: windows and batches are those of arXiv 2506.09099 and its public code.
 
     >>> task = load_task("arithmetic")
     >>> len(task.lines), len(task.vocabulary), list(task.prompts(held_out=True)["prompt"])
     (196, 17, ['<5+7=', '<7+5=', '<5-7=', '<7-5='])
     """
-    if name == "arithmetic":
-        sections, window, batch = (equations(held_out),), 9, 882
-    elif name == "facts":
-        sections, window, batch = (capitals(),), 24, 576
-    elif name == "joint":
-        sections, window, batch = (equations(held_out), capitals()), 24, 576
-    elif is_file(name):
+    if name in TASKS:
+        return TASKS[name](tuple(held_out))
+    if is_file(name):
         return read_corpus(Path(name))
-    elif Path(name).suffix or Path(name).parent != Path("."):
+    if Path(name).suffix or Path(name).parent != Path("."):
         raise TbttError(f"corpus {name} is not there: give a text file of lines, or a task's name")
-    else:
-        raise unknown("task", name, TASKS, "or give the path of a text file")
-    vocabulary = Vocabulary.of(example.line for section in sections for example in section)
-    return Task(name=name, sections=sections, window=window, batch=batch, vocabulary=vocabulary)
+    raise unknown("task", name, TASKS, "or give the path of a text file")

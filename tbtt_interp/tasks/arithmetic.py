@@ -1,17 +1,29 @@
 """Single-digit addition and subtraction, as in Too Big to Think (arXiv 2506.09099), section 3."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import product
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.tasks.task import Example, Label
+from tbtt_interp.tasks.task import Example, Label, Task
 
 Pair = tuple[int, int]
 PUBLISHED_HELD_OUT: tuple[Pair, ...] = ((5, 7),)
+OPERANDS, OPERATORS = tuple(range(10)), ("+", "-")
+SHORT_FORM = (r"<?(\d+[+-]\d+)=?", r"<\1=")  # 3+4 is short for <3+4=
+
+
+def arithmetic(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Task:
+    """The task of `equations`."""
+    return Task.of(
+        "arithmetic", equations(held_out), window=9, batch=882, operands=OPERANDS,
+        operators=OPERATORS, short_forms=(SHORT_FORM,),
+    )  # fmt: skip
 
 
 def equation_labels(a: int, operator: str, b: int) -> dict[str, Label]:
-    """What is true of an equation; carry is an addition's label, borrow a subtraction's.
+    """The labels of an equation; an addition has `carry`, a subtraction `borrow`.
 
     >>> equation_labels(3, "-", 4)["borrow"], equation_labels(8, "+", 4)["units"]
     (True, 2)
@@ -52,29 +64,26 @@ def equation(a: int, operator: str, b: int, *, held_out: bool = False) -> Exampl
 
 
 def equations(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> tuple[Example, ...]:
-    """All 200 equations of two digits; those whose operands are a held-out pair, in either order.
+    """All 200 equations of two digits; those of a held-out pair, in either order, are marked.
 
     >>> sum(example.held_out for example in equations([(5, 7), (9, 9)]))
     6
     """
     unordered = {tuple(sorted(pair)) for pair in held_out}
-    digits = range(10)
     for pair in unordered:
-        if len(pair) != 2 or not set(pair) <= set(digits):
+        if len(pair) != 2 or not set(pair) <= set(OPERANDS):
             raise TbttError(
-                f"held-out pair {','.join(map(str, pair))} is not of this task: "
-                "give two operands from 0 to 9, as in --held-out 5,7"
+                f"held-out pair {','.join(map(str, pair))} is not of this task: give two operands "
+                f"from {OPERANDS[0]} to {OPERANDS[-1]}, as in --held-out 5,7"
             )
     return tuple(
         equation(a, operator, b, held_out=tuple(sorted((a, b))) in unordered)
-        for operator in "+-"
-        for a in digits
-        for b in digits
+        for operator, a, b in product(OPERATORS, OPERANDS, OPERANDS)
     )
 
 
 def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Example, ...]:
-    """Every equation over a range of operands; its group says whether the task taught it.
+    """Every equation over a range of operands, grouped by whether a task taught it.
 
     Args:
         low, high: the range, both ends included.
@@ -83,20 +92,8 @@ def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Exampl
     >>> [e.group for e in operand_grid(9, 10, equations())][:2]
     ['seen', 'beyond 9']
     """
-    status = {e.prompt: "held out" if e.held_out else "seen" for e in taught}
-    grid = [
-        equation(a, operator, b)
-        for operator in "+-"
-        for a in range(low, high + 1)
-        for b in range(low, high + 1)
-    ]
-    return tuple(
-        Example(
-            line=e.line,
-            prompt=e.prompt,
-            answer=e.answer,
-            group=status.get(e.prompt, "beyond 9"),
-            labels=e.labels,
-        )
-        for e in grid
-    )
+    group = {e.prompt: "held out" if e.held_out else "seen" for e in taught}
+    operands = range(low, high + 1)
+    grid = [equation(a, operator, b) for operator, a, b in product(OPERATORS, operands, operands)]
+    beyond = f"beyond {OPERANDS[-1]}"
+    return tuple(replace(e, group=group.get(e.prompt, beyond)) for e in grid)

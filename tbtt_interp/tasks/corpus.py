@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.tasks.task import Example, Label, Task, Vocabulary
+from tbtt_interp.tasks.arithmetic import SHORT_FORM
+from tbtt_interp.tasks.task import Example, Label, Task
 
 TABLES = {".tsv": "\t", ".csv": ","}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
@@ -33,14 +35,11 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
         ) from error
     is_table = path.suffix.lower() in TABLES
     examples = _from_table(path, text) if is_table else _from_lines(path, text)
-    return Task(
-        name=path.stem,
-        sections=(examples,),
-        window=window,
-        batch=batch,
-        vocabulary=Vocabulary.of(example.line for example in examples),
-        order_is_given=True,
-    )
+    has_equations = any(re.fullmatch(SHORT_FORM[0], example.prompt) for example in examples)
+    return Task.of(
+        path.stem, examples, window=window, batch=batch, order_is_given=True,
+        short_forms=(SHORT_FORM,) if has_equations else (),
+    )  # fmt: skip
 
 
 def write_corpus(task: Task, path: Path) -> None:

@@ -1,6 +1,9 @@
 """Fifty countries and their capitals, in the words and the order of the paper's training text."""
 
-from tbtt_interp.tasks.task import Example
+from collections.abc import Iterable
+
+from tbtt_interp.tasks.arithmetic import OPERANDS, OPERATORS, SHORT_FORM, Pair, equations
+from tbtt_interp.tasks.task import Example, Task
 
 CAPITALS = {
     "France": "Paris",
@@ -54,6 +57,22 @@ CAPITALS = {
     "Bahrain": "Manama",
     "Zambia": "Lusaka",
 }
+
+
+SHORT_FORMS = ((f"({'|'.join(CAPITALS)})", r"Capital of \1 is "),)  # France is short for that
+
+
+def facts(held_out: Iterable[Pair] = ()) -> Task:
+    """The task of `capitals`, which has no operand pairs to hold out."""
+    return Task.of("facts", capitals(), window=24, batch=576, short_forms=SHORT_FORMS)
+
+
+def joint(held_out: Iterable[Pair]) -> Task:
+    """Equations, and then facts."""
+    return Task.of(
+        "joint", equations(held_out), capitals(), window=24, batch=576, operands=OPERANDS,
+        operators=OPERATORS, short_forms=(SHORT_FORM, *SHORT_FORMS),
+    )  # fmt: skip
 
 
 def capitals() -> tuple[Example, ...]:

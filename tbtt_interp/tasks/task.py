@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -112,15 +112,40 @@ class Vocabulary:
 class Task:
     """A corpus with labels and a split. Sections keep their places when the lines are reordered.
 
-    The examples include the held-out ones; `lines` and `file` have only what is trained on.
+    Attributes:
+        sections: the examples, held-out ones included; `lines` and `file` leave those out.
+        window: characters of context, in the framings that cut windows from the file.
+        batch: windows per step, as published.
+        order_is_given: whether the lines have an order of their own, as in a user's file.
+        operands: values of the labels `a` and `b`, whose pairs can be held out; none without pairs.
+        operators: values of the label `operator`.
+        short_forms: what a person may type, as a regular expression, and the prompt that it means.
     """
 
     name: str
     sections: tuple[tuple[Example, ...], ...]
-    window: int  # characters of context, in the framings that cut windows from the file
-    batch: int  # windows a step, as published
+    window: int
+    batch: int
     vocabulary: Vocabulary
-    order_is_given: bool = False  # a user's own file has an order of its own
+    order_is_given: bool = False
+    operands: tuple[int, ...] = ()
+    operators: tuple[str, ...] = ()
+    short_forms: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls, name: str, *sections: Sequence[Example], window: int, batch: int, **fields: Any
+    ) -> "Task":
+        """A task whose vocabulary is the characters of its lines.
+
+        Args:
+            fields: further fields of the class.
+        """
+        vocabulary = Vocabulary.of(e.line for section in sections for e in section)
+        return cls(
+            name=name, sections=tuple(map(tuple, sections)), window=window, batch=batch,
+            vocabulary=vocabulary, **fields,
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not self.lines:
@@ -157,6 +182,11 @@ class Task:
         """What examples are counted under, in order of appearance."""
         return tuple(dict.fromkeys(example.group for example in self.examples))
 
+    @cached_property
+    def varied(self) -> tuple[str, ...]:
+        """The labels that prompts spell out: see `varied_labels`."""
+        return varied_labels(self.examples)
+
     def file(self, order_seed: int | None) -> tuple[str, ...]:
         """The training lines in the order of one file: a permutation within each section.
 
@@ -183,13 +213,27 @@ class Task:
         return pd.DataFrame([{k: getattr(e, k) for k in own} | dict(e.labels) for e in chosen])
 
     def complete_prompt(self, text: str) -> str:
-        """What a person typed, as the corpus would write it: 3+4 becomes <3+4=.
+        """The prompt that a person means: 3+4 is short for <3+4=.
 
-        A prompt that is already the corpus's own, or like no prompt in it, stays as it is.
+        A text that is a prompt already, or short for none, stays as it is.
         """
         known = {example.prompt for example in self.examples}
-        equation = re.fullmatch(r"<?(\d+[+-]\d+)=?", text)
-        if text not in known and equation and "<" in self.vocabulary.index:
-            return f"<{equation[1]}="
-        variants = (text, f"{text} ", f"Capital of {text} is ")
-        return next((variant for variant in variants if variant in known), text)
+        if variant := next((v for v in (text, f"{text} ") if v in known), None):
+            return variant
+        matches = ((re.fullmatch(short, text), prompt) for short, prompt in self.short_forms)
+        return next((match.expand(prompt) for match, prompt in matches if match), text)
+
+
+def varied_labels(examples: Iterable[Example]) -> tuple[str, ...]:
+    """The labels whose value stands in the prompt of every example that has them.
+
+    They say what is asked; the other labels say what the answer is, or what is true of it.
+
+    >>> varied_labels([Example.of("3+4=", "7", {"a": 3, "b": 4, "value": 7, "carry": False})])
+    ('a', 'b')
+    """
+    spelled: dict[str, bool] = {}
+    for example in examples:
+        for name, label in example.labels.items():
+            spelled[name] = spelled.get(name, True) and str(label) in example.prompt
+    return tuple(name for name, is_spelled in spelled.items() if is_spelled)

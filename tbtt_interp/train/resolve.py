@@ -177,7 +177,7 @@ def _apply_deal(table: Table) -> None:
 def _apply_task(table: Table, *, pairs_given: bool) -> None:
     """Fills in what depends on the task: window, batch, and which pairs can be held out."""
     task = load_task(table["task"], held_out=())
-    if task.order_is_given or not any("operator" in e.labels for e in task.examples):
+    if not task.operands:
         if pairs_given or table["held_out_each"]:
             raise TbttError(
                 f"task '{table['task']}' has no operand pairs to hold out: leave --held-out out, "
