@@ -10,32 +10,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from tbtt_interp import figures
-from tbtt_interp.analyses import learning_coefficient
-from tbtt_interp.analyses.memorization import analyse_memorization
-from tbtt_interp.analyses.restricted_loss import (
-    main_effects,
-    restricted_loss_findings,
-    restricted_loss_table,
-)
-from tbtt_interp.analyses.stored_bits import (
+from tbtt_interp.analyses.memorization import (
     ALL,
     FLOOR,
     HELD_OUT,
     ORDER,
     SEEN,
+    analyse_memorization,
     answer_bits,
     marginal_bits,
     order_bits,
-    stored_bits_findings,
-    stored_bits_table,
+    stored_bits,
+    stored_bits_claims,
     trained_parameters,
 )
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.restricted_loss import (
+    operand_directions,
+    plot_restricted_loss,
+    restricted_loss,
+    restricted_loss_claims,
+)
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Questions
 from tbtt_interp.model import hooked_transformer, initial_parameters
+from tbtt_interp.over_seeds import Models, over_seeds
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Stream, Vocabulary
 from tbtt_interp.tasks.arithmetic import equation
@@ -62,8 +61,7 @@ def test_an_answer_s_bits_are_its_characters_one_after_the_other(
 ) -> None:
     for run in (line_run, facts_run):
         examples = run.task.examples
-        questions = Questions.of(examples, run.task.vocabulary, run.shape.n_ctx)
-        found = answer_bits(run.model(), questions)
+        found = answer_bits(run.model(), PromptSet.of_seed(run, run.seeds[0]))
         for k in (0, 7, len(examples) - 1):
             expected = bits_of(run, examples[k].prompt, examples[k].answer)
             assert found[k] == pytest.approx(expected, abs=1e-3)
@@ -72,13 +70,12 @@ def test_an_answer_s_bits_are_its_characters_one_after_the_other(
 def test_who_knows_how_often_answers_occur_needs_what_counting_says(
     line_run: Run, facts_run: Run
 ) -> None:
-    subject = Subject.of_run(line_run)
-    found = marginal_bits(subject)
-    for example, bits in zip(subject.examples, found, strict=True):
+    prompts = PromptSet.of_seed(line_run, 0)
+    for example, bits in zip(prompts.examples, marginal_bits(prompts), strict=True):
         value = int(example.labels["value"])
         ways = 10 - (abs(value - 9) if example.labels["operator"] == "+" else abs(value))
         assert bits == pytest.approx(math.log2(100 / ways))
-    assert marginal_bits(Subject.of_run(facts_run)) == pytest.approx(math.log2(50), abs=0.3)
+    assert marginal_bits(PromptSet.of_seed(facts_run, 0)) == pytest.approx(math.log2(50), abs=0.3)
 
 
 @pytest.mark.parametrize("size", [14, 28])
@@ -134,9 +131,7 @@ def test_who_knows_the_lines_shows_no_order_and_who_knows_the_file_shows_it_all(
 def test_a_table_of_bits_has_what_a_run_can_hold(
     line_run: Run, file_run: Run, facts_run: Run
 ) -> None:
-    line, file, facts = (
-        stored_bits_table(Subject.of_run(r)) for r in (line_run, file_run, facts_run)
-    )
+    line, file, facts = (over_seeds(run, stored_bits) for run in (line_run, file_run, facts_run))
     assert line["kind"].tolist() == [SEEN, HELD_OUT, ALL] * 2
     assert file["kind"].tolist() == [SEEN, HELD_OUT, ORDER, FLOOR, ALL] * 2
     assert facts["kind"].tolist() == [SEEN, ORDER, FLOOR, ALL] * 2
@@ -147,17 +142,17 @@ def test_a_table_of_bits_has_what_a_run_can_hold(
     assert (shown["bits"] < 0).all()  # little trained, they know no order
     every = file.set_index(["seed", "kind"])["bits"].unstack()
     assert (every[ALL] == every[SEEN]).all()  # and that takes nothing off
-    said = [str(finding) for finding in stored_bits_findings(file)]
-    assert any("order is held, at least, 0.00 of its bits" in sentence for sentence in said)
+    claims = " ".join(str(claim) for claim in stored_bits_claims(file))
+    assert "Models store, at least, 0.00 of the bits of the line order" in claims
 
 
-def test_main_effects_are_the_directions_that_were_planted() -> None:
+def test_operand_directions_are_the_directions_that_were_planted() -> None:
     chance = np.random.default_rng(0)
     examples = [equation(a, "+", b) for a in range(10) for b in range(10)]
     planted = np.linalg.qr(chance.normal(size=(12, 2)))[0].T
     operands = np.array([[e.labels["a"], e.labels["b"]] for e in examples], dtype=float)
     table = 2 * chance.normal(size=(100, 12))  # of every equation by itself: averages out
-    space = main_effects(torch.from_numpy(3 * operands @ planted + table), examples)
+    space = operand_directions(torch.from_numpy(3 * operands @ planted + table), examples)
     inside = space.write @ space.read
     assert torch.allclose(inside @ inside, inside)
     kept = np.linalg.norm(inside.numpy() @ planted.T, axis=0)
@@ -165,8 +160,8 @@ def test_main_effects_are_the_directions_that_were_planted() -> None:
 
 
 def test_all_directions_restore_and_exclude_everything(line_run: Run) -> None:
-    table = restricted_loss_table(
-        Subject.of_run(line_run), fit=lambda x, e: main_effects(x, e, rank=14), draws=2
+    table = over_seeds(
+        line_run, restricted_loss, fit=lambda x, e: operand_directions(x, e, rank=14), draws=2
     ).set_index(["change", "split"])
     assert (table["rank"] == 14).all()
     assert table.loc["restricted", "loss"].tolist() == pytest.approx(
@@ -175,126 +170,102 @@ def test_all_directions_restore_and_exclude_everything(line_run: Run) -> None:
     assert table.loc["excluded", "loss"].tolist() == pytest.approx(
         table.loc["excluded", "erased"].tolist(), abs=1e-4
     )
-    assert table.loc["restricted", "share"].tolist() == pytest.approx([1.0] * 4, abs=1e-4)
+    assert table.loc["restricted", "fraction"].tolist() == pytest.approx([1.0] * 4, abs=1e-4)
 
 
 def test_erased_and_unpatched_are_what_the_unembedding_says_of_means_and_of_each(
     line_run: Run,
 ) -> None:
     """At the last stream, with no hook: class means of operator and place, read out by hand."""
-    subject, model = Subject.of_run(line_run), line_run.model()
+    prompts, model = PromptSet.of_seed(line_run, 0), line_run.model()
     nats: dict[str, list[float]] = {"unpatched": [], "erased": []}
     held: dict[tuple[object, int], list[Tensor]] = {}
     asked = []
-    for example, away in zip(subject.examples, subject.held_out[0], strict=True):
-        text = subject.vocabulary.encode(example.prompt + example.answer)
+    for example, is_held_out in zip(prompts.examples, prompts.held_out, strict=True):
+        text = prompts.vocabulary.encode(example.prompt + example.answer)
         x = model.run_with_cache(torch.tensor([text]), names_filter=POST)[1][POST][0]
         for place in range(len(example.answer)):
             pos = len(example.prompt) + place - 1
             key = (example.labels["operator"], place)
-            asked.append((key, x[pos], text[pos + 1], away))
-            if not away:
+            asked.append((key, x[pos], text[pos + 1], is_held_out))
+            if not is_held_out:
                 held.setdefault(key, []).append(x[pos])
-    for key, x, target, away in asked:
+    for key, x, target, is_held_out in asked:
         for name, value in (("unpatched", x), ("erased", torch.stack(held[key]).mean(0))):
             logits = model.unembed(model.ln_final(value[None, None]))[0, 0]
-            if not away:
+            if not is_held_out:
                 nats[name].append(-float(logits.log_softmax(-1)[target].detach()))
-    table = restricted_loss_table(subject, site=POST, draws=1)
-    row = table[(table["seed"] == subject.seeds[0]) & (table["split"] == "seen")].iloc[0]
-    assert row["characters"] == len(nats["erased"])
+    table = over_seeds(line_run, restricted_loss, site=POST, draws=1)
+    row = table[(table["seed"] == line_run.seeds[0]) & (table["split"] == "seen")].iloc[0]
+    assert row["n_answers"] == len(nats["erased"])
     for name, values in nats.items():
         assert row[name] == pytest.approx(np.mean(values), rel=1e-3), name
 
 
 def test_what_is_used_costs_more_than_random_directions(line_run: Run) -> None:
-    heard: list[tuple[int, int]] = []
-    table = restricted_loss_table(Subject.of_run(line_run), tell=lambda *done: heard.append(done))
-    assert heard == [(1, 2), (2, 2)]
+    table = over_seeds(line_run, restricted_loss)
     seen = table[table["split"] == "seen"]
-    assert (seen["p"] == 1 / 20).all() and (seen["share"] > seen["random_share"] + 0.2).all()
+    assert (seen["p"] == 1 / 20).all() and (seen["fraction"] > seen["random_fraction"] + 0.2).all()
     assert (table["rank"] == 2).all() and (table["width"] == 14).all()
-    again = restricted_loss_table(Subject.of_run(line_run))
+    again = over_seeds(line_run, restricted_loss)
     assert again.equals(table)
-    assert len(restricted_loss_findings(table)) == 2
-    figure = figures.restricted_loss(table)
-    assert {trace.name for trace in figure.data} >= {"unpatched", "2 random directions", "a model"}
+    assert len(restricted_loss_claims(table)) == 2
+    figure = plot_restricted_loss(table)
+    assert {trace.name for trace in figure.data} >= {"unpatched", "2 random directions"}
 
 
 def test_where_there_is_no_rule_or_no_such_site_it_is_said(line_run: Run, facts_run: Run) -> None:
     with pytest.raises(
         TbttError, match="restricted and excluded loss need examples with the label"
     ):
-        restricted_loss_table(Subject.of_run(facts_run))
+        over_seeds(facts_run, restricted_loss)
     with pytest.raises(
         TbttError, match=r"site 'blocks\.0\.attn\.hook_z' is not there: the nearest"
     ):
-        restricted_loss_table(Subject.of_run(line_run), site="blocks.0.attn.hook_z")
+        over_seeds(line_run, restricted_loss, site="blocks.0.attn.hook_z")
 
 
-def test_meters_stand_together_with_their_nulls_and_the_literature(line_run: Run) -> None:
-    result = analyse_memorization(line_run, steps=60)
+def test_measures_stand_together_with_their_nulls_and_the_literature(line_run: Run) -> None:
+    result = analyse_memorization(line_run)
     main = result.tables["memorization"]
-    assert set(main["meter"]) == {SEEN, HELD_OUT, "bits a parameter", "coefficient", "restricted",
-                                  "excluded"}  # fmt: skip
-    assert result.shown["seed"].tolist() == ["0", "1", "mean", "null", "literature"]
-    shown = result.shown.set_index("seed")
-    assert shown.loc["null", "coefficient"] == "791"
-    assert shown.loc["literature", "bits a parameter"] == "2 [1], 3.6 [2]"
+    measures = {SEEN, HELD_OUT, "bits per parameter", "restricted", "excluded"}
+    assert set(main["measure"]) == measures
+    display = result.display.set_index("seed")
+    assert display.index.tolist() == ["0", "1", "mean", "null", "literature"]
+    assert display.loc["literature", "bits per parameter"] == "2 [1], 3.6 [2]"
     words = " ".join(result.notes)
-    for source in ("2404.05405", "2505.24832", "2308.12108", "2301.05217"):
+    for source in ("2404.05405", "2505.24832", "2301.05217"):
         assert source in words
-    assert "tbtt train --recipe influence" in words
-    assert len(result.findings) == 5
+    assert len(result.claims) == 5
     for draw in result.figures.values():
         assert len(draw().data) > 2
 
 
-def test_meters_that_cannot_be_asked_are_left_out_and_named(line_run: Run, facts_run: Run) -> None:
-    facts = analyse_memorization(facts_run, steps=20)
+def test_measures_that_do_not_apply_are_left_out_and_named(facts_run: Run, line_run: Run) -> None:
+    facts = analyse_memorization(facts_run)
     assert "restricted-loss" not in facts.tables
     assert any("there are no equations" in note for note in facts.notes)
-    subject = Subject.of_run(line_run)
-    mine = Subject.of_models(subject.models, subject.examples, subject.vocabulary)
-    result = analyse_memorization(mine)
-    assert {"stored-bits", "restricted-loss"} < result.tables.keys()
-    assert any(note.startswith("No learning coefficient") for note in result.notes)
-
-
-def test_models_that_hold_out_their_own_pairs_are_asked_for_influence(line_run: Run) -> None:
-    subject = Subject.of_run(line_run)
-    models, away = subject.models * 6, np.tile(subject.held_out, (6, 1))
-    labels = [{e.labels["a"], e.labels["b"]} for e in subject.examples]
-    for k, pair in enumerate([{1, 2}, {3, 4}, {0, 9}] * 4):
-        away[k] = [operands == pair for operands in labels]
-    many = dataclasses.replace(
-        subject, models=models, seeds=tuple(range(12)), held_out=away, run=None
+    models = Models.of(line_run)
+    own = Models.of_models(
+        models.models, models.shared_prompts.examples, models.shared_prompts.vocabulary
     )
-    result = analyse_memorization(many)
-    assert {"influence", "agreement", "relations", "halves"} < result.tables.keys()
-    assert any("of the first 8 models" in note for note in result.notes)
-    assert set(result.tables["restricted-loss"]["seed"]) == set(range(8))
-    assert len(result.shown) == 8 + 3
-    # two models, each six times, know nothing of what they pretend to hold out
-    own = result.tables["influence"].query("of == on")["right"]
-    assert own.abs().max() <= 0.25
+    assert {"stored-bits", "restricted-loss"} < analyse_memorization(own).tables.keys()
 
 
-def test_the_command_prints_a_row_a_model_and_writes_tables_and_figures(
-    line_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_command_prints_a_row_per_model_and_writes_tables_and_figures(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(learning_coefficient, "STEPS", 40)
     command = ["analyses", "memorization", str(line_run.folder)]
     assert main([*command, "--out", "out"]) == 0
     out = capsys.readouterr().out
-    for words in ("literature", "2 [1], 3.6 [2]", "Found, furthest from its null first", "null"):
+    for words in ("literature", "2 [1], 3.6 [2]", "furthest from their nulls first", "null"):
         assert words in out
-    for name in ("memorization", "stored-bits", "learning-coefficient", "chains", "findings"):
+    for name in ("memorization", "stored-bits", "restricted-loss", "claims"):
         assert Path(f"out/{name}.csv").is_file()
-    for name in ("memorization", "chains", "restricted-loss"):
+    for name in ("memorization", "restricted-loss"):
         assert Path(f"out/{name}.html").is_file()
     assert main([*command, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {"seed", "meter", "value", "most", "null", "literature"} == set(rows[0])
+    assert {"seed", "measure", "value", "most", "null", "literature"} == set(rows[0])
     assert main([*command, "--site", "hook_embed"]) == 2
     assert "site 'hook_embed' is not there" in capsys.readouterr().err

@@ -1,195 +1,256 @@
-"""Memorization, metered: bits stored, directions used, loss without the rule, pair upon pair.
+"""Memorization measured: bits stored in answers and in the line order, and loss without the rule.
 
-No meter is of memorization alone. Bits of answers may come of a rule, which the held-out ones show;
-the learning coefficient counts what is used for either; what a rule's directions do not carry need
-not be a table. Together, over sizes and framings, they tell more than each.
+No measure is of memorization alone. A rule may supply the bits of answers, which held-out answers
+show. The line order has no rule. What the rule's directions do not carry need not be a table.
+
+Source: Allen-Zhu and Li 2024, Physics of Language Models 3.3, arXiv 2404.05405; Morris et al. 2025,
+How much do language models memorize?, arXiv 2505.24832.
 """
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
-from tbtt_interp.analyses.influence import (
-    held_of,
-    influence_findings,
-    influence_notes,
-    influence_table,
-    relation_table,
-)
-from tbtt_interp.analyses.influence_halves import agreement_table, half_table
-from tbtt_interp.analyses.learning_coefficient import (
-    learning_coefficient_notes,
-    learning_coefficient_table,
-)
-from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.restricted_loss import (
-    has_equations,
-    restricted_loss_findings,
-    restricted_loss_table,
+    OPERANDS,
+    plot_restricted_loss,
+    restricted_loss,
+    restricted_loss_claims,
 )
-from tbtt_interp.analyses.stored_bits import (
-    ALL,
-    CAPACITY,
-    HELD_OUT,
-    KNOWLEDGE,
-    ORDER,
-    SEEN,
-    stored_bits_findings,
-    stored_bits_table,
-    trained_parameters,
-)
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.interventions import answer_logits
+from tbtt_interp.over_seeds import Models, over_seeds
+from tbtt_interp.plots import points
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.stats import mean_over_models, summarize
+from tbtt_interp.tasks import Stream
+from tbtt_interp.tasks.entropy import stream_floors
 
-FEW = 8  # models that the slow meters are asked of, where there are more
-MANY_PARAMETERS = 1_000_000  # beyond these, sampling weights takes hours
-LITERATURE = {
-    "bits a parameter": f"{KNOWLEDGE:g} [1], {CAPACITY:g} [2]",
-    "coefficient": "≤ null [3]",
-    "excluded": "0 to 1 [4]",
-}
-SOURCES = (
-    "Literature: [1] of knowledge, Allen-Zhu and Li 2024, arXiv 2404.05405; [2] of random text, "
-    "Morris et al. 2025, arXiv 2505.24832; [3] half the parameters at most, Watanabe 2009; Lau et "
-    "al. 2023, arXiv 2308.12108; [4] low while a network memorizes, higher as its rule forms, "
-    "Nanda et al. 2023, arXiv 2301.05217."
-)
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from transformer_lens import HookedTransformer
+
+KNOWLEDGE = 2.0  # bits of knowledge per parameter: Allen-Zhu and Li 2024
+CAPACITY = 3.6  # bits of random text per parameter: Morris et al. 2025
+SEEN, HELD_OUT, ORDER, FLOOR, ALL = (
+    "seen answers", "held-out answers", "line order", "below the line-entropy floor", "all"
+)  # fmt: skip
+PER_PARAMETER = "bits per parameter"
+FEW = 8  # models that the slow measures are taken of, where there are more
+LITERATURE = {PER_PARAMETER: f"{KNOWLEDGE:g} [1], {CAPACITY:g} [2]", "excluded": "0 to 1 [3]"}
 NOTES = (
-    "Bits: that answers take less to write than for one who knows how often each occurs; of the "
-    "order of the lines at least so many are held, and below 0 none are shown. A parameter's bits "
-    "are of seen answers and order.",
-    "Restricted, excluded: with the operands' main directions alone, and without them; the share "
-    "saved, or lost, of what erasing all of the activation costs seen answers.",
+    "Bits: how much shorter the model writes the answers than a reader who knows how often each "
+    "answer occurs. Line order: the bits that are shown at least; below 0 none are shown. Bits per "
+    "parameter are those of seen answers and order.",
+    "Restricted, excluded: with the operands' main directions alone, and without them; the "
+    "fraction saved, or lost, of the loss that erasing the whole activation adds.",
+    "Literature: [1] of knowledge, Allen-Zhu and Li 2024, arXiv 2404.05405; [2] of random text, "
+    "Morris et al. 2025, arXiv 2505.24832; [3] low while a network memorizes, higher as its rule "
+    "forms, Nanda et al. 2023, arXiv 2301.05217.",
 )
 
 
-def memorization_table(
-    bits: pd.DataFrame, coefficients: pd.DataFrame, losses: pd.DataFrame
-) -> pd.DataFrame:
-    """Every model's reading on every meter: a row a seed and meter.
+def answer_bits(model: "HookedTransformer", prompts: PromptSet) -> Float[np.ndarray, " example"]:
+    """The bits that each right answer, its terminator included, takes to write with this model."""
+    batch = prompts.batch()
+    return -batch.answer_logprobs(answer_logits(model, batch)).numpy() / math.log(2)
+
+
+def marginal_bits(prompts: PromptSet) -> Float[np.ndarray, " example"]:
+    """The same for a reader who knows how often each answer occurs in its group."""
+    keys = [(e.group, e.answer) for e in prompts.examples]
+    times, sizes = Counter(keys), Counter(group for group, _ in keys)
+    return np.array([math.log2(sizes[key[0]] / times[key]) for key in keys])
+
+
+def order_bits(
+    model: "HookedTransformer", training: Stream, sections: Sequence[int]
+) -> dict[str, tuple[float, float]]:
+    """The bits of the file's line order that a model's loss shows, and how many there are.
 
     Args:
-        bits, coefficients, losses: as `stored_bits_table`, `learning_coefficient_table` and
-            `restricted_loss_table` have them; empty where a meter was not asked.
+        sections: lines in each section; the order of the sections themselves is common knowledge.
     Returns:
-        seed, `meter`, `value`, `most` (all there could be, or the literature's figure), `null` (of
-        these on the value's scale), and `literature`.
+        for `line order`, the bits of all orders minus what the model takes to write the file in one
+        pass, and the bits of all orders; for `below the line-entropy floor`, how far the mean loss
+        over all windows is below the loss of a reader who knows every line and not their order,
+        and how far it could be. Above 0, some order is known.
+    """
+    windows = training.reference()
+    with torch.no_grad():
+        logs = model(torch.from_numpy(windows.tokens)).double().log_softmax(-1)
+    nats = -logs.gather(-1, torch.from_numpy(windows.targets)[..., None]).squeeze(-1)
+    written = float(nats[0].sum() + nats[1:, -1].sum()) / math.log(2)
+    orders = sum(math.lgamma(lines + 1) for lines in sections) / math.log(2)
+    floors, bits = stream_floors(training), len(training.text) / math.log(2)
+    return {
+        ORDER: (orders - written, orders),
+        FLOOR: ((floors.lines - float(nats.mean())) * bits, (floors.lines - floors.order) * bits),
+    }
+
+
+def trained_parameters(model: "HookedTransformer") -> int:
+    """Trained parameters of a model: no biases that are 0, and tied embeddings once."""
+    nonzero = {name: p for name, p in model.named_parameters() if bool((p != 0).any())}
+    tied = torch.equal(model.W_E, model.W_U.mT)
+    return sum(p.numel() for name, p in nonzero.items() if not (tied and name == "unembed.W_U"))
+
+
+def stored_bits(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+    """The bits stored in a model's answers, and in the order of its file's lines.
+
+    Returns:
+        one row per kind (seen answers; held-out answers; line order; below the line-entropy floor;
+        all, which is seen answers and the order shown): `bits`, `most` that there could be,
+        `share` of these, `n` answers or lines, `parameters` and `per_parameter`.
+    """
+    marginal = marginal_bits(prompts)
+    saved = marginal - answer_bits(model, prompts)
+    kinds = {"seen": SEEN, "held out": HELD_OUT}
+    bits = {
+        kinds[split]: (float(saved[mask].sum()), float(marginal[mask].sum()), int(mask.sum()))
+        for split, mask in prompts.splits.items()
+    }
+    training, task = prompts.training, prompts.task
+    if training is not None and task is not None and training.framing == "file":
+        sections = [sum(not e.held_out for e in section) for section in task.sections]
+        of_order = order_bits(model, training, sections)
+        bits |= {kind: (*pair, sum(sections)) for kind, pair in of_order.items()}
+    seen, most, n = bits[SEEN]
+    shown, possible, _ = bits.get(ORDER, (0.0, 0.0, 0))
+    bits[ALL] = (seen + max(shown, 0.0), most + possible, n)
+    parameters = trained_parameters(model)
+    return pd.DataFrame([
+        {"kind": kind, "bits": value, "most": most, "share": value / most if most else math.nan,
+         "n": n, "parameters": parameters, "per_parameter": value / parameters}
+        for kind, (value, most, n) in bits.items()
+    ])  # fmt: skip
+
+
+def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
+    """Over models, the share of what could be stored, and of what a parameter is said to hold.
+
+    Args:
+        table: `stored_bits` over seeds.
+    """
+    counts = "reader who knows how often each answer occurs"
+    text = {
+        SEEN: ("Seen answers have", "of their bits", counts),
+        HELD_OUT: ("Held-out answers have", "of their bits", counts),
+        ORDER: ("Models store, at least,", "of the bits of the line order",
+                "reader who knows every line and not their order"),
+    }  # fmt: skip
+    claims = []
+    for kind, (words, unit, null_name) in text.items():
+        shares = table.loc[table["kind"] == kind, "share"].dropna()
+        if kind == ORDER:
+            shares = shares.clip(lower=0)  # a lower bound below nothing is nothing
+        if len(shares):
+            claims.append(Claim(text=words, effect=mean_over_models(shares), unit=unit, null=0.0,
+                                null_name=null_name))  # fmt: skip
+    every = table.loc[table["kind"] == ALL, "per_parameter"] / KNOWLEDGE
+    claims.append(Claim(
+        text="Seen answers and order take", effect=mean_over_models(every),
+        unit=f"of {KNOWLEDGE:g} bits per parameter", null=0.0,
+        null_name="model that stores nothing",
+    ))  # fmt: skip
+    return claims
+
+
+def memorization_table(bits: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """Every model on every measure: one row per seed and measure.
+
+    Args:
+        bits, losses: `stored_bits` and `restricted_loss` over seeds; the second may be empty.
+    Returns:
+        seed, `measure`, `value`, `most` (all there could be, or the literature's figure), `null`,
+        and `literature`.
     """
     rows: list[dict[str, object]] = []
     for row in bits.to_dict("records"):
+        cell = {"seed": row["seed"], "null": 0.0}
         if row["kind"] in (SEEN, HELD_OUT, ORDER):
-            rows.append(
-                {"meter": row["kind"], "value": row["bits"], "most": row["most"], "null": 0}
-            )
+            rows.append(cell | {"measure": row["kind"], "value": row["bits"], "most": row["most"]})
         elif row["kind"] == ALL:
-            rows.append({"meter": "bits a parameter", "value": row["per_parameter"],
-                         "most": KNOWLEDGE, "null": 0})  # fmt: skip
-        rows[-1]["seed"] = row["seed"]
-    for row in coefficients.to_dict("records"):
-        half = row["half_parameters"]
-        rows.append({"seed": row["seed"], "meter": "coefficient", "value": row["coefficient"],
-                     "most": half, "null": half})  # fmt: skip
+            rows.append(cell | {"measure": PER_PARAMETER, "value": row["per_parameter"],
+                                "most": KNOWLEDGE})  # fmt: skip
     for row in losses.to_dict("records"):
         if row["split"] == "seen":
-            rows.append({"seed": row["seed"], "meter": row["change"], "value": row["share"],
-                         "most": 1, "null": row["random_share"]})  # fmt: skip
-    table = pd.DataFrame(rows)[["seed", "meter", "value", "most", "null"]]
-    return table.assign(literature=table["meter"].map(LITERATURE).fillna(""))
+            rows.append({"seed": row["seed"], "measure": row["change"], "value": row["fraction"],
+                         "most": 1.0, "null": row["random_fraction"]})  # fmt: skip
+    table = pd.DataFrame(rows)[["seed", "measure", "value", "most", "null"]]
+    return table.assign(literature=table["measure"].map(LITERATURE).fillna(""))
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a model, of some, and under them the mean, the null's and the literature's figure."""
-    meters = [str(meter) for meter in dict.fromkeys(table["meter"])]
-    values = table.pivot(index="seed", columns="meter", values="value")[meters]
+def _display(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per model, the mean over models, the null and the literature's figure."""
+    measures = [str(measure) for measure in dict.fromkeys(table["measure"])]
+    values = table.pivot(index="seed", columns="measure", values="value")[measures]
     rows = {str(seed): row for seed, row in values.head(FEW).iterrows()}
-    rows |= {"mean": values.mean(), "null": table.groupby("meter")["null"].mean()}
-    digits = {"bits a parameter": 3, "restricted": 2, "excluded": 2}
+    rows |= {"mean": values.mean(), "null": table.groupby("measure")["null"].mean()}
+    digits = {PER_PARAMETER: 3, "restricted": 2, "excluded": 2}
     words = {
-        name: ["" if pd.isna(row[m]) else f"{row[m]:,.{digits.get(m, 0)}f}" for m in meters]
+        name: ["" if pd.isna(row[m]) else f"{row[m]:,.{digits.get(m, 0)}f}" for m in measures]
         for name, row in rows.items()
     }
-    words["literature"] = [LITERATURE.get(meter, "") for meter in meters]
-    return pd.DataFrame(words, index=meters).T.rename_axis("seed").reset_index()
+    words["literature"] = [LITERATURE.get(measure, "") for measure in measures]
+    return pd.DataFrame(words, index=measures).T.rename_axis("seed").reset_index()
 
 
-def analyse_memorization(
-    subject: Subject | Run,
-    *,
-    site: str | None = None,
-    steps: int | None = None,
-    sample: bool = True,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
-) -> Result:
-    """Every meter that can be asked of these models; what cannot be is said.
+def plot_memorization(table: pd.DataFrame) -> "Figure":
+    """Every measure as a share of all there could be, or of the literature's figure.
 
     Args:
-        site: where the rule's directions are looked for; None is the last layer's
-            `hook_resid_mid`.
-        steps: of the sampling that the learning coefficient takes; None is its own number.
-        sample: whether there is any, which takes most of the time.
-        parts: where what is finished is kept.
-        seed: of sampling, of random directions, and of halves.
+        table: as `memorization_table` has it.
     """
-    subject = Subject.of(subject)
-    few, parts = subject.take(FEW), parts or Parts()
-    notes: list[str] = []
-    tables: dict[str, pd.DataFrame] = {}
-    findings: list[Finding] = []
-    drawn: dict[str, Callable] = {}
+    unit = {"restricted": ", of the loss saved", "excluded": ", of the loss added",
+            PER_PARAMETER: f", of {KNOWLEDGE:g}"}  # fmt: skip
+    most = table.groupby("measure")["most"].mean()
+    names = {m: m + unit.get(m, f", of {most[m]:,.0f} bits") for m in most.index.map(str)}
+    shares = table.assign(
+        measure=table["measure"].map(names), share=table["value"] / table["most"],
+        null=table["null"] / table["most"],
+    )  # fmt: skip
+    figure = points(
+        summarize(shares, ["measure"], ["share", "null"]), name="measure", value="share",
+        low="share_low", high="share_high", dots=shares, nulls={"null": "null"},
+        hover=["n_models"], title="share of all there could be, or of the literature's figure",
+    )  # fmt: skip
+    return figure.add_vline(x=1, line={"dash": "dash", "width": 1}).update_layout(width=820)
 
-    def part(number: int) -> Tell:
-        return lambda done, of: tell(number * of + done, 3 * of)
 
-    bits = tables["stored-bits"] = stored_bits_table(subject)
-    findings += stored_bits_findings(bits)
-    coefficients = losses = pd.DataFrame()
-    if not sample:
-        notes.append("No learning coefficient: its sampling was left out.")
-    elif subject.run is None or trained_parameters(few.models[0]) > MANY_PARAMETERS:
-        notes.append(
-            "No learning coefficient: it takes a run's training windows, and no more than a "
-            "million parameters."
-        )
-    else:
-        coefficients, chains = learning_coefficient_table(
-            few, steps=steps, parts=parts, tell=part(0), seed=seed
-        )
-        tables |= {"learning-coefficient": coefficients, "chains": chains}
-        drawn["chains"] = lambda: figures.coefficient_chains(chains)
-        notes += learning_coefficient_notes(coefficients)
-    if has_equations(subject):
-        losses = restricted_loss_table(few, site=site, parts=parts, tell=part(1), seed=seed)
+def analyse_memorization(source: Models | Run, *, site: str | None = None, seed: int = 0) -> Result:
+    """Bits stored by every model, and restricted and excluded loss where there are equations.
+
+    Args:
+        site: where the rule's directions are; None is the last layer's `hook_resid_mid`.
+        seed: of random directions.
+    """
+    models = Models.of(source)
+    bits = over_seeds(models, stored_bits)
+    tables, claims = {"stored-bits": bits}, stored_bits_claims(bits)
+    notes: list[str] = [*NOTES]
+    figures, losses = {}, pd.DataFrame()
+    if any(e.labels.keys() >= OPERANDS for e in models.shared_prompts.examples):
+        losses = over_seeds(models.take(FEW), restricted_loss, site=site, seed=seed)
         tables["restricted-loss"] = losses
-        drawn["restricted-loss"] = lambda: figures.restricted_loss(losses)
-        findings += restricted_loss_findings(losses)
+        figures["restricted-loss"] = partial(plot_restricted_loss, losses)
+        claims += restricted_loss_claims(losses)
+        if len(models.models) > FEW:
+            notes.append(f"Restricted and excluded loss: the first {FEW} models.")
     else:
         notes.append("No restricted or excluded loss: there are no equations, so no known rule.")
-    if bool((subject.held_out != subject.held_out[0]).any()):
-        held = held_of(subject, parts=parts, tell=part(2))
-        table, agreement = influence_table(held), agreement_table(held, seed=seed)
-        relations, sides = relation_table(held, seed=seed), half_table(held, seed=seed)
-        tables |= {"influence": table, "agreement": agreement, "relations": relations,
-                   "halves": sides}  # fmt: skip
-        drawn["influence"] = lambda: figures.influence(table, sides, relations)
-        findings += influence_findings(table, agreement, relations)
-        notes += influence_notes(table, agreement)
-    else:
-        notes.append(
-            "No influence of pair on pair: every model holds out the same. `tbtt train --recipe "
-            "influence` trains models that each hold out their own."
-        )
-    if len(few.models) < len(subject.models):
-        notes.append(f"Coefficient and losses are of the first {FEW} models.")
-    main = memorization_table(bits, coefficients, losses)
+    table = memorization_table(bits, losses)
     return Result(
-        name="memorization",
-        tables={"memorization": main, **tables},
-        shown=_shown(main),
-        figures={"memorization": lambda: figures.memorization_meters(main), **drawn},
-        findings=findings,
-        notes=[*NOTES, *notes, SOURCES],
-    )
+        name="memorization", tables={"memorization": table, **tables}, display=_display(table),
+        figures={"memorization": partial(plot_memorization, table), **figures},
+        claims=claims, notes=notes,
+    )  # fmt: skip

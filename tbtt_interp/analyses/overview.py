@@ -12,7 +12,6 @@ from tbtt_interp.analyses.attention import analyse_attention
 from tbtt_interp.analyses.attribution import analyse_attribution
 from tbtt_interp.analyses.findings import Result, Tell, silent
 from tbtt_interp.analyses.geometry import analyse_geometry
-from tbtt_interp.analyses.memorization import analyse_memorization
 from tbtt_interp.analyses.order import analyse_order
 from tbtt_interp.analyses.pairs import Pairs, chosen_pairs
 from tbtt_interp.analyses.parts import Parts
@@ -57,7 +56,6 @@ QUICK: dict[str, Callable[..., Result]] = {
     "geometry": analyse_geometry,
     "additivity": analyse_additivity,
     "order": _quick_order,
-    "memorization": partial(analyse_memorization, sample=False),
 }
 
 

@@ -154,6 +154,7 @@ def order(run: "Source", *, site: Sites = None) -> "Result":
     return analyse_order(run, sites=site)
 
 
+@register_analysis
 def memorization(
     run: "Source",
     *,

@@ -5,7 +5,6 @@ import typer
 from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.geometry import geometry_command
-from tbtt_interp.cli.analyses.memorization import memorization_command
 from tbtt_interp.cli.analyses.order import order_command
 from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
@@ -26,7 +25,6 @@ COMMANDS = {
     "geometry": geometry_command,
     "additivity": additivity_command,
     "order": order_command,
-    "memorization": memorization_command,
 }
 analyses = typer.Typer(
     help="What moves an answer, through which parts, and how the task is laid out in the weights.",
