@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from tbtt_interp.cli import main
+from tbtt_interp.compare import compare_runs, differing_settings
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.answers import answers_table
-from tbtt_interp.evidence.comparison import compare_runs
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
+from tbtt_interp.results import Result
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import difference_over_models
 
@@ -80,6 +81,10 @@ def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
         difference_over_models(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
 
 
+def table_of(result: Result) -> pd.DataFrame:
+    return result.tables["comparison"]
+
+
 def row_of(table: pd.DataFrame, measure: str) -> pd.Series:
     return table.set_index("measure").loc[measure]
 
@@ -88,46 +93,48 @@ def test_planted_answers_are_told_apart_seed_by_seed(line_run: Run) -> None:
     better = with_counts(copy_of(line_run, "better"), "held_out", [4, 3])
     worse = with_counts(copy_of(line_run, "worse"), "held_out", [2, 1])
     found = compare_runs(worse, better)
-    row = row_of(found.table, "held out, right")
+    row = row_of(table_of(found), "held out, right")
     assert (row["first"], row["second"]) == (0.375, 0.875)
     assert (row["difference"], row["low"], row["high"]) == (0.5, 0.5, 0.5)
     assert row["pairs"] == 2 and row["models"] == 4
-    assert found.sentences[0] == (
-        "Of what was held out, better answers more than worse: +0.50 [+0.50, +0.50], over the 2 "
-        "seeds that both have."
+    assert found.summary[0] == (
+        "better answers more held-out prompts: better minus worse is +0.50 in share, over the 2 "
+        "seeds that both runs have."
     )
-    assert "They were made alike but for their seeds." in found.sentences
+    assert "Both runs have the same settings, apart from their seeds." in found.summary
     assert (
         compare_runs(better, worse)
-        .sentences[0]
-        .startswith("Of what was held out, worse answers less than better: -0.50")
+        .summary[0]
+        .startswith("worse answers fewer held-out prompts: worse minus better is -0.50")
     )
 
 
 def test_seeds_that_are_not_shared_are_said(line_run: Run) -> None:
     found = compare_runs(line_run, copy_of(line_run, "others", (7, 8)))
-    assert (found.table["pairs"].dropna() == 0).all()
-    assert any(s.startswith("Paired: no seeds are shared, so the runs") for s in found.sentences)
-    assert found.sentences[0].startswith("Of what was held out, the two are not told apart")
+    assert (table_of(found)["pairs"] == 0).all()
+    assert any(s.startswith("Paired: no seeds are shared, so the runs") for s in found.summary)
+    assert found.summary[0].startswith(
+        "Of held-out prompts answered, the runs do not differ clearly"
+    )
     half = compare_runs(line_run, copy_of(line_run, "half", (line_run.seeds[0], 9)))
-    assert any(s.startswith("Paired: one seed is shared") for s in half.sentences)
+    assert any(s.startswith("Paired: one seed is shared") for s in half.summary)
 
 
 def test_what_is_of_another_task_or_framing_is_not_compared(
     line_run: Run, file_run: Run, facts_run: Run
 ) -> None:
     found = compare_runs(line_run, file_run)
-    assert row_of(found.table, "loss")["problem"] == "other framing"
-    assert np.isnan(row_of(found.table, "loss")["difference"])
-    assert not row_of(found.table, "held out, right")["problem"]
-    assert found.differ["framing"] == ("line", "file")
-    assert "so that no difference is of one of these alone." in found.sentences[-1]
+    assert row_of(table_of(found), "loss")["problem"] == "other framing"
+    assert np.isnan(row_of(table_of(found), "loss")["difference"])
+    assert not row_of(table_of(found), "held out, right")["problem"]
+    assert differing_settings(line_run, file_run)["framing"] == ("line", "file")
+    assert "cannot be attributed to one of these." in found.summary[-1]
     other = compare_runs(line_run, facts_run)
-    assert other.sentences[0] == (
-        "Answers of what was held out are not compared: other task and held out."
+    assert other.summary[0] == (
+        "Answers to held-out prompts are not compared: other task and held out."
     )
-    assert other.differ["held out"] == ("5,7", "nothing")
-    assert other.table["difference"].isna().all()
+    assert differing_settings(line_run, facts_run)["held out"] == ("5,7", "nothing")
+    assert table_of(other)["difference"].isna().all()
 
 
 def test_an_imported_model_is_compared_by_its_answers(line_run: Run) -> None:
@@ -139,8 +146,8 @@ def test_an_imported_model_is_compared_by_its_answers(line_run: Run) -> None:
         assert mine[name] == theirs[name], name
     assert mine["margin_held_out"] == pytest.approx(theirs["margin_held_out"], abs=1e-3)
     found = compare_runs(line_run, imported)
-    assert found.differ["training"] == ("as its recipe says", "not known")
-    assert "nothing is told apart" in found.sentences[0]
+    assert differing_settings(line_run, imported)["training"] == ("as its recipe says", "not known")
+    assert "A run with one model has no interval" in found.summary[0]
 
 
 def test_the_command_prints_a_table_and_writes_it(
@@ -149,7 +156,7 @@ def test_the_command_prints_a_table_and_writes_it(
     command = ["compare", str(line_run.folder), str(file_run.folder)]
     assert main([*command, "--out", "both.csv"]) == 0
     said = capsys.readouterr().out
-    for words in ("held out, right, share", "other framing", "Made differently:",
+    for words in ("held out, right, share", "other framing", "Differing settings:",
                   "framing: line | file"):  # fmt: skip
         assert words in said
     assert main([*command, "--json"]) == 0

@@ -23,7 +23,7 @@ LAYERS = [
     ["probes"],
     ["analyses"],
     ["evidence", "pretrained", "sweep_tables"],
-    ["report", "explore"],
+    ["compare", "report", "explore"],
     ["cli"],
     [
         "__init__",

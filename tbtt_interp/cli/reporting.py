@@ -1,11 +1,10 @@
 """`tbtt report` and `tbtt compare`: the evidence as one page, and two runs side by side."""
 
-import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -77,40 +76,22 @@ def compare_command(
     out: Annotated[Path | None, typer.Option(help="Also write the table, as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set two runs side by side in the same terms, paired by seed where they share seeds.
+    """Set two runs side by side, paired by seed where they share seeds.
 
     tbtt compare runs/arithmetic-large-file runs/arithmetic-large-line
     """
-    from tbtt_interp.evidence.comparison import compare_runs
+    from tbtt_interp.compare import compare_runs
     from tbtt_interp.runs import load_run, write_new
 
     if out is not None:
         check_new(out)
-    found = compare_runs(load_run(first), load_run(second))
+    result = compare_runs(load_run(first), load_run(second))
+    table = result.tables["comparison"]
     if out is not None:
-        write_new(out, found.table.to_csv(index=False).encode())
+        write_new(out, table.to_csv(index=False).encode())
     if as_json:
-        print_json(found.table)
+        print_json(table)
         return
-    rows = [
-        [f"{row['measure']}, {row['unit']}", _between(row, "first"), _between(row, "second"),
-         _between(row, "difference") or str(row["problem"])]
-        for row in found.table.to_dict("records")
-    ]  # fmt: skip
-    notes = [f"{what}: {a} | {b}" for what, (a, b) in found.differ.items()]
-    print_table(
-        ["", *found.names, "difference"], rows,
-        notes=["", *found.sentences, *(["", "Made differently:", *notes] if notes else [])],
-    )  # fmt: skip
-
-
-def _between(row: dict[Any, Any], name: str) -> str:
-    """A mean with its interval, signed where it is a difference; empty where there is none."""
-    is_difference = name == "difference"
-    mean = row.get(name, math.nan)
-    low, high = (
-        row.get(key if is_difference else f"{name}_{key}", math.nan) for key in ("low", "high")
-    )
-    sign = "+" if is_difference else ""
-    bounds = "" if math.isnan(low) or low == high else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
-    return "" if math.isnan(mean) else f"{mean:{sign}.2f}{bounds}"
+    rows = [list(map(str, row)) for row in result.display.itertuples(index=False)]
+    notes = ["", *result.summary, *(["", *result.notes] if result.notes else [])]
+    print_table(list(result.display), rows, notes=notes)

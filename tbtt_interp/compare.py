@@ -1,0 +1,271 @@
+"""Runs compared: two side by side, paired by seed, and several by size and framing."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.evidence.answers import answers_table
+from tbtt_interp.results import Claim, Result
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import (
+    ANY,
+    SHARE,
+    UNMEASURED,
+    Difference,
+    Interval,
+    difference_over_models,
+    mean_over_models,
+)
+from tbtt_interp.tasks.windows import FRAMINGS
+from tbtt_interp.train.sweep import pairs_text
+
+# What is compared: its words, its unit, and what has to be alike for the values to be comparable.
+SAME_TASK = ("task",)
+SAME_TEXT = ("task", "framing", "window")
+SAME_SPLIT = ("task", "held out")
+MEASURES = {
+    "seen": ("seen, right", "share", SAME_TASK),
+    "held_out_share": ("held out, right", "share", SAME_SPLIT),
+    "margin_seen": ("margin, weakest seen", "logits", SAME_TASK),
+    "margin_held_out": ("margin, weakest held out", "logits", SAME_SPLIT),
+    "loss": ("loss", "nats per character", SAME_TEXT),
+    "above_lines": ("loss above the line-entropy floor", "nats per character", SAME_TEXT),
+    "order_known": ("line order known, from the loss", "share", SAME_TEXT),
+    "late_held_out": ("late evaluations, all held out right", "share", SAME_SPLIT),
+}
+# Settings of a resolved recipe that are compared elsewhere, or that do not change a model.
+NOT_COMPARED = ("name", "model", "training", "seeds", "first_seed", "held_out", "held_out_each",
+                "evaluate_every", "checkpoint_every")  # fmt: skip
+
+
+def compare_runs(first: Run, second: Run) -> Result:
+    """Two runs at their last step: every measure, and the second's mean minus the first's.
+
+    Differences are paired by seed where both runs have two seeds or more in common, and between
+    two groups of models elsewhere.
+
+    Returns:
+        a result with the table `comparison`, one row per measure: `measure`, `unit`; `first` and
+        `second`, means over models with `first_low` and so on; `difference` with `low`, `high`,
+        `pairs`, `models`; `problem`, why there is no difference.
+    Raises:
+        TbttError: if both are one run.
+    """
+    if first.folder.resolve() == second.folder.resolve():
+        raise TbttError(f"{first.folder} is given twice: compare it with another run")
+    settings = differing_settings(first, second)
+    models = [_measured(run).set_index("seed") for run in (first, second)]
+    measured = [
+        name for name in MEASURES
+        if any(name in table and table[name].notna().any() for table in models)
+    ]  # fmt: skip
+    table = pd.DataFrame([_comparison_row(name, models, settings) for name in measured])
+    a, b = first.folder, second.folder
+    names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
+    display = pd.DataFrame({
+        "": table["measure"] + ", " + table["unit"],
+        names[0]: [_text(row, "first") for row in table.to_dict("records")],
+        names[1]: [_text(row, "second") for row in table.to_dict("records")],
+        "difference": [_text(row, "difference") or row["problem"]
+                       for row in table.to_dict("records")],
+    })  # fmt: skip
+    differ = [f"{setting}: {x} | {y}" for setting, (x, y) in settings.items()]
+    return Result(
+        name="compare", tables={"comparison": table}, display=display,
+        summary=[*_verdict(table, names), *_what_it_is_worth(first, second, list(settings))],
+        notes=["Differing settings:", *differ] if differ else [],
+    )  # fmt: skip
+
+
+def _measured(run: Run) -> pd.DataFrame:
+    """One row per model, with a column for each of MEASURES that it has."""
+    table = answers_table(run)
+    if "loss" in table:
+        floor = "floor_line" if run.config.framing == "line" else "floor_lines"
+        table["above_lines"] = table["loss"] - table[floor]
+    if "late_held_out_of" in table:
+        table["late_held_out"] = table["late_held_out_right"] / table["late_held_out_of"]
+    return table
+
+
+def _comparison_row(
+    name: str, models: list[pd.DataFrame], settings: Mapping[str, object]
+) -> dict[str, Any]:
+    words, unit, alike = MEASURES[name]
+    values = [table.get(name, pd.Series(dtype=float)).dropna() for table in models]
+    bounds = SHARE if unit == "share" else ANY
+    row: dict[str, Any] = {"measure": words, "unit": unit}
+    for side, of_models in zip(("first", "second"), values, strict=True):
+        of = mean_over_models(of_models, bounds=bounds) if len(of_models) else UNMEASURED
+        row |= {side: of.mean, f"{side}_low": of.low, f"{side}_high": of.high}
+    unlike = [setting for setting in alike if setting in settings]
+    problem = f"other {listed(unlike, 'and')}" if unlike else ""
+    if not problem and any(of_models.empty for of_models in values):
+        problem = "one run has none"
+    interval, pairs, count = UNMEASURED, 0, 0
+    if not problem:
+        found = difference_over_models(*values)
+        interval, pairs, count = found.interval, found.pairs, found.models
+    reach = 1.0 if unit == "share" else math.inf
+    return row | {
+        "difference": interval.mean, "low": max(interval.low, -reach),
+        "high": min(interval.high, reach), "pairs": pairs, "models": count, "problem": problem,
+    }  # fmt: skip
+
+
+def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
+    """The settings in which two runs differ, with both values: task, framing, size, training."""
+    one, other = _settings(first), _settings(second)
+    if (first.config.recipe is None) != (second.config.recipe is None):
+        both = one.keys() & other.keys()
+        one, other = ({key: value for key, value in run.items() if key in both}
+                      for run in (one, other))  # fmt: skip
+        known = ("as its recipe says", "not known")
+        one["training"], other["training"] = known if first.config.recipe else known[::-1]
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return {key: (one.get(key, ""), other.get(key, "")) for key in keys}
+
+
+def _settings(run: Run) -> dict[str, str]:
+    config, shape = run.config, run.shape
+    held_out = {pairs_text(pairs) or "nothing" for pairs in config.held_out}
+    settings: dict[str, Any] = {
+        "task": run.tasks[0].name, "framing": config.framing,
+        "held out": "; ".join(sorted(held_out)),
+        "size": f"{config.size}: {shape.layers} layers, {shape.heads} heads, width "
+        f"{shape.d_model}, MLP {shape.d_mlp}",
+        "window": shape.n_ctx, "steps": config.steps,
+    }  # fmt: skip
+    recipe = dict(config.recipe or {})
+    for key, value in {**recipe, **recipe.get("training", {})}.items():
+        if key not in (*NOT_COMPARED, *settings):
+            settings[key.replace("_", " ")] = value
+    return {key: str(value) for key, value in settings.items()}
+
+
+def _text(row: Mapping[Any, Any], name: str) -> str:
+    """A mean with its interval, signed where it is a difference; empty where there is none."""
+    low, high = ("low", "high") if name == "difference" else (f"{name}_low", f"{name}_high")
+    sign = "+" if name == "difference" else ""
+    if math.isnan(row[name]):
+        return ""
+    has_none = math.isnan(row[low]) or row[low] == row[high]
+    interval = "" if has_none else f" [{row[low]:{sign}.2f}, {row[high]:{sign}.2f}]"
+    return f"{row[name]:{sign}.2f}{interval}"
+
+
+def _verdict(table: pd.DataFrame, names: tuple[str, str]) -> list[str]:
+    """The difference in held-out answers, or in seen ones where none are held out."""
+    for measure in ("held out, right", "seen, right"):
+        for row in table[table["measure"] == measure].to_dict("records"):
+            side = measure.removesuffix(", right").replace(" ", "-")
+            if row["problem"]:
+                return [f"Answers to {side} prompts are not compared: {row['problem']}."]
+            over = (f"over the {row['pairs']} seeds that both runs have" if row["pairs"]
+                    else f"over {row['models']} models, unpaired")  # fmt: skip
+            text = f"{names[1]} minus {names[0]} is {_text(row, 'difference')} in share, {over}"
+            if math.isnan(row["low"]):
+                return [f"Of {side} prompts answered, {text}. A run with one model has no "
+                        "interval, so the difference is undecided."]  # fmt: skip
+            if row["low"] <= 0 <= row["high"]:
+                return [f"Of {side} prompts answered, the runs do not differ clearly: {text}."]
+            more = "more" if row["difference"] > 0 else "fewer"
+            return [f"{names[1]} answers {more} {side} prompts: {text}."]
+    return ["Neither run has answers to compare."]
+
+
+def _what_it_is_worth(first: Run, second: Run, settings: list[str]) -> list[str]:
+    """How the models are paired, and what a difference may be attributed to."""
+    shared = set(first.seeds) & set(second.seeds)
+    sentences = []
+    if len(shared) < 2:
+        how = "one seed is" if shared else "no seeds are"
+        sentences.append(f"Paired: {how} shared, so the runs are compared as two groups.")
+    elif len(shared) < max(len(first.seeds), len(second.seeds)):
+        sentences.append(f"Paired: differences are over the {len(shared)} shared seeds alone.")
+    if not settings:
+        return [*sentences, "Both runs have the same settings, apart from their seeds."]
+    if len(settings) == 1:
+        return [*sentences, f"The runs differ in {settings[0]} alone."]
+    return [*sentences, f"The runs differ in {listed(settings, 'and')}, so a difference cannot be "
+            "attributed to one of these."]  # fmt: skip
+
+
+CELL = ["run", "label", "size", "width", "layers", "framing"]  # columns that identify a run
+
+
+def labelled(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by framing, depth and width, each with a label such as "large on file"."""
+
+    def key(run: Run) -> tuple[int, int, int, str]:
+        shape = run.shape
+        return (FRAMINGS.index(run.config.framing), shape.layers, shape.d_model, run.folder.name)
+
+    several = len({run.tasks[0].name for run in runs}) > 1
+    words = {
+        run.folder: f"{run.config.size} on {run.config.framing}"
+        + (f", {run.tasks[0].name}" if several else "")
+        for run in sorted(runs, key=key)
+    }
+    count, names = Counter(words.values()), Counter(run.folder.name for run in runs)
+
+    def label(run: Run) -> str:
+        word, name = words[run.folder], run.folder.name
+        return word if count[word] == 1 else f"{word} ({name if names[name] == 1 else run.folder})"
+
+    return {label(run): run for run in sorted(runs, key=key)}
+
+
+def with_cell(table: pd.DataFrame, label: str, run: Run) -> pd.DataFrame:
+    """A table of one run's models, with the run's size and framing in front."""
+    shape = run.shape
+    values = (run.folder.name, label, run.config.size, shape.d_model, shape.layers,
+              run.config.framing)  # fmt: skip
+    named = table.assign(**dict(zip(CELL, values, strict=True)))
+    return named[[*CELL, *(name for name in table if name not in CELL)]]
+
+
+def size_contrasts(table: pd.DataFrame) -> list[tuple[str, str, str, Difference]]:
+    """The widest models' mean minus the narrowest's, for each framing and depth with two widths.
+
+    Args:
+        table: one row per model, with CELL, `seed` and `value`.
+    Returns:
+        framing, the narrow size, the wide size, and the difference.
+    """
+    found = []
+    known = table.dropna(subset="value")
+    for (framing, _), models in known.groupby(["framing", "layers"], sort=False):
+        ends = [models[models["width"] == width] for width in models["width"].agg(["min", "max"])]
+        if models["width"].nunique() < 2 or any(end["run"].nunique() > 1 for end in ends):
+            continue
+        narrow, wide = (end.groupby("seed")["value"].mean() for end in ends)
+        sizes = [str(end["size"].iloc[0]) for end in ends]
+        found.append((str(framing), *sizes, difference_over_models(narrow, wide)))
+    return found
+
+
+def size_claims(table: pd.DataFrame, text: str, *, unit: str, command: str = "") -> list[Claim]:
+    """One claim per framing, that the widest and the narrowest models differ.
+
+    Args:
+        table: as for `size_contrasts`.
+        text: what the wide models have more or less of, with {wide}, {narrow} and {framing}.
+    """
+    return [
+        Claim(
+            text=text.format(wide=wide, narrow=narrow, framing=framing), unit=unit, null=0.0,
+            null_name="no difference", direction="different", effect=found.interval,
+            command=command,
+        )
+        for framing, narrow, wide, found in size_contrasts(table)
+    ]  # fmt: skip
+
+
+def interval_text(row: Mapping[str, Any]) -> str:
+    """A summary row's `value` with its interval, as text."""
+    return Interval.of_row(row, "value").format()
