@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.paths import analyse_paths
     from tbtt_interp.analyses.registry import register_analysis
     from tbtt_interp.analyses.subject import Subject
+    from tbtt_interp.evaluate import evaluate_run
     from tbtt_interp.over_seeds import Models, over_seeds
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import load_pretrained
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tbtt_interp.prompts import PromptBatch, PromptSet
     from tbtt_interp.results import Claim, Result
     from tbtt_interp.runs import Run, load_run
-    from tbtt_interp.scores import evaluate_run
     from tbtt_interp.tasks import Task, entropy_floors, load_task
     from tbtt_interp.train.recipe import Recipe
     from tbtt_interp.train.resolve import resolve_recipe
@@ -99,7 +99,7 @@ _HOMES = {
     "analyse_paths": "analyses.paths",
     "causal_table": "probes.effects",
     "entropy_floors": "tasks",
-    "evaluate_run": "scores",
+    "evaluate_run": "evaluate",
     "fit_probe": "probes.linear",
     "load_from_hub": "pretrained.hub",
     "load_pretrained": "pretrained.models",

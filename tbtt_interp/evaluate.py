@@ -1,4 +1,4 @@
-"""What a model answers: exact match and margins by group, its loss, and greedy completions."""
+"""Exact match and margins by group, losses, and greedy completions, of many models at once."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +14,191 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, forward
+from tbtt_interp.prompts import PromptBatch
+from tbtt_interp.runs import Run
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Encoder, Example, Stream, Task, Vocabulary
 from tbtt_interp.tasks.windows import NOTHING, stack
 
 TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
+
+
+def answer_margins(
+    stacked: Mapping[str, Tensor], shape: Shape, batch: PromptBatch
+) -> Float[Tensor, "seed example"]:
+    """How clearly each model answers each prompt, in nats of logit; positive is right.
+
+    The margin is the right logit minus the best wrong one, at its smallest over the answer's
+    characters, with the right ones fed in. Greedy decoding gives exactly this answer, terminator
+    included, if the margin is positive: while every character is right, it reads what is fed here.
+
+    Args:
+        stacked: parameters with a leading seed axis.
+    """
+    weights = stacked["embed.W_E"]
+    tokens = batch.tokens.to(weights.device).expand(len(weights), -1, -1)
+    logits = torch.cat(list(_forward_in_parts(stacked, tokens, shape)), dim=1)
+    return batch.margins(logits[:, batch.answer_row, batch.answer_pos]).cpu()
+
+
+def _forward_in_parts(
+    stacked: Mapping[str, Tensor], tokens: Tensor, shape: Shape
+) -> Iterator[Tensor]:
+    rows = max(1, TOKENS_AT_ONCE // tokens.shape[-1] // tokens.shape[0])
+    with torch.no_grad():
+        for part in tokens.split(rows, dim=1):
+            yield forward(stacked, part, shape)
+
+
+def reference_loss(
+    stacked: Mapping[str, Tensor], shape: Shape, streams: Sequence[Stream]
+) -> list[float]:
+    """Each model's loss on all its windows, in nats per predicted character, as its floors are."""
+    device = stacked["embed.W_E"].device
+    windows = stack([stream.reference() for stream in streams])
+    tokens, targets = (torch.from_numpy(x).to(device) for x in (windows.tokens, windows.targets))
+    total = torch.zeros(len(streams), dtype=torch.float64)
+    start = 0
+    for logits in _forward_in_parts(stacked, tokens, shape):
+        part = targets[:, start : start + logits.shape[1]]
+        start += logits.shape[1]
+        nats = F.cross_entropy(
+            logits.flatten(0, 2), part.flatten(), ignore_index=NOTHING, reduction="none"
+        )
+        total += nats.view(len(streams), -1).cpu().double().sum(1)
+    return (total / (targets != NOTHING).flatten(1).sum(1).cpu()).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The margin of every model on every example of its task.
+
+    Attributes:
+        tasks: one per model; they share their examples and may differ in which are held out.
+        fits: whether each example fits the context.
+    """
+
+    tasks: tuple[Task, ...]
+    seeds: tuple[int, ...]
+    margins: Float[np.ndarray, "seed example"]
+    fits: Bool[np.ndarray, " example"]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per seed and example: prompt, answer, group, held_out, margin, right, fits."""
+        parts = []
+        for seed, task, margins in zip(self.seeds, self.tasks, self.margins, strict=True):
+            prompts = task.prompts()[["prompt", "answer", "group", "held_out"]]
+            parts.append(prompts.assign(seed=seed, margin=margins, fits=self.fits))
+        table = pd.concat(parts, ignore_index=True)
+        return table.assign(right=table["margin"] > 0)
+
+    @cached_property
+    def held_out(self) -> Bool[np.ndarray, "seed example"]:
+        """Which examples each model was not trained on."""
+        return np.array([[example.held_out for example in task.examples] for task in self.tasks])
+
+    @cached_property
+    def groups(self) -> dict[str, Bool[np.ndarray, "seed example"]]:
+        """Which examples each model is counted on: `seen_` and a group's name, and `held_out`.
+
+        Every model has every group that any of them has examples of.
+        """
+        group = np.array([example.group for example in self.tasks[0].examples])
+        masks = {f"seen_{name}": (group == name) & ~self.held_out for name in self.tasks[0].groups}
+        masks["held_out"] = self.held_out
+        return {name: mask for name, mask in masks.items() if mask.any()}
+
+    def counts(self) -> list[dict[str, Rate]]:
+        """Per model, how many examples of each group are right; see `groups`."""
+        right = self.margins > 0
+        hits = {name: (right & mask).sum(1).tolist() for name, mask in self.groups.items()}
+        totals = {name: mask.sum(1).tolist() for name, mask in self.groups.items()}
+        return [
+            {name: Rate(hits=hits[name][k], total=totals[name][k]) for name in self.groups}
+            for k in range(len(self.seeds))
+        ]
+
+    def smallest_margins(self) -> list[dict[str, float]]:
+        """Per model, the smallest margin over the seen examples and over the held-out ones."""
+        splits = {"seen": ~self.held_out, "held_out": self.held_out}
+        return [
+            {name: float(row[mask[k]].min()) for name, mask in splits.items() if mask[k].any()}
+            for k, row in enumerate(self.margins)
+        ]
+
+
+def evaluate_models(
+    stacked: Mapping[str, Tensor], shape: Shape, tasks: Sequence[Task], seeds: Sequence[int]
+) -> Evaluation:
+    """The greedy, exact match up to the terminator, in the parameters' own precision.
+
+    Args:
+        stacked: parameters with a leading seed axis.
+        tasks: one per model.
+    """
+    batch = PromptBatch.of(tasks[0].examples, tasks[0].vocabulary, shape.n_ctx)
+    margins = answer_margins(stacked, shape, batch).numpy()
+    return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=margins, fits=batch.fits)
+
+
+def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
+    """The evaluation of every model of a run on every example of its task.
+
+    Args:
+        step: of a kept checkpoint; None is the last.
+    """
+    return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A model's continuation of a prompt, and the probability of each of its characters."""
+
+    text: str
+    probabilities: tuple[float, ...]
+    ended: bool  # whether it came to a terminator
+
+
+def complete(
+    stacked: Mapping[str, Tensor],
+    shape: Shape,
+    prompt: str,
+    vocabulary: Vocabulary,
+    terminators: frozenset[str],
+    *,
+    limit: int = 32,
+) -> list[Completion]:
+    """Each model's greedy completion, up to and including its first terminator.
+
+    Args:
+        prompt: as the corpus writes it; beyond the context its left end is lost.
+        limit: characters after which a completion that has not ended is cut.
+    Raises:
+        TbttError: if the prompt is empty or has characters that are no tokens.
+    """
+    if not prompt:
+        raise TbttError("the prompt is empty: give one, such as 3+4=")
+    weights = stacked["embed.W_E"]
+    start = torch.tensor(vocabulary.encode(prompt), device=weights.device)
+    tokens = start.expand(len(weights), 1, -1)
+    texts, probabilities = [""] * len(weights), []
+    while len(probabilities) < limit and not all(terminators & set(text) for text in texts):
+        with torch.no_grad():
+            logits = forward(stacked, tokens[..., -shape.n_ctx :], shape)[:, 0, -1]
+        probability, token = logits.softmax(-1).max(-1)
+        probabilities.append(probability)
+        tokens = torch.cat([tokens, token[:, None, None]], -1)
+        texts = [vocabulary.decode(row) for row in tokens[:, 0, len(start) :].tolist()]
+    completions = []
+    for text, row in zip(texts, torch.stack(probabilities, 1).tolist(), strict=True):
+        end = next((k + 1 for k, c in enumerate(text) if c in terminators), None)
+        found = Completion(text=text[:end], probabilities=tuple(row[:end]), ended=end is not None)
+        completions.append(found)
+    return completions
+
+
+# What follows is `prompts.PromptBatch` under its old name, for modules that are not ported yet.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,171 +294,3 @@ class Questions:
         margins = torch.full((len(logits), len(self.fits)), torch.inf, device=logits.device)
         example = self.example.to(logits.device).expand(len(logits), -1)
         return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin")
-
-
-def answer_margins(
-    stacked: Mapping[str, Tensor], shape: Shape, questions: Questions
-) -> Float[Tensor, "seed example"]:
-    """How clearly each model answers each question, in nats of logit; positive is right.
-
-    The smallest, over the answer's characters with the right ones fed in, of the right logit minus
-    the best wrong one. The greedy completion is the answer, terminator included, exactly if this is
-    positive: as long as every character so far is right, greedy decoding reads what is fed in here.
-    """
-    device = stacked["embed.W_E"].device
-    seeds = len(stacked["embed.W_E"])
-    tokens = questions.tokens.to(device).expand(seeds, -1, -1)
-    logits = torch.cat(list(_in_parts(stacked, tokens, shape)), dim=1)
-    return questions.margins(logits[:, questions.row, questions.pos]).cpu()
-
-
-def _in_parts(stacked: Mapping[str, Tensor], tokens: Tensor, shape: Shape) -> Iterator[Tensor]:
-    rows = max(1, TOKENS_AT_ONCE // tokens.shape[-1] // tokens.shape[0])
-    with torch.no_grad():
-        for part in tokens.split(rows, dim=1):
-            yield forward(stacked, part, shape)
-
-
-def reference_loss(
-    stacked: Mapping[str, Tensor], shape: Shape, streams: Sequence[Stream]
-) -> list[float]:
-    """Each model's loss on all its windows, in nats per predicted character, as its floors are."""
-    device = stacked["embed.W_E"].device
-    windows = stack([stream.reference() for stream in streams])
-    tokens, targets = (torch.from_numpy(x).to(device) for x in (windows.tokens, windows.targets))
-    total = torch.zeros(len(streams), dtype=torch.float64)
-    start = 0
-    for logits in _in_parts(stacked, tokens, shape):
-        part = targets[:, start : start + logits.shape[1]]
-        start += logits.shape[1]
-        nats = F.cross_entropy(
-            logits.flatten(0, 2), part.flatten(), ignore_index=NOTHING, reduction="none"
-        )
-        total += nats.view(len(streams), -1).cpu().double().sum(1)
-    return (total / (targets != NOTHING).flatten(1).sum(1).cpu()).tolist()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Every model's margin on every example of its task.
-
-    Attributes:
-        tasks: one a model; they share their examples and may differ in which are held out.
-        seeds: the models' seeds.
-    """
-
-    tasks: tuple[Task, ...]
-    seeds: tuple[int, ...]
-    margins: Float[np.ndarray, "seed example"]
-    fits: Bool[np.ndarray, " example"]
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """A row an example and seed: prompt, answer, group, held_out, margin, right, fits."""
-        parts = []
-        for seed, task, margins in zip(self.seeds, self.tasks, self.margins, strict=True):
-            prompts = task.prompts()[["prompt", "answer", "group", "held_out"]]
-            parts.append(prompts.assign(seed=seed, margin=margins, fits=self.fits))
-        table = pd.concat(parts, ignore_index=True)
-        return table.assign(right=table["margin"] > 0)
-
-    def counts(self) -> list[dict[str, Rate]]:
-        """Per model, right of all by group: `seen_` and the group's name, and `held_out`.
-
-        Every model has every group that any of them has examples of.
-        """
-        groups = [self._groups(task) for task in self.tasks]
-        names = [name for name in groups[0] if any(mine[name].any() for mine in groups)]
-        return [
-            {
-                name: Rate(hits=int((margins[mine[name]] > 0).sum()), total=int(mine[name].sum()))
-                for name in names
-            }
-            for mine, margins in zip(groups, self.margins, strict=True)
-        ]
-
-    def smallest_margins(self) -> list[dict[str, float]]:
-        """Per model, the smallest margin over the seen examples and over the held-out ones."""
-        found = []
-        for task, margins in zip(self.tasks, self.margins, strict=True):
-            held_out = np.array([example.held_out for example in task.examples])
-            sides = {"seen": ~held_out, "held_out": held_out}
-            found.append({k: float(margins[v].min()) for k, v in sides.items() if v.any()})
-        return found
-
-    @staticmethod
-    def _groups(task: Task) -> dict[str, Bool[np.ndarray, " example"]]:
-        group = np.array([example.group for example in task.examples])
-        held_out = np.array([example.held_out for example in task.examples])
-        groups = {f"seen_{name}": (group == name) & ~held_out for name in task.groups}
-        return groups | {"held_out": held_out}
-
-
-def evaluate_models(
-    stacked: Mapping[str, Tensor], shape: Shape, tasks: Sequence[Task], seeds: Sequence[int]
-) -> Evaluation:
-    """Greedy, exact match up to the terminator, in the parameters' own precision.
-
-    Args:
-        stacked: parameters with a leading seed axis.
-        tasks: one a model.
-    """
-    first = tasks[0]
-    questions = Questions.of(first.examples, first.vocabulary, shape.n_ctx)
-    margins = answer_margins(stacked, shape, questions).numpy()
-    return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=margins, fits=questions.fits)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """What one model says after a prompt, and how sure it is of each character."""
-
-    text: str
-    probabilities: tuple[float, ...]
-    ended: bool  # whether it came to a terminator
-
-
-def complete(
-    stacked: Mapping[str, Tensor],
-    shape: Shape,
-    prompt: str,
-    vocabulary: Vocabulary,
-    terminators: frozenset[str],
-    *,
-    limit: int = 32,
-) -> list[Completion]:
-    """Each model's greedy completion, up to and including its first terminator.
-
-    Args:
-        prompt: in the corpus's own words; beyond the context its left end is lost.
-        limit: characters after which a completion that has not ended is cut.
-    Raises:
-        TbttError: if the prompt is empty or has characters that are no tokens.
-    """
-    if not prompt:
-        raise TbttError("the prompt is empty: give one, such as 3+4=")
-    seeds = len(stacked["embed.W_E"])
-    start = torch.tensor(vocabulary.encode(prompt), device=stacked["embed.W_E"].device)
-    tokens = start.expand(seeds, 1, -1)
-    texts = [""] * seeds
-    chosen: list[Tensor] = []
-    certainty: list[Tensor] = []
-    for _ in range(limit):
-        with torch.no_grad():
-            logits = forward(stacked, tokens[..., -shape.n_ctx :], shape)[:, 0, -1]
-        probability, token = logits.softmax(-1).max(-1)
-        chosen.append(token)
-        certainty.append(probability)
-        tokens = torch.cat([tokens, token[:, None, None]], -1)
-        texts = [vocabulary.decode(row) for row in torch.stack(chosen, 1).tolist()]
-        if all(terminators & set(text) for text in texts):
-            break
-    completions = []
-    for text, probabilities in zip(texts, torch.stack(certainty, 1).tolist(), strict=True):
-        end = next((i + 1 for i, c in enumerate(text) if c in terminators), None)
-        completions.append(
-            Completion(
-                text=text[:end], probabilities=tuple(probabilities[:end]), ended=end is not None
-            )
-        )
-    return completions

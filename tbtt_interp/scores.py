@@ -7,7 +7,8 @@ import pandas as pd
 
 from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Evaluation, Questions, answer_margins, evaluate_models
+from tbtt_interp.evaluate import Evaluation, answer_margins
+from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval, Rate, mean_over_models
 from tbtt_interp.tasks.arithmetic import operand_grid
@@ -27,15 +28,6 @@ def share_sentence(shares: Mapping[str, Interval]) -> str:
     """The mean share right over models by group, with its 95 % interval over models."""
     words = [f"{group_words(group)} {share.format()}" for group, share in shares.items()]
     return f"Mean share right over models [95 %]: {', '.join(words)}."
-
-
-def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
-    """Every model of a run on every example of its task.
-
-    Args:
-        step: of a kept checkpoint; None is the last.
-    """
-    return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds)
 
 
 def run_scores(run: Run, evaluation: Evaluation) -> pd.DataFrame:
@@ -137,7 +129,7 @@ def operand_scores(
     stacked = run.parameters(step)
     for place, (seed, task) in enumerate(zip(run.seeds, run.tasks, strict=True)):
         grid = operand_grid(low, high, task.examples)
-        questions = Questions.of(grid, task.vocabulary, run.shape.n_ctx)
+        questions = PromptBatch.of(grid, task.vocabulary, run.shape.n_ctx)
         one = {name: value[place : place + 1] for name, value in stacked.items()}
         margins = answer_margins(one, run.shape, questions)[0].numpy()
         part = pd.DataFrame([dict(e.labels) | {"group": e.group} for e in grid])

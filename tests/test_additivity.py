@@ -25,8 +25,8 @@ from tbtt_interp.analyses.main_effects import additive_fit, answer_findings, ans
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run
 
 POST = "blocks.0.hook_resid_post"
 

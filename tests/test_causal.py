@@ -19,10 +19,15 @@ from tbtt_interp.probes.features import FEATURES, label_examples
 from tbtt_interp.probes.run import patients
 from tbtt_interp.probes.unsaid import patch_unsaid, read_unsaid
 from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import load_task
 
 MID, POST = "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"
+
+
+def batch_of(run: Run) -> PromptBatch:
+    return PromptBatch.of(run.task.examples, run.task.vocabulary, run.shape.n_ctx)
 
 
 def questions_of(run: Run) -> Questions:
@@ -40,7 +45,7 @@ def kept(x: Tensor) -> Tensor:
 def test_changing_nothing_changes_nothing(line_run: Run) -> None:
     questions = questions_of(line_run)
     logits = logits_with(line_run.model(), questions, [kept] * 60, site=MID)
-    expected = answer_margins(line_run.parameters(), line_run.shape, questions)[:1]
+    expected = answer_margins(line_run.parameters(), line_run.shape, batch_of(line_run))[:1]
     # 60 copies take more than one forward pass
     assert torch.allclose(questions.margins(logits), expected.expand(60, -1), atol=1e-4)
 
@@ -219,7 +224,7 @@ def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
     assert row["effect"] > row["random_subspace"]
     assert set(verdicts(table)["verdict"]) <= {"supported", "contradicted", "undecided"}
     found = unsaid_table(line_run, ["answer"], sites=[POST], draws=3).iloc[0]
-    margins = answer_margins(line_run.parameters(), line_run.shape, questions_of(line_run))
+    margins = answer_margins(line_run.parameters(), line_run.shape, batch_of(line_run))
     held_out = np.array([e.held_out for e in line_run.task.examples])
     assert found["wrong"] == int((margins.numpy()[:, held_out] <= 0).sum())
     for column in ("read", "flipped", "read_in_code"):

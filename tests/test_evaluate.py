@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp
 
 from tbtt_interp.baselines import additive, baseline_counts, nearest_seen
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Questions, complete, evaluate_models, reference_loss
+from tbtt_interp.evaluate import complete, evaluate_models, evaluate_run, reference_loss
 from tbtt_interp.model import (
     Shape,
     hooked_transformer,
@@ -19,8 +19,9 @@ from tbtt_interp.model import (
     one_model,
     stack_parameters,
 )
+from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run, operand_scores, run_scores, score_rows
+from tbtt_interp.scores import operand_scores, run_scores, score_rows
 from tbtt_interp.stats import SHARE, Rate, mean_over_models, ratios_over_models
 from tbtt_interp.tasks import Stream, load_task
 from tbtt_interp.tasks.arithmetic import equation, equations
@@ -65,7 +66,7 @@ def test_a_prompt_longer_than_the_window_loses_its_left_end() -> None:
 
 def test_what_does_not_fit_is_known() -> None:
     examples = [equation(3, "+", 4), equation(19, "+", 19), equation(100, "+", 5)]
-    assert Questions.of(examples, load_task("arithmetic").vocabulary, 9).fits.tolist() == [
+    assert PromptBatch.of(examples, load_task("arithmetic").vocabulary, 9).fits.tolist() == [
         True,
         True,
         False,

@@ -13,7 +13,7 @@ from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import complete
+from tbtt_interp.evaluate import complete, evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.patching import CLOSE, patched_of
 from tbtt_interp.explore.probing import Jobs, reading_part
@@ -27,7 +27,6 @@ from tbtt_interp.explore.state import (
 )
 from tbtt_interp.explore.views import Views
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run
 
 
 def test_what_is_said_is_what_the_library_completes(catalogue: Catalogue, line_run: Run) -> None:

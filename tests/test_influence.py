@@ -27,8 +27,8 @@ from tbtt_interp.analyses.influence_halves import agreement_table, half_table, h
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run
 from tbtt_interp.train.resolve import resolve_recipe
 from tbtt_interp.train.training import train_models
 

@@ -10,10 +10,10 @@ import torch
 from oracle import NanoGPT
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.model import Shape
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run
 
 ARGUMENTS = {"n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 9, "bias": False,
              "vocab_size": 17, "dropout": 0.2, "mlp_expansion": 3}  # fmt: skip

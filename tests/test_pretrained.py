@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 import tbtt_interp as tbtt
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.model import parameter_shapes
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.pretrained import packing
 from tbtt_interp.pretrained.models import OVER_TRAINING, list_pretrained
 from tbtt_interp.pretrained.packing import LIMIT, folder_bytes, pack_models, pack_run
 from tbtt_interp.runs import SHIPPED, Run, find_runs, load_run
-from tbtt_interp.scores import evaluate_run
 from tbtt_interp.train.resolve import recorded_recipe, resolve_recipe
 from tbtt_interp.train.sweep import read_sweep
 from tbtt_interp.train.training import Machine, model_shape, train_models

@@ -74,8 +74,9 @@ def evaluate_command(
 
     tbtt evaluate runs/arithmetic-medium-file --operands 0-19
     """
+    from tbtt_interp.evaluate import evaluate_run
     from tbtt_interp.runs import load_run, write_new
-    from tbtt_interp.scores import evaluate_run, operand_scores, run_scores, score_rows
+    from tbtt_interp.scores import operand_scores, run_scores, score_rows
 
     run = load_run(run_folder)
     if operands is not None:

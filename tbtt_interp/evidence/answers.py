@@ -2,9 +2,9 @@
 
 import pandas as pd
 
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.evidence.models import models_table
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run
 
 
 def answers_table(run: Run) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from tbtt_interp.baselines import baseline_answers
 from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run, find_runs, load_run
-from tbtt_interp.scores import evaluate_run
 from tbtt_interp.sweep_tables import SHIPPED
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair

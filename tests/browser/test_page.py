@@ -8,12 +8,12 @@ from browser.pointing import Page, cell, drawn, expect, figure, margin, pane, pl
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.scene import scene_of
 from tbtt_interp.explore.state import Pane
 from tbtt_interp.probes.run import probe_run
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import evaluate_run
 
 
 def test_two_models_stand_side_by_side(page: Page, address: str, catalogue: Catalogue) -> None:
