@@ -1,12 +1,12 @@
 # %% [markdown]
-# # Where do heads look, and what is it worth?
-# Attention from where a character is answered, by what stands at the key. A weight alone says
-# nothing of use, so beside each stands what answers lose when that edge is cut. Nulls: even
-# attention and the untrained model for weights; as many other keys cut at random for the loss.
+# # Where do heads attend, and what does the answer lose without it?
+# Attention from the positions that predict the answer, by the role of the key. A weight alone does
+# not show that it is used, so beside each weight stands what answers lose after attention knockout.
+# Nulls: uniform attention and the untrained model for weights; as many random keys for knockouts.
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
+from tbtt_interp import plots
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
@@ -16,7 +16,7 @@ result = tbtt.analyse_attention(run)
 # %%
 figure = result.figures["attention"]()
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")

@@ -134,6 +134,17 @@ class Models:
             prompts=self.prompts[:count],
         )  # fmt: skip
 
+    def with_examples(self, numbers: Sequence[int]) -> "Models":
+        """The same models with only some of their prompts, by number."""
+        prompts = [
+            dataclasses.replace(
+                of, examples=tuple(of.examples[k] for k in numbers),
+                held_out=of.held_out[list(numbers)],
+            )
+            for of in self.prompts
+        ]  # fmt: skip
+        return dataclasses.replace(self, prompts=tuple(prompts))
+
 
 @overload
 def over_seeds(

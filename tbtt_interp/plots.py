@@ -93,8 +93,8 @@ def panels(
     inside = rows * height + (rows - 1) * gap
     options = {"shared_yaxes": True, "horizontal_spacing": 0.03} | options
     figure = make_subplots(
-        rows=rows, cols=columns, subplot_titles=list(titles), vertical_spacing=gap / inside,
-        **options,
+        rows=rows, cols=columns, subplot_titles=list(titles),
+        vertical_spacing=gap / inside if rows > 1 else 0, **options,
     )  # fmt: skip
     figure.update_layout(
         template="simple_white", width=140 + columns * width, height=inside + 180,

@@ -1,175 +1,226 @@
-"""Attention is read by what stands there, cut where it says, and heads are what they are."""
+"""Attention by token role, its knockouts, and QK and OV circuits, on models that are known."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import DIGITS, VOCABULARY, copying_model, copying_subject
+from planted import DIGITS, VOCABULARY, copying_model, copying_models
+from transformer_lens import FactoredMatrix
 
+from tbtt_interp.activations import cached
 from tbtt_interp.analyses.attention import (
     analyse_attention,
-    attention_table,
+    attention_by_prompt,
+    attention_by_role,
+    attention_claims,
+    knockouts_by_role,
     mean_pattern,
-    patterns_table,
-    replaced_table,
+    pattern_replacements,
 )
-from tbtt_interp.analyses.contexts import ALONE, contexts_of, prompt_roles
-from tbtt_interp.analyses.edges import cut, even_pattern, random_edges
 from tbtt_interp.analyses.heads import (
-    copying,
+    copying_score,
+    detection_patterns,
     head_scores,
-    kinds_of_attention,
     ov_circuit,
     qk_circuit,
-    texts_of,
+    training_texts,
 )
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.token_roles import PROMPT, RoleBatch, batches_by_context, prompt_roles
+from tbtt_interp.interventions import knock_out_attention, random_pairs, uniform_attention
+from tbtt_interp.over_seeds import Models, over_seeds
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
+from tbtt_interp.tasks.facts import capitals
 
 
 @pytest.fixture(scope="module")
-def subject(file_run: Run) -> Subject:
-    return Subject.of_run(file_run)
+def result(file_run: Run) -> Result:
+    return analyse_attention(file_run, examples=range(0, 200, 7))
 
 
 @pytest.mark.parametrize("fixture", ["file_run", "facts_run", "line_run"])
 def test_every_token_has_the_role_of_its_character(
     fixture: str, request: pytest.FixtureRequest
 ) -> None:
-    """The rows of both contexts, decoded, say what their roles say; also where they are cut."""
-    subject = Subject.of_run(request.getfixturevalue(fixture))
-    contexts = contexts_of(subject, 1, range(len(subject.examples)))
+    """The rows of both contexts, decoded, have what their roles name; also where they are cut."""
+    run = request.getfixturevalue(fixture)
+    prompts = PromptSet.of_seed(run, run.seeds[1])
+    contexts = batches_by_context(prompts)
     assert len(contexts) == (1 if fixture == "line_run" else 2)
     literal = {"<": "<", "=": "=", "newline": "\n"}
     for context in contexts:
-        q = context.questions
-        for k, (row, roles) in enumerate(zip(q.tokens.tolist(), context.roles, strict=True)):
-            example = subject.examples[q.example[q.row == k][0]]
-            text = subject.run.tasks[1].vocabulary.decode(row)  # pyright: ignore
+        rows = zip(context.batch.row_example, context.batch.tokens.tolist(), context.roles,
+                   strict=True)  # fmt: skip
+        for k, row, roles in rows:
+            example = prompts.examples[k]
+            text = run.task.vocabulary.decode(row)
             known = {name: str(example.labels.get(name)) for name in ("a", "b", "operator")}
             country = "".join(c for c, role in zip(text, roles, strict=True) if role == "country")
             assert str(example.labels.get("country", "")).endswith(country)
             for character, role in zip(text, roles, strict=True):
                 expected = {**literal, **known}.get(role)
                 assert expected is None or character == expected
-            end = [role for role in roles if role.startswith("answer")]
-            said = "".join(c for c, r in zip(text, roles, strict=True) if r.startswith("answer"))
-            assert example.answer.startswith(said) and len(end) == len(said)
+            answer = "".join(c for c, r in zip(text, roles, strict=True) if r.startswith("answer"))
+            assert example.answer.startswith(answer)
 
 
-def test_what_stands_before_is_the_model_s_own_file(subject: Subject, file_run: Run) -> None:
-    """Of what a model was trained on, that line and this stand there one after the other."""
-    context = contexts_of(subject, 0, range(200))[1]
+def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run: Run) -> None:
+    prompts = PromptSet.of_seed(file_run, file_run.seeds[0])
+    batch = batches_by_context(prompts)[1].batch
     text = "".join(file_run.tasks[0].file(file_run.config.order_seeds[0]))
-    q = context.questions
-    for row in q.first.tolist():
-        example = subject.examples[q.example[row]]
-        if example.held_out or text.startswith(example.line):
-            continue
-        assert VOCABULARY.decode(q.tokens[q.row[row], : q.pos[row] + 1].tolist()) in text
+    for k in batch.first_answers.tolist():
+        example = prompts.examples[batch.answer_example[k]]
+        if not example.held_out and not text.startswith(example.line):
+            row = batch.tokens[batch.answer_row[k], : batch.answer_pos[k] + 1]
+            assert VOCABULARY.decode(row.tolist()) in text
 
 
 def test_roles_of_facts() -> None:
-    from tbtt_interp.tasks.facts import capitals
-
     roles = prompt_roles(capitals()[0])
     assert roles == ["Capital␣of␣"] * 11 + ["country"] * 6 + ["␣is␣"] * 4
 
 
+def dense(matrix: FactoredMatrix) -> torch.Tensor:
+    return torch.as_tensor(matrix.AB)
+
+
 @given(st.integers(0, 2**31), st.floats(0, 1))
-def test_random_edges_are_as_many_others_that_can_be_seen(seed: int, share: float) -> None:
+def test_random_pairs_are_as_many_other_visible_keys(seed: int, share: float) -> None:
     generator = np.random.default_rng(seed)
     causal = torch.ones(4, 7, 7, dtype=torch.bool).tril()
-    edges = torch.from_numpy(generator.random((4, 7, 7)) < share) & causal
-    drawn = random_edges(edges, generator)
-    assert not (drawn & edges).any() and not (drawn & ~causal).any()
-    room = (causal & ~edges).sum(-1)
-    assert (drawn.sum(-1) == torch.minimum(edges.sum(-1), room)).all()
+    pairs = torch.from_numpy(generator.random((4, 7, 7)) < share) & causal
+    drawn = random_pairs(pairs, generator)
+    assert not (drawn & pairs).any() and not (drawn & ~causal).any()
+    room = (causal & ~pairs).sum(-1)
+    assert (drawn.sum(-1) == torch.minimum(pairs.sum(-1), room)).all()
 
 
-def test_a_cut_takes_its_edges_away_and_no_other_head_s() -> None:
-    pattern = even_pattern(5).expand(3, 2, 5, 5)
-    edges = torch.zeros(3, 5, 5, dtype=torch.bool)
-    edges[:, 4, 2] = True
-    edges[:, 0, 0] = True
-    after = cut(pattern, None, head=1, edges=edges)
+def test_a_knockout_takes_attention_from_its_pairs_and_from_no_other_head() -> None:
+    pattern = uniform_attention(5).expand(3, 2, 5, 5)
+    pairs = torch.zeros(3, 5, 5, dtype=torch.bool)
+    pairs[:, 4, 2] = True
+    pairs[:, 0, 0] = True
+    after = knock_out_attention(0, 1, pairs)[1](pattern)
     assert torch.equal(after[:, 0], pattern[:, 0])
     assert after[0, 1, 4].tolist() == pytest.approx([0.25, 0.25, 0, 0.25, 0.25])
-    assert after[0, 1, 0].tolist() == [0] * 5  # nothing is left to look at
+    assert after[0, 1, 0].tolist() == [0] * 5  # nothing is left to attend to
 
 
-def test_the_planted_edge_is_the_one_that_costs() -> None:
-    table = attention_table(copying_subject())
-    table = table[table["query"] == "="].set_index(["head", "key"])
+def test_the_planted_attention_is_what_costs() -> None:
+    models = copying_models()
+    weights, drops = (over_seeds(models, f) for f in (attention_by_role, knockouts_by_role))
+    table = weights.merge(drops).query("query == '='").set_index(["head", "key"])
     assert table["weight"][0, "b"] == pytest.approx(1, abs=1e-6)
-    assert table["lost"][0, "b"] > 1 > table["lost_random"][0, "b"] + 0.9
-    others = table.drop(index=(0, "b"))
-    assert others["lost"].abs().max() < 1e-6
-    assert others["even"].drop_duplicates().tolist() == pytest.approx([0.2])
-    replaced = replaced_table(copying_subject()).set_index(["head", "by"])["lost"]
-    assert abs(replaced[0, "its mean"]) < 0.1 and replaced[0, "even attention"] > 1
-    assert abs(replaced[1, "even attention"]) < 1e-9
+    assert table["logprob_drop"][0, "b"] > 1 > table["logprob_drop_random"][0, "b"] + 0.9
+    assert table.drop(index=(0, "b"))["logprob_drop"].abs().max() < 1e-6
+    assert table["uniform"].tolist() == pytest.approx([0.2] * len(table))
+    replaced = over_seeds(models, pattern_replacements)
+    drop = replaced.set_index(["head", "replacement"])["logprob_drop"]
+    assert abs(drop[0, "mean pattern"]) < 0.1 and drop[0, "uniform attention"] > 1
+    assert abs(drop[1, "uniform attention"]) < 1e-9
 
 
-def test_the_planted_head_copies_and_looks_by_position_alone() -> None:
+def test_the_planted_head_copies_and_attends_by_position_alone() -> None:
     model, tokens = copying_model(), [VOCABULARY.index[c] for c in DIGITS]
     with torch.no_grad():
         ov, idle = (ov_circuit(model, 0, head, tokens) for head in (0, 1))
-        qk = qk_circuit(model, 0, 0, tokens)
-    assert (ov.argmax(1) == torch.arange(10)).all()
-    assert copying(ov) > 0.9 and copying(-ov) < -0.9 and copying(idle) == 0
-    assert float(qk.std()) < 1e-6
+        qk = dense(qk_circuit(model, 0, 0, tokens))
+    assert (dense(ov).argmax(1) == torch.arange(10)).all()
+    assert copying_score(ov) > 0.9 and copying_score(FactoredMatrix(-ov.A, ov.B)) < -0.9
+    assert copying_score(idle) == 0 and float(qk.std()) < 1e-6
 
 
-def test_kinds_of_attention_by_hand() -> None:
+def test_circuits_are_what_the_model_computes(line_run: Run) -> None:
+    """Without positions, scores are QK; and of one source, a head writes its row of OV."""
+    model, tokens = line_run.model().to(torch.float64), torch.arange(len(VOCABULARY))
+    model.W_pos.data.zero_()
+    scores, written = "blocks.0.attn.hook_attn_scores", "blocks.0.hook_attn_out"
+    pairs = torch.cartesian_prod(tokens, tokens)  # query, key
+    of_pairs = cached(model, pairs.flip(1), [scores])[1][scores][:, 0, 1, 0]
+    alone = cached(model, tokens[:, None], [written])[1][written][:, 0]
+    with torch.no_grad():
+        of = (model, 0, 0, tokens.tolist())
+        qk, ov = dense(qk_circuit(*of)), dense(ov_circuit(*of))
+        centred = (alone - alone.mean(-1, keepdim=True)) * model.ln_final.w
+        logits = centred @ model.W_U
+    torch.testing.assert_close(qk.flatten(), of_pairs)
+    torch.testing.assert_close(ov, logits - logits.mean(-1, keepdim=True))
+
+
+def test_detection_patterns_by_hand() -> None:
     tokens = torch.tensor([[1, 2, 0, 1, 2, 0]])  # 0 ends a line
-    kinds = kinds_of_attention(tokens, newline=0)
-    edges = {kind: mask[0].nonzero().tolist() for kind, mask in kinds.items()}
-    assert edges["previous token"] == [[q, q - 1] for q in range(1, 6)]
-    assert edges["induction"] == [[3, 1], [4, 2], [5, 3]]
-    assert edges["previous line"] == [[q, k] for q in (3, 4, 5) for k in (0, 1, 2)]
-    assert "previous line" not in kinds_of_attention(tokens, newline=None)
+    kinds = detection_patterns(tokens, newline=0)
+    pairs = {kind: mask[0].nonzero().tolist() for kind, mask in kinds.items()}
+    assert pairs["previous token"] == [[q, q - 1] for q in range(1, 6)]
+    assert pairs["induction"] == [[3, 1], [4, 2], [5, 3]]
+    assert pairs["previous line"] == [[q, k] for q in (3, 4, 5) for k in (0, 1, 2)]
+    assert "previous line" not in detection_patterns(tokens, newline=None)
 
 
-def test_heads_are_scored_beside_even_attention(subject: Subject, file_run: Run) -> None:
-    scores = head_scores(subject)
-    assert set(scores["kind"]) == {"previous token", "induction", "previous line", "copying"}
-    previous = scores[scores["kind"] == "previous token"]
-    assert previous["even"].tolist() == pytest.approx([np.mean([1 / n for n in range(2, 10)])] * 2)
-    assert previous["untrained"].tolist() == pytest.approx(previous["even"].tolist(), abs=0.01)
+def test_heads_are_compared_with_uniform_attention(file_run: Run) -> None:
+    prompts = PromptSet.of_seed(file_run, file_run.seeds[0])
+    scores = head_scores(file_run.model(), prompts).set_index("kind")
+    assert set(scores.index) == {"previous token", "induction", "previous line", "copying"}
+    uniform = np.mean([1 / n for n in range(2, 10)])
+    assert scores["uniform"]["previous token"] == pytest.approx(uniform)
+    untrained = head_scores(Models.of(file_run).untrained[0], prompts).set_index("kind")
+    assert untrained["score"]["previous token"] == pytest.approx(uniform, abs=0.01)
     text = "".join(file_run.tasks[0].file(file_run.config.order_seeds[0]))
-    windows = texts_of(subject, 0)
+    windows = training_texts(prompts)
     assert windows.shape == (200, 9)
     assert all(VOCABULARY.decode(row) in text for row in windows.tolist())
 
 
-def test_attention_prompt_by_prompt_adds_up_to_one(subject: Subject) -> None:
-    table = patterns_table(subject, list(range(0, 200, 7)))
+def test_attention_in_each_prompt_adds_up_to_one_and_has_the_same_mean(file_run: Run) -> None:
+    models = Models.of(file_run).with_examples(range(0, 200, 7))
+    table = over_seeds(models, attention_by_prompt)
     sums = table.groupby(["seed", "layer", "head", "prompt", "query"])["weight"].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-5)
     means = table[table["query"] == "="].groupby("key")["weight"].mean()
-    whole = attention_table(subject, list(range(0, 200, 7)))
-    whole = whole[(whole["context"] == ALONE) & (whole["query"] == "=")].groupby("key")["weight"]
+    whole = over_seeds(models, attention_by_role)
+    whole = whole[(whole["context"] == PROMPT) & (whole["query"] == "=")].groupby("key")["weight"]
     np.testing.assert_allclose(means.sort_index(), whole.mean().sort_index(), atol=1e-5)
 
 
-def test_the_whole_is_drawn_and_said(subject: Subject) -> None:
-    result = analyse_attention(subject)
+def test_claims_compare_the_most_needed_key_with_random_ones(result: Result) -> None:
+    summary = result.tables["attention"]
+    assert {"uniform", "untrained", "logprob_drop_random"} <= set(result.display.columns)
+    claim = result.claim("prompt: without attention from =")
+    rows = summary[(summary["context"] == PROMPT) & (summary["query"] == "=")]
+    assert claim.effect.mean == rows["accuracy_drop"].max() and claim.effect.n == 2
+    assert claim.null_name == "without attention to random keys"
+    assert (
+        result.claim("Induction attention is highest in head 0.0").null_name == "uniform attention"
+    )
+    nothing_right = summary.assign(accuracy_drop=np.nan)
+    replaced = result.tables["replaced"].assign(accuracy_drop=np.nan)
+    assert not attention_claims(nothing_right, replaced)
     for name, draw in result.figures.items():
         assert draw().data, name
-    assert any("without the edge from =" in str(f) or "puts" in str(f) for f in result.findings)
-    assert {"even", "lost_random"} <= set(result.shown.columns)
+    drawn = result.figures["attention"]().data[0]
+    assert list(drawn["x"])[:2] == ["previous line", "newline"]  # in the order of the text
 
 
-def test_a_mean_pattern_looks_at_nothing_that_is_to_come(facts_run: Run) -> None:
-    """Prompts of several lengths: what stands at a place of one is elsewhere in another."""
-    subject = Subject.of_run(facts_run)
-    questions = contexts_of(subject, 0, range(50))[0].questions
+def test_a_mean_pattern_attends_to_nothing_later(facts_run: Run) -> None:
+    """Prompts of several lengths: a position of one prompt is another position's in the next."""
+    prompts = PromptSet.of_seed(facts_run, facts_run.seeds[0])
+    batch = RoleBatch.of(prompts).batch
     site = "blocks.0.attn.hook_pattern"
-    with torch.no_grad():
-        pattern = subject.models[0].run_with_cache(questions.tokens)[1][site][:, 0]
-    mean = mean_pattern(pattern, questions.end, questions.lengths)[questions.row, questions.pos]
-    later = torch.arange(mean.shape[1]) > questions.pos[:, None]
+    pattern = cached(facts_run.model(), batch.tokens, [site])[1][site][:, 0]
+    mean = mean_pattern(pattern, batch)[batch.answer_row, batch.answer_pos]
+    later = torch.arange(mean.shape[1]) > batch.answer_pos[:, None]
     assert float((mean * later).abs().max()) == 0
     torch.testing.assert_close(mean.sum(-1), torch.ones(len(mean)))
+
+
+def test_tokens_of_another_tokenizer_have_numbers_and_one_role() -> None:
+    class Pairs:
+        def encode(self, text: str) -> list[int]:
+            return [ord(c) % 10 for c in text[::2]]
+
+    prompts = dataclasses.replace(copying_models().shared_prompts, vocabulary=Pairs())
+    assert RoleBatch.of(prompts).in_order() == ["prompt"]

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from tbtt_interp.analyses.ablation import answers_in
-from tbtt_interp.analyses.contexts import contexts_of
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
@@ -26,6 +24,7 @@ from tbtt_interp.explore.state import (
     read_patch,
 )
 from tbtt_interp.explore.views import Views
+from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
 
 
@@ -62,8 +61,7 @@ def test_cut_edges_cost_what_the_library_says(catalogue: Catalogue, name: str) -
     scene = scene_of(catalogue, pane, "3+4")
     model = run.model()
     example = next(e for e in run.tasks[0].examples if e.prompt == "<3+4=")
-    subject = Subject.of_models([model], [example], run.tasks[0].vocabulary)
-    questions = contexts_of(subject, 0, [0])[0].questions
+    batch = PromptBatch.of([example], run.tasks[0].vocabulary, run.shape.n_ctx)
 
     def without(pattern: torch.Tensor, hook: object) -> torch.Tensor:
         scores = pattern.clone()
@@ -73,8 +71,9 @@ def test_cut_edges_cost_what_the_library_says(catalogue: Catalogue, name: str) -
 
     site = f"blocks.{layer}.attn.hook_pattern"
     with torch.no_grad():
-        logits = model.run_with_hooks(questions.tokens, fwd_hooks=[(site, without)])
-    assert scene.margin == pytest.approx(float(answers_in(logits, questions)[1][0]), abs=1e-4)
+        logits = model.run_with_hooks(batch.tokens, fwd_hooks=[(site, without)])
+    margin = float(batch.margins(batch.at_answers(logits)[None])[0, 0])
+    assert scene.margin == pytest.approx(margin, abs=1e-4)
     assert scene.margin_before != pytest.approx(scene.margin, abs=1e-6)
 
 

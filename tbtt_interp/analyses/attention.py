@@ -1,320 +1,298 @@
-"""Where heads look, by what stands there, and what answers lose when they may not."""
+"""Attention by token role, and what answers lose after attention knockout.
 
-from collections.abc import Hashable, Sequence
+An attention weight alone does not show that the weight is used. Beside each weight stands what the
+answers lose when the same attention is knocked out, and when as much other attention is.
+"""
+
+import math
+from collections.abc import Sequence
 from functools import partial
-from math import nan
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from einops import einsum
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.ablation import answers_in, mean_by_place, row_donors
-from tbtt_interp.analyses.contexts import Context, contexts_of
-from tbtt_interp.analyses.edges import cut, even_pattern, random_edges, replace_pattern
-from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
-from tbtt_interp.analyses.heads import circuit_matrices, head_scores, scores_findings
-from tbtt_interp.analyses.pairs import FEW, MANY_PARAMETERS
-from tbtt_interp.analyses.parts import Parts
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp import interventions
+from tbtt_interp.analyses import heads
+from tbtt_interp.analyses.token_roles import RoleBatch, batches_by_context
+from tbtt_interp.over_seeds import MANY_PARAMETERS, Models, over_seeds, summarize_over_seeds
+from tbtt_interp.plots import heatmaps
+from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, mean_over_models
+from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
-DRAWS = 5  # edges drawn at random for each that is cut
-Answers = tuple[np.ndarray, np.ndarray]  # log-probability of each whole answer, and its margin
+DRAWS = 5  # random draws of query-key pairs for each knockout
+FEW = 64  # examples that models beyond MANY_PARAMETERS are asked
+BY = ["context", "layer", "head", "query", "key"]
+DROPS = ["logprob_drop", "accuracy_drop", "logprob_drop_random", "accuracy_drop_random"]
+PANELS = {
+    "weight": "attention", "accuracy_drop": "accuracy lost after knockout",
+    "accuracy_drop_random": "the same, random keys",
+}  # fmt: skip
+N_HEADS_DRAWN = 6
 
 
-def _answers_with(
-    model: "HookedTransformer", context: Context, hooks: Sequence[tuple[str, object]]
-) -> Answers:
-    with torch.no_grad():
-        logits = model.run_with_hooks(context.questions.tokens, fwd_hooks=list(hooks))  # pyright: ignore
-    return answers_in(torch.as_tensor(logits), context.questions)
-
-
-def _lost(before: Answers, after: Answers, seen: np.ndarray) -> dict[str, float]:
-    """Nats of log-probability a whole answer, and the share of right answers lost; seen ones."""
-    was_right = (before[1] > 0) & seen
-    flipped = ((after[1] <= 0) & was_right).sum() / max(1, was_right.sum())
-    return {
-        "lost": float((before[0] - after[0])[seen].mean()),
-        "flipped": float(flipped) if was_right.any() else float("nan"),
-    }
-
-
-def _model_rows(
-    subject: Subject, k: int, examples: Sequence[int], seed: int
-) -> list[dict[Hashable, object]]:
-    """One model's rows of `attention_table`."""
-    rows: list[dict[Hashable, object]] = []
-    model = subject.models[k]
-    seen = ~subject.held_out[k][list(examples)]
-    sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(subject.layers)]
-    generator = np.random.default_rng((seed, k, 0xA7))
-    for context in contexts_of(subject, k, examples, seed):
-        tokens = context.questions.tokens
-        before = _answers_with(model, context, [])
-        asked = context.asked()
-        caches = [
-            other.run_with_cache(tokens, names_filter=sites)[1]
-            for other in (model, *subject.untrained[k : k + 1])
-        ]
-        even = even_pattern(tokens.shape[1]).expand(len(tokens), -1, -1)
-        for layer, site in enumerate(sites):
-            for head in range(subject.heads):
-                patterns = [cache[site][:, head].detach() for cache in caches]
-                patterns = [patterns[0], even, *patterns[1:]]
-                for query in context.names(asked):
-                    at = context.here(query) & asked
-                    for key in context.names():
-                        edges = at[:, :, None] & context.here(key)[:, None, :]
-                        edges &= torch.ones_like(edges[0]).tril()
-                        if not edges.any():
-                            continue
-                        weights = [float((p * edges).sum() / at.sum()) for p in patterns]
-                        row: dict[Hashable, object] = {
-                            "seed": subject.seeds[k], "context": context.name, "layer": layer,
-                            "head": head, "query": query, "key": key, "weight": weights[0],
-                            "even": weights[1],
-                            "untrained": weights[2] if len(weights) > 2 else float("nan"),
-                        }  # fmt: skip
-                        after = _answers_with(
-                            model, context, [(site, partial(cut, head=head, edges=edges))]
-                        )
-                        random = [
-                            _lost(before, _answers_with(model, context, [
-                                (site, partial(cut, head=head,
-                                               edges=random_edges(edges, generator)))
-                            ]), seen)
-                            for _ in range(DRAWS)
-                        ]  # fmt: skip
-                        means = pd.DataFrame(random).mean().add_suffix("_random").to_dict()
-                        rows.append(row | _lost(before, after, seen) | means)
-    return rows
-
-
-def attention_table(
-    subject: Subject,
-    examples: Sequence[int] | None = None,
-    *,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
+def drops_with_hooks(
+    model: "HookedTransformer",
+    batch: PromptBatch,
+    seen: Bool[np.ndarray, " example"],
+    hooks: Sequence[interventions.Hook],
 ) -> pd.DataFrame:
-    """Each head's attention by role of query and key, and what is lost when that edge is cut.
+    """What seen answers lose with each of some hooks made by itself, all at one hook point.
 
-    Queries are those where a character of the answer is asked. An edge is cut there alone, in all
-    examples at once; the rest of the query's attention is scaled up.
+    Returns:
+        one row per hook: `logprob_drop`, nats per whole answer, and `accuracy_drop`, the share of
+        right answers that are lost; nan where no answer is right.
+    """
+
+    def answers(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        nats, margins = batch.answer_logprobs(logits), batch.margins(logits[None])[0]
+        return nats.numpy(), margins.numpy() > 0
+
+    nats, is_right = answers(interventions.answer_logits(model, batch))
+    was_right, rows = is_right & seen, []
+    changes = [change for _, change in hooks]
+    for logits in interventions.logits_with_edits(model, batch, hooks[0][0], changes):
+        changed, still_right = answers(logits.double().cpu())
+        lost = (~still_right[was_right]).mean() if was_right.any() else math.nan
+        rows.append((float((nats - changed)[seen].mean()), lost))
+    return pd.DataFrame(rows, columns=DROPS[:2])
+
+
+def attention_by_role(
+    model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
+) -> pd.DataFrame:
+    """Each head's attention from where the answer is predicted, by the roles of query and key.
 
     Args:
-        examples: by number; None is all, of larger models FEW.
-        seed: of the lines before, and of random edges.
+        seed: of preceding lines.
     Returns:
-        a row a seed, `context`, layer, head, `query` and `key` role: `weight`, the attention's
-        mean over examples, beside that of `even` attention and of the model `untrained`; `lost`,
-        nats of log-probability a seen answer, and `flipped`, the share of right seen answers that
-        are not right any more; the same for as many other keys drawn at random, `lost_random` and
-        `flipped_random`, the mean of DRAWS.
+        one row per context, layer, head, query role and key role: `weight`, the attention's mean
+        over queries, and `uniform`, the same of uniform attention.
     """
-    examples = chosen_examples(subject) if examples is None else examples
-    parts, rows = parts or Parts(), []
-    for k, name in enumerate(subject.seeds):
-        columns = parts.get(
-            f"attention-{name}",
-            lambda k=k: _columns(pd.DataFrame(_model_rows(subject, k, examples, seed))),
-        )
-        rows.append(pd.DataFrame(columns))
-        tell(k + 1, len(subject.seeds))
-    return pd.concat(rows, ignore_index=True)
+    rows = []
+    for roles in batches_by_context(prompts, seed):
+        uniform = interventions.uniform_attention(roles.batch.tokens.shape[1])
+        for head, pattern in heads.head_patterns(model, roles.batch.tokens).items():
+            for query, key, pairs, n_queries in roles.query_key_pairs():
+                weights = (float((p * pairs).sum()) / n_queries for p in (pattern, uniform))
+                rows.append((roles.context, *head, query, key, *weights))
+    return pd.DataFrame(rows, columns=[*BY, "weight", "uniform"])
 
 
-def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    texts = table.select_dtypes("number").columns
-    return {str(n): table[n].to_numpy(None if n in texts else str) for n in table.columns}
+def knockouts_by_role(
+    model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
+) -> pd.DataFrame:
+    """What answers lose after one head's attention between two token roles is knocked out.
 
+    A knockout is made in all prompts at once; the rest of a query's attention is scaled up to 1.
 
-def chosen_examples(subject: Subject) -> list[int]:
-    """All examples, or FEW drawn at random where models are large."""
-    everything = len(subject.examples)
-    large = sum(p.numel() for p in subject.models[0].parameters()) > MANY_PARAMETERS
-    drawn = np.random.default_rng(0).permutation(everything)[: FEW if large else everything]
-    return np.sort(drawn).tolist()
+    Args:
+        seed: of preceding lines and of random keys.
+    Returns:
+        one row per context, layer, head, query role and key role: `logprob_drop`, nats per seen
+        answer; `accuracy_drop`, the share of right seen answers that are lost; and both as
+        `_random`, with as many other keys knocked out, the mean of DRAWS draws.
+    Source: attention knockout, Geva et al. 2023, section 3.
+    """
+    rows, generator = [], prompts.random(seed, 0xA7)
+    for roles in batches_by_context(prompts, seed):
+        for layer, head in product(range(model.cfg.n_layers), range(model.cfg.n_heads)):
+            for query, key, pairs, _ in roles.query_key_pairs():
+                drawn = [interventions.random_pairs(pairs, generator) for _ in range(DRAWS)]
+                hooks = [interventions.knock_out_attention(layer, head, p) for p in (pairs, *drawn)]
+                own, *random = drops_with_hooks(model, roles.batch, prompts.seen, hooks).to_numpy()
+                drops = (*own, *np.mean(random, 0))
+                rows.append((roles.context, layer, head, query, key, *drops))
+    return pd.DataFrame(rows, columns=[*BY, *DROPS])
 
 
 def mean_pattern(
-    pattern: Float[Tensor, "row query key"], end: Int[Tensor, " row"], length: Int[Tensor, " row"]
+    pattern: Float[Tensor, "row query key"], batch: PromptBatch
 ) -> Float[Tensor, "row query key"]:
-    """Each row's mean over those whose prompts end at the same place, so that keys align, too."""
-    means = torch.zeros_like(pattern)
-    for place in end.unique():
-        rows = end == place
-        means[rows] = mean_by_place(pattern[rows], end[rows], length[rows])
-    return means
+    """For each row the mean over unpadded rows whose prompts end at the same position."""
+    present = (torch.arange(pattern.shape[1]) < batch.lengths[:, None]).to(pattern)
+    end = F.one_hot(batch.last_prompt_pos).to(pattern)
+    sums = einsum(end, present, pattern, "row end, row query, row query key -> end query key")
+    counts = einsum(end, present, "row end, row query -> end query").clamp(min=1)
+    return (sums / counts[..., None])[batch.last_prompt_pos]
 
 
-def replaced_table(
-    subject: Subject, examples: Sequence[int] | None = None, *, seed: int = 0
+def pattern_replacements(
+    model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
 ) -> pd.DataFrame:
-    """What is lost when a head's whole pattern is replaced, after prompts by themselves.
+    """What answers lose when a head's whole pattern is replaced, for prompts by themselves.
 
     Returns:
-        a row a seed, layer, head and pattern `by` which it is replaced: its mean over examples,
-        even attention, or another example's; `lost` and `flipped` as in `attention_table`.
+        one row per layer, head and `replacement` (its mean over prompts, uniform attention, or the
+        pattern of another example): `logprob_drop` and `accuracy_drop`, see `drops_with_hooks`.
     """
-    examples = chosen_examples(subject) if examples is None else examples
-    rows = []
-    for k, model in enumerate(subject.models):
-        seen = ~subject.held_out[k][list(examples)]
-        context = contexts_of(subject, k, examples, seed)[0]
-        questions = context.questions
-        before = _answers_with(model, context, [])
-        donors = row_donors(
-            [""] * len(questions.of_row), questions, np.random.default_rng((seed, k))
-        )
-        donors = torch.where(donors < 0, torch.arange(len(donors)), donors)
-        for layer in range(subject.layers):
-            site = f"blocks.{layer}.attn.hook_pattern"
-            with torch.no_grad():
-                pattern = model.run_with_cache(questions.tokens, names_filter=site)[1][site]
-            for head in range(subject.heads):
-                mine = pattern[:, head]
-                patterns = {
-                    "its mean": mean_pattern(mine, questions.end, questions.lengths),
-                    "even attention": even_pattern(mine.shape[-1]).expand_as(mine),
-                    "another example's": mine[donors],
-                }
-                for by, values in patterns.items():
-                    hook = (site, partial(replace_pattern, head=head, by=values))
-                    lost = _lost(before, _answers_with(model, context, [hook]), seen)
-                    rows.append({"seed": subject.seeds[k], "layer": layer, "head": head,
-                                 "by": by} | lost)  # fmt: skip
-    return pd.DataFrame(rows)
+    batch, tables = RoleBatch.of(prompts).batch, []
+    uniform = interventions.uniform_attention(batch.tokens.shape[1])
+    source = interventions.source_rows([""] * len(batch.tokens), batch, prompts.random(seed))
+    source = torch.where(source < 0, torch.arange(len(source)), source)
+    for (layer, head), pattern in heads.head_patterns(model, batch.tokens).items():
+        replacements = {
+            "mean pattern": mean_pattern(pattern, batch),
+            "uniform attention": uniform.expand_as(pattern),
+            "another example's": pattern[source],
+        }
+        hooks = [interventions.replace_pattern(layer, head, new) for new in replacements.values()]
+        drops = drops_with_hooks(model, batch, prompts.seen, hooks)
+        names = {"layer": layer, "head": head, "replacement": list(replacements)}
+        tables.append(pd.DataFrame(names).join(drops))
+    return pd.concat(tables, ignore_index=True)
 
 
-def patterns_table(subject: Subject, examples: Sequence[int] | None = None) -> pd.DataFrame:
-    """Each head's attention prompt by prompt, where the answer's characters are asked.
+def attention_by_prompt(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+    """Each head's attention in each prompt, from the positions that predict the answer's tokens.
 
     Returns:
-        a row a seed, layer, head, `prompt`, `query` and `key` role: `weight`.
+        one row per layer, head, `prompt`, query and key position: the roles `query` and `key`, and
+        `weight`.
     """
-    examples = chosen_examples(subject) if examples is None else examples
-    found = []
-    for k, model in enumerate(subject.models):
-        context = contexts_of(subject, k, examples)[0]
-        questions = context.questions
-        sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(subject.layers)]
-        with torch.no_grad():
-            cache = model.run_with_cache(questions.tokens, names_filter=sites)[1]
-        prompts = [subject.examples[examples[n]].prompt for n in questions.example.tolist()]
-        rows, queries = questions.row.tolist(), questions.pos.tolist()
-        for layer, site in enumerate(sites):
-            weights = cache[site][questions.row, :, questions.pos].double().numpy()
-            for n, (row, query) in enumerate(zip(rows, queries, strict=True)):
-                for head in range(subject.heads):
-                    found += [
-                        {"seed": subject.seeds[k], "layer": layer, "head": head,
-                         "prompt": prompts[n], "query": context.roles[row][query],
-                         "key": context.roles[row][key], "weight": weights[n, head, key]}
-                        for key in range(query + 1)
-                    ]  # fmt: skip
-    return pd.DataFrame(found)
+    roles, tables = RoleBatch.of(prompts), []
+    batch, keys = roles.batch, torch.arange(roles.roles.shape[1])
+    answer, key = (keys <= batch.answer_pos[:, None]).nonzero(as_tuple=True)
+    row, query = batch.answer_row[answer], batch.answer_pos[answer]
+    names = np.array([example.prompt for example in prompts.examples], dtype=object)
+    for (layer, head), pattern in heads.head_patterns(model, batch.tokens).items():
+        tables.append(pd.DataFrame({
+            "layer": layer, "head": head, "prompt": names[batch.answer_example[answer]],
+            "query": roles.roles[row, query], "key": roles.roles[row, key],
+            "weight": pattern[row, query, key].double().numpy(),
+        }))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
 
 
-def summary_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `attention_table` the means over models, with the intervals of `weight` and `flipped`."""
-    rows = []
-    where = ["context", "layer", "head", "query", "key"]
-    for place, some in table.groupby(where, sort=False):
-        row = dict(zip(where, place, strict=True))
-        row |= some.select_dtypes("number").drop(columns=["seed", "layer", "head"]).mean().to_dict()
-        for name in ("weight", "flipped"):
-            known = some[name].dropna().tolist()
-            of = mean_over_models(known) if known else Interval(mean=nan, low=nan, high=nan)
-            row |= {f"{name}_low": of.low, f"{name}_high": of.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+def attention_summary(models: Models | Run, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`attention_by_role` and `knockouts_by_role` of every seed, and their means over models.
+
+    Returns:
+        one row per seed and group; and one row per group with intervals, and the untrained models'
+        mean weight as `untrained`.
+    """
+    weights, means = summarize_over_seeds(
+        models, attention_by_role, seed=seed, by=BY, values=["weight", "uniform"], bounds=SHARE,
+        untrained="weight",
+    )  # fmt: skip
+    drops = over_seeds(models, knockouts_by_role, seed=seed)
+    means = means.drop(columns="n_models").merge(summarize_drops(drops, BY), on=BY)
+    return weights.merge(drops, on=["seed", *BY]), means
 
 
-def attention_findings(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Finding]:
-    """Of each context and query the key most needed, and what the pattern is worth."""
-    found = []
-    needed = summary.dropna(subset="flipped")
-    for (context, query), some in needed.groupby(["context", "query"], sort=False):
-        row = some.sort_values("flipped").iloc[-1]
-        found.append(
-            Finding(
-                what=f"{context}: without the edge from {query} to {row['key']} of head "
-                f"{row['layer']}.{row['head']} models lose",
-                effect=Interval(
-                    mean=row["flipped"], low=row["flipped_low"], high=row["flipped_high"]
-                ),
-                null=row["flipped_random"],
-                null_is="as many other keys, at random",
-                of="seen answers",
-            )
+def summarize_drops(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over models of the drops, where intervals of a share end at 0 and 1."""
+    nats, shares = ([n for n in names if n in table] for names in (DROPS[::2], DROPS[1::2]))
+    of_nats = summarize(table, by, nats).drop(columns="n_models")
+    return of_nats.merge(summarize(table, by, shares, bounds=SHARE), on=by)
+
+
+def attention_claims(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Claim]:
+    """For each query the key most needed, and for each head what its pattern is worth.
+
+    Args:
+        summary: means over models, as `attention_summary` has them.
+        replaced: means over models of `pattern_replacements`.
+    """
+    known = summary[summary["accuracy_drop"].notna()]
+    most = known.groupby(["context", "query"], sort=False)["accuracy_drop"].idxmax()
+    claims = [
+        Claim(
+            text=f"{row['context']}: without attention from {row['query']} to {row['key']} in head "
+            f"{row['layer']}.{row['head']}, models lose",
+            effect=Interval.of_row(row, "accuracy_drop"), unit="of the right seen answers",
+            null=row["accuracy_drop_random"], null_name="without attention to random keys",
         )
-    for (layer, head), some in replaced.groupby(["layer", "head"], sort=False):
-        by = {str(by): rows["flipped"].dropna().tolist() for by, rows in some.groupby("by")}
-        if not by["its mean"]:
-            continue
-        found.append(
-            Finding(
-                what=f"head {layer}.{head} with its mean pattern loses",
-                effect=mean_over_models(by["its mean"]),
-                null=float(np.mean(by["another example's"])),
-                null_is="with another example's pattern",
-                of="seen answers",
-            )
-        )
-    return found
+        for row in known.loc[most].to_dict("records")
+    ]  # fmt: skip
+    for (layer, head), rows in replaced.groupby(["layer", "head"], sort=False):
+        of = rows.set_index("replacement").to_dict("index")
+        if not math.isnan(of["mean pattern"]["accuracy_drop"]):
+            claims.append(Claim(
+                text=f"With the mean pattern in head {layer}.{head}, models lose",
+                effect=Interval.of_row(of["mean pattern"], "accuracy_drop"),
+                unit="of the right seen answers", direction="different",
+                null=of["another example's"]["accuracy_drop"],
+                null_name="with the pattern of another example",
+            ))  # fmt: skip
+    return claims
 
 
 def analyse_attention(
-    subject: Subject | Run,
-    examples: Sequence[int] | None = None,
-    *,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
+    run_or_models: Models | Run, *, examples: Sequence[int] | None = None, seed: int = 0
 ) -> Result:
-    """Attention by role, each edge beside what cutting it costs; QK and OV; kinds of heads.
+    """Attention by token role with knockouts, replaced patterns, kinds of heads, QK and OV.
 
     Args:
-        examples: by number; None is all, of larger models FEW.
+        examples: by number; None is all, or FEW drawn at random beyond MANY_PARAMETERS.
+        seed: of preceding lines, random keys and texts.
     """
-    subject = Subject.of(subject)
-    table = attention_table(subject, examples, parts=parts, tell=tell, seed=seed)
-    summary = summary_of(table)
-    replaced = replaced_table(subject, examples, seed=seed)
-    scores = head_scores(subject, seed=seed)
-    matrices = circuit_matrices(subject)
-    numbers = ["weight", "even", "untrained", "lost", "lost_random", "flipped", "flipped_random"]
-    shown = summary[["context", "layer", "head", "query", "key", *numbers]]
-    shown = shown[(shown["weight"] > 0.01) | (shown["flipped"] > 0.01)]
+    models = Models.of(run_or_models)
+    if examples is None and models.n_parameters > MANY_PARAMETERS:
+        order = np.random.default_rng(0).permutation(len(models.shared_prompts))
+        examples = np.sort(order[:FEW]).tolist()
+    asked = models if examples is None else models.with_examples(examples)
+    table, summary = attention_summary(asked, seed=seed)
+    replaced = over_seeds(asked, pattern_replacements, seed=seed)
+    by_replacement = summarize_drops(replaced, ["layer", "head", "replacement"])
+    by_seed, scores = summarize_over_seeds(
+        models, heads.head_scores, by=heads.BY, values=heads.SCORES, untrained="score", seed=seed
+    )
+    circuits = heads.circuits_table(models)
+    display = summary[(summary["weight"] > 0.01) | (summary["accuracy_drop"] > 0.01)]
+    numbers = ["weight", "uniform", "untrained", *DROPS]
     return Result(
         name="attention",
         tables={
-            "attention": summary, "attention-by-seed": table, "replaced": replaced,
-            "scores": scores, "circuits": matrices, "patterns": patterns_table(subject, examples),
+            "attention": summary, "attention-by-seed": table, "replaced": by_replacement,
+            "replaced-by-seed": replaced, "scores": scores, "scores-by-seed": by_seed,
+            "circuits": circuits, "patterns": over_seeds(asked, attention_by_prompt),
         },
-        shown=shown.assign(**{n: shown[n].map("{:.2f}".format) for n in numbers}),
+        display=display[BY].join(display[numbers].map("{:.2f}".format)),
         figures={
-            "attention": partial(figures.attention, summary),
-            "circuits": partial(figures.qk_and_ov, matrices),
+            "attention": partial(plot_attention, summary),
+            "qk-circuits": partial(heads.plot_circuits, circuits, "QK"),
+            "ov-circuits": partial(heads.plot_circuits, circuits, "OV"),
         },
-        findings=[*attention_findings(summary, replaced), *scores_findings(scores)],
+        claims=[*attention_claims(summary, by_replacement), *heads.head_claims(scores)],
         notes=[
-            "Weight: attention from where a character is asked, by what stands at the key; even: "
-            "the same on all keys; untrained: of the model before training.",
-            "Lost: nats of log-probability a seen answer without that edge; flipped: the share of "
-            "right seen answers that are not right any more; random: as many other keys cut, mean "
-            f"of {DRAWS}.",
-            "What is found is the key that costs most, chosen on these data; its null is not.",
+            "Weight: attention from the positions that predict the answer, by the key's role. "
+            "Uniform: the same weight for every key. Untrained: the model before training.",
+            "Drops after knockout: nats of log-probability per seen answer, and the share of right "
+            f"seen answers that are lost. Random: as many other keys, mean of {DRAWS} draws.",
+            "A claim is about the key with the largest drop. That key was chosen on these models; "
+            "its null was not.",
         ],
+    )  # fmt: skip
+
+
+def plot_attention(summary: pd.DataFrame) -> "Figure":
+    """By query and key role: the attention, the accuracy lost after knockout, and its null.
+
+    Args:
+        summary: means over models, as `attention_summary` has them.
+    """
+    drawn = list(summary.groupby(["context", "layer", "head"], sort=False))[:N_HEADS_DRAWN]
+    drawn.sort(key=lambda item: -item[1]["key"].nunique())  # the first has every key, in order
+    table = pd.concat([
+        rows.assign(panel=f"{context}, head {layer}.{head}<br>{words}", share=rows[column])
+        for (context, layer, head), rows in drawn for column, words in PANELS.items()
+    ])  # fmt: skip
+    return heatmaps(
+        table, row="query", column="key", value="share", title="share", panel="panel",
+        hover=["weight_low", "weight_high", "uniform", "untrained", "logprob_drop",
+               "logprob_drop_random", "accuracy_drop_low", "accuracy_drop_high"],
+        axes=("query", "key"),
     )  # fmt: skip

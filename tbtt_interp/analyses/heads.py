@@ -1,11 +1,10 @@
-"""What heads are in themselves: QK and OV circuits over tokens, and known kinds of attention.
+"""QK and OV circuits over tokens, and how much each head is of a known kind.
 
-Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; the detection
-patterns are TransformerLens's.
+Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits. The detection
+patterns are TransformerLens'.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -15,149 +14,171 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.head_detector import (
-    get_induction_head_detection_pattern,
-    get_previous_token_head_detection_pattern,
-)
 
-from tbtt_interp.analyses.edges import cut, even_pattern, random_edges
-from tbtt_interp.analyses.findings import Finding
-from tbtt_interp.analyses.subject import NAMES, Subject
-from tbtt_interp.stats import mean_over_models
+from tbtt_interp import interventions
+from tbtt_interp.activations import cached
+from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
+from tbtt_interp.plots import heatmaps
+from tbtt_interp.prompts import VISIBLE, PromptSet
+from tbtt_interp.results import Claim
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import Interval
 from tbtt_interp.tasks import Vocabulary
 
 if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
+    from plotly.graph_objects import Figure
+    from transformer_lens import FactoredMatrix, HookedTransformer
 
-WINDOWS = 200  # texts that heads are scored on
-DRAWS = 5
+N_TEXTS = 200  # texts that heads are scored on
+DRAWS = 5  # random draws of query-key pairs for each knockout
+N_HEADS_DRAWN = 6
+BY = ["layer", "head", "kind"]
+SCORES = ["score", "uniform", "loss_increase", "loss_increase_random"]
+AXES = {"QK": ("query token", "key token"), "OV": ("source token", "logit of")}
 
 
-def used_tokens(subject: Subject) -> list[int]:
-    """The tokens that the examples have, in order."""
-    return sorted({t for prompt, answer in subject.tokens for t in (*prompt, *answer)})
+def head_patterns(
+    model: "HookedTransformer", tokens: Int[Tensor, "row pos"]
+) -> dict[tuple[int, int], Float[Tensor, "row query key"]]:
+    """The attention pattern of each head, by layer and head."""
+    from transformer_lens.utilities.components_utils import get_act_name
+
+    hooks = [get_act_name("pattern", layer) for layer in range(model.cfg.n_layers)]
+    cache = cached(model, tokens, hooks)[1]
+    return {(layer, head): cache[hook][:, head].cpu()
+            for layer, hook in enumerate(hooks) for head in range(model.cfg.n_heads)}  # fmt: skip
 
 
-def token_names(subject: Subject, tokens: Sequence[int]) -> list[str]:
-    """How tokens are shown: their characters, or their numbers."""
-    if not isinstance(subject.vocabulary, Vocabulary):
+def used_tokens(prompts: PromptSet) -> list[int]:
+    """The tokens of the prompts and answers, in order."""
+    return sorted({t for prompt, answer in prompts.tokens for t in (*prompt, *answer)})
+
+
+def token_names(prompts: PromptSet, tokens: Sequence[int]) -> list[str]:
+    """Tokens as text: their characters, or their numbers."""
+    if not isinstance(prompts.vocabulary, Vocabulary):
         return [str(token) for token in tokens]
-    return [NAMES.get(c, c) for c in subject.vocabulary.decode(tokens)]
+    return [VISIBLE.get(c, c) for c in prompts.vocabulary.decode(tokens)]
 
 
 def qk_circuit(
     model: "HookedTransformer", layer: int, head: int, tokens: Sequence[int]
-) -> Float[Tensor, "query key"]:
-    """The attention score of each token as a query with each as a key, positions left out."""
-    block = model.blocks[layer]
-    x = _read(model.W_E[list(tokens)], block.ln1)  # pyright: ignore
+) -> "FactoredMatrix":
+    """The attention score of each token as a query with each as a key, without positions."""
+    from transformer_lens import FactoredMatrix
+
+    x = _normed_embedding(model, layer, tokens)
     queries = x @ model.W_Q[layer, head] + model.b_Q[layer, head]
     keys = x @ model.W_K[layer, head] + model.b_K[layer, head]
-    return queries @ keys.T / model.cfg.d_head**0.5
+    return FactoredMatrix(queries, keys.T / model.cfg.d_head**0.5)
 
 
 def ov_circuit(
     model: "HookedTransformer", layer: int, head: int, tokens: Sequence[int]
-) -> Float[Tensor, "source logit"]:
-    """What a head that looks at a token alone adds to each token's logit, positions left out.
+) -> "FactoredMatrix":
+    """What a head that attends to a token alone adds to each token's logit, without positions.
 
-    Up to the final LayerNorm's scale, which depends on the rest; centred over tokens, since a
-    constant changes no probability.
+    Exact up to the final LayerNorm's scale, which depends on the other heads and MLPs. Centred over
+    tokens, since a constant changes no probability.
     """
-    x = _read(model.W_E[list(tokens)], model.blocks[layer].ln1)  # pyright: ignore
-    written = x @ model.W_V[layer, head] @ model.W_O[layer, head]
-    written = written - written.mean(-1, keepdim=True)
-    scale = getattr(getattr(model, "ln_final", None), "w", 1.0)
-    logits = (written * scale) @ model.W_U[:, list(tokens)]  # pyright: ignore
-    return logits - logits.mean(-1, keepdim=True)
+    gain = getattr(getattr(model, "ln_final", None), "w", torch.ones(model.cfg.d_model))
+    read_out = gain[:, None] * model.W_U[:, list(tokens)]
+    read_out = read_out - read_out.mean(0)  # LayerNorm takes away what all dimensions share
+    read_out = read_out - read_out.mean(1, keepdim=True)
+    return _normed_embedding(model, layer, tokens) @ model.OV[layer, head] @ read_out
 
 
-def _read(x: Float[Tensor, "row d_model"], norm: torch.nn.Module) -> Float[Tensor, "row d_model"]:
-    """What a block's own LayerNorm, of whatever kind, makes of each row by itself."""
-    return norm(x[:, None])[:, 0]
+def _normed_embedding(
+    model: "HookedTransformer", layer: int, tokens: Sequence[int]
+) -> Float[Tensor, "token d_model"]:
+    """Each token's embedding after a block's own LayerNorm, of whatever kind."""
+    return model.blocks[layer].ln1(model.W_E[list(tokens), None])[:, 0]  # pyright: ignore
 
 
-def copying(ov: Float[Tensor, "token token"]) -> float:
-    """How much a head raises the very token it looks at: eigenvalues' sum over their sizes' sum.
+def copying_score(ov: "FactoredMatrix") -> float:
+    """How much a head raises the logit of the token it attends to, from -1 to 1.
 
-    >>> copying(torch.eye(3)), copying(-torch.eye(3))
+    The sum of the OV circuit's eigenvalues over the sum of their sizes.
+
+    >>> from transformer_lens import FactoredMatrix
+    >>> eye = torch.eye(3)
+    >>> copying_score(FactoredMatrix(eye, eye)), copying_score(FactoredMatrix(eye, -eye))
     (1.0, -1.0)
     """
-    values = torch.linalg.eigvals(ov.double())
+    values = ov.eigenvalues
     size = values.abs().sum()
     return float(values.real.sum() / size) if size > 0 else 0.0
 
 
-def circuit_matrices(subject: Subject) -> pd.DataFrame:
-    """Token by token QK and OV circuits of every head, of the tokens that the examples have.
+def circuit_matrices(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+    """QK and OV circuits of every head, over the tokens that the prompts and answers have.
 
     Returns:
-        a row a seed, layer, head, `circuit` (QK or OV), `row` and `column` token: `value`, and
-        `untrained`, the standard deviation of that circuit's values before training.
+        one row per layer, head, `circuit` (QK or OV), `row` and `column` token: `value`, in
+        attention score or in logits.
     """
-    kinds: dict[str, Callable[..., Tensor]] = {"QK": qk_circuit, "OV": ov_circuit}
-    tokens = used_tokens(subject)
-    names = token_names(subject, tokens)
-    rows, columns = np.indices((len(tokens), len(tokens)))
-    found = []
-    for k, layer, head in product(range(len(subject.models)), *_heads(subject)):
-        for kind, circuit in kinds.items():
+    tokens, tables = used_tokens(prompts), []
+    names = np.array(token_names(prompts, tokens), dtype=object)
+    row, column = np.indices((len(tokens), len(tokens))).reshape(2, -1)
+    for layer, head in product(range(model.cfg.n_layers), range(model.cfg.n_heads)):
+        for kind, circuit in (("QK", qk_circuit), ("OV", ov_circuit)):
             with torch.no_grad():
-                values = circuit(subject.models[k], layer, head, tokens)
-                before = [circuit(m, layer, head, tokens) for m in subject.untrained[k : k + 1]]
-            found.append(pd.DataFrame({
-                "seed": subject.seeds[k], "layer": layer, "head": head, "circuit": kind,
-                "row": [names[i] for i in rows.ravel()],
-                "column": [names[i] for i in columns.ravel()],
-                "value": values.double().numpy().ravel(),
-                "untrained": float(before[0].std()) if before else np.nan,
+                values = torch.as_tensor(circuit(model, layer, head, tokens).AB).double().cpu()
+            tables.append(pd.DataFrame({
+                "layer": layer, "head": head, "circuit": kind, "row": names[row],
+                "column": names[column], "value": values.flatten(),
             }))  # fmt: skip
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
-def _heads(subject: Subject) -> tuple[range, range]:
-    return range(subject.layers), range(subject.heads)
+def circuits_table(models: Models | Run) -> pd.DataFrame:
+    """`circuit_matrices` of every seed; `untrained` is a circuit's standard deviation there."""
+    table, untrained = (each(models, circuit_matrices) for each in (over_seeds, over_untrained))
+    if untrained is None:
+        return table.assign(untrained=np.nan)
+    circuit = untrained.groupby(["seed", "layer", "head", "circuit"])["value"]
+    return table.assign(untrained=circuit.transform("std"))
 
 
-def texts_of(subject: Subject, k: int, seed: int = 0) -> Int[Tensor, "row pos"]:
-    """Texts such as a model was trained on: windows of its file, whole lines, or prompts answered.
+def training_texts(prompts: PromptSet, seed: int = 0) -> Int[Tensor, "row pos"]:
+    """Texts as the model was trained on: windows of its file, whole lines, or answered prompts.
 
     All are as long as the context, or as the shortest of them.
     """
-    run, generator = subject.run, np.random.default_rng((seed, k, 0x7E))
-    if run is None:
-        lines = [[*prompt, *answer] for prompt, answer in subject.tokens]
+    training, generator = prompts.training, prompts.random(seed, 0x7E)
+    if training is None:
+        texts = [[*prompt, *answer] for prompt, answer in prompts.tokens]
+    elif training.framing == "line":
+        texts = [training.vocabulary.encode(line) for line in training.lines]
     else:
-        task, order = subject.files[k]
-        file = task.file(order)
-        if run.config.framing == "line":
-            lines = [subject.vocabulary.encode(line) for line in file]
-        else:
-            text = subject.vocabulary.encode("".join(file))
-            starts = generator.integers(len(text) - subject.n_ctx, size=WINDOWS)
-            lines = [text[start : start + subject.n_ctx] for start in starts]
-    length = min(subject.n_ctx, *map(len, lines))
-    chosen = generator.permutation(len(lines))[:WINDOWS]
-    return torch.tensor([lines[n][:length] for n in chosen])
+        starts = generator.integers(len(training.text) - prompts.n_ctx, size=N_TEXTS)
+        texts = [training.text[start : start + prompts.n_ctx].tolist() for start in starts]
+    length = min(prompts.n_ctx, *map(len, texts))
+    chosen = generator.permutation(len(texts))[:N_TEXTS]
+    return torch.tensor([texts[n][:length] for n in chosen])
 
 
-def kinds_of_attention(
+def detection_patterns(
     tokens: Int[Tensor, "row pos"], newline: int | None
 ) -> dict[str, Bool[Tensor, "row query key"]]:
-    """For each known kind of head, which keys it would look at.
+    """For each known kind of head, the keys that it would attend to.
 
-    Previous token: the one before. Induction: the one after an earlier occurrence of the query's
-    own. Previous line: all of the line before the query's own, where lines are in the text.
+    Previous token: the key before the query. Induction: the key after an earlier occurrence of the
+    query's token. Previous line: every key of the line before the query's own.
+
+    Args:
+        newline: the token that ends a line; None where texts have no lines.
     """
-    found = {
-        "previous token": torch.stack(
-            [get_previous_token_head_detection_pattern(row[None]) for row in tokens]
-        ),
-        "induction": torch.stack(
-            [get_induction_head_detection_pattern(row[None]) for row in tokens]
-        ),
+    from transformer_lens import head_detector
+
+    known = {
+        "previous token": head_detector.get_previous_token_head_detection_pattern,
+        "induction": head_detector.get_induction_head_detection_pattern,
     }
-    masks = {kind: values > 0 for kind, values in found.items()}
+    masks = {
+        kind: torch.stack([pattern(row[None]) for row in tokens]) > 0
+        for kind, pattern in known.items()
+    }
     if newline is not None:
         ends = (tokens == newline).long()
         line = ends.cumsum(1) - ends  # a newline ends its own line
@@ -165,88 +186,72 @@ def kinds_of_attention(
     return {kind: mask for kind, mask in masks.items() if mask.any()}
 
 
-def head_scores(subject: Subject, *, seed: int = 0) -> pd.DataFrame:
-    """How much each head is of a known kind, and what prediction loses without those edges.
+def head_scores(model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0) -> pd.DataFrame:
+    """How much each head is of each known kind, and the loss without that attention.
 
     Returns:
-        a row a seed, layer, head and `kind`: `score`, the attention on such keys, its mean over
-        queries that have any, beside `even` attention and the model `untrained`; `lost`, nats a
-        character of the texts themselves when these edges are cut, and `lost_random`, when as many
-        others are. A kind `copying` has the OV circuit's eigenvalue score alone.
+        one row per layer, head and `kind`: `score`, the attention on the keys of that kind, its
+        mean over queries that have any; `uniform`, the same of uniform attention; `loss_increase`,
+        nats per token of the texts after that attention is knocked out; `loss_increase_random`,
+        with as many other keys, the mean of DRAWS draws. `copying` has its `copying_score` alone.
     """
-    rows = []
-    newline = subject.vocabulary.encode("\n") if _has_lines(subject) else [None]
-    used = used_tokens(subject)
-    for k, model in enumerate(subject.models):
-        tokens = texts_of(subject, k, seed)
-        kinds = kinds_of_attention(tokens, newline[0])
-        generator = np.random.default_rng((seed, k))
-        sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(subject.layers)]
+    tokens, training = training_texts(prompts, seed), prompts.training
+    has_lines = training is not None and training.framing != "line"
+    kinds = detection_patterns(tokens, prompts.vocabulary.encode("\n")[0] if has_lines else None)
+    generator, used, rows = prompts.random(seed), used_tokens(prompts), []
+    uniform = interventions.uniform_attention(tokens.shape[1])
+
+    def loss(*hooks: interventions.Hook) -> float:
+        logits = interventions.run_with(model, tokens, hooks)[:, :-1]
+        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).item()
+
+    before = loss()
+    for (layer, head), pattern in head_patterns(model, tokens).items():
+        for kind, mask in kinds.items():
+            on = ((p * mask).sum(-1)[mask.any(-1)].mean().item() for p in (pattern, uniform))
+            draws = (interventions.random_pairs(mask, generator) for _ in range(DRAWS))
+            hooks = (interventions.knock_out_attention(layer, head, m) for m in (mask, *draws))
+            own, *random = (loss(hook) - before for hook in hooks)
+            rows.append((layer, head, kind, *on, own, np.mean(random)))
         with torch.no_grad():
-            caches = [m.run_with_cache(tokens, names_filter=sites)[1]
-                      for m in (model, *subject.untrained[k : k + 1])]  # fmt: skip
-        before = _loss(model, tokens, [])
-        for layer, head in product(*_heads(subject)):
-            base = {"seed": subject.seeds[k], "layer": layer, "head": head}
-            patterns = [cache[sites[layer]][:, head] for cache in caches]
-            for kind, edges in kinds.items():
-                scores = [
-                    _mass(pattern, edges)
-                    for pattern in (*patterns[:1], even_pattern(tokens.shape[1]), *patterns[1:])
-                ]
-                hooks = [
-                    [(sites[layer], partial(cut, head=head, edges=cut_edges))]
-                    for cut_edges in (edges, *(random_edges(edges, generator)
-                                               for _ in range(DRAWS)))
-                ]  # fmt: skip
-                lost = [_loss(model, tokens, hook) - before for hook in hooks]
-                rows.append(base | {
-                    "kind": kind, "score": scores[0], "even": scores[1],
-                    "untrained": scores[2] if len(scores) > 2 else np.nan,
-                    "lost": lost[0], "lost_random": float(np.mean(lost[1:])),
-                })  # fmt: skip
-            with torch.no_grad():
-                score, *early = (copying(ov_circuit(m, layer, head, used))
-                                 for m in (model, *subject.untrained[k : k + 1]))  # fmt: skip
-            rows.append(base | {"kind": "copying", "score": score,
-                                "untrained": early[0] if early else np.nan})  # fmt: skip
-    return pd.DataFrame(rows)
+            score = copying_score(ov_circuit(model, layer, head, used))
+        rows.append((layer, head, "copying", score, *[np.nan] * 3))
+    return pd.DataFrame(rows, columns=[*BY, *SCORES])
 
 
-def _has_lines(subject: Subject) -> bool:
-    return subject.run is not None and subject.run.config.framing != "line"
+def head_claims(summary: pd.DataFrame) -> list[Claim]:
+    """For each kind of attention the head with the highest score, compared with uniform attention.
 
-
-def _mass(pattern: Float[Tensor, "*row query key"], edges: Bool[Tensor, "row query key"]) -> float:
-    """Attention on these keys, its mean over the queries that have any."""
-    on = (pattern * edges).sum(-1)
-    return float(on[edges.any(-1)].mean())
-
-
-def _loss(
-    model: "HookedTransformer",
-    tokens: Int[Tensor, "row pos"],
-    hooks: Sequence[tuple[str, object]],
-) -> float:
-    with torch.no_grad():
-        logits = model.run_with_hooks(tokens, fwd_hooks=list(hooks))  # pyright: ignore
-    return float(F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()))
-
-
-def scores_findings(scores: pd.DataFrame) -> list[Finding]:
-    """Of each kind the head that is most of it, beside even attention."""
-    found = []
-    for kind, some in scores.dropna(subset="even").groupby("kind", sort=False):
-        mean = some.groupby(["layer", "head"])[["score", "even"]].mean()
-        layer, head = mean["score"].idxmax()  # pyright: ignore
-        mine = some[(some["layer"] == layer) & (some["head"] == head)]
-        found.append(
-            Finding(
-                what=f"head {layer}.{head}, of all most like a {kind} head, puts",
-                effect=mean_over_models(mine["score"].tolist()),
-                null=float(mine["even"].mean()),
-                null_is="even attention",
-                of="its attention there",
-            )
+    Args:
+        summary: means over models of `head_scores`.
+    """
+    known = summary[summary["uniform"].notna()]
+    best = known.loc[known.groupby("kind", sort=False)["score"].idxmax()]
+    return [
+        Claim(
+            text=f"{row['kind'].capitalize()} attention is highest in head {row['layer']}."
+            f"{row['head']}, which puts",
+            effect=Interval.of_row(row, "score"), unit="of its attention on such keys",
+            null=row["uniform"], null_name="uniform attention",
         )
-    return found
+        for row in best.to_dict("records")
+    ]  # fmt: skip
+
+
+def plot_circuits(matrices: pd.DataFrame, kind: str, seed: int | None = None) -> "Figure":
+    """One model's QK or OV circuits: a panel per head.
+
+    Args:
+        matrices: `circuit_matrices` of every seed.
+        kind: QK or OV.
+        seed: None is the first.
+    """
+    seed = matrices["seed"].iloc[0] if seed is None else seed
+    rows = matrices[(matrices["seed"] == seed) & (matrices["circuit"] == kind)]
+    panel = f"{kind}, head " + rows["layer"].astype(str) + "." + rows["head"].astype(str)
+    drawn = list(dict.fromkeys(panel))[:N_HEADS_DRAWN]
+    return heatmaps(
+        rows.assign(panel=panel)[panel.isin(drawn)], row="row", column="column", value="value",
+        title="score" if kind == "QK" else "logit", panel="panel", across=2, signed=True,
+        bounds=None, text=False, axes=AXES[kind],
+    )  # fmt: skip

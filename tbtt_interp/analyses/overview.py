@@ -8,10 +8,10 @@ import pandas as pd
 
 from tbtt_interp import figures
 from tbtt_interp.analyses.additivity import analyse_additivity
-from tbtt_interp.analyses.attention import analyse_attention
 from tbtt_interp.analyses.attribution import analyse_attribution
 from tbtt_interp.analyses.findings import Result, Tell, silent
 from tbtt_interp.analyses.geometry import analyse_geometry
+from tbtt_interp.analyses.old_attention import analyse_attention
 from tbtt_interp.analyses.order import analyse_order
 from tbtt_interp.analyses.pairs import Pairs, chosen_pairs
 from tbtt_interp.analyses.parts import Parts

@@ -83,6 +83,7 @@ def paths(
     return analyse_paths(run, n_pairs=pairs)
 
 
+@register_analysis
 def attention(run: "Source") -> "Result":
     """Where do heads attend, and what does the answer lose without it?
 

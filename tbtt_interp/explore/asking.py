@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp.analyses.edges import cut
 from tbtt_interp.analyses.subject import NAMES
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.state import Edge, Patch
+from tbtt_interp.interventions import knock_out_attention
 from tbtt_interp.tasks import Vocabulary
 
 if TYPE_CHECKING:
@@ -37,7 +37,13 @@ def cutting(edges: Sequence[Edge], start: int) -> Hooks:
     for layer, head in sorted({(edge.layer, edge.head) for edge in edges}):
         places = [(e.query - start, e.key - start) for e in edges if e[:2] == (layer, head)]
 
-        def hook(pattern: Tensor, hook: object, head: int = head, places: list = places) -> Tensor:
+        def hook(
+            pattern: Tensor,
+            hook: object,
+            layer: int = layer,
+            head: int = head,
+            places: list = places,
+        ) -> Tensor:
             size = pattern.shape[-1]
             gone = torch.zeros(size, size, dtype=torch.bool)
             for query, key in places:
@@ -45,7 +51,8 @@ def cutting(edges: Sequence[Edge], start: int) -> Hooks:
                     gone[query, key] = True
             if head >= pattern.shape[1]:
                 return pattern
-            return cut(pattern, hook, head=head, edges=gone.expand(len(pattern), -1, -1))
+            pairs = gone.expand(len(pattern), -1, -1)
+            return knock_out_attention(0, head, pairs)[1](pattern)
 
         found.append((f"blocks.{layer}.attn.hook_pattern", hook))
     return found

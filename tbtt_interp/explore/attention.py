@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.contexts import ALONE, Context, context, prompt_roles
 from tbtt_interp.analyses.heads import ov_circuit, qk_circuit, token_names, used_tokens
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.token_roles import RoleBatch, prompt_roles
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.explore.asking import changed, read
@@ -20,7 +19,7 @@ from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Edge, Pane
-from tbtt_interp.model import hooked_transformer, initial_parameters
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
 CUT = "✕"
@@ -139,27 +138,24 @@ def heads_part(scene: Scene, pane: Pane) -> list[Part]:
 
 
 @lru_cache(maxsize=32)
-def _context(run: Run) -> Context:
-    """Every example by itself, and what each of its tokens is."""
-    task = run.tasks[0]
-    anyone = hooked_transformer(initial_parameters(run.shape, seed=0), run.shape)  # of its context
-    subject = Subject.of_models([anyone], task.examples, task.vocabulary)
-    return context(subject, ALONE, [""] * len(task.examples), range(len(task.examples)))
+def _every_prompt(run: Run) -> RoleBatch:
+    """Every example by itself, with the role of each token."""
+    return RoleBatch.of(PromptSet.of_seed(run, run.seeds[0]))
 
 
 @lru_cache(maxsize=64)
 def _every_pattern(
     opened: Opened, run: Run, cuts: tuple[Edge, ...], layer: int
 ) -> Float[Tensor, "row head query key"]:
-    questions = _context(run).questions
-    if cuts and not questions.fits.all():
+    batch = _every_prompt(run).batch
+    if cuts and not batch.fits.all():
         raise TbttError(
             "edges are cut, and some prompts are longer than the window with their answers, so "
             "that edges do not stand at one place in all of them: undo the cuts"
         )
     site = pattern_site(layer)
     with changed(opened, cuts) as model:
-        parts = questions.tokens.split(max(1, TOKENS_AT_ONCE // questions.tokens.shape[1]))
+        parts = batch.tokens.split(max(1, TOKENS_AT_ONCE // batch.tokens.shape[1]))
         return torch.cat([model.run_with_cache(p, names_filter=site)[1][site] for p in parts])
 
 
@@ -173,10 +169,10 @@ def equations_part(scene: Scene, layer: int, head: int) -> Part:
         if len(example.prompt) == len(scene.text)
         and (roles is None or prompt_roles(example) == roles)
     ]  # fmt: skip
-    every = _context(run)
-    questions = every.questions
-    rows = torch.isin(questions.of_row, torch.tensor(alike)) & (
-        questions.end == len(scene.text) - 1
+    every = _every_prompt(run)
+    batch = every.batch
+    rows = torch.isin(batch.row_example, torch.tensor(alike)) & (
+        batch.last_prompt_pos == len(scene.text) - 1
     )
     if not rows.any():
         raise TbttError(
@@ -184,13 +180,13 @@ def equations_part(scene: Scene, layer: int, head: int) -> Part:
             "role"
         )
     pattern = _every_pattern(scene.opened, run, scene.cuts, layer)[rows, head]
-    lengths = questions.lengths[rows]
+    lengths = batch.lengths[rows]
     longest = int(lengths.max())
     there = (torch.arange(pattern.shape[1]) < lengths[:, None]).to(pattern)
     means = einsum(pattern, there, "row query key, row query -> query key") / there.sum(0)[:, None]
     first = rows.nonzero()[int(lengths.argmax())]
     names = list(every.roles[int(first)][:longest])
-    count = len(set(questions.of_row[rows].tolist()))
+    count = len(set(batch.row_example[rows].tolist()))
     table = _edges(means[:longest, :longest], names, 0, scene.cuts, (layer, head))
     return Part(
         name="attention", title=f"Head {layer}.{head}, mean over {count} prompts like this one",
@@ -201,10 +197,10 @@ def equations_part(scene: Scene, layer: int, head: int) -> Part:
 
 def roles_part(scene: Scene, layer: int, head: int) -> Part:
     """The mean over all examples by what stands at query and key."""
-    every = _context(scene.run)
+    every = _every_prompt(scene.run)
     pattern = _every_pattern(scene.opened, scene.run, scene.cuts, layer)[:, head]
-    names, of_row = every.names(), every.questions.of_row
-    is_role = torch.stack([every.here(name) for name in names]).to(pattern)
+    names, of_row = every.in_order(), every.batch.row_example
+    is_role = torch.stack([every.mask(name) for name in names]).to(pattern)
     once = 1 / of_row.bincount()[of_row]  # of an example with many windows, each is a part
     sums = einsum(
         once, is_role, pattern, is_role, "row, q row query, row query key, k row key -> q k"
@@ -230,13 +226,12 @@ def roles_part(scene: Scene, layer: int, head: int) -> Part:
 
 def circuit_part(scene: Scene, layer: int, head: int, kind: str) -> Part:
     """A head's QK or OV circuit over the task's own tokens."""
-    task = scene.task
-    subject = Subject.of_models([scene.opened.model], task.examples, task.vocabulary)
-    tokens = used_tokens(subject)
-    names = token_names(subject, tokens)
+    prompts = PromptSet.of_seed(scene.run, scene.run.seeds[0])
+    tokens = used_tokens(prompts)
+    names = token_names(prompts, tokens)
     circuit = qk_circuit if kind == "QK" else ov_circuit
     with torch.no_grad():
-        values = circuit(scene.opened.model, layer, head, tokens).tolist()
+        values = torch.as_tensor(circuit(scene.opened.model, layer, head, tokens).AB).tolist()
     rows = [
         {"row": i, "row_name": names[i], "column": j, "column_name": names[j],
          "value": values[i][j], "text": ""}

@@ -7,8 +7,8 @@ from functools import partial
 import pandas as pd
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.attention import attention_table, summary_of
 from tbtt_interp.analyses.findings import Tell, silent
+from tbtt_interp.analyses.old_attention import attention_table, summary_of
 from tbtt_interp.analyses.pairs import MANY_PARAMETERS, chosen_pairs
 from tbtt_interp.analyses.patching import patching_table
 from tbtt_interp.analyses.subject import Subject
