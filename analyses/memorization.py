@@ -1,11 +1,9 @@
 # %% [markdown]
 # # How much of the answers is memorized?
-# No meter is of memorization alone, so several are read. Question: do models of this size, on this
-# framing, store lines or compute them? Measures: bits of seen and held-out answers and of the order
-# of the lines, by the parameter; the local learning coefficient; the loss with the operands' main
-# directions alone, and without them; and, of models that each hold out their own pair, what pair
-# does to pair. Nulls: a reader who knows how often each answer occurs; a regular model; random
-# directions; models that are dealt anew which pair they hold out.
+# No measure is of memorization alone, so there are several. Question: do models of this size, on
+# this framing, store lines or compute them? Measures: bits of seen and held-out answers and of the
+# line order, per parameter; the loss with the operands' main directions alone, and without them.
+# Nulls: a reader who knows how often each answer occurs; random directions.
 
 # %%
 import tbtt_interp as tbtt

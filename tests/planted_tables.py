@@ -1,8 +1,13 @@
 """Tables of sweeps with what they are to show planted in them."""
 
 from collections.abc import Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
+
+STUDIES = Path(__file__).parents[1] / "analyses"
 
 WIDTHS = {"L1H1D8M8": 8, "small": 14, "medium": 28, "large": 56, "L1H1D112M112": 112, "mlt": 384}
 
@@ -66,3 +71,12 @@ def equations(models: pd.DataFrame) -> pd.DataFrame:
                                                 ("-", "7-5")])
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
+
+
+def load_study(name: str) -> ModuleType:
+    """The functions of a study in analyses/, which answers only where it is run as a script."""
+    spec = spec_from_file_location(f"study_{name}", STUDIES / f"{name}.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

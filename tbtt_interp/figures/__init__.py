@@ -11,11 +11,6 @@ from tbtt_interp.figures.forgetting import order_and_answers
 from tbtt_interp.figures.geometry import code_layouts, code_measures
 from tbtt_interp.figures.influence import influence
 from tbtt_interp.figures.learning import learning_curves
-from tbtt_interp.figures.memorization import (
-    coefficient_chains,
-    memorization_meters,
-    restricted_loss,
-)
 from tbtt_interp.figures.order import order_answers, order_known, order_patching
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
@@ -46,7 +41,6 @@ __all__ = [
     "circuits",
     "code_layouts",
     "code_measures",
-    "coefficient_chains",
     "curves_over_training",
     "effects_beside_nulls",
     "findings_over_steps",
@@ -54,7 +48,6 @@ __all__ = [
     "ladder",
     "learning_curves",
     "lens_curves",
-    "memorization_meters",
     "neuron_maps",
     "order_and_answers",
     "order_answers",
@@ -68,7 +61,6 @@ __all__ = [
     "probe_curves",
     "probe_heatmap",
     "qk_and_ov",
-    "restricted_loss",
     "save",
     "signed_bars",
     "unsaid",
