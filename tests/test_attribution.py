@@ -1,4 +1,4 @@
-"""Parts sum to the logits, each part is what is lost without it, and streams say what they hold."""
+"""Parts sum to the logits, each part is what is lost without it, and streams predict as by hand."""
 
 import json
 from collections.abc import Sequence
@@ -12,21 +12,25 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from typer.testing import CliRunner
 
-from tbtt_interp import figures
 from tbtt_interp.analyses.attribution import (
+    ALL,
+    Component,
     analyse_attribution,
-    attribution_findings,
-    attribution_table,
-    readings,
+    attribution,
+    attribution_claims,
+    attribution_tables,
+    best_wrong_tokens,
+    contributions,
+    in_double,
+    logit_weights,
+    plot_attribution,
 )
-from tbtt_interp.analyses.characters import Characters, in_double
-from tbtt_interp.analyses.decomposition import Component, attribute, pooled, total, units
-from tbtt_interp.analyses.findings import nearest_null
-from tbtt_interp.analyses.lens import lens, lens_findings, lens_table
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens, plot_logit_lens
 from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
+from tbtt_interp.over_seeds import Models, over_seeds, summarize_over_seeds
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Example, load_task
 
@@ -67,8 +71,24 @@ def of_config(**settings: object) -> HookedTransformer:
     return model.eval()
 
 
-def subject_of(*models: HookedTransformer, examples: Sequence[Example] = SOME) -> Subject:
-    return Subject.of_models(models, examples, TASK.vocabulary)
+def prompts_of(examples: Sequence[Example] = SOME) -> PromptSet:
+    return PromptSet.of(examples, TASK.vocabulary, n_ctx=9)
+
+
+def models_of(*models: HookedTransformer, examples: Sequence[Example] = SOME) -> Models:
+    return Models.of_models(models, examples, TASK.vocabulary)
+
+
+def own_weights(model: HookedTransformer, prompts: PromptSet) -> Tensor:
+    wrong = torch.from_numpy(best_wrong_tokens(model, prompts)["token"])
+    return logit_weights(prompts.batch(), wrong, 17)[0]
+
+
+def lens_over_models(models: Models) -> pd.DataFrame:
+    by = ["split", "role", "stream", "metric"]
+    summary = summarize_over_seeds(models, logit_lens, by=by, values=["value", "mismatched"],
+                                   weights="n_answers", untrained="value")[1]  # fmt: skip
+    return summary.set_index(by).sort_index()
 
 
 def logits_by_hand(model: HookedTransformer, examples: Sequence[Example]) -> Tensor:
@@ -97,21 +117,30 @@ def differences(logits: Tensor, targets: Sequence[int]) -> list[float]:
 @pytest.mark.parametrize("bias", [False, True], ids=["without biases", "with biases"])
 @pytest.mark.parametrize("size", SIZES)
 def test_parts_sum_to_the_logit_difference_in_every_size(size: str, bias: bool) -> None:
-    model = in_double(of_size(size, bias=bias))
-    characters = Characters.of(subject_of(model))
-    logits = logits_by_hand(model, SOME)
-    expected = differences(logits, targets_of(SOME))
+    model, prompts = in_double(of_size(size, bias=bias)), prompts_of()
+    expected = differences(logits_by_hand(model, SOME), targets_of(SOME))
     assert max(map(abs, expected)) > 1  # there is something to sum to
-    parts = attribute(model, characters, readings(logits, characters)[0])
-    assert total(parts).tolist() == pytest.approx(expected, abs=1e-4)
-    for name in ("attention bias", "MLP bias", "last bias"):
-        assert bool(parts[name].any()) == bias
-    for of in (pooled, units):  # and each part again, one by one
-        cells = of(parts, characters)
-        some = torch.stack([x for c, x in cells.items() if c.pos is None and c.kind != "head"])
-        heads = [x for c, x in cells.items() if c.kind == "head" and c.pos is not None]
-        rest = {pooled: total(parts), units: parts["neurons"].sum((0, 1)) + sum(heads)}[of]
-        assert torch.allclose((some[:-1] if of is pooled else some).sum(0) + sum(heads), rest)
+    parts = contributions(model, prompts.batch(), own_weights(model, prompts))
+    assert parts[Component(ALL)].tolist() == pytest.approx(expected, abs=1e-4)
+
+    def total(kinds: Sequence[str], layer: int | None = None, *, by_source: bool = False) -> Tensor:
+        chosen = [x for c, x in parts.items() if c.kind in kinds and c.layer == layer
+                  and (c.pos is not None) == by_source]  # fmt: skip
+        return torch.stack(chosen).sum(0)
+
+    layers = range(model.cfg.n_layers)
+    for layer in layers:  # heads, neurons and sources are parts of a layer's attention and MLP
+        attention, mlp = (parts[Component(kind, layer)] for kind in ("attention", "MLP"))
+        for kind in ("attention", "head"):
+            assert torch.allclose(total([kind], layer, by_source=True), attention)
+        assert torch.allclose(total(["head"], layer), attention)
+        assert torch.allclose(total(["neuron"], layer), mlp)
+        assert bool(parts[Component("attention bias", layer)].any()) == bias
+        assert bool(parts[Component("MLP bias", layer)].any()) == bias
+    assert bool(parts[Component("last bias")].any()) == bias
+    of_layers = [total(["attention", "MLP", "attention bias", "MLP bias"], k) for k in layers]
+    rest = total(["token", "position", "last bias"])
+    assert torch.allclose(torch.stack(of_layers).sum(0) + rest, parts[Component(ALL)])
 
 
 @pytest.mark.parametrize(
@@ -127,17 +156,17 @@ def test_parts_sum_to_the_logit_difference_in_every_size(size: str, bias: bool) 
 )
 def test_parts_sum_in_other_architectures(settings: dict[str, object]) -> None:
     model = of_config(**{"d_mlp": 10, **settings})
-    table = attribution_table(subject_of(model))
-    whole = table[(table["kind"] == "logit difference") & (table["character"] == "answer")]
+    table = attribution(model, prompts_of())
+    whole = table[(table["kind"] == ALL) & (table["role"] == "answer")]
     expected = differences(logits_by_hand(in_double(model), SOME), targets_of(SOME))
     assert whole["effect"].item() == pytest.approx(np.mean(expected), abs=1e-4)
-    assert lens_table(subject_of(model))["value"].notna().all()
+    assert logit_lens(model, prompts_of())["value"].notna().all()
 
 
-def test_where_parts_do_not_sum_it_is_said() -> None:
+def test_where_parts_do_not_sum_an_error_has_the_difference() -> None:
     model = of_config(d_mlp=10, use_normalization_before_and_after=True, normalization_type="RMS")
     with pytest.raises(TbttError, match=r"do not sum to its logits, but miss them by \S+ nats"):
-        attribution_table(subject_of(model))
+        attribution(model, prompts_of())
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["without biases", "with biases"])
@@ -145,13 +174,11 @@ def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias: bool) -> N
     """Taken out by a hook, with all that would react to it held where it was."""
     model = in_double(of_size("mlt", bias=bias))
     example = TASK.examples[157]  # 5-7: three characters
-    characters = Characters.of(subject_of(model, examples=[example]))
+    prompts = prompts_of([example])
+    batch, weights = prompts.batch(), own_weights(model, prompts)
     logits = logits_by_hand(model, [example])
-    reading, _ = readings(logits, characters)
-    parts = attribute(model, characters, reading)
-    known = pooled(parts, characters) | units(parts, characters)
-    tokens, asked = characters.questions.tokens, characters.questions.pos
-    kept = model.run_with_cache(tokens)[1]
+    known = contributions(model, batch, weights)
+    kept = model.run_with_cache(batch.tokens)[1]
     reacting = [n for n in kept if n.endswith(("attn_out", "mlp_out", "final.hook_scale"))]
 
     def lost(site: str, of: str, *index: object) -> Tensor:
@@ -161,8 +188,8 @@ def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias: bool) -> N
 
         held = [(name, lambda _, hook: kept[hook.name]) for name in reacting if name != of]
         with torch.no_grad():
-            after = model.run_with_hooks(tokens, fwd_hooks=[(site, cut), *held])
-        return (reading * (logits - after[0, asked])).sum(-1)
+            after = model.run_with_hooks(batch.tokens, fwd_hooks=[(site, cut), *held])
+        return (weights * (logits - after[0, batch.answer_pos])).sum(-1)
 
     every, b = slice(None), 3
     for component, expected in {
@@ -181,27 +208,25 @@ def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias: bool) -> N
         assert torch.allclose(known[component], expected, atol=1e-9), component
 
 
-def test_a_mismatched_reading_is_the_mean_over_others_answers_at_the_same_place() -> None:
+def test_mismatched_weights_are_the_mean_over_other_answers_at_the_same_place() -> None:
     examples = [Example.of(f"<{a}+{a}=", f"{answer}>", {}) for a, answer in
                 ((1, "2"), (2, "4"), (3, "4"), (4, "12"))]  # fmt: skip
-    characters = Characters.of(subject_of(of_config(d_mlp=4), examples=examples))
-    index = TASK.vocabulary.index
-    logits = torch.zeros(len(characters), 17)
-    logits[:, index["<"]] = 1  # the best wrong one, everywhere
-    own, other = readings(logits, characters)
+    batch = prompts_of(examples).batch()
+    wrong = torch.full_like(batch.answer_token, TASK.vocabulary.index["<"])
+    own, other = logit_weights(batch, wrong, 17)
 
-    def said(weights: Tensor) -> dict[str, float]:
+    def by_token(weights: Tensor) -> dict[str, float]:
         return {TASK.vocabulary.characters[k]: float(weights[k]) for k in weights.nonzero()}
 
-    assert said(own[0]) == {"2": 1, "<": -1}
-    assert said(other[0]) == pytest.approx({"4": 2 / 3, "1": 1 / 3, "<": -1})
-    assert said(other[2]) == pytest.approx({"2": 1 / 2, "1": 1 / 2, "<": -1})
-    assert said(other[1]) == {"2": 1, "<": -1}  # "2" of "12", beside other terminators
-    # the last terminator has nothing beside it: any other character that is right anywhere
-    assert said(other[8]) == pytest.approx({"2": 2 / 5, "4": 2 / 5, "1": 1 / 5, "<": -1})
+    assert by_token(own[0]) == {"2": 1, "<": -1}
+    assert by_token(other[0]) == pytest.approx({"4": 2 / 3, "1": 1 / 3, "<": -1})
+    assert by_token(other[2]) == pytest.approx({"2": 1 / 2, "1": 1 / 2, "<": -1})
+    assert by_token(other[1]) == {"2": 1, "<": -1}  # "2" of "12", beside other terminators
+    # the last terminator has nothing at its place: any other token that is right anywhere
+    assert by_token(other[8]) == pytest.approx({"2": 2 / 5, "4": 2 / 5, "1": 1 / 5, "<": -1})
 
 
-def test_a_planted_neuron_is_found_and_is_of_its_own_model_alone() -> None:
+def test_a_planted_neuron_is_found_and_belongs_to_its_own_model_alone() -> None:
     """Of two models one has a neuron that writes the terminator, and no other that writes."""
     models = of_config(n_layers=1, d_mlp=6), of_config(n_layers=1, d_mlp=6)
     planted = models[1]
@@ -212,158 +237,154 @@ def test_a_planted_neuron_is_found_and_is_of_its_own_model_alone() -> None:
     mlp.W_out.data[4] = planted.W_U[:, end]
     mlp.W_in.data[:, 4] = 0
     mlp.b_in.data[4] = 9  # it always fires
-    table = attribution_table(subject_of(*models))
-    neurons = table[(table["kind"] == "neuron") & (table["seed"] == 1)]
-    assert set(neurons.loc[neurons["effect"] != 0, "neuron"]) == {4}
-    of_end = neurons[(neurons["character"] == "terminator") & (neurons["neuron"] == 4)].iloc[0]
-    assert of_end["effect"] > 5 > 0 > of_end["mismatched"]
-    assert of_end["low"] > 5 and np.isnan(of_end["untrained"])
-    pooled_rows = table[table["seed"].isna()]
-    assert not {"neuron", "head"} & set(pooled_rows["kind"])
-    of_mlp = pooled_rows[
-        (pooled_rows["kind"] == "MLP") & (pooled_rows["character"] == "terminator")
-    ]
-    alone = table[(table["kind"] == "neuron") & (table["character"] == "terminator")]
-    assert of_mlp["effect"].item() == pytest.approx(alone.groupby("seed")["effect"].sum().mean())
+    summary, units = attribution_tables(models_of(*models))
+    neurons = units[(units["kind"] == "neuron") & (units["role"] == "terminator")]
+    of_planted = neurons[neurons["seed"] == 1].set_index("neuron")
+    assert set(of_planted.index[of_planted["effect"] != 0]) == {4}
+    assert of_planted.loc[4, "effect"] > 5 > 0 > of_planted.loc[4, "mismatched"]
+    assert np.isnan(of_planted.loc[4, "untrained"])
+    assert not {"neuron", "head"} & set(summary["kind"])
+    of_mlp = summary[(summary["kind"] == "MLP") & (summary["role"] == "terminator")]
+    assert of_mlp["effect"].item() == pytest.approx(neurons.groupby("seed")["effect"].sum().mean())
 
 
 def test_a_run_s_parts_sum_in_every_group_to_its_own_logits(line_run: Run) -> None:
-    subject = Subject.of(line_run)
-    table = attribution_table(subject)
-    rows = table[table["seed"].isna()]
-    for _, some in rows.groupby(["split", "character"]):
-        whole = some[some["kind"] == "logit difference"].iloc[0]
-        from_places = some["pos"].notna()
-        parts = some[~from_places & (some["kind"] != "logit difference")]
-        assert parts["effect"].sum() == pytest.approx(whole["effect"], abs=1e-9)
-        assert parts["mismatched"].sum() == pytest.approx(whole["mismatched"], abs=1e-9)
+    models = Models.of(line_run)
+    summary, _ = attribution_tables(models)
+    for _, rows in summary.groupby(["split", "role"]):
+        whole = rows[rows["kind"] == ALL].iloc[0]
+        from_positions = rows["pos"].notna()
+        parts = rows[~from_positions & (rows["kind"] != ALL)]
         attention = parts.loc[parts["kind"] == "attention", "effect"].item()
-        assert some.loc[from_places, "effect"].sum() == pytest.approx(attention, abs=1e-9)
-        assert np.isnan(whole["share"]) == (whole["low"] <= 0)
+        for column in ("effect", "mismatched"):
+            assert parts[column].sum() == pytest.approx(whole[column], abs=1e-9)
+        assert rows.loc[from_positions, "effect"].sum() == pytest.approx(attention, abs=1e-9)
+        assert np.isnan(whole["share"]) == (whole["effect_low"] <= 0)
         if not np.isnan(whole["share"]):
             assert parts["share"].sum() == pytest.approx(1)
-    sums = rows[rows["kind"] == "logit difference"].set_index(["split", "character"])
-    count = sums["characters"]
+    sums = summary[summary["kind"] == ALL].set_index(["split", "role"])
+    count = sums["n_answers"]
     assert count["seen", "sign"] == 44 and count["held out", "sign"] == 1
     assert count["seen", "tens"] == 43 and count["held out", "tens"] == 2
-    by_hand = [differences(logits_by_hand(m, TASK.examples), TARGETS) for m in subject.models]
+    by_hand = [differences(logits_by_hand(m, TASK.examples), TARGETS) for m in models.models]
     for split, mask in (("seen", ~HELD_OUT), ("held out", HELD_OUT)):
         expected = np.array(by_hand)[:, mask].mean()
         assert sums.loc[(split, "answer"), "effect"] == pytest.approx(expected, abs=1e-4)
-    untrained = rows.loc[rows["kind"] == "MLP", "untrained"].abs()
+    untrained = summary.loc[summary["kind"] == "MLP", "untrained"].abs()
     assert ((untrained > 0) & (untrained < 0.1)).all()
 
 
 def test_the_lens_reads_the_model_s_answer_last_and_its_embeddings_first(line_run: Run) -> None:
-    table = lens_table(Subject.of(line_run)).set_index(["split", "character", "stream", "metric"])
-    table = table.sort_index()
-    models = [line_run.model(seed) for seed in line_run.seeds]
+    models = Models.of(line_run)
+    table = lens_over_models(models)
     first = []
-    for model in models:
+    for model in models.models:
         for example in TASK.examples:
             tokens = TASK.vocabulary.encode(example.prompt + example.answer)
             for at in range(len(example.prompt), len(tokens)):
                 x = (model.W_E[tokens[at - 1]] + model.W_pos[at - 1]).detach()
                 x = (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt() * model.ln_final.w
                 first.append((x @ model.W_U).detach())
-    last = torch.cat([logits_by_hand(model, TASK.examples) for model in models])
+    last = torch.cat([logits_by_hand(model, TASK.examples) for model in models.models])
     for stream, logits in (("resid_pre", torch.stack(first)), ("resid_post", last)):
         margin = np.reshape(differences(logits, [*TARGETS, *TARGETS]), (2, -1))
         nats = logits.log_softmax(-1)[range(len(logits)), [*TARGETS, *TARGETS]]
         for split, mask in (("seen", ~HELD_OUT), ("held out", HELD_OUT)):
             found = table.loc[(split, "answer", f"blocks.0.hook_{stream}"), "value"]
-            assert found["right"] == pytest.approx((margin[:, mask] > 0).mean())
+            assert found["accuracy"] == pytest.approx((margin[:, mask] > 0).mean())
             assert found["logit difference"] == pytest.approx(margin[:, mask].mean(), abs=1e-4)
             expected = nats.view(2, -1)[:, mask].mean()
             assert found["log-probability"] == pytest.approx(float(expected), abs=1e-4)
-    untrained = Subject.of(line_run).untrained
-    alone = lens_table(subject_of(*untrained, examples=TASK.examples))
-    alone = alone.set_index(table.index.names).sort_index()
+    alone = lens_over_models(models_of(*models.untrained, examples=TASK.examples))
     assert table["untrained"].tolist() == pytest.approx(alone["value"].tolist(), abs=1e-6)
 
 
 def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place() -> None:
     model = of_size("small")
-    characters = Characters.of(subject_of(model))
     logits = logits_by_hand(model, SOME)
     place = [k for example in SOME for k in range(len(example.answer))]
     targets = targets_of(SOME)
-    others = lens(model, characters)[1, -1]
+    means = []
     for i, target in enumerate(targets):
         read = [j for j, at in enumerate(place) if at == place[i] and j != i]
-        margins = differences(logits[read], [target] * len(read))
-        assert float(others[0, i]) == pytest.approx(np.mean(np.array(margins) > 0))
-        assert float(others[2, i]) == pytest.approx(np.mean(margins), abs=1e-4)
+        margins = np.array(differences(logits[read], [target] * len(read)))
+        means.append([np.mean(margins > 0), margins.mean()])
+    table = logit_lens(model, prompts_of()).set_index(["role", "stream", "metric"])["mismatched"]
+    found = table["answer"]["blocks.0.hook_resid_post"]
+    expected = np.mean(means, 0)
+    assert found["accuracy"] == pytest.approx(expected[0])
+    assert found["logit difference"] == pytest.approx(expected[1], abs=1e-4)
 
 
-def test_streams_say_the_same_where_nothing_is_written() -> None:
+def test_streams_predict_the_same_where_nothing_is_written() -> None:
     model = of_config(d_mlp=8)
     for name, x in model.named_parameters():
         if name.endswith(("W_O", "W_out", "b_O", "b_out")):
             x.data.zero_()
-    found = lens(model, Characters.of(subject_of(model)))
-    assert found.shape[1] == 5
-    assert torch.equal(found[0], found[0, :1].expand(5, -1, -1))
+    of_stream = [table["value"].to_numpy() for _, table in
+                 logit_lens(model, prompts_of()).groupby("stream", sort=False)]  # fmt: skip
+    assert len(of_stream) == 5
+    assert all(np.array_equal(values, of_stream[0]) for values in of_stream)
 
 
 def test_an_answer_alone_at_its_place_has_no_mismatched_stream() -> None:
     examples = [Example.of("<1+1=", "2>", {}), Example.of("<9+1=", "10>", {})]
-    table = lens_table(subject_of(of_config(d_mlp=4), examples=examples))
-    of = table.groupby("character")["mismatched"]
-    assert of.count()["character 1"] == of.size()["character 1"]  # of 2, of 1
+    table = logit_lens(of_config(d_mlp=4), prompts_of(examples)).set_index("role")
+    assert table.loc["character 1", "mismatched"].notna().all()  # of 2, of 1
+    terminators = table.loc["terminator"]  # the third token of 10> is alone, the other is not
+    assert terminators["mismatched"].notna().all() and (terminators["n_answers"] == 2).all()
     assert table["value"].notna().all()
-    # the third character is of one example, and counts for nothing in the null
-    assert len(Characters.of(subject_of(of_config(d_mlp=4), examples=examples))) == 5
 
 
-def test_what_is_found_is_a_share_beside_the_null_it_is_hardest_to_tell_from() -> None:
-    assert nearest_null(0.9, {"one": 0.1, "two": 0.6, "none": np.nan}) == (0.6, "two")
-    row = {"kind": "MLP", "layer": 0, "head": pd.NA, "neuron": pd.NA, "pos": pd.NA, "seed": pd.NA,
-           "part": "layer 0 MLP", "split": "seen", "character": "answer", "effect": 6.0,
-           "share": 0.6, "share_low": 0.5, "share_high": 0.7, "mismatched": -4.0,
-           "untrained": 0.5, "logit_difference": 10.0}  # fmt: skip
+def test_claims_are_shares_compared_with_the_closest_null() -> None:
+    row = {"kind": "MLP", "layer": 0, "pos": pd.NA, "part": "layer 0 MLP", "split": "seen",
+           "role": "answer", "effect": 6.0, "share": 0.6, "share_low": 0.5, "share_high": 0.7,
+           "mismatched": -4.0, "untrained": 0.5, "logit_difference": 10.0,
+           "n_models": 8}  # fmt: skip
     table = pd.DataFrame([row, row | {"split": "held out", "share": np.nan},
-                          row | {"kind": "logit difference", "part": "logit difference"},
-                          row | {"character": "units"}, row | {"seed": 1}])  # fmt: skip
-    (found,) = attribution_findings(table)
-    assert str(found) == (
-        "layer 0 MLP writes 0.60 [0.50, 0.70] of the logit difference, seen; "
-        "the untrained model: 0.05."
+                          row | {"kind": ALL, "part": ALL}, row | {"role": "units"}])  # fmt: skip
+    (claim,) = attribution_claims(table)
+    assert str(claim) == (
+        "supported: layer 0 MLP writes 0.60 [0.50, 0.70] of the logit difference of seen answers "
+        "(n = 8 models); untrained: 0.05."
     )
     streams = pd.DataFrame([
-        {"split": "seen", "character": "answer", "stream": stream, "metric": "right",
-         "value": value, "low": value, "high": value, "mismatched": 0.25, "untrained": np.nan}
+        {"split": "seen", "role": "answer", "stream": stream, "metric": "accuracy", "value": value,
+         "value_low": value, "value_high": value, "mismatched": 0.25, "untrained": np.nan,
+         "n_models": 8}
         for stream, value in (("middle", 0.5), ("last", 1.0))
     ])  # fmt: skip
-    (found,) = lens_findings(streams)
-    assert str(found) == (
-        "read at middle, the right character is first for 0.50 of the characters seen; "
-        "another example's stream: 0.25."
+    (claim,) = lens_claims(streams)
+    assert str(claim) == (
+        "supported: Read at middle, the right token comes first for 0.50 of the seen answer tokens "
+        "(n = 8 models); another example's stream: 0.25."
     )
 
 
-def test_figures_have_a_panel_a_role_and_both_nulls(line_run: Run) -> None:
+def test_figures_have_a_panel_per_role_and_both_nulls(line_run: Run) -> None:
     result = analyse_attribution(line_run)
-    roles = ["all characters", "sign", "tens", "units", "terminator"]
-    for name, lines in (("lens", "y"), ("attribution", "x")):
+    nulls = {"another example's stream", "another example's token", "untrained model"}
+    for name, values in (("lens", "y"), ("attribution", "x")):
         figure = result.figures[name]()
-        assert [a.text for a in figure.layout.annotations][:5] == roles
+        titles = {a.text for a in figure.layout.annotations}
+        assert titles == {"sign", "tens", "units", "terminator", "answer"}
         assert len(figure.data) == 5 * 2 * 3
-        assert {trace.name for trace in figure.data if trace.showlegend} >= {
-            "seen, 95 %", "held out, 95 %", "untrained"
-        }  # fmt: skip
-        assert all(np.isfinite(np.array(trace[lines], float)).all() for trace in figure.data)
-    bars = result.figures["attribution"]().data[0]
-    assert "layer 0 attention from operator" in bars.y and "layer 0 attention bias" not in bars.y
-    nats = figures.lens_curves(result.tables["lens"], "log-probability")
+        shown = {trace.name for trace in figure.data if trace.showlegend}
+        assert {"seen", "held out"} <= shown and len(nulls & shown) == 2
+        assert all(np.isfinite(np.array(trace[values], float)).all() for trace in figure.data)
+    names = plot_attribution(result.tables["attribution"]).layout.yaxis.ticktext
+    assert "layer 0 attention from operator" in names and "layer 0 attention bias" not in names
+    nats = plot_logit_lens(result.tables["lens"], "log-probability")
     assert nats.layout.yaxis.title.text == "log-probability, nats"
+    shares = result.tables["lens"].query("metric == 'accuracy'")
+    assert shares[["value_low", "value_high"]].stack().between(0, 1).all()
 
 
-def test_the_command_writes_tables_and_figures_and_prints_what_is_found(line_run: Run) -> None:
+def test_the_command_writes_tables_and_figures_and_prints_claims(line_run: Run) -> None:
     run = CliRunner().invoke
     done = run(app, ["analyses", "attribution", str(line_run.folder), "--out", "out"])
     assert done.exit_code == 0, done.output
-    assert "layer 0 MLP" in done.output and "furthest from its null first" in done.output
+    assert "layer 0 MLP" in done.output and "furthest from their nulls first" in done.output
     written = {path.name for path in Path("out").iterdir()}
     assert {f"{n}.{end}" for n in ("attribution", "lens") for end in ("csv", "html")} <= written
     done = run(app, ["analyses", "attribution", str(line_run.folder), "--json"])
@@ -371,8 +392,6 @@ def test_the_command_writes_tables_and_figures_and_prints_what_is_found(line_run
 
 
 def test_facts_are_attributed_character_by_character(facts_run: Run) -> None:
-    table = attribution_table(Subject.of(facts_run))
-    assert {"character 1", "character 10", "terminator", "answer"} <= set(table["character"])
+    table = over_seeds(facts_run, attribution)
+    assert {"character 1", "character 10", "terminator", "answer"} <= set(table["role"])
     assert set(table["split"]) == {"seen"}
-    rows = table[(table["character"] == "answer") & table["seed"].isna()]
-    assert rows.loc[rows["share"].isna(), "logit_difference"].le(0.2).all()

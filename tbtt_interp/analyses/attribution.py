@@ -1,266 +1,345 @@
-"""What an answer is made of: the logit lens at every stream, and what each part writes towards it.
+"""Direct logit attribution: what each part of a model writes towards an answer, exactly.
 
-A logit difference is the right character's logit minus the best wrong one's.
+With the scale of the last LayerNorm held at the model's own value, a logit is linear in all that
+was written to the residual stream, so it is a sum over parts. The norm is folded here into the
+direction that is read: TransformerLens' own folding assumes another shape of model.
+Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
 """
 
-import json
+import copy
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from einops import einsum
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.characters import SPLITS, WHOLE, Characters, Group, in_double, means
-from tbtt_interp.analyses.decomposition import (
-    ALL,
-    Component,
-    attribute,
-    places_of,
-    pooled,
-    units,
-)
-from tbtt_interp.analyses.findings import Finding, Result, Tell, nearest_null, silent
-from tbtt_interp.analyses.lens import lens_findings, lens_table
-from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.activations import cached
+from tbtt_interp.analyses.logit_lens import WHOLE, lens_claims, logit_lens, plot_logit_lens
+from tbtt_interp.errors import TbttError
+from tbtt_interp.interventions import answer_logits
+from tbtt_interp.over_seeds import Models, over_seeds, over_untrained, summarize_over_seeds
+from tbtt_interp.plots import points
+from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
+from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval
+from tbtt_interp.stats import Interval, summarize
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from transformer_lens import HookedTransformer
+
+TOLERANCE = 1e-4  # nats that the sum over parts may differ from the logit
+CENTRED = ("LN", "LNPre")  # normalisations that subtract a vector's mean
+ALL = "logit difference"
 TOP = 3  # neurons that are printed
-STATS = ("effect", "low", "high", "share", "share_low", "share_high", "mismatched", "untrained",
-         "logit_difference")  # fmt: skip
+SOURCES = 7  # positions that attention reads from, as far as they are drawn
+GROUP = ["split", "role", "kind", "layer", "pos", "part"]
 
 
-def readings(
-    logits: Float[Tensor, "character d_vocab"], characters: Characters
-) -> tuple[Float[Tensor, "character d_vocab"], Float[Tensor, "character d_vocab"]]:
+class Component(NamedTuple):
+    """A part of a model, or several together.
+
+    Attributes:
+        pos: where attention reads, counted from the prompt's last token, which is -1; None is all.
+    """
+
+    kind: str
+    layer: int | None = None
+    head: int | None = None
+    neuron: int | None = None
+    pos: int | None = None
+
+    def name(self, positions: Mapping[int, str]) -> str:
+        """A name for a table or an axis.
+
+        >>> Component("head", 2, head=1, pos=-2).name({-2: "b"})
+        'layer 2 head 1 from b'
+        """
+        number = self.head if self.neuron is None else self.neuron
+        layer = [] if self.layer is None else ["layer", self.layer]
+        which = [] if number is None else [number]
+        source = [] if self.pos is None else ["from", positions[self.pos]]
+        return " ".join(map(str, [*layer, self.kind, *which, *source]))
+
+
+Contributions = dict[Component, Float[Tensor, " answer"]]
+
+
+def in_double(model: "HookedTransformer") -> "HookedTransformer":
+    """A copy of the model in double precision."""
+    return copy.deepcopy(model).to(torch.float64, print_details=False)
+
+
+@torch.no_grad()
+def contributions(
+    model: "HookedTransformer", batch: PromptBatch, weights: Float[Tensor, "answer d_vocab"]
+) -> Contributions:
+    """A weighted sum of logits at each answer token, in nats, as a sum over the model's parts.
+
+    Args:
+        model: in double precision, or the sum is only close.
+        weights: of each logit, such as 1 for the right token and -1 for a wrong one.
+    Returns:
+        by component. Embeddings, each layer's attention and MLP, and biases sum to the logit
+        difference, which follows them. Attention by the position it reads, heads and neurons are
+        parts of these.
+    Raises:
+        TbttError: if the parts do not sum to the model's own logits.
+    """
+    names = ("attn.hook_v", "attn.hook_pattern", "mlp.hook_post")
+    sites = [f"blocks.{k}.{name}" for k in range(model.cfg.n_layers) for name in names]
+    sites += ["hook_embed", "hook_pos_embed", "ln_final.hook_scale"]
+    logits, hooks = cached(model, batch.tokens, sites)
+    cache = {name: x[batch.answer_row] for name, x in hooks.items()}
+    answers, at = torch.arange(len(batch.answer_row)), batch.answer_pos
+    weights = weights.to(logits)
+    norm = dict(getattr(model, "ln_final", torch.nn.Identity()).named_parameters())
+    direction, last_bias = weights @ model.W_U.T, weights @ model.b_U
+    last_bias = last_bias + direction @ norm.get("b", torch.zeros_like(direction[0]))
+    direction = direction * norm.get("w", 1)
+    if model.cfg.normalization_type in CENTRED:
+        direction = direction - direction.mean(-1, keepdim=True)
+    if "ln_final.hook_scale" in cache:
+        direction = direction / cache["ln_final.hook_scale"][answers, at]
+    nothing = torch.zeros_like(direction)
+    parts, units = {}, {}
+    for kind, hook in (("token", "hook_embed"), ("position", "hook_pos_embed")):
+        written = cache[hook][answers, at] if hook in cache else nothing
+        parts[Component(kind)] = (written * direction).sum(-1)
+    positions = source_positions(batch)
+    for layer in range(model.cfg.n_layers):
+        v, pattern = (cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("v", "pattern"))
+        v = v.repeat_interleave(model.cfg.n_heads // v.shape[2], 2)  # where heads share values
+        towards = einsum(model.W_O[layer], direction, "head d_head d, row d -> row head d_head")
+        of_key = einsum(v, towards, "row key head d_head, row head d_head -> row head key")
+        of_key = of_key * pattern[answers, :, at]
+        # keys by distance from the prompt's end; a later key than any answer's has no weight
+        place = torch.arange(of_key.shape[-1]) - batch.last_prompt_pos[batch.answer_row][:, None]
+        place = (place - 1 - positions[0]).clamp(max=len(positions) - 1)
+        heads = of_key.new_zeros(*of_key.shape[:2], len(positions))
+        heads = heads.scatter_add(2, place[:, None].expand_as(of_key), of_key).permute(1, 2, 0)
+        if (post := cache.get(f"blocks.{layer}.mlp.hook_post")) is None:  # attention alone
+            neurons, mlp_bias = nothing[:, :0].T, nothing.sum(-1)
+        else:
+            neurons = (post[answers, at] * (direction @ model.W_out[layer].T)).T
+            mlp_bias = direction @ model.b_out[layer]
+        parts[Component("attention", layer)] = heads.sum((0, 1))
+        for k, pos in enumerate(positions):
+            parts[Component("attention", layer, pos=pos)] = heads[:, k].sum(0)
+        parts[Component("MLP", layer)] = neurons.sum(0)
+        parts[Component("attention bias", layer)] = direction @ model.b_O[layer]
+        parts[Component("MLP bias", layer)] = mlp_bias
+        for number, head in enumerate(heads):
+            units[Component("head", layer, head=number)] = head.sum(0)
+            for pos, x in zip(positions, head, strict=True):
+                units[Component("head", layer, head=number, pos=pos)] = x
+        units |= {Component("neuron", layer, neuron=k): x for k, x in enumerate(neurons)}
+    parts[Component("last bias")] = last_bias
+    total = torch.stack([x for component, x in parts.items() if component.pos is None]).sum(0)
+    error = (total - (weights * batch.at_answers(logits)).sum(-1)).abs().max()
+    if not error < TOLERANCE:
+        raise TbttError(
+            f"the parts of this model do not sum to its logits, but miss them by {error:.2g} "
+            "nats: attribution needs heads and neurons that write to the stream as they are, "
+            "and between stream and logits a LayerNorm or RMSNorm and an unembedding alone"
+        )
+    return parts | {Component(ALL): total} | units
+
+
+def source_positions(batch: PromptBatch) -> range:
+    """The positions that answers read from, counted from the prompt's last token, -1."""
+    last = int((batch.answer_pos - batch.last_prompt_pos[batch.answer_row]).max())
+    return range(-int(batch.last_prompt_pos.max()) - 1, last)
+
+
+def best_wrong_tokens(model: "HookedTransformer", prompts: PromptSet) -> dict[str, np.ndarray]:
+    """The token with the largest logit but the right one, for each answer token, as `token`."""
+    batch = prompts.batch()
+    logits = answer_logits(in_double(model), batch)
+    return {"token": logits.scatter(1, batch.answer_token[:, None], -torch.inf).argmax(-1).numpy()}
+
+
+def logit_weights(
+    batch: PromptBatch, wrong: Int[Tensor, " answer"], d_vocab: int
+) -> tuple[Float[Tensor, "answer d_vocab"], Float[Tensor, "answer d_vocab"]]:
     """The weights of logits in a logit difference, and in a mismatched one.
 
-    In the mismatched one another example's character stands for the right one: the mean over all
-    that are right at the same place of an answer, and not here; where all are the same, at any.
+    In the mismatched one another example's token replaces the right one: the mean over all that are
+    right at the same place of an answer, and not here; where there is none, over those at any.
     """
-    right = F.one_hot(characters.questions.target, logits.shape[1]).to(logits)
-    wrong = F.one_hot(logits.masked_fill(right > 0, -torch.inf).argmax(-1), logits.shape[1])
-    at = F.one_hot(characters.place).to(logits)
-    there = (at.T @ right)[characters.place] * (1 - right)
+    right, minus = (F.one_hot(x, d_vocab).double() for x in (batch.answer_token, wrong))
+    at = F.one_hot(batch.place_in_answer).double()
+    same_place = (at.T @ right)[batch.place_in_answer] * (1 - right)
     anywhere = right.sum(0) * (1 - right)
-    other = torch.where(there.sum(-1, keepdim=True) > 0, there, anywhere)
-    return right - wrong, other / other.sum(-1, keepdim=True) - wrong
+    other = torch.where(same_place.sum(-1, keepdim=True) > 0, same_place, anywhere)
+    return right - minus, other / other.sum(-1, keepdim=True) - minus
 
 
-def _part(subject: Subject, k: int, characters: Characters, seed: int) -> Arrays:
-    """Of one model, what is pooled over models, and what is not.
+def attribution(
+    model: "HookedTransformer", prompts: PromptSet, wrong: Mapping[int, np.ndarray] | None = None
+) -> pd.DataFrame:
+    """What each part of a model writes towards the answer, on average over answer tokens.
+
+    Args:
+        wrong: by `prompts.number`, the token that the right one is compared with, for each answer
+            token; None is the model's own best wrong one.
+    Returns:
+        one row per split, role of the answer token (`answer` is all together) and component, which
+        is given by `kind`, `layer`, `head`, `neuron`, `pos` and in words as `part`. `effect`: nats
+        of the logit difference; `mismatched`: the same towards another example's token;
+        `logit_difference`: the sum over all parts; `n_answers`: answer tokens.
+    """
+    batch, double = prompts.batch(), in_double(model)
+    tokens = best_wrong_tokens(model, prompts)["token"] if wrong is None else wrong[prompts.number]
+    weights = logit_weights(batch, torch.as_tensor(tokens), model.cfg.d_vocab)
+    own, mismatched = (contributions(double, batch, x) for x in weights)
+    values = np.stack([[x.cpu().numpy() for x in of.values()] for of in (own, mismatched)])
+    positions = source_positions(batch)
+    names = prompts.position_names(positions[0], positions[-1])
+    components = pd.DataFrame(list(own)).astype(dict.fromkeys(Component._fields[1:], "Int64"))
+    components["part"] = [component.name(names) for component in own]
+    total = list(own).index(Component(ALL))
+    roles = np.array([role for k in range(len(prompts)) for role in prompts.answer_roles(k)])
+    tables = []
+    for split, examples in prompts.splits.items():
+        for role in (*in_reading_order(roles), WHOLE):
+            mask = examples[batch.answer_example.numpy()] & ((roles == role) | (role == WHOLE))
+            if mask.any():
+                effect, other = values[..., mask].mean(-1)
+                tables.append(components.assign(
+                    split=split, role=role, effect=effect, mismatched=other,
+                    logit_difference=effect[total], n_answers=mask.sum(),
+                ))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def attribution_tables(models: Models) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`attribution` of every model: means over models, and heads and neurons of each model.
+
+    A head or neuron has nothing to do with the one of the same number in another model.
 
     Returns:
-        own, mismatched, untrained: `[component, role, example]`, summed over characters.
-        units: `[group, stat, component]`, over the examples of this model.
-        pooled_names, unit_names: their components, as JSON.
+        means over models with `untrained`, the effect in untrained models, and the `share` of the
+        logit difference, nan where the difference is not clear of 0; and one row per model and
+        head or neuron, with `untrained`.
     """
-    model = in_double(subject.models[k])
-    logits = torch.cat([logits for _, logits, _ in characters.read(model, [])])
-    own, mismatched = readings(logits, characters)
-    found = {
-        "own": attribute(model, characters, own),
-        "mismatched": attribute(model, characters, mismatched),
-    }
-    found["untrained"] = (
-        attribute(in_double(subject.untrained[k]), characters, own)
-        if subject.untrained
-        else {name: x * torch.nan for name, x in found["own"].items()}
+    tokens = over_seeds(models, best_wrong_tokens)["token"]
+    wrong = {prompts.number: x for prompts, x in zip(models.prompts, tokens, strict=True)}
+    table = over_seeds(models, attribution, wrong=wrong)
+    null = over_untrained(models, attribution, wrong=wrong)
+    table["untrained"] = np.nan if null is None else null["effect"]
+    is_unit = table["kind"].isin(["head", "neuron"])
+    of_layers = table[~is_unit].assign(
+        share=lambda t: t["effect"] / t["logit_difference"],
+        sum=lambda t: t["logit_difference"] * t["n_answers"],
     )
-
-    def sums(of: Mapping[Component, Tensor]) -> np.ndarray:
-        return characters.by_role(torch.stack(list(of.values())).numpy())
-
-    arrays = {name: sums(pooled(parts, characters)) for name, parts in found.items()}
-    of_units = {name: [sums(units(parts, characters))] for name, parts in found.items()}
-    whole = [arrays["own"][-1:]]
-    groups = characters.groups([k])
-    return arrays | {
-        "units": np.stack([_stats(of_units, whole, group, seed) for group in groups]),
-        "pooled_names": np.array([json.dumps(c) for c in pooled(found["own"], characters)]),
-        "unit_names": np.array([json.dumps(c) for c in units(found["own"], characters)]),
-    }
+    values = ["effect", "mismatched", "untrained"]
+    summary = summarize(of_layers, GROUP, values, weights="n_answers")
+    shares = summarize(of_layers, GROUP, ["share"], weights="sum")
+    counts = of_layers.groupby(GROUP, sort=False, dropna=False)["n_answers"].mean()
+    whole = summary[summary["kind"] == ALL].set_index(["split", "role"])
+    whole = whole.loc[pd.MultiIndex.from_frame(summary[["split", "role"]])].reset_index(drop=True)
+    is_clear = (whole["effect"] > 0) & ~(whole["effect_low"] <= 0)
+    columns = ["share", "share_low", "share_high"]
+    summary[columns] = shares[columns].where(is_clear)
+    summary = summary.assign(logit_difference=whole["effect"], n_answers=counts.to_numpy())
+    return summary, table[is_unit].reset_index(drop=True)
 
 
-def _stats(
-    sums: Mapping[str, list[np.ndarray]], whole: list[np.ndarray], group: Group, seed: int
-) -> Float[np.ndarray, "stat component"]:
-    """STATS of each component; shares only where the logit difference is clear of 0."""
-    own, difference = group.of(sums["own"]), group.of(whole)
-    mean, low, _ = means(difference, group.count, seed=seed)[:, 0]
-    is_clear = mean > 0 and not low <= 0
-    share = means(own, difference[0], seed=seed) if is_clear else np.full((3, len(own)), np.nan)
-    nulls = [
-        means(group.of(sums[name]), group.count, resamples=1)[0]
-        for name in ("mismatched", "untrained")
-    ]
-    return np.stack([
-        *means(own, group.count, seed=seed), *share, *nulls, np.full(len(own), mean)
-    ])  # fmt: skip
-
-
-def attribution_table(
-    subject: Subject,
-    *,
-    characters: Characters | None = None,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """What every part writes towards the answer, character by character.
-
-    Layers' attention and MLP are pooled over models. Heads and neurons are not, since those of one
-    number have nothing to do with each other in two models: their rows have a `seed`, and their
-    intervals are over examples.
-
-    Returns:
-        a row a split, role (`answer` is all characters) and component, by `kind`, `layer`, `head`,
-        `neuron`, `pos` (where a head reads, counted from the prompt's last) and in words as `part`:
-        `effect`, nats of logit a character, `low`, `high`; `share` of the logit difference,
-        `share_low`, `share_high`, nan unless that is clear of 0; the effects `mismatched` (on
-        another example's character in the right one's place) and `untrained`; `logit_difference`,
-        the sum of all parts, and `characters` of each model.
-    """
-    characters = characters or Characters.of(subject)
-    parts = parts or Parts()
-    found: list[Arrays] = []
-    for k, name in enumerate(subject.seeds):
-        compute = partial(_part, subject, k, characters, seed)
-        found.append(parts.get(f"attribution-{name}", compute))
-        tell(k + 1, len(subject.models))
-    sums = {name: [part[name] for part in found] for name in ("own", "mismatched", "untrained")}
-    whole = [part["own"][-1:] for part in found]
-    places = subject.place_names(*places_of(characters))
-    rows = [
-        _rows(_stats(sums, whole, group, seed), found[0]["pooled_names"], group, places)
-        for group in characters.groups()
-    ]
-    for k, (name, part) in enumerate(zip(subject.seeds, found, strict=True)):
-        for stats, group in zip(part["units"], characters.groups([k]), strict=True):
-            rows.append(_rows(stats, part["unit_names"], group, places).assign(seed=name))
-    table = pd.concat(rows, ignore_index=True)
-    return table.astype(dict.fromkeys(("layer", "head", "neuron", "pos", "seed"), "Int64"))
-
-
-def _rows(
-    stats: Float[np.ndarray, "stat component"],
-    names: np.ndarray,
-    group: Group,
-    places: Mapping[int, str],
-) -> pd.DataFrame:
-    components = [Component(*json.loads(name)) for name in names]
-    return pd.DataFrame(components).assign(
-        part=[component.name(places) for component in components],
-        seed=None, split=group.split, character=group.role, **dict(zip(STATS, stats, strict=True)),
-        characters=group.characters,
-    )  # fmt: skip
-
-
-def attribution_findings(table: pd.DataFrame) -> list[Finding]:
-    """The share of whole answers' logit difference that each pooled part writes.
-
-    Of the places that attention reads from only the one that matters most in seen answers.
-    """
-    found = []
-    for row in _main(table).dropna(subset="share").to_dict("records"):
-        difference = row["logit_difference"]
-        null, null_is = nearest_null(
-            row["share"],
-            {
-                "another example's character": row["mismatched"] / difference,
-                "the untrained model": row["untrained"] / difference,
-            },
-        )
-        found.append(
-            Finding(
-                what=f"{row['part']} writes",
-                effect=Interval(mean=row["share"], low=row["share_low"], high=row["share_high"]),
-                null=null, null_is=null_is, of=f"the logit difference, {row['split']}",
-            )
-        )  # fmt: skip
-    return found
-
-
-def _main(table: pd.DataFrame) -> pd.DataFrame:
-    """Of whole answers the rows of pooled parts, and of each layer's sources the greatest."""
-    rows = table[(table["character"] == WHOLE) & table["seed"].isna()]
-    rows = rows[(rows["effect"] != 0) & (rows["kind"] != ALL)]  # biases that are not there
-    from_places = rows[rows["pos"].notna() & (rows["split"] == rows["split"].iloc[0])]
-    greatest = from_places.assign(size=from_places["effect"].abs()).sort_values("size")
-    kept = greatest.groupby("layer")["part"].last()
+def main_parts(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of whole answers; of each layer's sources only the largest on the first split."""
+    rows = summary[(summary["role"] == WHOLE) & (summary["effect"] != 0)]  # 0: biases are absent
+    sources = rows[rows["pos"].notna() & (rows["split"] == rows["split"].iloc[0])]
+    largest = sources.assign(size=sources["effect"].abs()).sort_values("size")
+    kept = largest.groupby("layer")["part"].last()
     return rows[rows["pos"].isna() | rows["part"].isin(kept)]
 
 
-def _shown(lens: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Whole answers: a row a stream, pooled part and top neuron, seen and held out beside nulls."""
-    streams = lens[(lens["character"] == WHOLE) & (lens["metric"] == "right")]
-    streams = streams.assign(part=streams["stream"], measure="lens, share right")
-    units = table[(table["character"] == WHOLE) & (table["kind"] == "neuron")]
-    units = units.assign(part=units["part"] + " of seed " + units["seed"].astype(str))
-    seen = units[units["split"] == units["split"].iloc[0]] if len(units) else units
-    order = seen["effect"].abs().sort_values(ascending=False).index[:TOP]
-    whole = table[(table["character"] == WHOLE) & (table["kind"] == ALL)]
-    written = pd.concat([_main(table), units[units["part"].isin(seen.loc[order, "part"])], whole])
-    written = written.assign(measure="writes, nats", value=written["effect"])
-    both = pd.concat([streams, written])
-    both = both.assign(
-        value=[
-            Interval(mean=mean, low=low, high=high).format()
-            for mean, low, high in both[["value", "low", "high"]].itertuples(index=False)
-        ],
-        mismatched=both["mismatched"].map("{:.2f}".format),
-        untrained=both["untrained"].map("{:.2f}".format),
-    )
-    columns = ["value", "mismatched", "untrained"]
-    wide = pd.concat(
-        [
-            both[both["split"] == split].set_index(["measure", "part"])[columns]
-            .rename(columns={"value": split}).add_suffix("" if split == SPLITS[0] else " ")
-            for split in dict.fromkeys(both["split"])
-        ], axis=1,
-    )  # fmt: skip
-    return wide.reset_index()
+def attribution_claims(summary: pd.DataFrame) -> list[Claim]:
+    """For each part of the layers, the share of whole answers' logit difference that it writes."""
+    rows = main_parts(summary).dropna(subset="share")
+    claims = []
+    for row in rows[rows["kind"] != ALL].to_dict("records"):
+        nulls = {"another example's token": row["mismatched"] / row["logit_difference"],
+                 "untrained": row["untrained"] / row["logit_difference"]}  # fmt: skip
+        null, null_name = closest_null(row["share"], nulls)
+        claims.append(Claim(
+            text=f"{row['part']} writes", effect=Interval.of_row(row, "share"), null=null,
+            null_name=null_name, unit=f"of the logit difference of {row['split']} answers",
+        ))  # fmt: skip
+    return claims
 
 
-def analyse_attribution(
-    subject: Subject | Run,
-    *,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
-) -> Result:
-    """`lens_table` and `attribution_table`, drawn and said; their arguments."""
-    subject = Subject.of(subject)
-    characters, count = Characters.of(subject), len(subject.models)
-    lens = lens_table(
-        subject, characters=characters, parts=parts, seed=seed,
-        tell=lambda done, _: tell(done, 2 * count),
+def plot_attribution(summary: pd.DataFrame) -> "Figure":
+    """What each part writes towards the answer, by the token's role, with both nulls.
+
+    If there is one layer, the positions that its attention reads most from are shown, too.
+    """
+    rows = summary[summary["kind"] != ALL]
+    sources = rows[rows["pos"].notna() & (rows["role"] == WHOLE)]
+    n_drawn = SOURCES if rows["layer"].nunique() == 1 else 0
+    drawn = sources.groupby("part")["effect"].agg(lambda x: x.abs().max()).nlargest(n_drawn).index
+    rows = rows[rows["pos"].isna() | rows["part"].isin(drawn)]
+    return points(
+        rows[rows.groupby("part")["effect"].transform("any")], name="part", value="effect",
+        low="effect_low", high="effect_high", by="split", panel="role", title="nats of logit",
+        nulls={"mismatched": "another example's token", "untrained": "untrained model"},
+        hover=["share", "n_answers"],
     )  # fmt: skip
-    table = attribution_table(
-        subject, characters=characters, parts=parts, seed=seed,
-        tell=lambda done, _: tell(count + done, 2 * count),
+
+
+def _display(lens: pd.DataFrame, summary: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
+    """Whole answers: each stream, part and top neuron, with both nulls, seen and held out."""
+    streams = lens[(lens["role"] == WHOLE) & (lens["metric"] == "accuracy")]
+    streams = streams.rename(columns=lambda name: name.replace("value", "effect"))
+    neurons = units[(units["role"] == WHOLE) & (units["kind"] == "neuron")]
+    neurons = neurons.assign(part=neurons["part"] + " of seed " + neurons["seed"].astype(str))
+    first = neurons[neurons["split"] == lens["split"].iloc[0]]
+    top = first.loc[first["effect"].abs().nlargest(TOP).index, "part"]
+    written = pd.concat([main_parts(summary), neurons[neurons["part"].isin(top)]])
+    rows = pd.concat([streams.assign(measure="lens, accuracy", part=streams["stream"]),
+                      written.assign(measure="writes, nats")])  # fmt: skip
+    bounds = rows[["effect", "effect_low", "effect_high"]].itertuples(index=False)
+    cells = rows.assign(
+        value=[Interval(mean=m, low=low, high=high).format() for m, low, high in bounds],
+        mismatched=rows["mismatched"].map("{:.2f}".format),
+        untrained=rows["untrained"].map("{:.2f}".format),
+    ).pivot_table(
+        index=["measure", "part"], columns="split", values=["value", "mismatched", "untrained"],
+        aggfunc="first", sort=False,
     )  # fmt: skip
+    cells.columns = [f"{name}, {split}" for name, split in cells.columns]
+    return cells.fillna("").reset_index()
+
+
+def analyse_attribution(run: Run | Models) -> Result:
+    """The logit lens at each stream, and what each part writes towards the answer."""
+    models = Models.of(run)
+    lens = summarize_over_seeds(
+        models, logit_lens, by=["split", "role", "stream", "metric"], weights="n_answers",
+        values=["value", "mismatched"], untrained="value",
+    )[1]  # fmt: skip
+    is_share, bounds = lens["metric"] == "accuracy", ["value_low", "value_high"]
+    lens.loc[is_share, bounds] = lens.loc[is_share, bounds].clip(0, 1)
+    summary, units = attribution_tables(models)
     return Result(
         name="attribution",
-        tables={"attribution": table, "lens": lens},
-        shown=_shown(lens, table),
-        figures={
-            "lens": partial(figures.lens_curves, lens),
-            "attribution": partial(figures.attribution_bars, table),
-        },
-        findings=[*lens_findings(lens), *attribution_findings(table)],
+        tables={"attribution": summary, "heads-and-neurons": units, "lens": lens},
+        display=_display(lens, summary, units),
+        claims=[*lens_claims(lens), *attribution_claims(summary)],
+        figures={"lens": partial(plot_logit_lens, lens),
+                 "attribution": partial(plot_attribution, summary)},
         notes=[
-            "Lens: how often the right character is first when a stream is read as the last one "
-            "is; mismatched: read from another example's stream at the same place of its answer.",
-            "Writes: nats of the right character's logit minus the best wrong one's, a "
-            "character; all parts sum to it. Mismatched: towards another example's character in "
-            "the right one's place.",
-            f"Neurons are of one model each; the {TOP} that write most are shown.",
+            "Lens: how often the right token comes first when a stream is read as the last one is. "
+            "Mismatched: read from another example's stream at the same place of its answer.",
+            "Writes: nats of the right token's logit minus the best wrong one's, per answer token; "
+            "all parts sum to it. Mismatched: towards another example's token.",
+            f"Neurons belong to one model each: the {TOP} that write most are shown.",
         ],
-    )
+    )  # fmt: skip

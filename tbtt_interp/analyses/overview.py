@@ -8,7 +8,6 @@ import pandas as pd
 
 from tbtt_interp import figures
 from tbtt_interp.analyses.additivity import analyse_additivity
-from tbtt_interp.analyses.attribution import analyse_attribution
 from tbtt_interp.analyses.findings import Result, Tell, silent
 from tbtt_interp.analyses.geometry import analyse_geometry
 from tbtt_interp.analyses.old_attention import analyse_attention
@@ -52,7 +51,6 @@ QUICK: dict[str, Callable[..., Result]] = {
     "patching": _quick_patching,
     "paths": _quick_paths,
     "attention": analyse_attention,
-    "attribution": analyse_attribution,
     "geometry": analyse_geometry,
     "additivity": analyse_additivity,
     "order": _quick_order,

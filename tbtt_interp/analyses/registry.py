@@ -94,6 +94,7 @@ def attention(run: "Source") -> "Result":
     return analyse_attention(run)
 
 
+@register_analysis
 def attribution(run: "Source") -> "Result":
     """Which parts write the answer, and from which stream on can it be read?
 

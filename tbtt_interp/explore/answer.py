@@ -2,27 +2,21 @@
 
 from functools import lru_cache, partial
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.characters import WHOLE, Characters, in_double, last_norm
-from tbtt_interp.analyses.decomposition import (
-    ALL,
-    attribute,
-    pooled,
-    units,
-)
-from tbtt_interp.analyses.lens import streams_of
-from tbtt_interp.evaluate import Questions
+from tbtt_interp.analyses.attribution import ALL, contributions, in_double
+from tbtt_interp.analyses.logit_lens import residual_streams
 from tbtt_interp.explore.asking import changed, read, shown_tokens
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Edge, Pane
 from tbtt_interp.figures.patching import short
+from tbtt_interp.interventions import answer_logits
+from tbtt_interp.prompts import PromptBatch
 
 TOP = 5
 BARS = 18  # drawn at most
@@ -64,10 +58,11 @@ def lens_part(scene: Scene) -> Part:
     """Each stream read as if it were the last, at each token of the window."""
     tokens, start = scene.window
     with changed(scene.opened, scene.cuts, start) as model:
-        streams = streams_of(model)
+        streams = residual_streams(model)
         cache = read(model, tokens, streams)
         x = torch.stack([cache[stream][0] for stream in streams])
-        probabilities = model.unembed(last_norm(model)(x)).softmax(-1)
+        final_norm = getattr(model, "ln_final", torch.nn.Identity())
+        probabilities = model.unembed(final_norm(x)).softmax(-1)
     following = torch.tensor(scene.said.tokens[start + 1 : start + 1 + len(tokens)])
     said = probabilities.gather(-1, following.expand(len(streams), -1)[..., None]).squeeze(-1)
     best, first = probabilities.max(-1)
@@ -135,21 +130,20 @@ def _attribution(
     """Every part's share in the last token's logit, and the token that it is held against."""
     double = _double(opened)
     prompt, answer = list(tokens[:-1]), list(tokens[-1:])
-    characters = Characters(
-        questions=Questions.of_tokens([(prompt, answer)], n_ctx), roles=(WHOLE,),
-        role=np.zeros(1, int), place=torch.zeros(1, dtype=torch.long),
-        held_out=np.zeros((1, 1), bool),
-    )  # fmt: skip
+    batch = PromptBatch.of_tokens([(prompt, answer)], n_ctx)
     with changed(double, cuts, max(0, len(prompt) - n_ctx)) as model:
-        logits = torch.cat([logits for _, logits, _ in characters.read(model, [])])
+        logits = answer_logits(model, batch)
         right = F.one_hot(torch.tensor(answer), logits.shape[1]).to(logits)
         against = logits.masked_fill(right > 0, -torch.inf).argmax(-1)
-        reading = right - F.one_hot(against, logits.shape[1])
-        parts = attribute(model, characters, reading)
-    found = pooled(parts, characters)
+        found = contributions(model, batch, right - F.one_hot(against, logits.shape[1]))
+    hidden = {"neuron"}
     if opened.model.cfg.n_heads > 1:
-        heads = {c: v for c, v in units(parts, characters).items() if c.kind == "head"}
-        found = heads | {c: v for c, v in found.items() if c.kind != "attention"}
+        heads = {c: v for c, v in found.items() if c.kind == "head"}
+        found = heads | found
+        hidden |= {"attention"}
+    else:
+        hidden |= {"head"}
+    found = {c: v for c, v in found.items() if c.kind not in hidden}
     has_places = {c._replace(pos=None) for c in found if c.pos is not None}
     kept = [c for c in found if c.pos is not None or c not in has_places]
     kept.sort(key=lambda c: c.kind == ALL)

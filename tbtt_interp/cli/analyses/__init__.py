@@ -19,9 +19,6 @@ COMMANDS = {
     "attention": plain_command(
         "attention", "Where do heads look, what is it worth, and what would they say of it?"
     ),
-    "attribution": plain_command(
-        "attribution", "Which parts write the answer, and from which stream on can it be read?"
-    ),
     "geometry": geometry_command,
     "additivity": additivity_command,
     "order": order_command,
