@@ -1,26 +1,125 @@
 # %% [markdown]
 # # Fewer held-out answers on both tasks: the second task, the longer window or the exposure?
-# Joint differs from arithmetic alone in all three. Arithmetic alone at window 9 and at window 24,
-# there with as many characters of equations as joint has and with as many windows, tells them
-# apart. Measure: held-out share, paired by seed, at the last of equally many steps. The joint
-# models are the sweep ladder's, whose runs are looked for beside these. What was expected stands in
+# Joint training differs from arithmetic alone in all three. Arithmetic alone at window 9 and at
+# window 24 tells them apart: once with as many characters of equations as joint has, once with as
+# many windows. Measure: held-out accuracy, paired by seed, after equally many steps. The joint
+# models are the ladder's, whose runs are looked for beside these. The expectation stands in
 # train/sweeps/window.toml.
 
 # %%
-from tbtt_interp import figures
-from tbtt_interp.evidence.models import sweep_table
-from tbtt_interp.evidence.window import window_evidence
+import pandas as pd
+
+from tbtt_interp import conditions, plots
+from tbtt_interp.results import Result
+from tbtt_interp.stats import SHARE
 from tbtt_interp.study import study_arguments
+from tbtt_interp.sweep_tables import sweep_table, with_accuracies
+from tbtt_interp.tasks import load_task
+from tbtt_interp.train.sweep import read_sweep
 
-folders, files = study_arguments()
-folder = folders[0] if folders else None
-models = sweep_table("window", "models", folder)
-ladder = sweep_table("ladder", "models", folder and folder.with_name("ladder"))
-evidence = window_evidence(models, ladder)
+ALONE, LONG = "arithmetic, window 9", "arithmetic, window 24"
+MATCHED, JOINT = "arithmetic, window 24, exposed as on joint", "joint, window 24"
+LADDER = "arithmetic, window 9, 30,000 steps"
+EFFECTS = {
+    "window": (MATCHED, ALONE), "second task": (JOINT, MATCHED), "exposure": (LONG, MATCHED),
+    "joint minus alone": (JOINT, ALONE), "joint minus the ladder's alone": (JOINT, LADDER),
+}  # fmt: skip
+NOTES = (
+    "seen, held-out: right equations of all, all models together. exposure: millions of characters "
+    "of equations that one model was trained on. accuracy: mean over models.",
+    "window: 24 minus 9, at the exposure of joint, which is 7 % less than at window 9. second "
+    "task: joint minus that. exposure: 1.9 times the windows, minus that. The first two sum to "
+    "joint minus window 9. Differences are paired by seed, which sets the order of the equations.",
+    "All conditions have one schedule of 12,000 steps, but the ladder's has 30,000: at step 12,000 "
+    "its learning rate has not fallen.",
+    "This study cannot tell the second task from its larger vocabulary, nor the longer window from "
+    "fewer windows per step with more lines each.",
+)
+
 
 # %%
-for file in files:
-    figures.save(evidence.figures["window"](), file)
+def equation_share(task: str) -> float:
+    """The share of a task's characters that belong to equations."""
+    lines = load_task(task).lines
+    return sum(len(line) for line in lines if line.startswith("<")) / sum(map(len, lines))
+
+
+def conditions_table(models: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame:
+    """One row per model on framing file, with its `condition`; seen counts are of equations alone.
+
+    `exposure`: millions of characters of equations that the model was trained on.
+    """
+    file, models = (table[table["framing"] == "file"] for table in (ladder, models))
+    joint = file[file["task"] == "joint"]
+    is_long, as_joint = models["window"] == 24, models["batch"] == load_task("joint").batch
+    alone = file[(file["task"] == "arithmetic") & file["seed"].isin(joint["seed"])]
+    groups = {ALONE: models[~is_long], MATCHED: models[is_long & ~as_joint],
+              LONG: models[is_long & as_joint], JOINT: joint, LADDER: alone}  # fmt: skip
+    table = pd.concat([rows.assign(condition=name) for name, rows in groups.items()])
+    windows = table["window"] * table["batch"].astype(float) * table["steps"]
+    return with_accuracies(table.assign(
+        seen_right=table["seen_addition_right"] + table["seen_subtraction_right"],
+        seen_of=table["seen_addition_of"] + table["seen_subtraction_of"],
+        exposure=windows / 1e6 * table["task"].map(equation_share),
+    )).sort_values("width", kind="stable", ignore_index=True)  # fmt: skip
+
+
+def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
+    """What the window, the exposure and the second task each change, by size."""
+    table = conditions_table(models, ladder)
+    conditions.check_one_each(table, ["condition", "size"])
+    effects = conditions.paired_differences(table, EFFECTS, at="size", condition="condition")
+    of_small = conditions.select(effects, size="small")
+    alone, longer = (
+        conditions.by_seed(table, size="small", condition=name) for name in (ALONE, LONG)
+    )
+    claimed = [(longer - alone, read_sweep("window").expected[0], "expected before the run")] + [
+        (conditions.by_seed(of_small, "value", effect=effect),
+         f"The {words}, costs small held-out equations.", "explored")
+        for effect, words in (("window", "longer window, at equal exposure"),
+                              ("second task", "second task, at equal window and exposure"))
+    ]  # fmt: skip
+    claims = [
+        conditions.claim_over_models(
+            values, text=text, origin=origin, unit="of held-out accuracy, small", null=0.0,
+            null_name="no difference", direction="below")
+        for values, text, origin in claimed
+    ]  # fmt: skip
+    display = pd.DataFrame([
+        {"size": size, "trained on": condition, "batch": rows["batch"].iloc[0],
+         "steps": f"{rows['steps'].iloc[0]:,}", "exposure": f"{rows['exposure'].iloc[0]:,.0f}",
+         **conditions.answers_text(rows)}
+        for (size, condition), rows in table.groupby(["size", "condition"], sort=False)
+    ])  # fmt: skip
+    differences = effects.groupby(["effect", "size"], sort=False)["value"].agg(
+        conditions.mean_text, with_n=True
+    )
+    return Result(
+        name="window", tables={"window-models": table, "window-effects": effects}, display=display,
+        question="Fewer held-out answers on both tasks: second task, longer window or exposure?",
+        command="tbtt sweep ladder && tbtt sweep window && python analyses/window.py runs/window",
+        claims=claims, notes=[*NOTES, conditions.interval_note(claims)],
+        more_displays={"Differences of held-out accuracy, mean [95 %] (models)":
+                       differences.unstack("size").reset_index()},
+        figures={
+            "window": lambda: plots.models_by_group(
+                table, x="size", by="condition", value="held_out_accuracy", bounds=SHARE,
+                titles=("", "held-out accuracy")),
+            "window-effects": lambda: plots.models_by_group(
+                effects, x="size", by="effect", value="value",
+                titles=("", "difference of held-out accuracy")),
+        },
+    )  # fmt: skip
+
 
 # %%
-print(evidence)
+if __name__ == "__main__":
+    folders, files = study_arguments()
+    folder = folders[0] if folders else None
+    result = window_result(
+        sweep_table("window", "models", folder),
+        sweep_table("ladder", "models", folder and folder.with_name("ladder")),
+    )
+    for file in files:
+        plots.save(result.figures["window"](), file)
+    print(result)

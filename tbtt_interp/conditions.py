@@ -12,7 +12,7 @@ import pandas as pd
 from tbtt_interp.errors import TbttError
 from tbtt_interp.plots import GREY, colour_of, name_once, panels
 from tbtt_interp.results import FEWEST_MODELS, Claim
-from tbtt_interp.stats import ANY, UNMEASURED, Bounds, Interval, mean_over_models
+from tbtt_interp.stats import ANY, SHARE, UNMEASURED, Bounds, Interval, mean_over_models
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -128,9 +128,24 @@ def counts_text(models: pd.DataFrame, group: str) -> str:
     return f"{models[f'{group}_right'].sum():.0f}/{models[f'{group}_of'].sum():.0f}"
 
 
-def mean_text(values: pd.Series, bounds: Bounds = ANY) -> str:
-    """A mean over models with its interval; empty where there is none."""
-    return over_models(values, bounds).format() if values.notna().any() else ""
+def mean_text(values: pd.Series, bounds: Bounds = ANY, *, with_n: bool = False) -> str:
+    """A mean over models with its interval, and the number of models; empty where there is none.
+
+    >>> mean_text(pd.Series([0.25, 0.25]), with_n=True)
+    '0.25 (2)'
+    """
+    if not values.notna().any():
+        return ""
+    return over_models(values, bounds).format() + (f" ({values.count()})" if with_n else "")
+
+
+def answers_text(models: pd.DataFrame) -> dict[str, str]:
+    """What models answer, as cells of a printed table: counts, mean accuracy and order known."""
+    return {
+        "seen": counts_text(models, "seen"), "held-out": counts_text(models, "held_out"),
+        "accuracy [95 %]": mean_text(models["held_out_accuracy"], SHARE),
+        "order known": mean_text(models["order_known"], SHARE),
+    }  # fmt: skip
 
 
 def interval_note(claims: Sequence[Claim]) -> str:

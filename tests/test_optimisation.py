@@ -2,15 +2,16 @@
 
 import pandas as pd
 import pytest
-from planted_tables import cell, over_training
+from planted_tables import cell, load_study, over_training
 
-from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.optimisation import optimisation_evidence
+from tbtt_interp.results import Result
+
+study = load_study("optimisation")
 
 
-def evidence(
+def answered(
     file: list[int], shuffled: list[int], *, losses: tuple[float, ...] = (0.7, 0.6, 0.8)
-) -> Evidence:
+) -> Result:
     """Large answers 1, 2 and 3 of four at the three rates, whose losses are given."""
     widths = pd.concat([
         cell([n + 1] * 4, size="large", learning_rate=rate, loss=losses[n], run=str(rate))
@@ -22,7 +23,7 @@ def evidence(
         cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3),
     ])  # fmt: skip
     mlt = mlt.reset_index(drop=True)
-    return optimisation_evidence(
+    return study.optimisation_result(
         widths.reset_index(drop=True), mlt, over_training(mlt), over_training(LADDER)
     )
 
@@ -42,7 +43,7 @@ LADDER = pd.concat([
 def test_the_best_rate_is_of_lowest_loss_and_not_of_most_held_out(
     losses: tuple[float, ...], effect: float, verdict: str
 ) -> None:
-    rate = evidence([4, 4, 4], [4, 4, 4], losses=losses).claims[0]
+    rate = answered([4, 4, 4], [4, 4, 4], losses=losses).claims[0]
     assert (rate.effect.mean, rate.verdict) == (effect, verdict)
 
 
@@ -51,7 +52,7 @@ def test_the_best_rate_is_of_lowest_loss_and_not_of_most_held_out(
     [([4, 1, 3], "supported"), ([4, 0, 3], "undecided"), ([0, 0, 0], "contradicted")],
 )
 def test_every_seed_answers_only_if_every_one_does(file: list[int], verdict: str) -> None:
-    assert evidence(file, [4, 4, 4]).claims[1].verdict == verdict
+    assert answered(file, [4, 4, 4]).claims[1].verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -60,50 +61,44 @@ def test_every_seed_answers_only_if_every_one_does(file: list[int], verdict: str
      ([1, 1, 1], "contradicted")],
 )  # fmt: skip
 def test_at_least_as_many_is_met_by_as_many(shuffled: list[int], verdict: str) -> None:
-    assert evidence([3, 3, 3], shuffled).claims[2].verdict == verdict
+    assert answered([3, 3, 3], shuffled).claims[2].verdict == verdict
 
 
 def test_the_table_has_each_model_beside_the_paper() -> None:
-    found = evidence([4, 1, 3], [4, 4, 4])
-    shown = found.shown.set_index(["task", "framing", "size", "rate"])
-    row = shown.loc[("arithmetic", "file", "mlt", "0.001")]
+    display = answered([4, 1, 3], [4, 4, 4]).display
+    rows = display.set_index(["task", "framing", "size", "rate"])
+    row = rows.loc[("arithmetic", "file", "mlt", "0.001")]
     assert (row["held-out"], row["each"], row["paper"]) == ("8/12", "4 1 3", "0/4")
-    assert shown.loc[("facts", "file", "mlt", "0.001"), "paper"] == "100.0% facts"
-    assert ("arithmetic", "file", "large", "0.003 lowest") in shown.index
-    assert shown.loc[("arithmetic", "file", "large", "0.01"), "paper"] == "0/4"
-    assert "line" not in set(found.shown["framing"])
+    assert rows.loc[("facts", "file", "mlt", "0.001"), "paper"] == "100.0% facts"
+    assert ("arithmetic", "file", "large", "0.003 lowest") in rows.index
+    assert rows.loc[("arithmetic", "file", "large", "0.01"), "paper"] == "0/4"
+    assert "line" not in set(display["framing"])
 
 
 def test_sizes_are_compared_when_they_know_as_much() -> None:
-    found = evidence([4, 4, 4], [4, 3, 4])
-    assert found.sentences[0] == (
-        "On file, at a rate of 0.001, held-out equations are answered by large 4/16 and mlt 12/12; "
-        "when each first knows 99% of the seen equations, by large 1/12 and mlt 12/12, large at "
-        "the published rate of 0.01."
-    )
-    (table,) = found.further.values()
-    shown = table.set_index(["framing", "size"])
-    assert set(shown["first knowing"]) == {"99% of seen"}
-    assert shown["held-out"].to_dict() == {
+    result = answered([4, 4, 4], [4, 3, 4])
+    (table,) = result.more_displays.values()
+    rows = table.set_index(["framing", "size"])
+    assert set(rows["first knowing"]) == {"99% of seen"}
+    assert rows["held-out"].to_dict() == {
         ("file", "small"): "7/8", ("file", "large"): "1/12", ("file", "mlt"): "12/12",
         ("shuffled", "large"): "12/12", ("shuffled", "mlt"): "11/12",
     }  # fmt: skip
-    assert shown.loc[("file", "small"), "models"] == "2 of 3"
-    assert shown.loc[("file", "small"), "then knowing"] == "1.00 of the seen, 0.00 of the order"
-    explored = [claim for claim in found.claims if claim.by == "explored"]
+    assert rows.loc[("file", "small"), ["models", "seen"]].tolist() == ["2 of 3", "392/392"]
+    explored = [claim for claim in result.claims if claim.origin == "explored"]
     assert [(claim.effect.mean, claim.null) for claim in explored] == [
         (pytest.approx(1 / 12), 1.0), (1.0, 0.75)
     ]  # fmt: skip
     assert [claim.verdict for claim in explored] == ["supported", "contradicted"]
-    matched = found.tables["optimisation-matched"]
-    assert set(matched["framing"]) == {"file", "shuffled"}, "mlt has no line"
+    assert set(result.tables["optimisation-matched"]["framing"]) == {"file", "shuffled"}
 
 
 def test_sizes_are_compared_when_they_know_as_much_of_the_order() -> None:
     mlt = cell([4, 4, 4], size="mlt", learning_rate=1e-3)
     over = over_training(mlt).assign(order_known=lambda t: t["step"] / 4_000)
-    found = optimisation_evidence(cell([4], size="large"), mlt, over, over_training(LADDER))
-    (table,) = found.further.values()
+    large = cell([4], size="large")
+    result = study.optimisation_result(large, mlt, over, over_training(LADDER))
+    (table,) = result.more_displays.values()
     of_order = table[table["first knowing"] == "0.15 of order"]
     assert of_order[["framing", "size", "held-out", "models"]].to_numpy().tolist() == [
         ["file", "mlt", "12/12", "3 of 3"]
@@ -112,14 +107,13 @@ def test_sizes_are_compared_when_they_know_as_much_of_the_order() -> None:
 
 def test_of_facts_alone_nothing_is_compared() -> None:
     facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
-    found = optimisation_evidence(cell([4], size="large"), facts, over_training(facts), LADDER)
-    assert found.tables["optimisation-matched"].empty
-    assert not found.sentences and not found.further
-    assert "1e-2" in str(found)
+    result = study.optimisation_result(cell([4], size="large"), facts, over_training(facts), LADDER)
+    assert result.tables["optimisation-matched"].empty
+    assert "1e-2" in str(result)
 
 
 def test_both_figures_are_drawn() -> None:
-    found = evidence([4, 1, 3], [4, 4, 4])
-    names = {trace.name for trace in found.figures["optimisation"]().data}
-    assert {"rate 0.001", "rate 0.01", "rate 0.001, shuffled"} <= names
-    assert len(found.figures["optimisation-mlt"]().data) > 0
+    result = answered([4, 1, 3], [4, 4, 4])
+    names = {trace.name for trace in result.figures["optimisation"]().data}
+    assert {"rate 0.001, file", "rate 0.01, file", "rate 0.001, shuffled"} <= names
+    assert len(result.figures["optimisation-mlt"]().data) > 0

@@ -1,17 +1,18 @@
-"""Window, exposure and second task are told apart by arms that differ in one of them."""
+"""Window, exposure and second task are told apart by conditions that differ in one of them."""
 
 import pandas as pd
 import pytest
-from planted_tables import cell
+from planted_tables import cell, load_study
 
-from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.window import equation_share, window_evidence
+from tbtt_interp.results import Result
 from tbtt_interp.tasks import load_task
 from tbtt_interp.train.sweep import read_sweep
 
+study = load_study("window")
 
-def evidence(alone: int, long: int, matched: int, joint: int) -> Evidence:
-    """So many of four are answered by each of the arms."""
+
+def answered(alone: int, long: int, matched: int, joint: int) -> Result:
+    """So many of four are answered under each of the conditions."""
     models = pd.concat([
         cell([alone] * 4, window=9, batch=882, steps=12_000, run="9"),
         cell([long] * 4, window=24, batch=576, steps=12_000, run="24"),
@@ -22,11 +23,11 @@ def evidence(alone: int, long: int, matched: int, joint: int) -> Evidence:
         cell([joint] * 4, task="joint", window=24, batch=576, steps=12_000, facts=[9] * 4),
         cell([0] * 4, task="joint", framing="line", facts=[9] * 4),
     ])  # fmt: skip
-    return window_evidence(models.reset_index(drop=True), ladder.reset_index(drop=True))
+    return study.window_result(models.reset_index(drop=True), ladder.reset_index(drop=True))
 
 
-def test_each_step_is_the_difference_of_two_arms_and_they_sum() -> None:
-    effects = evidence(4, 2, 3, 0).tables["window-effects"].groupby("effect")["value"].mean()
+def test_each_step_is_the_difference_of_two_conditions_and_they_sum() -> None:
+    effects = answered(4, 2, 3, 0).tables["window-effects"].groupby("effect")["value"].mean()
     assert effects["window"] == -0.25
     assert effects["second task"] == -0.75
     assert effects["exposure"] == -0.25
@@ -41,16 +42,16 @@ def test_each_step_is_the_difference_of_two_arms_and_they_sum() -> None:
         ((1, 4, 1, 4), ["contradicted", "undecided", "contradicted"]),
     ],
 )
-def test_claims_are_on_the_arms_that_they_name(
+def test_claims_are_on_the_conditions_that_they_name(
     answers: tuple[int, int, int, int], verdicts: list[str]
 ) -> None:
-    assert [claim.verdict for claim in evidence(*answers).claims] == verdicts
+    assert [claim.verdict for claim in answered(*answers).claims] == verdicts
 
 
 def test_the_sweep_s_cells_have_the_exposure_and_the_schedule_of_joint() -> None:
     joint = load_task("joint")
     equations = sum(map(len, load_task("arithmetic").lines)) / sum(map(len, joint.lines))
-    assert equation_share("joint") == pytest.approx(equations)
+    assert study.equation_share("joint") == pytest.approx(equations)
     theirs = next(s.recipe for s in read_sweep("ladder").stacks if s.name == "joint-small-file")
     cells = {
         (r.training.window, r.training.batch): r
@@ -63,17 +64,19 @@ def test_the_sweep_s_cells_have_the_exposure_and_the_schedule_of_joint() -> None
     assert {r.training.decay_until for r in cells.values()} == {theirs.training.decay_until}
 
 
-def test_the_table_says_exposure_and_counts_equations_alone() -> None:
-    shown = evidence(4, 2, 3, 0).shown.set_index("trained on")
-    assert shown.loc["arithmetic, window 9", "exposure"] == "95"
-    assert shown.loc["joint, window 24", "exposure"] == "88"
-    assert shown.loc["arithmetic, window 24, exposed as on joint", "exposure"] == "88"
-    assert shown.loc["joint, window 24", "seen"] == "784/784"
-    assert shown.loc["arithmetic, window 9, 30,000 steps", "held-out"] == "16/16"  # seeds of joint
+def test_the_table_has_exposure_and_counts_equations_alone() -> None:
+    display = answered(4, 2, 3, 0).display.set_index("trained on")
+    assert display.loc["arithmetic, window 9", "exposure"] == "95"
+    assert display.loc["joint, window 24", "exposure"] == "88"
+    assert display.loc["arithmetic, window 24, exposed as on joint", "exposure"] == "88"
+    assert display.loc["joint, window 24", "seen"] == "784/784"
+    assert (
+        display.loc["arithmetic, window 9, 30,000 steps", "held-out"] == "16/16"
+    )  # seeds of joint
 
 
-def test_without_joint_the_rest_is_still_said() -> None:
+def test_without_joint_models_nothing_is_decided() -> None:
     models = cell([4] * 2, window=9, batch=882, steps=12_000)
-    found = window_evidence(models, cell([3] * 2, steps=30_000))
+    found = study.window_result(models, cell([3] * 2, steps=30_000))
     assert {claim.verdict for claim in found.claims} == {"undecided"}
     assert found.figures["window"]().data
