@@ -62,7 +62,7 @@ def display_rows(both: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for cell, models in both.groupby(["task", "framing", "size", "learning_rate"], sort=False):
         task, framing, size, rate = cell
-        paper = PUBLISHED.loc[(task, size)]
+        paper = PUBLISHED.reindex([(task, size)]).iloc[0]
         of_facts, held_out = f"{paper['facts']:.1%} facts", f"{4 * paper['held_out']:.0f}/4"
         is_published = framing == "file" and (size == "mlt" or rate == PUBLISHED_RATE)
         is_lowest = len(conditions.select(rates, size=size, learning_rate=rate, lowest=True)) > 0

@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from planted_tables import load_study
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.forgetting import (
-    arms_table,
-    forgetting_evidence,
-    forgetting_table,
-    paired_courses,
-)
-from tbtt_interp.evidence.models import finished_runs, over_training_table
-from tbtt_interp.figures.forgetting import order_and_answers
+from tbtt_interp.sweep_tables import finished_runs, over_training_table
+
+study = load_study("forgetting")
+forgetting_result, paired_courses = study.forgetting_result, study.paired_courses
+forgetting_table = study.forgetting_table
 
 STEPS = np.arange(0, 2_500, 100)
 CROSSING = 1_000  # the last evaluation at which the planted loss is not below the floor
@@ -33,10 +31,10 @@ def planted(
     loss: Callable[[np.ndarray], np.ndarray] = loss_that_crosses,
 ) -> pd.DataFrame:  # fmt: skip
     """A table as `over_training_table` has it, of a file run and, if given, its shuffled twin."""
-    arms = [("file", share, margin)]
-    arms += [("shuffled", twin, twin_margin)] if twin else []
+    framings = [("file", share, margin)]
+    framings += [("shuffled", twin, twin_margin)] if twin else []
     parts = []
-    for framing, answers, margins in arms:
+    for framing, answers, margins in framings:
         for seed in range(seeds):
             generator = np.random.default_rng((seed, framing == "file"))
             known = np.clip((0.8 - loss(STEPS)) / 0.2, 0, None) if framing == "file" else np.nan
@@ -70,8 +68,8 @@ def noise(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def test_the_moment_is_the_last_evaluation_before_the_loss_is_below_the_floor() -> None:
     models = forgetting_table(paired_courses(planted(lost, kept)))
     assert models["crossed"].tolist() == [CROSSING] * 8
-    assert models["share_then"].tolist() == [1] * 8
-    assert models["share_end"].tolist() == [0] * 8, "over the last sixth, from step 2,000"
+    assert models["accuracy_then"].tolist() == [1] * 8
+    assert models["accuracy_end"].tolist() == [0] * 8, "over the last sixth, from step 2,000"
     assert models["order_known"].iloc[0] == pytest.approx(
         np.mean([(0.8 - loss) / 0.2 for loss in loss_that_crosses(STEPS[STEPS >= 2_000])])
     )
@@ -86,24 +84,20 @@ def test_a_loss_below_the_floor_once_is_crossed_then_though_it_rises_again() -> 
 
 
 def test_what_is_lost_with_the_order_and_kept_without_is_forgotten() -> None:
-    evidence = forgetting_evidence(planted(lost, kept))
-    change, twin, beyond, rank = evidence.claims
+    result = forgetting_result(planted(lost, kept))
+    change, twin, beyond, rank = result.claims
     assert (change.verdict, beyond.verdict, rank.verdict) == ("supported",) * 3
     assert change.effect.mean == beyond.effect.mean == -1
     assert (twin.verdict, twin.effect.mean) == ("undecided", 0)
-    assert {claim.by for claim in evidence.claims} == {"explored"}
-    assert evidence.sentences == [
-        "Over the steps in which models on file learn the order, the held-out share of their twins "
-        "on shuffled windows, who have none to learn, goes in medium from 1.00 to 1.00.",
-        "medium: 8 of 8 models went below the floor of the lines, at step 1,000 (median); from "
-        "there to the end the held-out share fell in 8 of them, and in 8 of 8 by more than in the "
-        "twin.",
-    ]
+    assert {claim.origin for claim in result.claims} == {"explored"}
+    assert result.display.set_index("measure")["medium"].head(5).tolist() == [
+        "8 of 8", "0 of 8", "1,000", "8 of 8", "8 of 8"
+    ]  # fmt: skip
 
 
 def test_what_the_twin_loses_as_well_is_not_the_order_s() -> None:
-    evidence = forgetting_evidence(planted(lost, lost))
-    change, twin, beyond, rank = evidence.claims
+    result = forgetting_result(planted(lost, lost))
+    change, twin, beyond, rank = result.claims
     assert change.verdict == twin.verdict == "supported"
     assert change.effect.mean == twin.effect.mean == -1
     assert (beyond.verdict, beyond.effect.mean) == ("undecided", 0)
@@ -117,7 +111,7 @@ def test_what_only_the_twin_learns_is_no_forgetting() -> None:
     def learning(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         return 1.0 * (steps > CROSSING)
 
-    change, _, beyond, _ = forgetting_evidence(planted(never, learning)).claims
+    change, _, beyond, _ = forgetting_result(planted(never, learning)).claims
     assert change.verdict == "undecided" and change.effect.mean == 0
     assert beyond.verdict == "supported" and beyond.effect.mean == -1
 
@@ -129,35 +123,28 @@ def test_who_has_nothing_to_lose_is_not_held_against_a_twin_that_has() -> None:
         return np.zeros(len(steps))
 
     for mine, twin in ((never, lost), (lost, never)):
-        evidence = forgetting_evidence(planted(mine, twin))
-        assert evidence.tables["models"]["share_beyond"].isna().all()
-        assert not any("comes off worse" in claim.says for claim in evidence.claims)
-        assert evidence.sentences[1].endswith(
-            "Of every pair, the model or its twin answered none then and had nothing to lose, so "
-            "that the two are not held against each other."
-        )
+        result = forgetting_result(planted(mine, twin))
+        assert result.tables["forgetting-models"]["beyond_accuracy_change"].isna().all()
+        assert not any("falls more" in claim.text for claim in result.claims)
     some = planted(lost, lost)
     none = (some["framing"] == "file") & (some["seed"] < 2)
     some.loc[none, "held_out_right"] = 0
-    evidence = forgetting_evidence(some)
-    assert evidence.claims[2].models == 6
-    assert evidence.sentences[1].endswith(
-        "and in 0 of 6 by more than in the twin (2 pairs, of which one had none then, are left "
-        "out)."
-    )
+    result = forgetting_result(some)
+    assert result.claims[2].effect.n == 6
+    assert result.display.set_index("measure").loc[study.FELL_MORE, "medium"] == "0 of 6"
 
 
 def test_margins_that_fall_with_time_alone_correlate_and_are_no_finding() -> None:
     table = planted(kept, kept, margin=fading, twin_margin=fading)
     models = forgetting_table(paired_courses(table))
     assert models["margin_rank"].tolist() == pytest.approx([-1] * 8)
-    assert models["margin_rank_twin"].tolist() == pytest.approx([-1] * 8)
-    assert models["margin_rank_beyond"].tolist() == pytest.approx([0] * 8)
+    assert models["twin_margin_rank"].tolist() == pytest.approx([-1] * 8)
+    assert models["beyond_margin_rank"].tolist() == pytest.approx([0] * 8)
 
 
 def test_margins_that_fall_with_the_order_alone_are_a_finding() -> None:
     table = planted(kept, kept, margin=fading, twin_margin=noise)
-    rank = forgetting_evidence(table).claims[3]
+    rank = forgetting_result(table).claims[3]
     assert rank.verdict == "supported" and rank.effect.mean < -0.7
 
 
@@ -174,43 +161,40 @@ def test_a_margin_that_falls_an_evaluation_after_the_order_rose_follows_it() -> 
     table = planted(kept, kept, margin=later, twin_margin=noise, loss=uneven)
     models = forgetting_table(paired_courses(table))
     assert models["margin_follow"].tolist() == pytest.approx([-1] * 8)
-    assert models["margin_follow_twin"].abs().mean() < 0.4
+    assert models["twin_margin_follow"].abs().mean() < 0.4
 
 
 def test_models_that_never_cross_are_counted_and_left_out() -> None:
     def above(steps: np.ndarray) -> np.ndarray:
         return np.full(len(steps), 0.9)
 
-    evidence = forgetting_evidence(planted(lost, kept, loss=above))
-    assert evidence.tables["models"]["crossed"].isna().all() and not evidence.claims
-    assert evidence.sentences == [
-        "medium: none of 8 models learned so much order that its loss shows it."
-    ]
+    result = forgetting_result(planted(lost, kept, loss=above))
+    assert result.tables["forgetting-models"]["crossed"].isna().all() and not result.claims
+    assert result.display["medium"].head(4).tolist() == ["0 of 8", "0 of 8", "–", "0 of 0"]
 
 
 def test_models_below_the_floor_from_the_first_evaluation_are_not_said_to_be_above_it() -> None:
     def below(steps: np.ndarray) -> np.ndarray:
         return np.full(len(steps), 0.7)
 
-    evidence = forgetting_evidence(planted(lost, kept, loss=below))
-    assert not evidence.claims
-    assert evidence.sentences[0].startswith("medium: 8 of 8 models are below the floor")
+    result = forgetting_result(planted(lost, kept, loss=below))
+    assert not result.claims
+    assert result.display["medium"].head(2).tolist() == ["0 of 8", "8 of 8"]
 
 
 def test_few_models_decide_nothing() -> None:
     """All of five may fall by chance once in sixteen times, or rise."""
-    evidence = forgetting_evidence(planted(lost, kept, seeds=5))
-    assert not evidence.claims
-    assert evidence.shown["medium"].tolist()[3] == "-1.00"
-    found = forgetting_evidence(planted(lost, kept, seeds=6)).claims
+    result = forgetting_result(planted(lost, kept, seeds=5))
+    assert not result.claims
+    assert result.display.set_index("measure").loc["its change", "medium"] == "-1.00"
+    found = forgetting_result(planted(lost, kept, seeds=6)).claims
     assert [claim.verdict for claim in found][::2] == ["supported"] * 2
 
 
 def test_without_a_twin_the_change_stands_alone() -> None:
-    evidence = forgetting_evidence(planted(lost, None))
-    assert [claim.effect.mean for claim in evidence.claims] == [-1]
-    assert evidence.sentences[0].endswith("There is no shuffled run of these seeds to hold that "
-                                          "against.")  # fmt: skip
+    result = forgetting_result(planted(lost, None))
+    assert [claim.effect.mean for claim in result.claims] == [-1]
+    assert result.display.set_index("measure").loc["twin's accuracy then", "medium"] == "–"
 
 
 def test_twins_are_of_the_same_seed_and_settings() -> None:
@@ -218,9 +202,9 @@ def test_twins_are_of_the_same_seed_and_settings() -> None:
         planted(lost, kept).query(f"framing == '{name}'") for name in ("file", "shuffled")
     )
     other = pd.concat([file, twin.assign(seed=twin["seed"] + 4)])
-    assert forgetting_table(paired_courses(other))["share_twin"].count() == 4
+    assert forgetting_table(paired_courses(other))["twin_accuracy_change"].count() == 4
     rate = pd.concat([file, twin.assign(learning_rate=0.001)])
-    assert forgetting_table(paired_courses(rate))["share_twin"].count() == 0
+    assert forgetting_table(paired_courses(rate))["twin_accuracy_change"].count() == 0
     twice = pd.concat([file, file, twin])
     assert len(paired_courses(twice)) == len(file), "sweeps have cells in common"
 
@@ -228,11 +212,10 @@ def test_twins_are_of_the_same_seed_and_settings() -> None:
 def test_models_of_one_size_trained_differently_are_told_apart() -> None:
     slow = planted(kept, kept, rate=0.001)
     courses = paired_courses(pd.concat([planted(lost, kept), slow, planted(lost, kept, size="x")]))
-    arms = {"medium, rate 0.001, 2,400 steps", "medium, rate 0.01, 2,400 steps", "x"}
-    assert set(courses["arm"]) == arms
-    table = arms_table(forgetting_table(courses)).set_index(["arm", "measure"])["mean"]
-    assert table[("x", "share_change")] == -1
-    assert table[("medium, rate 0.001, 2,400 steps", "share_change")] == 0
+    conditions = {"medium, rate 0.001, 2,400 steps", "medium, rate 0.01, 2,400 steps", "x"}
+    assert set(courses["condition"]) == conditions
+    change = forgetting_table(courses).groupby("condition")["accuracy_change"].mean()
+    assert change["x"] == -1 and change["medium, rate 0.001, 2,400 steps"] == 0
 
 
 @pytest.mark.parametrize(
@@ -253,8 +236,8 @@ def test_courses_of_two_models_are_never_taken_for_one(
     )
     models = forgetting_table(paired_courses(pd.concat([one, other])))
     assert len(models) == 16
-    assert set(models.loc[models["arm"] == named, "share_change"]) == {-1.0}
-    assert set(models.loc[models["arm"] != named, "share_change"]) == {0.0}
+    assert set(models.loc[models["condition"] == named, "accuracy_change"]) == {-1.0}
+    assert set(models.loc[models["condition"] != named, "accuracy_change"]) == {0.0}
 
 
 def test_a_table_without_files_or_held_out_equations_is_refused() -> None:
@@ -284,16 +267,13 @@ def test_phases_are_drawn_where_the_loss_was_with_twins_below() -> None:
     courses = paired_courses(
         pd.concat([planted(lost, kept), planted(lost, None, size="x").assign(width=56)])
     )
-    figure = order_and_answers(courses, "share")
+    figure = study.plot_courses(courses, "accuracy")
     means = [trace for trace in figure.data if trace.mode == "lines+markers"]
-    assert len(means) == 3, "two of files, one of a twin"
-    file, twin, alone = means
+    file, alone, twin, _ = means
     assert list(file.x) == pytest.approx((0.8 - loss_that_crosses(STEPS)) / 0.2)
     assert list(file.x) == pytest.approx(list(twin.x))
     assert file.y[0] == 1 and file.y[-1] == 0 and set(twin.y) == {1.0}
     assert list(alone.y) == list(file.y)
-    texts = [note.text for note in figure.layout.annotations]
-    assert "no shuffled run<br>of these seeds" in texts and {"medium", "x"} <= set(texts)
-    margins = order_and_answers(courses, "margin")
-    low, high = margins.layout.yaxis.range
-    assert low < 0 and high > 1
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles == ["medium", "x", "twins of medium", "twins of x"]
+    assert study.plot_courses(courses, "margin").data
