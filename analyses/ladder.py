@@ -1,23 +1,276 @@
 # %% [markdown]
 # # What do small, medium and large answer, on every task and framing?
 # The published ladder, every size with many seeds, on three framings of the same lines: file (the
-# paper's), shuffled (no order to memorize) and line (one line at a time). Measures: seen and
+# paper's), shuffled (no order to memorize) and line (one line per window). Measures: seen and
 # held-out answers at the last step, with counts and intervals over models, beside the paper's and
-# those of two baselines. What was expected stands in train/sweeps/ladder.toml.
+# two baselines'. The expectations stand in train/sweeps/ladder.toml.
 
 # %%
-from tbtt_interp import figures
-from tbtt_interp.evidence.ladder import ladder_evidence
-from tbtt_interp.evidence.models import TABLES, sweep_table
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from plotly.graph_objects import Figure
+
+from tbtt_interp import conditions, plots
+from tbtt_interp.baselines import baseline_counts
+from tbtt_interp.results import Claim, Result, all_of
+from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.study import study_arguments
+from tbtt_interp.sweep_tables import SHIPPED, TABLES, sweep_table, with_accuracies
+from tbtt_interp.tasks import load_task
+from tbtt_interp.tasks.windows import FRAMINGS
+from tbtt_interp.train.sweep import read_sweep
 
-folders, files = study_arguments()
-folder = folders[0] if folders else None
-evidence = ladder_evidence(*(sweep_table("ladder", which, folder) for which in TABLES))
+SIZES, TASKS = ("small", "medium", "large"), ("arithmetic", "facts", "joint")
+CELL = ["task", "framing", "size"]
+PUBLISHED = pd.read_csv(SHIPPED / "published.csv").set_index(["task", "size"])
+GROUPS = {
+    "held_out": "held_out",
+    "seen": None,
+    "seen_addition": "addition",
+    "seen_subtraction": "subtraction",
+    "seen_facts": "facts",
+}  # and the paper's names
+NOTES = (
+    "A row is the models of one cell at their last step. equations, facts: right of all seen, all "
+    "models together. know all: models that answer all of it; the rest: answers of each other one. "
+    "held-out: right equations of operands 5 and 7, also as sums and differences. accuracy: mean "
+    "over models. of those: held-out answers of the models that know all, where not all do.",
+    "margin: logits between the right token and the best wrong one at a model's weakest held-out "
+    "equation, mean over models. late: evaluations in the last sixth of training at which a model "
+    "answers every held-out equation. order: the share of the file's order that the loss shows, a "
+    "lower bound.",
+    "Over the first steps, which all framings train, accuracy is the mean over training. line "
+    "minus shuffled is framing, and with it batches of fewer characters and a learning rate that "
+    "has come down by then.",
+    "paper, and loss in brackets: Barron and White, arXiv 2506.09099v2: one model, its best "
+    "checkpoint by a score that counts held-out equations, too; after 30,000 steps on every task. "
+    "Ours of facts and joint have fewer steps. Its largest size, mlt, is not in this sweep. The "
+    "half that claims are compared with is this page's threshold for what the paper says of one "
+    "model.",
+)
+
 
 # %%
-for file in files:
-    figures.save(evidence.figures["ladder-arithmetic"](), file)
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Tasks, framings and sizes from the plain to the large."""
+    places = {name: k for k, name in enumerate((*TASKS, *FRAMINGS, *SIZES))}
+    return table.sort_values(CELL, key=lambda names: names.map(places), kind="stable")
+
+
+def published_share(task: str, size: str, measure: str | None) -> float:
+    """The paper's accuracy on one group; of an operator, on seen equations alone.
+
+    The paper's 91 equations of an operator on joint have two held-out ones among them, of which no
+    size answers any.
+    """
+    if (task, size) not in PUBLISHED.index or measure is None:
+        return float("nan")
+    share = PUBLISHED.loc[(task, size), measure]
+    return round(share * 91 / 89, 3) if measure in ("addition", "subtraction") else share
+
+
+def groups_table(models: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell and group of examples: counts, mean accuracy and the paper's, on file."""
+    long = pd.concat([
+        models.assign(group=group, right=models[f"{group}_right"], of=models[f"{group}_of"],
+                      accuracy=models[f"{group}_right"] / models[f"{group}_of"])
+        for group in GROUPS if f"{group}_of" in models
+    ])  # fmt: skip
+    asked, by = long[long["of"] > 0], [*CELL, "group"]
+    table = summarize(asked, by, ["accuracy"], bounds=SHARE).merge(
+        asked.groupby(by, sort=False)[["right", "of"]].sum().reset_index(), on=by)  # fmt: skip
+    return table.assign(published=[
+        published_share(task, size, GROUPS[group]) if framing == "file" else float("nan")
+        for task, framing, size, group in table[by].itertuples(index=False)
+    ])  # fmt: skip
+
+
+def early(over: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Each arithmetic model's mean held-out accuracy over the steps that all framings train.
+
+    Evaluations are not evenly spaced: the accuracy is taken as linear between them.
+    """
+    models = conditions.select(over, task="arithmetic")
+    last = models.groupby("framing")["step"].max().min()
+    rows = [
+        dict(zip(("framing", "size", "seed"), key, strict=True))
+        | {"held_out_accuracy": np.trapezoid(course["held_out_accuracy"], course["step"])
+           / np.ptp(course["step"])}
+        for key, course in models[models["step"] <= last].groupby(["framing", "size", "seed"])
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["framing", "size", "seed", "held_out_accuracy"]), float(last)
+
+
+def display_rows(models: pd.DataFrame, equations: pd.DataFrame) -> pd.DataFrame:
+    """One printed row per cell."""
+    rows, text = [], conditions.counts_text
+    for (task, framing, size), cell in models.groupby(CELL, sort=False):
+        seen = cell.filter(regex="^seen_(addition|subtraction)_")
+        both = pd.DataFrame({f"seen_{s}": seen.filter(like=s).sum(axis=1) for s in ("right", "of")})
+        asked = conditions.select(equations, task=task, framing=framing, size=size)
+        right = {sign: asked.loc[asked["operator"] == sign, "right"] for sign in "+-"}
+        sums, differences = (f"{r.sum()}/{len(r)}" if len(r) else "" for r in right.values())
+        knowing, rest = (cell[cell["knows_all"] == known] for known in (1, 0))
+        some = 0 < len(knowing) < len(cell)
+        margin, loss = cell["margin_held_out"].mean(), f"{cell['loss'].mean():.3f}"
+        paper = PUBLISHED.reindex([(task, size)]).iloc[0]
+        answers = (
+            f"{paper['facts']:.1%} facts" if task == "facts" else f"{4 * paper['held_out']:.0f}/4"
+        )
+        rows.append({
+            "task": task, "framing": framing, "size": size, "steps": f"{cell['steps'].max():,.0f}",
+            "equations": text(both, "seen"), "facts": text(cell, "seen_facts"),
+            "know all": f"{len(knowing)}/{len(cell)}",
+            "the rest": " ".join(rest["seen_right"].map("{:.0f}".format)) if some else "",
+            "held-out": text(cell, "held_out"),
+            "accuracy [95 %]": conditions.mean_text(cell["held_out_accuracy"], SHARE),
+            "sums": sums, "differences": differences,
+            "of those": text(knowing, "held_out") if some else "",
+            "paper": answers if framing == "file" else "", "late": text(cell, "late_held_out"),
+            "margin": "" if np.isnan(margin) else f"{margin:+.1f}",
+            "order": conditions.mean_text(cell["order_known"], SHARE),
+            "loss": f"{loss} ({paper['loss']:.3f})" if framing == "file" else loss,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def framings_table(models: pd.DataFrame, over: pd.DataFrame) -> pd.DataFrame:
+    """What framings do to arithmetic's held-out accuracy, in printed words, one row per size."""
+    means, last = early(over)
+    at_end = conditions.select(models, task="arithmetic")
+    then = conditions.select(over, task="arithmetic", step=last)
+    rows = []
+    for size in (size for size in SIZES if size in set(means["size"])):
+        row = {"size": size}
+        for framing in FRAMINGS:
+            values = conditions.by_seed(means, size=size, framing=framing)
+            row[f"{framing}, first {last:,.0f} steps"] = conditions.mean_text(values, SHARE)
+        for when, table, more, less in (
+            ("last step", at_end, "shuffled", "file"),
+            (f"step {last:,.0f}", then, "line", "shuffled"),
+        ):
+            first, second = (
+                conditions.by_seed(table, size=size, framing=framing) for framing in (more, less)
+            )
+            row[f"{more} - {less}, {when}"] = conditions.mean_text((first - second).dropna())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> list[Claim]:
+    """What was expected before the run, what the paper says of its models, and what we explored."""
+
+    def on(sizes: Sequence[str], text: str, value: str = "held_out_accuracy", **also: Any) -> Claim:
+        where = {name: also.pop(name, default) for name, default in
+                 (("task", "arithmetic"), ("framing", "file"))}  # fmt: skip
+        also = {"unit": "of the held-out", "null": 0.5, "null_name": "a half"} | also
+        return all_of([
+            conditions.claim_over_models(
+                conditions.by_seed(models, value, size=size, **where), SHARE, text=text,
+                **also | {"unit": f"{also['unit']}, {size}"})
+            for size in sizes
+        ])  # fmt: skip
+
+    def difference(table: pd.DataFrame, *pair: dict[str, str], **also: str) -> Claim:
+        first, second = (conditions.by_seed(table, **where) for where in pair)
+        also = {"unit": "of held-out accuracy", "null_name": "no difference"} | also
+        return conditions.claim_over_models(first - second, null=0.0, **also)
+
+    order, size, rule, known, joint = read_sweep("ladder").expected
+    before, paper = {"origin": "expected before the run"}, {"origin": "the paper"}
+    facts = {"value": "seen_accuracy", "task": "facts", "unit": "of the facts"}
+    few = facts | {"direction": "below"}
+    every = facts | {"null": 1.0, "null_name": "all of them", "or_equal": True}
+    arithmetic = conditions.select(models, task="arithmetic")
+    cell = conditions.select(models, task="facts", framing="file")
+    steps = " to ".join(f"{n:,.0f}" for n in sorted(set(cell["steps"])))
+    large, small = ({"size": s, "framing": "file"} for s in ("large", "small"))
+    claims = [
+        difference(arithmetic, large | {"framing": "shuffled"}, large, text=order, **before),
+        difference(arithmetic, small, large, text=size, **before),
+        on(SIZES, rule, framing="line", null=max(0.5, baseline), or_equal=True,
+           null_name=f"a half; the better baseline has {baseline:.2f}", **before),
+        all_of([on(["small"], known, **few, **before), on(SIZES[1:], known, **every, **before)]),
+        on(SIZES, joint, task="joint", null=0.25, null_name="one of four", direction="below",
+           or_equal=True, **before),
+        on(["small"], "On the file, small answers most of the held-out equations (the paper: all "
+           "4).", **paper),
+        *(on([s], f"On the file, {s} answers fewer than half of the held-out equations (the paper: "
+             "none of its 4).", direction="below", **paper) for s in SIZES[1:]),
+        on(SIZES, "On the file, most models of every size answer all equations that they have "
+           "seen.", "knows_all", unit="of models", null_name="half of the models", **paper),
+        on(["small"], f"On the file, small knows fewer than half of the facts, here after {steps} "
+           "steps (the paper: 8 % after 30,000).", **few, **paper),
+        on(SIZES[1:], f"On the file, medium and large know all facts, here after {steps} steps "
+           "(the paper: after 30,000).", **every, **paper),
+        on(SIZES, "On the file of both tasks, no size answers half of the held-out equations.",
+           task="joint", direction="below", **paper),
+        on(["small"], "On whole lines, small knows most of the facts.", framing="line", **facts),
+    ]  # fmt: skip
+    means, last = early(over)
+    for words, more, less in (
+        ("without an order to learn (shuffled) {} answers more than on the file", "shuffled",
+         "file"),
+        ("on whole lines {} answers more than on shuffled windows", "line", "shuffled"),
+    ):  # fmt: skip
+        claims += [
+            difference(means, {"size": s, "framing": more}, {"size": s, "framing": less},
+                       text=f"Over the first {last:,.0f} steps, {words.format(s)}.")
+            for s in SIZES
+        ]  # fmt: skip
+    return [claim for claim in claims if claim.effect.n or claim.origin != "explored"]
+
+
+def plot_held_out(models: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
+    """Held-out accuracy on arithmetic by size and framing, with the paper's and the baselines'."""
+    levels = conditions.select(baselines, group="held_out").set_index("baseline")["share"]
+    table = conditions.select(models, task="arithmetic")
+    figure = plots.models_by_group(
+        table, x="size", by="framing", value="held_out_accuracy", bounds=SHARE, levels=dict(levels),
+        titles=("", "held-out accuracy"),
+    )  # fmt: skip
+    sizes = [s for s in dict.fromkeys(table["size"]) if s in SIZES]
+    return figure.add_scatter(
+        x=list(range(len(sizes))), y=[PUBLISHED.loc[("arithmetic", s), "held_out"] for s in sizes],
+        mode="markers", name="the paper, one model, file",
+        marker={"symbol": "diamond-open", "size": 12, "color": plots.BLACK},
+    )  # fmt: skip
+
+
+def ladder_result(models: pd.DataFrame, over: pd.DataFrame, equations: pd.DataFrame) -> Result:
+    """What each size answers, knows of the order and forgets, and the claims about it."""
+    conditions.check_one_each(models, CELL)
+    models, over = in_order(with_accuracies(models)), in_order(with_accuracies(over))
+    baselines = baseline_counts(load_task("arithmetic"))
+    baselines = baselines.assign(share=baselines["right"] / baselines["of"])
+    best = conditions.select(baselines, group="held_out")["share"].max()
+    claims = ladder_claims(models, over, best)
+    shares = ["held_out_accuracy", "seen_accuracy", "knows_all", "order_known"]
+    others = summarize(models, CELL, ["margin_held_out", "margin_seen", "loss"])
+    table = summarize(models, CELL, shares, bounds=SHARE).drop(columns="n_models")
+    table = table.merge(others, on=CELL)
+    plot_curves, drawn = conditions.plot_over_training, dict.fromkeys(models["task"])
+    return Result(
+        name="ladder", claims=claims, notes=[*NOTES, conditions.interval_note(claims)],
+        question="What do small, medium and large answer, on every task and framing?",
+        tables={"ladder": table, "ladder-groups": groups_table(models), "baselines": baselines},
+        display=display_rows(models, in_order(equations)),
+        command="tbtt sweep ladder && python analyses/ladder.py runs/ladder",
+        more_displays={"Held-out accuracy on arithmetic, by framing": framings_table(models, over)},
+        figures={"ladder": partial(plot_held_out, models, baselines)} | {
+            f"ladder-{t}": partial(plot_curves, conditions.select(over, task=t)) for t in drawn},
+    )  # fmt: skip
+
 
 # %%
-print(evidence)
+if __name__ == "__main__":
+    folders, files = study_arguments()
+    folder = folders[0] if folders else None
+    result = ladder_result(*(sweep_table("ladder", which, folder) for which in TABLES))
+    for file in files:
+        plots.save(result.figures["ladder-arithmetic"](), file)
+    print(result)
