@@ -1,10 +1,12 @@
 """Tables of sweeps with what they are to show planted in them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import combinations_with_replacement
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 
 STUDIES = Path(__file__).parents[1] / "analyses"
@@ -71,6 +73,39 @@ def equations(models: pd.DataFrame) -> pd.DataFrame:
                                                 ("-", "7-5")])
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
+
+
+PAIRS = list(combinations_with_replacement(range(10), 2))
+SIZES = {name: WIDTHS[name] for name in ("small", "medium", "large")}
+
+
+def held_out_answers(
+    chance: Callable[[str, int, int, str], float], *, pairs=PAIRS, seeds: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """A table as `held_out_table` returns it, with each equation right by its chance."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for k, (low, high) in enumerate(pairs):
+        for number in range(seeds):
+            for size, width in SIZES.items():
+                for operator in "+-":
+                    for a, b in dict.fromkeys([(low, high), (high, low)]):
+                        right = generator.random() < chance(operator, a, b, size)
+                        rows.append(
+                            {"task": "arithmetic", "framing": "line", "size": size,
+                             "width": width, "seed": seeds * k + number,
+                             "held_out": f"{low},{high}", "prompt": f"<{a}{operator}{b}=",
+                             "operator": operator, "a": a, "b": b, "margin": right - 0.5,
+                             "right": right, "nearest": False, "additive": operator == "-"}
+                        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def by_rule(operator: str, a: int, b: int, size: str) -> float:
+    """A chance lower for the wide, for differences and at the rim, and 0 where answers are gone."""
+    gone = abs(a - b) == 9 or (operator == "+" and a + b in (0, 1, 17, 18))
+    inner = 0.9 - 0.2 * (operator == "-") - 0.1 * np.log2(WIDTHS[size] / 28)
+    return 0.0 if gone else inner - 0.4 * bool({0, 9} & {a, b})
 
 
 def load_study(name: str) -> ModuleType:

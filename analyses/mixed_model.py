@@ -1,0 +1,192 @@
+# %% [markdown]
+# # Does size cost held-out answers, with pair and seed as random effects?
+# The atlas' models each hold out one pair of operands, so seeds are nested in pairs, and pairs are
+# what is sampled. Pairs differ in difficulty, in what size does to them and in which operator is
+# harder: without slopes of their own, one pair's would count once for each of its models. Measure:
+# the change of the held-out share per doubling of width, in a linear mixed model; and a logistic
+# model of each answer as a check. Needs statsmodels: pip install tbtt_interp[studies]. The
+# expectation stands in train/sweeps/atlas.toml. Takes a folder of runs; else the sweep's table.
+
+# %%
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.formula.api import mixedlm
+from statsmodels.genmod.cov_struct import Exchangeable
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_estimating_equations import GEE
+from statsmodels.tools.sm_exceptions import ModelWarning
+
+from tbtt_interp import conditions, plots
+from tbtt_interp.errors import TbttError
+from tbtt_interp.results import Claim, Result
+from tbtt_interp.stats import Interval
+from tbtt_interp.study import study_arguments
+from tbtt_interp.sweep_tables import sweep_table
+from tbtt_interp.train.sweep import read_sweep
+
+COVARIATES = ("gone", "rim", "equal")
+FEWEST_PAIRS = 10  # below which nothing is fitted
+NOTES = (
+    "doublings: of width, about the sizes' mean; addition: sums minus differences; gone: no seen "
+    "equation has the answer; rim: an operand is 0 or 9; equal: both operands are the same.",
+    "The mixed model has random effects of pair, of width and operator in each pair, of seed in "
+    "pair and of model. Intervals are t's with one degree of freedom fewer than pairs. The "
+    "logistic model's effects are log-odds of the average over pairs.",
+)
+
+
+# %%
+def coded_equations(held_out: pd.DataFrame) -> pd.DataFrame:
+    """The held-out equations of models on whole lines that hold out one pair, with COVARIATES.
+
+    Args:
+        held_out: as `held_out_table` returns it.
+    Raises:
+        TbttError: if there is none.
+    """
+    alone = held_out["held_out"].str.fullmatch(r"\d,\d").fillna(False).astype(bool)
+    table = conditions.select(held_out[alone], task="arithmetic", framing="line")
+    if table.empty:
+        raise TbttError("no model here holds out one pair and trains on whole lines: give the "
+                        "folder of tbtt sweep atlas")  # fmt: skip
+    a, b, adds = table["a"], table["b"], table["operator"] == "+"
+    return table.assign(
+        pair=table["held_out"], equal=1.0 * (a == b), rim=1.0 * (a.isin([0, 9]) | b.isin([0, 9])),
+        gone=1.0 * (((a - b).abs() == 9) & ~adds | (a + b).isin([0, 1, 17, 18]) & adds),
+        doublings=np.log2(table["width"]) - np.log2(table["width"].unique()).mean(),
+        addition=adds - 0.5, right=table["right"].astype(float),
+    )  # fmt: skip
+
+
+def model_shares(equations: pd.DataFrame) -> pd.DataFrame:
+    """One row per model and operator: `share` of the equations that are right, and COVARIATES."""
+    by = ["pair", "seed", "size", "width", "operator", "doublings", "addition"]
+    table = equations.groupby(by, as_index=False).agg(
+        share=("right", "mean"), **{name: (name, "max") for name in COVARIATES}
+    )
+    return table.assign(model=table["seed"].astype(str) + table["size"])
+
+
+def fixed_terms(table: pd.DataFrame, outcome: str) -> list[str]:
+    """The fixed effects that vary in a table.
+
+    Raises:
+        TbttError: if there are too few pairs or sizes, or all outcomes are the same.
+    """
+    terms = [name for name in ("doublings", "addition", *COVARIATES) if table[name].nunique() > 1]
+    pairs, widths = table["pair"].nunique(), table["width"].nunique()
+    if pairs < FEWEST_PAIRS or "doublings" not in terms or table[outcome].nunique() < 2:
+        raise TbttError(
+            f"a mixed model of held-out answers needs {FEWEST_PAIRS} pairs, two sizes and answers "
+            f"that differ, got {pairs} pairs and {widths} sizes: train more of the atlas"
+        )
+    return terms
+
+
+def effects_table(effects: pd.Series, errors: pd.Series, pairs: int) -> pd.DataFrame:
+    """One row per `term`: `effect`, `low` and `high`."""
+    reach = stats.t.ppf(0.975, pairs - 1) * errors[effects.index]
+    table = pd.DataFrame({"effect": effects, "low": effects - reach, "high": effects + reach})
+    return table.rename_axis("term").reset_index()
+
+
+def mixed_model(shares: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A linear mixed model of the share, by restricted maximum likelihood.
+
+    A share of two equations is not normal; its means over a pair's models, which decide here,
+    nearly are.
+
+    Returns:
+        the fixed effects in shares, and one row per random effect: `between` and its `sd`.
+    Raises:
+        TbttError: if there are too few pairs, sizes or seeds, or shares are all the same.
+    Source: Barr, Levy, Scheepers and Tily, Journal of Memory and Language 68 (2013), on slopes;
+        Bates, Kliegl, Vasishth and Baayen, arXiv 1506.04967, on leaving their correlations out.
+    """
+    random = {"doublings": "0 + doublings", "addition": "0 + addition", "model": "0 + C(model)"}
+    if shares.groupby("pair")["seed"].nunique().max() > 1:  # else seeds are pairs
+        random["seed"] = "0 + C(seed)"
+    formula = f"share ~ {' + '.join(fixed_terms(shares, 'share'))}"
+    model = mixedlm(formula, shares, groups="pair", re_formula="1", vc_formula=random)
+    with warnings.catch_warnings():  # a variance of 0 is a boundary, and an answer
+        warnings.simplefilter("ignore", ModelWarning)
+        try:  # gradients stop far from the optimum where a variance is 0; Powell's method does not
+            fit = model.fit(method="powell")
+        except np.linalg.LinAlgError as error:
+            raise TbttError(f"a mixed model of {len(shares)} shares has no unique fit ({error}): "
+                            "train more seeds of the atlas") from error  # fmt: skip
+    names = {"doublings": "doubling of width, by pair", "addition": "operator, by pair",
+             "seed": "seeds of a pair", "model": "models of a seed"}  # fmt: skip
+    variances = {"pairs": fit.cov_re.iloc[0, 0]}
+    variances |= dict(zip((names[name] for name in model.exog_vc.names), fit.vcomp, strict=True))
+    variances["shares of a model"] = fit.scale
+    deviations = pd.DataFrame({"between": variances.keys(), "sd": np.sqrt([*variances.values()])})
+    fixed = effects_table(fit.fe_params, fit.bse_fe, shares["pair"].nunique())
+    return (fixed if fit.converged else fixed.assign(low=np.nan, high=np.nan)), deviations
+
+
+def logistic_model(equations: pd.DataFrame) -> pd.DataFrame:
+    """The same fixed effects on the log-odds of each answer, by estimating equations over pairs.
+
+    Standard errors come from the pairs, with Mancl and DeRouen's correction for few of them.
+
+    Source: Liang and Zeger, Biometrika 73 (1986); Mancl and DeRouen, Biometrics 57 (2001).
+    """
+    terms = fixed_terms(equations, "right")
+    terms = [name for name in terms if name != "gone"]  # all wrong: the odds have no logarithm
+    model = GEE.from_formula(f"right ~ {' + '.join(terms)}", "pair", equations,
+                             cov_struct=Exchangeable(), family=Binomial())  # fmt: skip
+    fit = model.fit(cov_type="bias_reduced")
+    if fit is None or not fit.converged:
+        return pd.DataFrame({"term": terms, "effect": np.nan, "low": np.nan, "high": np.nan})
+    return effects_table(fit.params, fit.bse, equations["pair"].nunique())
+
+
+def mixed_result(held_out: pd.DataFrame) -> Result:
+    """What width, operator and coverage do to held-out answers, by a mixed and a logistic model."""
+    equations = coded_equations(held_out)
+    fixed, deviations = mixed_model(model_shares(equations))
+    effects = pd.concat([fixed.assign(model="mixed, share"),
+                         logistic_model(equations).assign(model="logistic, log-odds")])  # fmt: skip
+    n = len(equations[["size", "seed"]].drop_duplicates())
+    of_term = {
+        row["term"]: Interval(mean=row["effect"], low=row["low"], high=row["high"], n=n)
+        for row in fixed.to_dict("records")
+    }
+    claims = [
+        Claim(text=text, effect=of_term[term], null=0.0, null_name="no difference",
+              unit="of held-out share", **also)
+        for term, text, also in (
+            ("doublings", read_sweep("atlas").expected[0],
+             {"direction": "below", "origin": "expected before the run"}),
+            ("addition", "Held-out sums are answered more often than differences, all else equal.",
+             {}),
+            ("rim", "Pairs with an operand at the rim, 0 or 9, are answered less often, all else "
+             "equal.", {"direction": "below"}),
+        ) if term in of_term
+    ]  # fmt: skip
+    text = [
+        Interval(mean=row["effect"], low=row["low"], high=row["high"]).format(3)
+        for row in effects.to_dict("records")
+    ]
+    return Result(
+        name="mixed-model", question="Does size cost held-out answers, all else equal?",
+        tables={"mixed-effects": effects, "mixed-deviations": deviations}, claims=claims,
+        display=effects[["model", "term"]].assign(effect=text), notes=NOTES,
+        more_displays={"Standard deviations of the share": deviations.round(3)},
+        command="tbtt sweep atlas && python analyses/mixed_model.py runs/atlas",
+        figures={"mixed-effects": lambda: plots.points(
+            fixed, name="term", value="effect", title="change of held-out share")},
+    )  # fmt: skip
+
+
+# %%
+if __name__ == "__main__":
+    folders, files = study_arguments()
+    result = mixed_result(sweep_table("atlas", "held out", folders[0] if folders else None))
+    for file in files:
+        plots.save(result.figures["mixed-effects"](), file)
+    print(result)

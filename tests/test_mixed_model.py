@@ -1,0 +1,147 @@
+"""The mixed model: planted effects come back, and nulls stay null."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_tables import PAIRS, SIZES, by_rule, held_out_answers, load_study
+from scipy import stats
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.results import Result
+from tbtt_interp.train.sweep import read_sweep
+
+study = load_study("mixed_model")
+mixed_model = study.mixed_model
+
+
+def planted_shares(
+    *, pairs: int = 55, seeds: int = 4, slope: float = 0.0, by_pair: float = 0.3,
+    by_slope: float = 0.0, by_operator: float = 0.0, by_seed: float = 0.0, noise: float = 0.1,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """A table as `model_shares` returns it, with normal effects of known deviations."""
+    draw = np.random.default_rng(seed).normal
+    shape = (pairs, seeds, 3, 2)
+    doublings, operator = np.array([-1.0, 0, 1])[:, None], np.array([0.5, -0.5])
+    share = (
+        0.5 + by_pair * draw(size=(pairs, 1, 1, 1)) + by_seed * draw(size=(pairs, seeds, 1, 1))
+        + (slope + by_slope * draw(size=(pairs, 1, 1, 1))) * doublings
+        + (0.1 + by_operator * draw(size=(pairs, 1, 1, 1))) * operator + noise * draw(size=shape)
+    )  # fmt: skip
+    pair, number, size, sign = np.indices(shape).reshape(4, -1)
+    return pd.DataFrame(
+        {"pair": pair, "seed": pair * seeds + number, "size": np.array(list(SIZES))[size],
+         "width": 14 * 2**size, "operator": np.array(["+", "-"])[sign], "share": share.ravel(),
+         "doublings": size - 1.0, "addition": 0.5 - sign, "gone": 0.0, "rim": 0.0,
+         "equal": (pair % 5 == 0) * 1.0}
+    ).assign(model=lambda t: t["seed"].astype(str) + t["size"])  # fmt: skip
+
+
+def own_slopes(shares: pd.DataFrame) -> list[float]:
+    return [
+        np.polyfit(rows["doublings"], rows["share"], 1)[0] for _, rows in shares.groupby("pair")
+    ]
+
+
+@pytest.fixture(scope="module")
+def shares() -> pd.DataFrame:
+    return planted_shares(slope=-0.1, by_slope=0.06, by_operator=0.1, by_seed=0.08, seed=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(shares: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return mixed_model(shares)
+
+
+def test_the_mixed_model_is_the_mean_of_pairs_own_slopes_where_all_is_balanced(
+    fitted, shares: pd.DataFrame
+) -> None:
+    own = own_slopes(shares)
+    oracle = stats.ttest_1samp(own, 0).confidence_interval()
+    found = fitted[0].set_index("term").loc["doublings"]
+    assert found["effect"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert found["low"] == pytest.approx(oracle.low, abs=5e-4)  # variances come by iteration
+    assert found["high"] == pytest.approx(oracle.high, abs=5e-4)
+
+
+def test_the_mixed_model_recovers_planted_effects_and_deviations(fitted) -> None:
+    fixed, deviations = fitted
+    fixed, sd = fixed.set_index("term"), deviations.set_index("between")["sd"]
+    for term, planted_effect in (("doublings", -0.1), ("addition", 0.1), ("equal", 0.0)):
+        assert fixed.loc[term, "low"] < planted_effect < fixed.loc[term, "high"], term
+    assert not {"gone", "rim"} & set(fixed.index), "what does not vary has no effect"
+    # four standard errors of a deviation over 55 pairs are some four tenths of it
+    assert sd["pairs"] == pytest.approx(0.3, rel=0.4)
+    assert sd["doubling of width, by pair"] == pytest.approx(0.06, rel=0.4)
+    assert sd["operator, by pair"] == pytest.approx(0.1, rel=0.4)
+    assert sd["seeds of a pair"] == pytest.approx(0.08, rel=0.4)
+    assert sd["shares of a model"] == pytest.approx(0.1, rel=0.2)
+
+
+def test_the_mixed_model_finds_its_optimum_where_variances_are_zero() -> None:
+    """Gradient methods stop on their way there and have no interval, or one that is too wide."""
+    shares = planted_shares(pairs=30, seeds=3, by_operator=0.1, noise=0.15, seed=0)
+    fixed, deviations = mixed_model(shares)
+    own = stats.ttest_1samp(own_slopes(shares), 0).confidence_interval()
+    found = fixed.set_index("term").loc["doublings"]
+    assert found["high"] - found["low"] == pytest.approx(own.high - own.low, rel=0.05)
+    sd = deviations.set_index("between")["sd"]
+    assert sd["seeds of a pair"] < 0.03 and sd["doubling of width, by pair"] < 0.03
+
+
+def test_a_model_that_cannot_be_fitted_says_what_it_needs() -> None:
+    few = planted_shares(pairs=5)
+    with pytest.raises(
+        TbttError, match=r"needs 10 pairs, two sizes and answers that differ, got 5"
+    ):
+        mixed_model(few)
+    with pytest.raises(TbttError, match=r"got 55 pairs and 3 sizes: train more of the atlas"):
+        mixed_model(planted_shares().assign(share=1.0))
+
+
+def test_the_logistic_model_takes_pairs_and_not_rows_as_its_evidence() -> None:
+    def chance(operator: str, a: int, b: int, size: str) -> float:
+        return 1 / (1 + np.exp(0.7 * np.log2(SIZES[size] / 28)))
+
+    equations = study.coded_equations(held_out_answers(chance))
+    found = study.logistic_model(equations).set_index("term").loc["doublings"]
+    assert found["low"] < -0.7 < found["high"] < 0
+    again = study.logistic_model(pd.concat([equations] * 4)).set_index("term").loc["doublings"]
+    width, once = again["high"] - again["low"], found["high"] - found["low"]
+    assert width == pytest.approx(once, rel=0.1), "rows that are copies tell nothing new"
+
+
+def test_planted_effects_are_what_the_claims_come_to() -> None:
+    result: Result = study.mixed_result(held_out_answers(by_rule))
+    size, addition, rim = result.claims
+    assert size.text == read_sweep("atlas").expected[0]
+    assert [c.origin for c in result.claims] == ["expected before the run", "explored", "explored"]
+    assert [claim.verdict for claim in result.claims] == ["supported"] * 3
+    assert size.effect.mean == pytest.approx(-0.1, abs=0.03)
+    assert addition.effect.mean == pytest.approx(0.2, abs=0.06)
+    assert rim.effect.mean == pytest.approx(-0.4, abs=0.1)
+    logistic = result.tables["mixed-effects"].query("model.str.startswith('logistic')")
+    assert logistic.set_index("term").loc["doublings", "high"] < 0
+    assert result.figures["mixed-effects"]().data
+
+
+def test_an_effect_the_other_way_contradicts_the_expectation() -> None:
+    def larger_is_better(operator: str, a: int, b: int, size: str) -> float:
+        return 0.5 + 0.3 * np.log2(SIZES[size] / 28)
+
+    table = held_out_answers(larger_is_better, pairs=PAIRS[10:30], seeds=2)
+    assert study.mixed_result(table).claims[0].verdict == "contradicted"
+
+
+def test_an_atlas_that_has_just_begun_is_refused() -> None:
+    with pytest.raises(TbttError, match=r"needs 10 pairs, two sizes and .*, got 3 pairs"):
+        study.mixed_result(held_out_answers(by_rule, pairs=PAIRS[:3]))
+    with pytest.raises(TbttError, match=r"no model here holds out one pair"):
+        study.mixed_result(held_out_answers(by_rule, pairs=PAIRS[:3]).assign(framing="file"))
+
+
+def test_its_covariates_are_the_atlas_s() -> None:
+    answers = held_out_answers(by_rule, seeds=1)
+    ours, theirs = study.coded_equations(answers), load_study("atlas").atlas_equations(answers)
+    for name in study.COVARIATES:
+        assert ours[name].tolist() == theirs[name].astype(float).tolist()
