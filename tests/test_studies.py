@@ -15,9 +15,23 @@ from tbtt_interp.train.sweep import sweep_names
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / folder).glob("*.py"))
+OF_SWEEPS = (*sweep_names(), "forgetting", "mixed_model")
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", OF_SWEEPS)
+def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(
+    name: str, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [name])
+    runpy.run_path(str(ROOT / f"analyses/{name}.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert re.search(r"^(supported|undecided) ", out, flags=re.MULTILINE)
+    assert "nan" not in out
+
+
+@pytest.mark.parametrize(
+    "study", [path for path in STUDIES if path.stem != "mixed_model"], ids=lambda path: path.stem
+)
 def test_every_study_answers_on_a_run_and_draws(
     study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
 ) -> None:
