@@ -15,7 +15,7 @@ import torch  # noqa: E402
 
 from tbtt_interp.explore.catalogue import Catalogue  # noqa: E402
 from tbtt_interp.runs import Run  # noqa: E402
-from tbtt_interp.train.resolve import resolve_recipe  # noqa: E402
+from tbtt_interp.train.recipe import resolve_recipe  # noqa: E402
 from tbtt_interp.train.sweep import read_sweep  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
 
@@ -125,7 +125,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in TINY.items():
         grids = re.sub(r" *\[\[grid\]\]\n", scale, text)
         (root / f"{name}.toml").write_text(grids)
-        for stack in read_sweep(str(root / f"{name}.toml")).stacks:
+        for stack in read_sweep(str(root / f"{name}.toml")).jobs:
             train_models(stack.recipe, root / name / stack.name)
     return root
 

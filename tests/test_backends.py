@@ -7,12 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import psutil
@@ -21,12 +19,12 @@ from dask.distributed import Client
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.models import sweep_tables
-from tbtt_interp.runs import load_run, read_metrics
+from tbtt_interp.runs import read_metrics
+from tbtt_interp.sweep_tables import TABLES, sweep_table
 from tbtt_interp.train import backends
-from tbtt_interp.train.backends import run_sweep
+from tbtt_interp.train.backends import Executor, run_sweep
 from tbtt_interp.train.sweep import Sweep, read_sweep
-from tbtt_interp.train.training import Machine, train_models
+from tbtt_interp.train.training import Runtime, train_models
 
 RECIPE = """
 framing = "line"
@@ -49,11 +47,15 @@ seeds = 1
 PATIENCE = 120  # seconds that a slow machine may take to get to what a test waits for
 
 
-def three_stacks() -> Sweep:
-    """Three runs of two models each, of a few seconds."""
+def three_jobs() -> Sweep:
+    """Three jobs of two models each, of a few seconds."""
     Path("short.toml").write_text(RECIPE, encoding="utf-8")
     Path("three.toml").write_text(SWEEP, encoding="utf-8")
     return read_sweep("three.toml")
+
+
+def tables(folder: Path) -> list[pd.DataFrame]:
+    return [sweep_table("three", which, folder) for which in TABLES]
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +64,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[pd.DataFrame]:
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        for stack in three_stacks().stacks:
-            train_models(stack.recipe, folder / "out" / stack.name, machine=Machine(threads=1))
-    return list(sweep_tables("three", folder / "out"))
+        for job in three_jobs().jobs:
+            train_models(job.recipe, folder / "out" / job.name, runtime=Runtime(threads=1))
+    return tables(folder / "out")
 
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a run has one thread, here as there: another number of them changes last bits."""
-    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("loky.cpu_count", lambda: 2)
 
 
 def assert_same(folder: Path, undisturbed: list[pd.DataFrame]) -> None:
-    for ours, theirs in zip(sweep_tables("three", folder), undisturbed, strict=True):
+    for ours, theirs in zip(tables(folder), undisturbed, strict=True):
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
@@ -109,21 +111,28 @@ def test_a_worker_killed_in_the_middle_costs_a_restart_and_no_bit(
         killed.append(victim.pid)
         victim.kill()
 
-    sweep = three_stacks()
+    sweep = three_jobs()
     killer = Thread(target=kill)
     killer.start()
-    problems = run_sweep(sweep, Path("out"), workers=2)
+    failures = run_sweep(sweep, Path("out"), executor=Executor(workers=2))
     killer.join()
-    assert problems == {}
+    assert failures == {}
     assert killed
     assert_same(Path("out"), undisturbed)
     assert pool(os.getpid()) == [], "none outlives its sweep"
 
 
+def test_a_job_whose_workers_keep_dying_is_given_up() -> None:
+    with backends._loky(1) as run:
+        with pytest.raises(TbttError, match="its worker died 3 times"):
+            run(partial(os._exit, 1))
+        assert run(partial(str, 3)) == "3", "and no other is"
+
+
 def test_ctrl_c_says_how_to_go_on_and_leaves_nobody_behind(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    three_stacks()
+    three_jobs()
     command = [sys.executable, "-m", "tbtt_interp", "sweep", "three.toml", "--out", "out"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
@@ -136,7 +145,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_nobody_behind(
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert err.splitlines()[-1] == "interrupted; the same command continues"
     assert psutil.wait_procs(left_over, timeout=PATIENCE)[1] == []
     assert not Path("out/.sweep").exists()
     done = {path.parent: path.stat().st_mtime_ns for path in Path("out").glob("*/summary.json")}
@@ -148,7 +157,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_nobody_behind(
 
 
 def test_a_sweep_that_is_killed_leaves_nobody_behind() -> None:
-    three_stacks()
+    three_jobs()
     command = [sys.executable, "-m", "tbtt_interp", "sweep", "three.toml", "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     until(lambda: at_work(Path("out")))
@@ -186,10 +195,10 @@ def cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]
 def test_dask_workers_train_the_same_table_though_one_is_killed(
     undisturbed: list[pd.DataFrame],
 ) -> None:
-    sweep = three_stacks()
+    sweep = three_jobs()
     with cluster(workers=2) as (address, workers):
         assert address.startswith("tcp://127.0.0.1:")
-        told: dict[str, str] = {}
+        messages: dict[str, str] = {}
 
         def kill() -> None:
             with Client(address, set_as_default=False) as client:
@@ -201,13 +210,14 @@ def test_dask_workers_train_the_same_table_though_one_is_killed(
 
         killer = Thread(target=kill)
         killer.start()
-        problems = run_sweep(
-            sweep, Path("out"), backend="dask", address=address, told=told.__setitem__
+        executor = Executor(backend="dask", address=address)
+        failures = run_sweep(
+            sweep, Path("out"), executor=executor, on_finished=messages.__setitem__
         )
         killer.join()
         assert sorted([worker.poll() or 0 for worker in workers]) == [-signal.SIGKILL, 0]
-    assert problems == {}
-    assert told == {stack.name: "done" for stack in sweep.stacks}
+    assert failures == {}
+    assert messages == {job.name: "done" for job in sweep.jobs}
     assert_same(Path("out"), undisturbed)
 
 
@@ -215,48 +225,10 @@ def test_a_dask_that_does_not_answer_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "ANSWER", 1)
-    three_stacks()
+    three_jobs()
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         command = ["sweep", "three.toml", "--backend", "dask", "--address", address]
         assert main(command) == 2
         err = capsys.readouterr().err
         assert f"no Dask scheduler answers at {address}" in err
         assert len(err.splitlines()) == 1
-
-
-def test_ray_is_asked_for_what_its_documentation_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Against a stand-in with the few calls that are made: ray itself is not run."""
-    calls: list[tuple[str, Any]] = []
-    threads = ThreadPoolExecutor(1)
-
-    class RemoteFunction:
-        def __init__(self, function: Callable[..., Any]) -> None:
-            self.function = function
-
-        def options(self, **options: Any) -> "RemoteFunction":
-            calls.append(("options", options))
-            return self
-
-        def remote(self, *arguments: Any) -> Any:
-            return SimpleNamespace(future=lambda: threads.submit(self.function, *arguments))
-
-    def init(address: str | None = None) -> None:
-        calls.append(("init", address))
-        if address == "ray://nowhere":
-            raise ConnectionError("nobody")
-
-    ray = SimpleNamespace(
-        init=init, remote=RemoteFunction, cluster_resources=lambda: {"CPU": 2.0},
-        shutdown=lambda: calls.append(("shutdown", None)),
-    )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    Path("two.toml").write_text("[[grid]]\nsize = ['small', 'medium']\nsteps = 2\nseeds = 1")
-    sweep = read_sweep("two.toml")
-    with pytest.raises(TbttError, match="no Ray cluster answers at ray://nowhere"):
-        run_sweep(sweep, Path("out"), backend="ray", address="ray://nowhere")
-    calls.clear()
-    assert run_sweep(sweep, Path("out"), backend="ray") == {}
-    assert calls == [("init", None), ("options", {"max_retries": 3}), ("shutdown", None)]
-    assert all(load_run(Path("out") / stack.name).is_complete for stack in sweep.stacks)

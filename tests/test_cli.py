@@ -15,7 +15,7 @@ import torch
 from tbtt_interp.cli import main
 from tbtt_interp.cli.training import _again, default_name, parse_pair
 from tbtt_interp.runs import Run, load_run
-from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.recipe import resolve_recipe
 
 SHORT = ["train", "--size", "small", "--framing", "line", "--seeds", "2", "--steps", "5"]
 
@@ -255,7 +255,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
     assert process.returncode == 130
     assert "Traceback" not in err
     last = err.strip().splitlines()[-1]
-    assert last.startswith("interrupted; to go on: python -m tbtt_interp.train --size small")
+    assert last.startswith("interrupted; to resume: python -m tbtt_interp.train --size small")
     assert last.endswith("--resume")
     assert not load_run("cut").is_complete
 

@@ -29,7 +29,7 @@ from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run
-from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.training import train_models
 
 UNITS, EACH = 12, 20

@@ -20,9 +20,9 @@ from tbtt_interp.model import (
     stack_parameters,
 )
 from tbtt_interp.nanogpt import from_nanogpt, to_nanogpt
-from tbtt_interp.train.engine import Engine
 from tbtt_interp.train.kernel import Kernel
-from tbtt_interp.train.resolve import SIZES, resolve_recipe
+from tbtt_interp.train.recipe import SIZES, resolve_recipe
+from tbtt_interp.train.step import ModelStack
 from tbtt_interp.train.training import model_streams
 
 ODD = Shape(layers=2, heads=3, d_model=12, d_mlp=36, n_ctx=9, d_vocab=17, bias=True)
@@ -79,7 +79,7 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str, compile
     shape, training = SHAPES[size], recipe.training
     models = [doubles(shape, seed) for seed in range(2)]
     streams = model_streams(recipe, recipe.tasks())
-    engine = Engine(
+    stack = ModelStack(
         stack_parameters(models),
         shape,
         training,
@@ -88,7 +88,7 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str, compile
         kernel=Kernel(shape, torch.float64) if compiled else None,
     )
     for step in range(steps):
-        engine.step(step)
+        stack.step(step)
     for place, parameters in enumerate(models):
         oracle = oracle_of(parameters, shape)
         named = dict(oracle.named_parameters())
@@ -114,7 +114,7 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size: str, compile
             torch.nn.utils.clip_grad_norm_(oracle.parameters(), 1.0)
             optimizer.step()
         after = from_nanogpt(oracle.state_dict(), shape)
-        ours = one_model({k: v.detach() for k, v in engine.parameters.items()}, place)
+        ours = one_model({k: v.detach() for k, v in stack.parameters.items()}, place)
         for name, value in after.items():
             # clipping here works on sums of squares in another order
             torch.testing.assert_close(ours[name], value, **EXACT)

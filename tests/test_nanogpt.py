@@ -185,7 +185,7 @@ def test_exporting_overwrites_nothing(line_run: Run) -> None:
 
 
 def test_an_mlp_that_is_no_multiple_cannot_be_exported() -> None:
-    from tbtt_interp.train.resolve import resolve_recipe
+    from tbtt_interp.train.recipe import resolve_recipe
     from tbtt_interp.train.training import train_models
 
     Path("odd.toml").write_text(

@@ -25,9 +25,9 @@ from tbtt_interp.pretrained import packing
 from tbtt_interp.pretrained.models import OVER_TRAINING, list_pretrained
 from tbtt_interp.pretrained.packing import LIMIT, folder_bytes, pack_models, pack_run
 from tbtt_interp.runs import SHIPPED, Run, find_runs, load_run
-from tbtt_interp.train.resolve import recorded_recipe, resolve_recipe
+from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
 from tbtt_interp.train.sweep import read_sweep
-from tbtt_interp.train.training import Machine, model_shape, train_models
+from tbtt_interp.train.training import Runtime, model_shape, train_models
 
 ROOT = Path(__file__).parents[1]
 MEDIUM, TEN, FACTS = "arithmetic-medium-file", "arithmetic-small-line", "facts-small-file"
@@ -41,7 +41,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def train(name: str, steps: int, evaluate: int, checkpoint: int, **flags: object) -> None:
         often = {"training.evaluate_every": evaluate, "training.checkpoint_every": checkpoint}
         recipe = resolve_recipe("quick", {"training.steps": steps, **often, **flags})
-        train_models(recipe, folder / name, machine=Machine(compiled=False))
+        train_models(recipe, folder / name, runtime=Runtime(compiled=False))
 
     train(MEDIUM, 120, 40, 60, **{"seeds": 3, "training.batch": 32})
     train(TEN, 15, 5, 1, **{"seeds": 10, "model.size": "small", "framing": "line"})
@@ -177,7 +177,7 @@ def test_packing_writes_all_or_nothing(
 def test_the_ladder_fits() -> None:
     """By its shapes, and metrics of 225 bytes a model and evaluation, the most that joint takes."""
     total = 0
-    for stack in read_sweep("ladder").stacks:
+    for stack in read_sweep("ladder").jobs:
         recipe, training = stack.recipe, stack.recipe.training
         shapes = parameter_shapes(model_shape(recipe, recipe.tasks()[0])).values()
         one, models = 4 * sum(map(math.prod, shapes)), min(8, recipe.seeds)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.train.resolve import recipe_names, recipes_folder, resolve_recipe
+from tbtt_interp.train.recipe import recipe_names, recipes_folder, resolve_recipe
 
 
 def test_every_recipe_resolves_and_says_what_it_is_for() -> None:
@@ -149,12 +149,12 @@ def test_a_size_can_be_named_by_its_numbers() -> None:
         ("[sizes.mlt]\nx = 3", "key 'sizes.mlt.x' is unknown"),
         ("[sizes.mlt.training]\nx = 3", "key 'sizes.mlt.training.x' is unknown"),
         ("[model]\nsize = 'giant'", "size 'giant' is unknown: choose small, medium, large"),
-        ("[training]\nwarmup = 30_000", "training.warmup is 30000, past training.decay_until"),
-        ("[sizes.mdeium.training]\nclip = 1.0", "size 'mdeium' is unknown (did you mean 'medium'"),
+        ("[training]\nwarmup = 30_000", "warmup is 30000 and training.decay_until is 25000: give"),
+        ("[sizes.mdeium.training]\nclip = 1.0", "'sizes.mdeium' is unknown (did you mean 'sizes.m"),
         ("[sizes.mlt.model]\nlayers = 3", "key 'sizes.mlt.model' is unknown"),
         ("held_out = [[true, 5]]", "held_out must be a list of operand pairs"),
         ("[training]\nlearning_rate = inf", "training.learning_rate must be above 0, got inf"),
-        ("[training]\nlearning_rate = 1e-5", "min_learning_rate is 0.0001, above training"),
+        ("[training]\nlearning_rate = 1e-5", "is 0.0001 and training.learning_rate is 1e-05: give"),
         ("[training]\nlearning_rate = 0", "training.learning_rate must be above 0, got 0"),
         ("[training]\nbeta2 = 1.5", "training.beta2 must be in [0, 1), got 1.5"),
         ("[training]\nbatch = 'some'", "training.batch must be a number of windows, at least"),

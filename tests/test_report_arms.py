@@ -20,7 +20,7 @@ from tbtt_interp.report.arms import (
 )
 from tbtt_interp.report.sections import INSIDE, build_sections
 from tbtt_interp.runs import Run, load_run
-from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.training import train_models
 
 

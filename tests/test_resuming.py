@@ -17,7 +17,7 @@ from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import load_run
 from tbtt_interp.train import training
-from tbtt_interp.train.training import Machine, Watcher, train_models
+from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -31,13 +31,13 @@ class Killed(BaseException):
     """As final as a signal: nothing catches it."""
 
 
-class Deadly(Watcher):
+class Deadly(TrainingCallback):
     """The process is gone at this step."""
 
     def __init__(self, at: int) -> None:
         self.at = at
 
-    def stepped(self, step: int) -> None:
+    def on_step(self, step: int) -> None:
         if step == self.at:
             raise Killed
 
@@ -102,18 +102,18 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
 ) -> None:
     for _ in range(2):  # the second time it dies on resuming, too
         with pytest.raises(Killed):
-            train_models(short(), "run", resume=True, watcher=Deadly(step))
+            train_models(short(), "run", resume=True, callback=Deadly(step))
     train_models(short(), "run", resume=True)
     assert contents(Path("run")) == uninterrupted
 
 
 def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
-    whole = train_models(short(), "whole", machine=Machine(compiled=True, threads=2))
+    whole = train_models(short(), "whole", runtime=Runtime(compiled=True, threads=2))
     assert whole.config.environment["compiled"] is True
 
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly(8), machine=Machine(compiled=True, threads=1))
-    resumed = train_models(short(), "run", resume=True, machine=Machine(threads=2))
+        train_models(short(), "run", callback=Deadly(8), runtime=Runtime(compiled=True, threads=1))
+    resumed = train_models(short(), "run", resume=True, runtime=Runtime(threads=2))
     ours, theirs = (contents(run.folder) for run in (resumed, whole))
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"config.json"}:  # which names the threads
@@ -137,7 +137,7 @@ def test_a_killed_process_goes_on_from_where_it_was(tmp_path: Path) -> None:
         [*command, "--out", "killed", "--resume"], capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert "Going on from step" in again.stderr
+    assert "Resuming at step" in again.stderr
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
@@ -147,12 +147,12 @@ def test_a_finished_run_is_not_trained_again() -> None:
     before = contents(folder)
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    class Forbidden(Watcher):
-        def stepped(self, step: int) -> None:
+    class Forbidden(TrainingCallback):
+        def on_step(self, step: int) -> None:
             raise AssertionError(step)
 
-    assert train_models(short(), "run", watcher=Forbidden()).is_complete
-    assert train_models(short(), "run", resume=True, watcher=Forbidden()).is_complete
+    assert train_models(short(), "run", callback=Forbidden()).is_complete
+    assert train_models(short(), "run", resume=True, callback=Forbidden()).is_complete
     assert contents(folder) == before
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
 
@@ -164,13 +164,13 @@ def test_a_corpus_that_changed_is_not_mixed_with_its_run(tmp_path: Path) -> None
     train_models(recipe, "run")
     assert train_models(recipe, "run").is_complete
     corpus.write_text("a=1\nb=2\nc=2\n")
-    with pytest.raises(TbttError, match=r"lines\.txt has changed since run was begun with it"):
+    with pytest.raises(TbttError, match=r"lines\.txt has changed since the run in run started"):
         train_models(recipe, "run", resume=True)
 
 
 def test_metrics_with_a_hole_are_not_trained_on() -> None:
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly(10))
+        train_models(short(), "run", callback=Deadly(10))
     metrics = Path("run/metrics.jsonl")
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(TbttError, match=r"metrics\.jsonl lacks the evaluation at step 9"):
@@ -178,23 +178,23 @@ def test_metrics_with_a_hole_are_not_trained_on() -> None:
 
 
 def test_resuming_on_other_terms_is_said() -> None:
-    class Heard(Watcher):
+    class Heard(TrainingCallback):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
-        def said(self, message: str) -> None:
+        def on_message(self, message: str) -> None:
             self.messages.append(message)
 
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly(7), machine=Machine(threads=1))
+        train_models(short(), "run", callback=Deadly(7), runtime=Runtime(threads=1))
     heard = Heard()
-    train_models(short(), "run", resume=True, watcher=heard, machine=Machine(threads=2))
-    assert any("begun on another device, with other threads" in m for m in heard.messages)
+    train_models(short(), "run", resume=True, callback=heard, runtime=Runtime(threads=2))
+    assert any("started on another device, with other threads" in m for m in heard.messages)
 
 
 def test_a_damaged_resume_state_is_named() -> None:
     with pytest.raises(Killed):
-        train_models(short(), "run", watcher=Deadly(7))
+        train_models(short(), "run", callback=Deadly(7))
     state = Path("run/resume/state.safetensors")
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(TbttError, match=r"state\.safetensors is damaged or truncated"):

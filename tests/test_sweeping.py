@@ -1,15 +1,12 @@
-"""Sweeps are trained, gone on with and counted; what fails is told and stops nothing else."""
+"""Sweeps are trained, resumed and counted; a failed job is reported and stops no other."""
 
 import json
 import math
 import re
 import shutil
-import sys
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import pytest
@@ -17,38 +14,33 @@ from tiny import SWEEP, sweep_file
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.cells import cells_table
-from tbtt_interp.evidence.models import models_table
 from tbtt_interp.runs import find_runs, load_run, read_metrics
+from tbtt_interp.sweep_tables import cells_table, models_table
 from tbtt_interp.train import backends
-from tbtt_interp.train.backends import Engine, run_sweep
-from tbtt_interp.train.resolve import resolve_recipe
-from tbtt_interp.train.sweep import Sweep, read_sweep, stack_progress
+from tbtt_interp.train.backends import run_sweep
+from tbtt_interp.train.recipe import resolve_recipe
+from tbtt_interp.train.sweep import Sweep, read_sweep
 
 
 def train_here(patched: pytest.MonkeyPatch) -> list[str]:
-    """Stacks are trained in this process, one by one; tells which were begun, by folder."""
-    begun: list[str] = []
-
-    def submit(task: Any) -> "Future[str]":
-        future: Future[str] = Future()
-        begun.append(Path(task.args[1]).name)
-        try:
-            future.set_result(task())
-        except (TbttError, KeyError) as error:
-            future.set_exception(error)
-        return future
+    """Jobs are trained in this process, one by one; returns the folders of those that started."""
+    started: list[str] = []
 
     @contextmanager
-    def here(workers: int | None, stacks: int) -> Iterator[Engine]:
-        yield Engine(submit=submit, slots=lambda: 1)
+    def here(threads: int) -> Iterator[Any]:
+        def run(task: Any) -> str:
+            started.append(Path(task.args[1]).name)
+            return task()
 
-    patched.setattr(backends, "_here", here)
-    return begun
+        yield run
+
+    patched.setattr(backends, "_loky", here)
+    patched.setattr("loky.cpu_count", lambda: 1)
+    return started
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return train_here(monkeypatch)
 
 
@@ -70,7 +62,7 @@ def finished(trained: Path) -> Sweep:
 
 
 def test_a_pair_of_equals_leaves_198_lines_and_is_two_held_out_equations(finished: Sweep) -> None:
-    lines = [len(task.lines) for task in finished.stacks[0].recipe.tasks()]
+    lines = [len(task.lines) for task in finished.jobs[0].recipe.tasks()]
     assert lines == [196, 196, 198, 198]
     table = models_table([load_run("out/arithmetic-small-line")])
     assert table["held_out"].tolist() == ["5,7", "5,7", "9,9", "9,9"]
@@ -79,7 +71,7 @@ def test_a_pair_of_equals_leaves_198_lines_and_is_two_held_out_equations(finishe
 
 
 def test_a_sweep_ends_in_what_its_models_answer(
-    begun: list[str], capsys: pytest.CaptureFixture[str]
+    started: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sweep", sweep_file(), "--out", "out"]) == 0
     out, err = capsys.readouterr()
@@ -96,7 +88,7 @@ def test_a_sweep_ends_in_what_its_models_answer(
 
 
 def test_json_is_a_row_a_cell_and_nothing_else(
-    begun: list[str], capsys: pytest.CaptureFixture[str]
+    started: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["sweep", sweep_file(), "--out", "out", "--json"]
     assert main([*command, "--dry-run"]) == 0
@@ -107,40 +99,40 @@ def test_json_is_a_row_a_cell_and_nothing_else(
     rows = json.loads(capsys.readouterr().out)
     assert [(row["done"], row["hours_left"], row["problem"]) for row in rows] == [(1, 0, "")] * 4
     assert [row["held_out_of"] for row in rows] == [8, 4, 4, 0]
-    assert [row["held_out_share"] is None for row in rows] == [False, False, False, True]
+    assert [row["held_out_accuracy"] is None for row in rows] == [False, False, False, True]
 
 
-def test_a_finished_sweep_is_not_trained_again(begun: list[str], trained: Path) -> None:
+def test_a_finished_sweep_is_not_trained_again(started: list[str], trained: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     assert run_sweep(read_sweep(sweep_file()), trained) == {}
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == stamps
-    assert begun == []
+    assert started == []
 
 
-def test_what_of_a_sweep_is_missing_is_trained(begun: list[str], finished: Sweep) -> None:
+def test_what_of_a_sweep_is_missing_is_trained(started: list[str], finished: Sweep) -> None:
     shutil.rmtree("out/facts-small-file-alone")
     Path("out/arithmetic-small-line/summary.json").unlink()
     assert run_sweep(finished, Path("out")) == {}
-    assert sorted(begun) == ["arithmetic-small-line", "facts-small-file-alone"]
+    assert sorted(started) == ["arithmetic-small-line", "facts-small-file-alone"]
     assert all(load_run(path).is_complete for path in find_runs(Path("out")))
 
 
 def test_cells_fail_alone_and_say_why(
-    begun: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    started: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thesis = Path("out/arithmetic-small-line/thesis.tex")
     thesis.parent.mkdir(parents=True)
     thesis.write_text("all of it")
     assert main(["sweep", sweep_file(), "--out", "out", "--dry-run"]) == 0
     assert "exists and is not a run: nothing was written" in capsys.readouterr().out
-    train = backends._train_stack
+    train = backends._train_job
 
     def broken(recipe: Any, folder: str, *rest: Any) -> str:
         if "facts" in folder:
             raise KeyError("Atlantis")
         return train(recipe, folder, *rest)
 
-    monkeypatch.setattr(backends, "_train_stack", broken)
+    monkeypatch.setattr(backends, "_train_job", broken)
     assert main(["sweep", sweep_file(), "--out", "out"]) == 1
     out, err = capsys.readouterr()
     rows = [line.split() for line in out.splitlines() if line.startswith(("arith", "facts"))]
@@ -157,23 +149,23 @@ def test_cells_fail_alone_and_say_why(
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_cell_s(
-    begun: list[str], finished: Sweep
+    started: list[str], finished: Sweep
 ) -> None:
     changed = read_sweep(sweep_file(SWEEP.replace("batch = 8", "batch = 9")))
     problems = run_sweep(changed, Path("out"))
     assert problems.keys() == {"arithmetic-small-file-alone", "facts-small-file-alone"}
     assert "another recipe (batch is 8 there and 9 here)" in problems["facts-small-file-alone"]
-    assert begun == []
+    assert started == []
 
 
-def test_a_damaged_run_is_its_cell_s_problem_alone(begun: list[str], finished: Sweep) -> None:
+def test_a_damaged_run_is_its_cell_s_problem_alone(started: list[str], finished: Sweep) -> None:
     damaged = Path("out/facts-small-file-alone")
     (damaged / "summary.json").unlink()
     (damaged / "metrics.jsonl").write_text("{")
     shutil.rmtree("out/arithmetic-small-line")
     (problem,) = run_sweep(finished, Path("out")).values()
     assert "metrics.jsonl, line 1 is damaged" in problem
-    assert begun == ["arithmetic-small-line"]
+    assert started == ["arithmetic-small-line"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +177,7 @@ def test_a_damaged_run_is_its_cell_s_problem_alone(begun: list[str], finished: S
     ],
 )
 def test_a_finished_run_that_is_damaged_since_is_its_cell_s_problem_alone(
-    file: str, message: str, begun: list[str], finished: Sweep, capsys: pytest.CaptureFixture[str]
+    file: str, message: str, started: list[str], finished: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = Path("out/facts-small-file-alone") / file
     damaged.unlink()
@@ -195,77 +187,40 @@ def test_a_finished_run_that_is_damaged_since_is_its_cell_s_problem_alone(
     out = capsys.readouterr().out
     assert re.search(rf"facts-small-file-alone: .*{message}", out)
     assert "3 of 4 cells done" in out and "/392" in out, "the others' answers are told"
-    assert begun == []
+    assert started == []
 
 
 def test_what_a_training_has_to_say_is_told(
-    begun: list[str], monkeypatch: pytest.MonkeyPatch
+    started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = backends._train_stack
-    monkeypatch.setattr(backends, "_train_stack", lambda *a: train(*a) + "Not compiled.")
-    heard: dict[str, str] = {}
+    train = backends._train_job
+    monkeypatch.setattr(backends, "_train_job", lambda *a: train(*a) + "Not compiled.")
+    messages: dict[str, str] = {}
     sweep = read_sweep(sweep_file("[[grid]]\nsize = 'small'\nsteps = 2\nseeds = 1"))
-    run_sweep(sweep, Path("out"), told=heard.__setitem__)
-    assert heard == {"arithmetic-small-file": "done. Not compiled"}
+    run_sweep(sweep, Path("out"), on_finished=messages.__setitem__)
+    assert messages == {"arithmetic-small-file": "done. Not compiled"}
 
 
 def test_workers_without_the_disk_are_found_out(
-    begun: list[str], monkeypatch: pytest.MonkeyPatch
+    started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "_train_stack", lambda *_: "")
+    monkeypatch.setattr(backends, "_train_job", lambda *_: "")
     sweep = read_sweep(sweep_file("[[grid]]\nsize = 'small'"))
     assert run_sweep(sweep, Path("out")) == {
         "arithmetic-small-file":
-        "loky says it is trained, but it is not here: workers need a disk that all share"
+        "the worker's run is not here: workers need a disk that all share"
     }  # fmt: skip
 
 
-def test_a_stack_whose_worker_keeps_dying_is_given_up_and_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Every death takes all that are at work along, as with a pool of processes."""
-    rounds: list[list[str]] = []
-
-    @contextmanager
-    def fragile(workers: int | None, stacks: int) -> Iterator[Engine]:
-        at_work: list[Future[str]] = []
-        rounds.append([])
-
-        def submit(task: Any) -> "Future[str]":
-            if any(future.done() and future.exception() for future in at_work):
-                raise BrokenExecutor
-            future: Future[str] = Future()
-            at_work.append(future)
-            rounds[-1].append(Path(task.args[1]).name)
-            if "medium" in task.args[1]:
-                for other in at_work:
-                    other.set_exception(BrokenExecutor("a worker died"))
-            else:
-                Timer(0.3, lambda: future.done() or future.set_result(task())).start()
-            return future
-
-        yield Engine(submit=submit, slots=lambda: 2)
-
-    monkeypatch.setattr(backends, "_here", fragile)
-    large, medium, small = (f"arithmetic-{size}-line" for size in ("large", "medium", "small"))
-    sweep = read_sweep(sweep_file(
-        "[[grid]]\nsize = ['small', 'medium', 'large']\nframing = 'line'\nseeds = 1\nsteps = 2"
-    ))  # fmt: skip
-    problems = run_sweep(sweep, Path("out"))
-    assert problems == {medium: "its worker died 3 times, the last time alone"}
-    assert rounds == [[large, medium], [large, medium], [medium], [large], [small]]
-    assert [run.name for run in find_runs(Path("out"))] == [large, small]
-
-
-def test_a_task_ends_when_its_sweep_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_stops_when_its_sweep_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """On another machine nothing else would end it, and two would train into one folder."""
-    monkeypatch.setattr(backends, "OWNED", 0)
+    monkeypatch.setattr(backends, "CHECK_EVERY", 0)
     recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 20})
     with backends._owned(Path("out")) as old, backends._owned(Path("out")) as new:
-        with pytest.raises(TbttError, match="stopped: the sweep was interrupted, or begun anew"):
-            backends._train_stack(recipe, "out/run", old, 1)
+        with pytest.raises(TbttError, match="stopped: the sweep was interrupted, or started again"):
+            backends._train_job(recipe, "out/run", old, 1)
         assert not load_run("out/run").is_complete
-        assert backends._train_stack(recipe, "out/run", new, 1) == ""
+        assert backends._train_job(recipe, "out/run", new, 1) == ""
     assert load_run("out/run").is_complete
     assert not Path("out/.sweep").exists()
     assert read_metrics(Path("out/run"))[-1]["step"] == 20
@@ -275,9 +230,12 @@ def test_a_task_ends_when_its_sweep_has(monkeypatch: pytest.MonkeyPatch) -> None
     ("options", "message"),
     [
         (["--backend", "dsk"], "backend 'dsk' is unknown (did you mean 'dask'?): choose loky"),
-        (["--backend", "dask"], "backend dask needs --address, of its scheduler, as in tcp://"),
+        (["--backend", "dask"], "backend dask needs --address, as in tcp://"),
         (["--address", "tcp://10.0.0.1:8786"], "backend loky is this machine and has no --address"),
-        (["--backend", "ray"], "backend ray is not installed: pip install 'tbtt_interp[ray]'"),
+        (
+            ["--backend", "dask", "--address", "x"],
+            "dask is not installed: pip install 'tbtt_interp[",
+        ),
         (["--workers", "0"], "workers must be at least 1, got 0"),
     ],
 )
@@ -286,7 +244,7 @@ def test_a_backend_that_cannot_be_had_is_said_before_anything_is_written(
     options: list[str], dry: list[str], message: str, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
     assert main(["sweep", sweep_file(), *options, *dry]) == 2
     out, err = capsys.readouterr()
     assert out == "" and message in err and len(err.splitlines()) == 1
@@ -305,15 +263,15 @@ def test_cells_are_counted_over_their_own_models_alone(finished: Sweep) -> None:
     cells = cells_table(models).set_index(["run", "held_out"])
     cell = cells.loc[("arithmetic-small-line", "5,7")]
     assert (cell["models"], cell["held_out_right"], cell["held_out_of"]) == (2, 5, 8)
-    assert (cell["held_out_low"], cell["held_out_share"]) == (0.25, 0.625)
+    assert cell["held_out_accuracy"] == 0.625
     cell = cells.loc[("arithmetic-small-line", "9,9")]
-    assert (cell["held_out_of"], cell["held_out_share"], cell["held_out_high"]) == (4, 0.25, 0.5)
-    assert math.isnan(cells.loc[("facts-small-file-alone", "")]["held_out_share"])
+    assert (cell["held_out_of"], cell["held_out_accuracy"]) == (4, 0.25)
+    assert math.isnan(cells.loc[("facts-small-file-alone", "")]["held_out_accuracy"])
 
 
 def test_progress_is_read_off_the_run_s_own_files(finished: Sweep) -> None:
-    (stack, *_) = finished.stacks
-    assert stack_progress(stack, Path("elsewhere")).steps == 0
-    assert stack_progress(stack, Path("out")).steps == 3
-    (Path("out") / stack.name / "summary.json").unlink()
-    assert stack_progress(stack, Path("out")).steps == 2, "a run is not done without its summary"
+    (job, *_) = finished.jobs
+    assert job.progress(Path("elsewhere")) == (0, "")
+    assert job.progress(Path("out")) == (3, "")
+    (Path("out") / job.name / "summary.json").unlink()
+    assert job.progress(Path("out")) == (2, ""), "a run is not done without its summary"

@@ -12,13 +12,12 @@ from tiny import sweep_file
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.train.cost import estimated_hours
-from tbtt_interp.train.resolve import resolve_recipe
-from tbtt_interp.train.sweep import MODELS, read_sweep, sweep_names
+from tbtt_interp.train.recipe import resolve_recipe
+from tbtt_interp.train.sweep import MODELS, estimated_hours, read_sweep, sweep_names
 
 
 def grid(text: str) -> list[Any]:
-    return list(read_sweep(sweep_file("[[grid]]\n" + text)).stacks)
+    return list(read_sweep(sweep_file("[[grid]]\n" + text)).jobs)
 
 
 def test_axes_are_multiplied_and_scalars_are_not() -> None:
@@ -98,9 +97,9 @@ def test_a_cell_of_many_models_is_never_split() -> None:
         ('[[grid]]\nname = "a\\u0000"', "key name must be a word for folders' names, got"),
         ("[[grid]]\nbatch = 'all'", "training.batch 'all' is for framing line"),
         ("[[grid]]\nwindow = 0", "window must be at least 1, got 0"),
-        ("[[grid]]\n[[grid]]", "has two cells called arithmetic-medium-file: give their grids a "
-         "name each"),
-        ("[[grid]]\nsize = ['small', 'n14']", "has two cells called arithmetic-small-file"),
+        ("[[grid]]\n[[grid]]", "has two jobs called arithmetic-medium-file: give each grid a "
+         "name"),
+        ("[[grid]]\nsize = ['small', 'n14']", "has two jobs called arithmetic-small-file"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_sweep_is_said(text: str, message: str) -> None:
@@ -121,15 +120,15 @@ def test_an_unknown_sweep_names_the_nearest() -> None:
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_that_ships_resolves_and_says_what_it_is_for_and_expects(name: str) -> None:
     sweep = read_sweep(name)
-    assert sweep.name == name and sweep.stacks
+    assert sweep.name == name and sweep.jobs
     assert sweep.summary.endswith(".") and sweep.expected
-    assert 0.1 < sum(stack.hours for stack in sweep.stacks) < 6
+    assert 0.1 < sum(stack.hours for stack in sweep.jobs) < 6
 
 
 def test_the_sweep_that_is_shown_is_one() -> None:
     page = (Path(__file__).parents[1] / "train/README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    stacks = read_sweep(sweep_file(block)).stacks
+    stacks = read_sweep(sweep_file(block)).jobs
     assert sum(len(stack.cells()) for stack in stacks) == 2 * 2 * 55 * 2
     assert {stack.recipe.training.steps for stack in stacks} == {4_000}
 

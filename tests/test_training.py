@@ -11,9 +11,9 @@ from tiny import short
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Row, Run, load_run
-from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.table import next_step, share_interval, training_rows, training_table
-from tbtt_interp.train.training import Watcher, train_models
+from tbtt_interp.train.training import TrainingCallback, train_models
 
 
 def test_small_on_whole_lines_answers_every_seen_equation(line_run: Run) -> None:
@@ -50,14 +50,14 @@ def test_a_watcher_hears_every_step_and_evaluation() -> None:
     steps: list[int] = []
     evaluations: list[Row] = []
 
-    class Ear(Watcher):
-        def stepped(self, step: int) -> None:
+    class Ear(TrainingCallback):
+        def on_step(self, step: int) -> None:
             steps.append(step)
 
-        def evaluated(self, line: Row) -> None:
+        def on_evaluation(self, line: Row) -> None:
             evaluations.append(line)
 
-    run = train_models(short(), "run", watcher=Ear())
+    run = train_models(short(), "run", callback=Ear())
     assert steps == list(range(1, 13))
     assert [line["step"] for line in evaluations] == [0, 3, 6, 9, 12]
     metrics = run.metrics()
@@ -166,7 +166,7 @@ def test_what_cannot_be_trained_says_why_and_writes_nothing() -> None:
     flags = {"training.weight_decay": 0.1}
     refused("run", r"another recipe \(weight_decay is 0.0 there and 0.1 here\)", **flags)
     Path("run/summary.json").unlink()
-    refused("run", "run holds an unfinished run of this recipe: add --resume to go on with it")
+    refused("run", "run holds an unfinished run of this recipe: add --resume to continue it")
     refused("run", r"another recipe \(seeds is 2 there", seeds=4)
 
 

@@ -52,10 +52,10 @@ def test_the_sweep_s_cells_have_the_exposure_and_the_schedule_of_joint() -> None
     joint = load_task("joint")
     equations = sum(map(len, load_task("arithmetic").lines)) / sum(map(len, joint.lines))
     assert study.equation_share("joint") == pytest.approx(equations)
-    theirs = next(s.recipe for s in read_sweep("ladder").stacks if s.name == "joint-small-file")
+    theirs = next(s.recipe for s in read_sweep("ladder").jobs if s.name == "joint-small-file")
     cells = {
         (r.training.window, r.training.batch): r
-        for r in (stack.recipe for stack in read_sweep("window").stacks)
+        for r in (stack.recipe for stack in read_sweep("window").jobs)
     }
     assert set(cells) == {(24, 576), (9, 882), (24, 307)}
     assert (theirs.training.window, theirs.training.batch) == (24, 576)

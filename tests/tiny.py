@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tbtt_interp.train.recipe import Recipe
-from tbtt_interp.train.resolve import resolve_recipe
+from tbtt_interp.train.recipe import Recipe, resolve_recipe
 
 SWEEP = """
 summary = "Two cells side by side, and two alone."

@@ -1,73 +1,58 @@
-"""A training's progress on standard error: a bar on a terminal, lines where there is none."""
-
-from types import TracebackType
+"""Progress on standard error: a bar on a terminal, a few lines elsewhere."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tbtt_interp.runs import Row
-from tbtt_interp.train.training import Watcher
+from tbtt_interp.train.training import TrainingCallback
 
-LINES = 10  # in all, where there is no terminal to draw a bar on
+LINES = 10  # per training, without a terminal
 
 
-class ProgressBar(Watcher):
-    """Watches a training: step, loss, seen and held-out accuracy, time left."""
+class ProgressBar(TrainingCallback):
+    """The progress of a training: steps, loss, seen and held-out accuracy, time left.
+
+    Attributes:
+        bar: the rich progress bar, to be entered as a context.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            TextColumn("{task.description}"), BarColumn(bar_width=20),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-            TextColumn("{task.fields[found]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.job = self.bar.add_task("training", total=None, found="", visible=False)
-        self.steps = 0
-        self.printed = -1
+            TextColumn("{task.fields[figures]}"), TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.job = self.bar.add_task("training", total=None, figures="", visible=False)
+        self.steps, self.printed = 0, -1
 
-    def __enter__(self) -> "ProgressBar":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-    def said(self, message: str) -> None:
-        """Something to know, once."""
+    def on_message(self, message: str) -> None:
+        """Prints a message above the bar."""
         self.console.print(message, soft_wrap=True, markup=False)
 
-    def started(self, step: int, steps: int) -> None:
-        """Training begins, or goes on."""
+    def on_start(self, step: int, steps: int) -> None:
+        """Shows the bar."""
         self.steps = steps
         self.bar.reset(self.job, total=steps, completed=step, visible=True)
         if step:
-            self.said(f"Going on from step {step:,}.")
+            self.on_message(f"Resuming at step {step:,}.")
 
-    def stepped(self, step: int) -> None:
-        """A step is done."""
+    def on_step(self, step: int) -> None:
+        """Moves the bar."""
         self.bar.update(self.job, completed=step)
 
-    def evaluated(self, line: Row) -> None:
-        """There are new figures."""
-        found = describe(line)
-        self.bar.update(self.job, found=found)
+    def on_evaluation(self, line: Row) -> None:
+        """Updates the figures beside the bar; prints a tenth of them without a terminal."""
+        self.bar.update(self.job, figures=describe(line))
         tenth = line["step"] * LINES // self.steps
         if not self.console.is_terminal and tenth > self.printed:
             self.printed = tenth
-            self.said(f"step {line['step']:,}/{self.steps:,}  {found}")
+            self.on_message(f"step {line['step']:,}/{self.steps:,}  {describe(line)}")
 
 
 def describe(line: Row) -> str:
-    """An evaluation of all models in a few words.
+    """The mean loss and the accuracy of all models at one evaluation, in a few words.
 
     >>> describe({"step": 10, "seeds": [{"loss": 0.7, "seen_facts": [9, 10], "held_out": [1, 4]}]})
     'loss 0.700 · seen 90 % · held-out 1/4'

@@ -1,7 +1,7 @@
-"""`tbtt sweep`: grids of recipes, trained side by side and through."""
+"""`tbtt sweep`: grids of recipes, trained job by job and tabulated cell by cell."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tbtt_interp.train.sweep import Sweep
 
-POLL = 5  # seconds between looks at how far the runs are
+POLL = 5  # seconds between updates of the progress bar
 
 
 def sweep_command(
@@ -25,18 +25,18 @@ def sweep_command(
     ],
     out: Annotated[Path | None, typer.Option(help="The folder of its runs. [runs/NAME]")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Runs at once. [one a core, or all of the backend's]")
+        int | None, typer.Option(help="Runs at once. [one per core, or all of the backend's]")
     ] = None,
-    backend: Annotated[str, typer.Option(help="loky (this machine), dask or ray.")] = "loky",
+    backend: Annotated[str, typer.Option(help="loky (this machine) or dask.")] = "loky",
     address: Annotated[
-        str | None, typer.Option(help="The scheduler's, as in tcp://10.0.0.1:8786.")
+        str | None, typer.Option(help="Dask's scheduler, as in tcp://10.0.0.1:8786.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List cells, what is done and the time; train none.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train every cell of a grid that is not trained yet, and say what its models answer.
+    """Train every untrained cell of a grid, and count the models' answers.
 
     tbtt sweep ladder --dry-run
 
@@ -44,38 +44,33 @@ def sweep_command(
     """
     import pandas as pd
 
-    from tbtt_interp.train.backends import engine_of, run_sweep
+    from tbtt_interp.train.backends import Executor, run_sweep
     from tbtt_interp.train.sweep import read_sweep, sweep_rows
 
     sweep = read_sweep(recipe)
     folder = out or Path("runs") / sweep.name
-    engine_of(backend, address, workers, stacks=len(sweep.stacks))  # or says what is wrong
-    problems: dict[str, str] = {}
+    executor = Executor(backend=backend, address=address, workers=workers)
+    failures: dict[str, str] = {}
     if not dry_run:
-        with _progress(sweep, folder) as told:
-            problems = run_sweep(
-                sweep, folder, workers=workers, backend=backend, address=address, told=told
-            )
+        with _progress(sweep, folder) as on_finished:
+            failures = run_sweep(sweep, folder, executor=executor, on_finished=on_finished)
     cells = pd.DataFrame(sweep_rows(sweep, folder))
-    cells["problem"] = [
-        problems.get(run, found) for run, found in zip(cells["run"], cells["problem"], strict=True)
-    ]
+    pairs = zip(cells["run"], cells["problem"], strict=True)
+    cells["problem"] = [failures.get(run, problem) for run, problem in pairs]
     if not dry_run:
-        cells = cells.merge(_results(sweep, folder, cells), how="left", on=["run", "held_out"])
+        cells = cells.merge(_results(folder, cells), how="left", on=["run", "held_out"])
     if as_json:
         print_json(cells)
     else:
-        title = f"{folder}: {sweep.summary}"
-        (_print_plan if dry_run else _print_results)(cells, title, sweep.expected)
-    if problems:
+        _print_cells(cells, sweep, folder, with_results=not dry_run)
+    if failures:
         raise typer.Exit(1)
 
 
-def _results(sweep: "Sweep", folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
-    """What the trained cells came to; no rows where there is none."""
-    from tbtt_interp.evidence.cells import cells_table
-    from tbtt_interp.evidence.models import models_table
+def _results(folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
+    """The counts of the trained cells; no rows where none is trained."""
     from tbtt_interp.runs import load_run
+    from tbtt_interp.sweep_tables import cells_table, models_table
 
     trained = cells.loc[(cells["done"] == 1) & (cells["problem"] == ""), "run"].unique()
     if not len(trained):
@@ -84,60 +79,54 @@ def _results(sweep: "Sweep", folder: Path, cells: "pd.DataFrame") -> "pd.DataFra
     return cells_table(models).drop(columns="models")
 
 
-def _print_plan(cells: "pd.DataFrame", title: str, expected: Sequence[str]) -> None:
-    headers = ["run", "held out", "models", "steps", "rate", "decay", "done", "time left", ""]
-    rows = [
-        [
-            row["run"], row["held_out"], str(row["models"]), f"{row['steps']:,}",
-            f"{row['learning_rate']:g}", f"{row['weight_decay']:g}", f"{row['done']:.0%}",
-            _duration(row["hours_left"]), "failed" if row["problem"] else "",
-        ]
-        for row in cells.to_dict("records")
-    ]  # fmt: skip
-    notes = [*_state(cells), *(f"Expected. {text}" for text in expected)]
-    print_table(headers, rows, title=title, notes=notes)
-
-
-def _print_results(cells: "pd.DataFrame", title: str, expected: Sequence[str]) -> None:
+def _print_cells(
+    cells: "pd.DataFrame", sweep: "Sweep", folder: Path, *, with_results: bool
+) -> None:
     import pandas as pd
 
     from tbtt_interp.stats import Interval, Rate
 
-    def counts(row: Mapping[Any, Any], side: str) -> list[str]:
-        if pd.isna(row.get(f"{side}_share", float("nan"))):
-            return ["", ""]
+    def accuracy(row: Mapping[Any, Any], side: str) -> dict[str, str]:
+        name = f"{side}_accuracy"
+        if pd.isna(row.get(name)):
+            return {side: "", f"{side} accuracy [95 %]": ""}
         rate = Rate(hits=int(row[f"{side}_right"]), total=int(row[f"{side}_of"]))
-        low, high = row[f"{side}_low"], row[f"{side}_high"]
-        return [str(rate), Interval(mean=row[f"{side}_share"], low=low, high=high).format()]
+        interval = Interval(mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
+        return {side: str(rate), f"{side} accuracy [95 %]": interval.format()}
 
-    headers = ["run", "held out", "models", "seen", "share [95 %]", "held-out", "share [95 %]"]
-    rows = []
-    for row in cells.to_dict("records"):
-        loss = row.get("loss", float("nan"))
-        rows.append([
-            row["run"], row["held_out"], str(row["models"]), *counts(row, "seen"),
-            *counts(row, "held_out"), "" if pd.isna(loss) else f"{loss:.3f}",
-            "failed" if row["problem"] else "" if row["done"] == 1 else f"{row['done']:.0%} done",
-        ])  # fmt: skip
-    notes = [
-        *_state(cells),
-        "Right at the last step, over all models of a cell; the mean share over models with its "
-        "95 % interval (Student's). Loss: mean, in nats per character.",
-        *(f"Expected. {text}" for text in expected),
-    ]
-    print_table([*headers, "loss", ""], rows, title=title, notes=notes)
+    def columns(row: Mapping[Any, Any]) -> dict[str, str]:
+        shown = {"run": row["run"], "held out": row["held_out"], "models": str(row["models"])}
+        status = "failed" if row["problem"] else ""
+        if not with_results:
+            return shown | {
+                "steps": f"{row['steps']:,}", "rate": f"{row['learning_rate']:g}",
+                "decay": f"{row['weight_decay']:g}", "done": f"{row['done']:.0%}",
+                "time left": _duration(row["hours_left"]), "": status,
+            }  # fmt: skip
+        loss = row.get("loss")
+        shown |= accuracy(row, "seen") | accuracy(row, "held_out")
+        shown["loss"] = "" if pd.isna(loss) else f"{loss:.3f}"
+        return shown | {"": status or ("" if row["done"] == 1 else f"{row['done']:.0%} done")}
 
-
-def _state(cells: "pd.DataFrame") -> list[str]:
-    done, left = int((cells["done"] == 1).sum()), cells["hours_left"].sum()
-    more = f"; {_duration(left)} of two CPU cores left, by estimate" if left else ""
+    rows = [columns(row) for row in cells.to_dict("records")]
+    left = _duration(cells["hours_left"].sum())
+    more = f"; {left} of two CPU cores left, by estimate" if left else ""
+    notes = [f"{int((cells['done'] == 1).sum())} of {len(cells)} cells done{more}."]
     failed = cells[cells["problem"] != ""].drop_duplicates("run")
-    reasons = [f"{run}: {why}" for run, why in zip(failed["run"], failed["problem"], strict=True)]
-    return [f"{done} of {len(cells)} cells done{more}.", *reasons]
+    notes += [f"{run}: {why}" for run, why in zip(failed["run"], failed["problem"], strict=True)]
+    if with_results:
+        notes.append(
+            "Counts: right answers of all models of a cell, at the last step. Accuracy: mean over "
+            "models, with Student's 95 % interval. Loss: mean, in nats per character."
+        )
+    notes += [f"Expected. {text}" for text in sweep.expected]
+    headers = [name.replace("held_out", "held-out") for name in rows[0]]
+    title = f"{folder}: {sweep.summary}"
+    print_table(headers, [list(row.values()) for row in rows], title=title, notes=notes)
 
 
 def _duration(hours: float) -> str:
-    """Roughly, as it is known.
+    """A rounded duration.
 
     >>> _duration(2.345), _duration(0.21), _duration(0.001), _duration(0.0)
     ('2.3 h', '13 min', '< 1 min', '')
@@ -150,14 +139,13 @@ def _duration(hours: float) -> str:
 
 @contextmanager
 def _progress(sweep: "Sweep", folder: Path) -> Iterator[Callable[[str, str], None]]:
-    """A bar of the work that is done, as the runs' own files tell it, and a line a finished run."""
+    """A bar of the work done, as the runs' files show it, and a line for each finished job."""
     import threading
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tbtt_interp.errors import TbttError
-    from tbtt_interp.train.sweep import steps_done
 
     console = Console(stderr=True, highlight=False)
     columns = (
@@ -166,31 +154,27 @@ def _progress(sweep: "Sweep", folder: Path) -> Iterator[Callable[[str, str], Non
     )  # fmt: skip
     over = threading.Event()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        job = bar.add_task("training", total=sum(stack.hours for stack in sweep.stacks))
+        task = bar.add_task("training", total=sum(job.hours for job in sweep.jobs))
 
-        def look() -> None:
-            done = 0.0
-            for stack in sweep.stacks:
-                with suppress(TbttError):  # a damaged run: its problem is told elsewhere
-                    steps = steps_done(stack, folder)
-                    done += stack.hours * steps / stack.recipe.training.steps
-            bar.update(job, completed=done)
-
-        def watch() -> None:
-            while not over.wait(POLL):
-                look()
-
-        def told(name: str, words: str) -> None:
-            console.print(f"{name}: {words}", soft_wrap=True, markup=False)
+        def update() -> None:
+            while True:
+                done = 0.0
+                for job in sweep.jobs:
+                    with suppress(TbttError):  # a damaged run; its problem is reported elsewhere
+                        done += job.hours * job.steps_done(folder) / job.recipe.training.steps
+                bar.update(task, completed=done)
+                if over.wait(POLL):
+                    return
 
         if console.is_terminal:
-            threading.Thread(target=watch, daemon=True).start()
+            threading.Thread(target=update, daemon=True).start()
         try:
-            yield told
-            look()
+            yield lambda name, message: console.print(
+                f"{name}: {message}", soft_wrap=True, markup=False
+            )
         except KeyboardInterrupt:
             bar.stop()
-            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            print("\ninterrupted; the same command continues", file=sys.stderr)
             raise typer.Exit(130) from None
         finally:
             over.set()

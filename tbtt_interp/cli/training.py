@@ -1,10 +1,10 @@
-"""`tbtt train`, which is also `python -m tbtt_interp.train`."""
+"""`tbtt train`, also `python -m tbtt_interp.train`."""
 
 import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from tbtt_interp.cli.output import AsJson, print_json, print_table
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
+    from tbtt_interp.runs import Run
     from tbtt_interp.train.recipe import Recipe
 
 HeldOut = Annotated[
@@ -43,7 +44,7 @@ def train_command(
     ] = None,
     same_file: Annotated[
         bool | None,
-        typer.Option("--same-file", help="One line order for all seeds, not one each."),
+        typer.Option("--same-file", help="One line order for all seeds, not one per seed."),
     ] = None,
     recipe: Annotated[
         str,
@@ -53,7 +54,7 @@ def train_command(
         int | None, typer.Option(help="Training steps; the recipe's schedule scales with them.")
     ] = None,
     batch: Annotated[
-        str | None, typer.Option(help="Windows a step, or 'all' lines with framing line.")
+        str | None, typer.Option(help="Windows per step, or 'all' lines with framing line.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's weight decay.")] = None,
@@ -61,60 +62,63 @@ def train_command(
         Path | None, typer.Option(help="The run's folder. [runs/TASK-SIZE-FRAMING…]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a training that was cut off.")
+        bool, typer.Option("--resume", help="Continue an interrupted training run.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [cpu]")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads. [all cores]")] = None,
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Compile the step. [where that pays]"),
+        typer.Option("--compile/--no-compile", help="Compile the step. [if it saves time]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train capacity-scaled models side by side, and say what they answer.
+    """Train models of one size side by side, and count their answers.
 
     python -m tbtt_interp.train --size medium
 
     python -m tbtt_interp.train --size small --framing line --held-out 9,9 --seeds 8
     """
-    from tbtt_interp.train.resolve import resolve_recipe
-
-    flags: dict[str, Any] = {
-        "model.size": size,
-        "task": task,
-        "framing": framing,
-        "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
-        "seeds": seeds,
-        "first_seed": first_seed,
-        "corpus_seed": corpus_seed,
-        "same_file": same_file,
-        "steps": steps,
-        "training.batch": int(batch) if batch and re.fullmatch(r"-?\d+", batch) else batch,
-        "training.learning_rate": learning_rate,
-        "training.weight_decay": weight_decay,
-    }
-    resolved = resolve_recipe(recipe, flags)
-    folder = out or Path("runs") / default_name(resolved)
-    _train_and_report(
-        resolved, folder, resume=resume, as_json=as_json,
-        device=device, threads=threads, compiled=compiled,
-    )  # fmt: skip
-
-
-def _train_and_report(
-    recipe: "Recipe",
-    folder: Path,
-    *,
-    resume: bool,
-    as_json: bool,
-    device: str | None,
-    threads: int | None,
-    compiled: bool | None,
-) -> None:
     from tbtt_interp.cli.progress import ProgressBar
+    from tbtt_interp.train.recipe import resolve_recipe
+    from tbtt_interp.train.sweep import estimated_hours
+    from tbtt_interp.train.training import Runtime, existing_run, train_models
+
+    resolved = resolve_recipe(recipe, {
+        "model.size": size, "task": task, "framing": framing, "seeds": seeds,
+        "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
+        "first_seed": first_seed, "corpus_seed": corpus_seed, "same_file": same_file,
+        "steps": steps, "training.learning_rate": learning_rate,
+        "training.batch": int(batch) if batch and re.fullmatch(r"-?\d+", batch) else batch,
+        "training.weight_decay": weight_decay,
+    })  # fmt: skip
+    folder = out or Path("runs") / default_name(resolved)
+    runtime = Runtime(device=device, threads=threads, compiled=compiled)
+    existing = existing_run(resolved, folder, resume=resume)
+    progress = ProgressBar()
+    hours = estimated_hours(resolved)
+    if existing is not None and existing.is_complete:
+        progress.on_message(f"{folder} is already trained; its table follows.")
+    elif device in (None, "cpu") and hours > LONG:
+        is_mlt = resolved.model.size == "mlt" and resolved.name != "mlt-cpu"
+        progress.on_message(
+            f"This takes about {hours:,.{0 if hours > 10 else 1}f} hours of two CPU cores"
+            f"{'; --recipe mlt-cpu is made for them' if is_mlt else ''}. "
+            "It can be interrupted at any moment and resumed."
+        )
+    try:
+        with progress.bar:
+            run = train_models(resolved, folder, resume=resume, runtime=runtime, callback=progress)
+    except KeyboardInterrupt:
+        if (folder / "config.json").is_file():
+            print(f"\ninterrupted; to resume: {_again('--resume')}", file=sys.stderr)
+        else:
+            print("\ninterrupted before training began; nothing was written", file=sys.stderr)
+        raise typer.Exit(130) from None
+    _print_run(run, as_json=as_json)
+
+
+def _print_run(run: "Run", *, as_json: bool) -> None:
     from tbtt_interp.scores import share_sentence
-    from tbtt_interp.train.cost import estimated_hours
-    from tbtt_interp.train.existing import existing_run
     from tbtt_interp.train.table import (
         NOTES,
         groups_of,
@@ -123,57 +127,25 @@ def _train_and_report(
         training_rows,
         training_table,
     )
-    from tbtt_interp.train.training import Machine, train_models
 
-    machine = Machine(device=device, threads=threads, compiled=compiled)
-    known = existing_run(recipe, folder, resume=resume)
-    with ProgressBar() as progress:
-        if known is not None and known.is_complete:
-            progress.said(f"{folder} is trained already; this is its report.")
-        elif device in (None, "cpu") and (hours := estimated_hours(recipe)) > LONG:
-            is_mlt = recipe.model.size == "mlt" and recipe.name != "mlt-cpu"
-            hint = "; --recipe mlt-cpu is made for them" if is_mlt else ""
-            progress.said(
-                f"This is about {hours:,.{0 if hours > 10 else 1}f} hours of two CPU cores{hint}. "
-                "It can be cut off at any moment and resumed."
-            )
-        try:
-            run = train_models(recipe, folder, resume=resume, machine=machine, watcher=progress)
-        except KeyboardInterrupt:
-            progress.bar.stop()
-            if (folder / "config.json").is_file():
-                print(f"\ninterrupted; to go on: {_again('--resume')}", file=sys.stderr)
-            else:
-                print("\ninterrupted before training began; nothing was written", file=sys.stderr)
-            raise typer.Exit(130) from None
     table = training_table(run)
     if as_json:
         print_json(table)
         return
     headers, rows = training_rows(table)
-    more = []
+    notes = [share_sentence({g: share_interval(table[:-1], g) for g in groups_of(table)}), *NOTES]
     if len(rows) > SHOWN:
-        more = [f"Of {len(rows) - 1} models the first {SHOWN - 1}, then all; --json has every one."]
+        notes.insert(0, f"The first {SHOWN - 1} of {len(rows) - 1} models; --json prints all.")
         rows = rows[: SHOWN - 1] + rows[-1:]
-    words, framing = next_step(run)
-    shares = {group: share_interval(table[:-1], group) for group in groups_of(table)}
+    reason, framing = next_step(run)
     print_table(
-        headers,
-        rows,
-        title=f"{folder}: {recipe.training.steps:,} steps",
-        notes=[
-            *more,
-            share_sentence(shares),
-            *NOTES,
-            "",
-            f"Next: {words}: {_again('--framing', framing)}",
-        ],
-        rule_before_last=1,
-    )
+        headers, rows, title=f"{run.folder}: {run.config.steps:,} steps", rule_before_last=1,
+        notes=[*notes, "", f"Next: {reason}: {_again('--framing', framing)}"],
+    )  # fmt: skip
 
 
 def _again(*more: str) -> str:
-    """This command once more, with other options at its end; another framing is another run."""
+    """The present command with other options at its end; another framing is another run."""
     dropped = {"--framing": 1, "--out": 1} if "--framing" in more else {}
     dropped |= {"--resume": 0, "--json": 0}
     words, kept = list(sys.argv[1:]), []

@@ -1,190 +1,157 @@
-"""Where a sweep's stacks are trained: processes of this machine, or an engine that is there.
+"""Backends of sweeps: processes of this machine (loky), or a running Dask cluster.
 
-A stack is a task, and what comes back of it is its run on disk; so workers of other machines need
-the sweep's folder on a disk that all share. Every engine gives a future of a task, which carries
-what went wrong with it: joblib's loky here, and Dask's and Ray's own. (joblib's Dask backend waits
-for ever, in 1.6, when Dask gives a task up; its Ray backend tells of nothing before all is done.)
-Ray was not run here: its calls are held to its documentation, by a stand-in in the tests.
+A job's result is its run on disk, so workers on other machines must share the sweep's folder.
 """
 
 import logging
 import os
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from threading import Event, Thread
 from uuid import uuid4
 
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import write_whole
 from tbtt_interp.train.recipe import Recipe
-from tbtt_interp.train.sweep import Stack, Sweep, stack_progress
+from tbtt_interp.train.sweep import Job, Sweep
+from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
 
-DEATHS = 3  # of workers that were at a stack, before it is given up
-ANSWER = 10  # seconds that a scheduler may take to answer, and its workers to come
-LOOK = 5  # seconds between looks at how many workers there are
-OWNED = 1  # seconds between a task's looks at whether its sweep is still on
-
-Told = Callable[[str, str], None]
-Tasks = Callable[..., "Future[str]"]  # takes a function and its arguments
-Owner = tuple[str, str]  # a file and what it says while the sweep is on
+BACKENDS = ("loky", "dask")
+DEATHS = 3  # worker processes that die at a job before the job is given up
+ANSWER = 10  # seconds that a scheduler may take to answer, and its workers to appear
+CHECK_EVERY = 1  # seconds between a worker's checks that its sweep still runs
+Task = Callable[[], str]
+Owner = tuple[str, str]  # a file, and its content while the sweep runs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
-    """What takes tasks.
+class Executor:
+    """Where the jobs of a sweep run.
 
     Attributes:
-        slots: how many tasks it works on at once, now.
-        threads: of the processor, for each.
+        backend: loky or dask.
+        address: of the Dask scheduler.
+        workers: jobs at once; None is one per core, or as many as the Dask cluster takes.
     """
 
-    submit: Tasks
-    slots: Callable[[], int]
-    threads: int = 1
+    backend: str = "loky"
+    address: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise TbttError(f"workers must be at least 1, got {self.workers}")
+        if self.backend not in BACKENDS:
+            raise unknown("backend", self.backend, BACKENDS)
+        if self.backend == "loky" and self.address is not None:
+            raise TbttError("backend loky is this machine and has no --address: give dask")
+        if self.backend == "dask" and self.address is None:
+            raise TbttError("backend dask needs --address, as in tcp://10.0.0.1:8786")
+        if self.backend == "dask" and not find_spec("distributed"):
+            raise TbttError("backend dask is not installed: pip install 'tbtt_interp[dask]'")
 
 
 def run_sweep(
     sweep: Sweep,
     folder: Path,
     *,
-    workers: int | None = None,
-    backend: str = "loky",
-    address: str | None = None,
-    told: Told = lambda name, words: None,
+    executor: Executor | None = None,
+    on_finished: Callable[[str, str], None] = lambda name, message: None,
 ) -> dict[str, str]:
-    """Trains what of a sweep is not trained yet, each stack into its own folder below this one.
+    """Trains every unfinished job of a sweep, each into its own folder below this one.
 
     Args:
-        workers: stacks at once; here each has its share of the cores, and None is one a core.
-        backend: loky, dask or ray.
-        address: of Dask's or Ray's scheduler; for Ray, None starts one here.
-        told: called when a stack is done or has failed, with its name and what there is to say.
+        executor: where the jobs run; None is one process per core of this machine.
+        on_finished: called with a job's name and a message when the job is done or has failed.
     Returns:
-        why stacks failed, by name; the others are trained.
+        the reason of each failure, by the job's name.
     Raises:
-        TbttError: if there is no such backend, or nobody answers at its address.
+        TbttError: if the folder cannot be made, or the Dask scheduler does not answer.
     """
-    start = engine_of(backend, address, workers, stacks=len(sweep.stacks))
-    problems: dict[str, str] = {}
-    left: dict[str, Stack] = {}
-    for stack in sweep.stacks:
-        progress = stack_progress(stack, folder)
-        if progress.problem:
-            problems[stack.name] = progress.problem
-            told(stack.name, progress.problem)
-        elif progress.steps < stack.recipe.training.steps:
-            left[stack.name] = stack
-    deaths: Counter[str] = Counter()
+    from loky import cpu_count
 
-    def finished(stack: Stack, future: "Future[str]") -> None:
-        error = _error(future)
-        deaths[stack.name] += isinstance(error, BrokenExecutor)
-        if isinstance(error, BrokenExecutor) and deaths[stack.name] < DEATHS:
-            return
-        del left[stack.name]
-        problem = _reason(error, deaths[stack.name]) if error else _absence(stack, folder, backend)
+    executor = executor or Executor()
+    failures: dict[str, str] = {}
+    unfinished: list[Job] = []
+
+    def finish(job: Job, problem: str, message: str = "") -> None:
         if problem:
-            problems[stack.name] = problem
-        told(stack.name, problem or " ".join(["done.", future.result()]).strip(" ."))
+            failures[job.name] = problem
+        on_finished(job.name, problem or f"done. {message}".strip(" ."))
 
-    if not left:
-        return problems
-    with _owned(folder) as owner:
-        while left:
-            # here a worker's death loses all that were at work, and does not say whose it was: a
-            # stack that has been among them time and again goes alone, so that no other is blamed
-            suspects = [stack for stack in left.values() if deaths[stack.name] >= DEATHS - 1]
-            with start() as engine:
-                _train_all(suspects[:1] or list(left.values()), folder, engine, owner, finished)
-    return problems
-
-
-def _train_all(
-    stacks: Sequence[Stack],
-    folder: Path,
-    engine: Engine,
-    owner: Owner,
-    finished: Callable[[Stack, "Future[str]"], None],
-) -> None:
-    """Hands out stacks as there are slots, the longest first, until a death breaks the engine."""
-    waiting = deque(sorted(stacks, key=lambda stack: -stack.hours))
-    running: dict[Future[str], Stack] = {}
-    while waiting or running:
-        try:
-            while waiting and len(running) < engine.slots():
-                path = str(folder.resolve() / waiting[0].name)
-                task = partial(_train_stack, waiting[0].recipe, path, owner, engine.threads)
-                running[engine.submit(task)] = waiting[0]
-                waiting.popleft()
-        except BrokenExecutor:  # the futures of those at work say so, too
-            waiting.clear()
-        for future in wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done:
-            if isinstance(_error(future), BrokenExecutor):
-                waiting.clear()
-            finished(running.pop(future), future)
+    for job in sweep.jobs:
+        steps, problem = job.progress(folder)
+        if problem:
+            finish(job, problem)
+        elif steps < job.recipe.training.steps:
+            unfinished.append(job)
+    if not unfinished:
+        return failures
+    is_here = executor.address is None
+    slots = min(executor.workers or (cpu_count() if is_here else len(unfinished)), len(unfinished))
+    threads = max(1, cpu_count() // slots) if is_here else 1
+    start = _loky(threads) if is_here else _dask(str(executor.address))
+    with _owned(folder) as owner, ThreadPoolExecutor(slots) as pool, start as run:
+        futures = {}
+        for job in sorted(unfinished, key=lambda job: -job.hours):
+            path = str(folder.resolve() / job.name)
+            task = partial(_train_job, job.recipe, path, owner, threads)
+            futures[pool.submit(run, task)] = job
+        for future in as_completed(futures):
+            job = futures[future]
+            if error := future.exception():
+                finish(job, _reason(error))
+                continue
+            steps, problem = job.progress(folder)
+            if steps < job.recipe.training.steps and not problem:
+                problem = "the worker's run is not here: workers need a disk that all share"
+            finish(job, problem, future.result())
+    return failures
 
 
-def _error(future: "Future[str]") -> BaseException | None:
-    if future.cancelled():
-        return TbttError("its task was cancelled: the scheduler has gone, or was restarted")
-    return future.exception()
+def _reason(error: BaseException) -> str:
+    """An error as one line; an unforeseen one is also logged with its traceback."""
+    if isinstance(error, TbttError):
+        return str(error)
+    logging.getLogger(__name__).error("A job failed.", exc_info=error)
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _reason(error: BaseException, deaths: int) -> str:
-    """Why a stack failed, in a line; what nobody has foreseen is logged whole."""
-    if isinstance(error, BrokenExecutor):
-        return f"its worker died {deaths} times, the last time alone"
-    cause = getattr(error, "cause", None) or error  # Ray has the traceback for a message
-    if isinstance(cause, TbttError):
-        return str(cause)
-    logging.getLogger(__name__).error("A stack failed.", exc_info=error)
-    return " ".join(f"{type(cause).__name__}: {cause}".split())
+class JobCallback(TrainingCallback):
+    """Keeps a training's messages, and stops the training once its sweep has ended."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.messages: list[str] = []
+        self.checked = time.monotonic()
+
+    def on_message(self, message: str) -> None:
+        """Keeps a message."""
+        self.messages.append(message)
+
+    def on_step(self, step: int) -> None:
+        """Raises a TbttError if the sweep has ended."""
+        if time.monotonic() - self.checked >= CHECK_EVERY:
+            self.checked = time.monotonic()
+            if not _owns(self.owner):
+                raise TbttError("stopped: the sweep was interrupted, or started again elsewhere")
 
 
-def _absence(stack: Stack, folder: Path, backend: str) -> str:
-    """What is wrong with a run that is said to be trained, if anything."""
-    progress = stack_progress(stack, folder)
-    if progress.problem or progress.steps == stack.recipe.training.steps:
-        return progress.problem
-    return f"{backend} says it is trained, but it is not here: workers need a disk that all share"
+def _train_job(recipe: Recipe, folder: str, owner: Owner, threads: int) -> str:
+    """Trains a job, in a worker; returns the messages of its training."""
+    callback = JobCallback(owner)
+    train_models(recipe, folder, resume=True, runtime=Runtime(threads=threads), callback=callback)
+    return " ".join(callback.messages)
 
 
-def _train_stack(recipe: Recipe, folder: str, owner: Owner, threads: int) -> str:
-    """The task: returns what the training had to say."""
-    from tbtt_interp.train.training import Machine, Watcher, train_models
-
-    class Overseer(Watcher):
-        """Ends a task that outlived its sweep, as on another machine nothing else does."""
-
-        def __init__(self) -> None:
-            self.words: list[str] = []
-            self.looked = time.monotonic()
-
-        def said(self, message: str) -> None:
-            self.words.append(message)
-
-        def stepped(self, step: int) -> None:
-            if time.monotonic() - self.looked < OWNED:
-                return
-            self.looked = time.monotonic()
-            if not _is_on(owner):
-                raise TbttError("stopped: the sweep was interrupted, or begun anew elsewhere")
-
-    overseer = Overseer()
-    train_models(recipe, folder, resume=True, machine=Machine(threads=threads), watcher=overseer)
-    return " ".join(overseer.words)
-
-
-def _is_on(owner: Owner) -> bool:
+def _owns(owner: Owner) -> bool:
     path, token = owner
     try:
         return Path(path).read_text(encoding="utf-8") == token
@@ -194,81 +161,59 @@ def _is_on(owner: Owner) -> bool:
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[Owner]:
-    """Marks a folder as this sweep's for a while; the tasks of any other one there end."""
+    """Marks a folder as this sweep's; jobs of any other sweep in it stop."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TbttError(
-            f"{folder} cannot be made ({error.strerror}): give another --out"
-        ) from error
+        reason = f"{folder} cannot be made ({error.strerror})"
+        raise TbttError(f"{reason}: give another --out") from error
     owner = str(folder.resolve() / ".sweep"), uuid4().hex
     write_whole(Path(owner[0]), owner[1].encode())
     try:
         yield owner
     finally:
-        if _is_on(owner):
+        if _owns(owner):
             Path(owner[0]).unlink()
 
 
-def engine_of(
-    backend: str, address: str | None, workers: int | None, *, stacks: int
-) -> Callable[[], AbstractContextManager[Engine]]:
-    """A backend's engine, to be started, and again after a worker's death.
-
-    Raises:
-        TbttError: if there is no such backend, or it cannot be had in this way.
-    """
-    if workers is not None and workers < 1:
-        raise TbttError(f"workers must be at least 1, got {workers}")
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS)
-    if backend == "loky":
-        if address is not None:
-            raise TbttError("backend loky is this machine and has no --address: give dask or ray")
-        return partial(_here, workers, stacks)
-    if backend == "dask" and address is None:
-        raise TbttError("backend dask needs --address, of its scheduler, as in tcp://10.0.0.1:8786")
-    try:
-        import_module(BACKENDS[backend])
-    except ImportError as error:
-        raise TbttError(
-            f"backend {backend} is not installed: pip install 'tbtt_interp[{backend}]'"
-        ) from error
-    return partial(_dask if backend == "dask" else _ray, address, workers)
-
-
-BACKENDS = {"loky": "joblib", "dask": "dask.distributed", "ray": "ray"}
-
-
 @contextmanager
-def _here(workers: int | None, stacks: int) -> Iterator[Engine]:
-    from joblib import cpu_count
-    from joblib.externals.loky import ProcessPoolExecutor
+def _loky(threads: int) -> Iterator[Callable[[Task], str]]:
+    """Runs each task in a process of its own, so that a death is charged to one job alone."""
+    from loky import ProcessPoolExecutor
 
-    slots = min(workers or cpu_count(), stacks)
-    threads = max(1, cpu_count() // slots)
-    executor = ProcessPoolExecutor(
-        max_workers=slots,
-        env={"OMP_NUM_THREADS": str(threads)},
-        initializer=_attend,
-        initargs=(os.getpid(),),
-    )
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    pools: list[ProcessPoolExecutor] = []
+    is_over = Event()
+
+    def run(task: Task) -> str:
+        for _ in range(DEATHS):
+            pool = ProcessPoolExecutor(
+                1, env=environment, initializer=_end_with, initargs=(os.getpid(),)
+            )
+            pools.append(pool)
+            try:
+                if not is_over.is_set():
+                    return pool.submit(task).result()
+            except BrokenExecutor:
+                continue
+            finally:
+                pool.shutdown(kill_workers=True)
+        raise TbttError(f"its worker died {DEATHS} times")
+
     try:
-        yield Engine(submit=executor.submit, slots=lambda: slots, threads=threads)
+        yield run
     finally:
-        executor.shutdown(kill_workers=True)
+        is_over.set()
+        for pool in pools:
+            pool.shutdown(kill_workers=True)
 
 
-def _attend(parent: int) -> None:
-    """Makes a process of this machine leave its end to its sweep: to Ctrl-C there, and its death.
-
-    A terminal's Ctrl-C comes to all, and one ends it. But one that is killed ends nobody, and its
-    processes would train on, and then wait for ever.
-    """
+def _end_with(parent: int) -> None:
+    """Makes a worker ignore Ctrl-C, which its sweep handles, and end when its sweep is killed."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(OWNED)
+            time.sleep(CHECK_EVERY)
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -276,56 +221,28 @@ def _attend(parent: int) -> None:
 
 
 @contextmanager
-def _dask(address: str, workers: int | None) -> Iterator[Engine]:
+def _dask(address: str) -> Iterator[Callable[[Task], str]]:
+    """Runs tasks on a Dask cluster, which itself restarts the task of a worker that dies."""
     from dask.distributed import Client
 
     try:
-        client: Any = Client(address, timeout=ANSWER, set_as_default=False)
+        client = Client(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise TbttError(
-            f"no Dask scheduler answers at {address} ({error}): start one by dask scheduler"
-        ) from error
+        reason = f"no Dask scheduler answers at {address} ({error})"
+        raise TbttError(f"{reason}: start one by dask scheduler") from error
+
+    def run(task: Task) -> str:
+        try:
+            return client.submit(task, pure=False).result()
+        except CancelledError as error:
+            raise TbttError("cancelled: the Dask scheduler has gone, or was restarted") from error
+
     with client:
         try:
             client.wait_for_workers(1, timeout=ANSWER)
         except TimeoutError as error:
+            reason = f"the Dask scheduler at {address} has no workers"
             raise TbttError(
-                f"the Dask scheduler at {address} has no workers: start some by dask worker "
-                f"{address} --nthreads 1"
+                f"{reason}: start some by dask worker {address} --nthreads 1"
             ) from error
-        tasks = client.get_executor(pure=False)
-
-        def slots() -> int:  # as many as there are now; where all have gone, one waits for more
-            try:
-                here = max(1, sum(client.nthreads().values()))
-            except OSError as error:
-                raise TbttError(
-                    f"the Dask scheduler at {address} has gone ({error}): start it again, and the "
-                    "same command goes on from here"
-                ) from error
-            return min(workers or here, here)
-
-        yield Engine(submit=tasks.submit, slots=slots)
-
-
-@contextmanager
-def _ray(address: str | None, workers: int | None) -> Iterator[Engine]:
-    ray = import_module("ray")
-    try:
-        ray.init(address=address)
-    except (ConnectionError, ValueError) as error:
-        raise TbttError(f"no Ray cluster answers at {address} ({error}): start one") from error
-    task = ray.remote(_call).options(max_retries=DEATHS)
-
-    def slots() -> int:
-        here = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        return min(workers or here, here)
-
-    try:
-        yield Engine(submit=lambda function: task.remote(function).future(), slots=slots)
-    finally:
-        ray.shutdown()
-
-
-def _call(function: Callable[[], str]) -> str:
-    return function()
+        yield run

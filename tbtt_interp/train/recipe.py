@@ -1,20 +1,43 @@
-"""A recipe: what to train, on what, and how, as a checked and frozen configuration."""
+"""Training recipes: TOML read, merged with its base, its size and its task, checked and frozen."""
 
 import dataclasses
 import math
+import re
+import tomllib
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import Any
 
-from tbtt_interp.errors import TbttError
+import numpy as np
+
+from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import Task, load_task
 from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.tasks.windows import window_of
 
 Table = dict[str, Any]
+SIZES: dict[str, Table] = {
+    "small": {"layers": 1, "heads": 1, "d_model": 14, "d_mlp": 14},
+    "medium": {"layers": 1, "heads": 1, "d_model": 28, "d_mlp": 28},
+    "large": {"layers": 1, "heads": 1, "d_model": 56, "d_mlp": 56},
+    "mlt": {"layers": 6, "heads": 6, "d_model": 384, "d_mlp": 1536},
+}
+ALIASES = {"n14": "small", "n28": "medium", "n56": "large", "MLT": "mlt"}
+SHAPE_NAME = "L{layers}H{heads}D{d_model}M{d_mlp}"  # the name of a size that has no other
+SHAPE = re.compile(r"L(\d+)H(\d+)D(\d+)M(\d+)")
+ROOT = "paper"  # the base of every other recipe
+TYPE_NAMES: dict[Any, str] = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+    dict: "a table", list: "a list",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """How large the models are. A size's own numbers, or a user's."""
+    """The shape of the models, before the task decides vocabulary and context."""
 
     size: str
     layers: int
@@ -26,10 +49,10 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """How the models are trained: AdamW with warm-up and cosine decay, clipped per model."""
+    """The optimization: AdamW with warm-up and cosine decay, gradients clipped per model."""
 
     steps: int
-    batch: int | str  # windows a step; "all" is every line once, with framing line
+    batch: int | str  # windows per step; "all" is every line once (framing line only)
     window: int
     learning_rate: float
     min_learning_rate: float
@@ -61,16 +84,21 @@ class TrainingRecipe:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TbttError(f"training.{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.min_learning_rate > self.learning_rate:
-            raise TbttError(
-                f"training.min_learning_rate is {self.min_learning_rate}, above "
-                f"training.learning_rate, which is {self.learning_rate}: the rate falls to it"
-            )
-        if self.warmup > self.decay_until:
-            raise TbttError(
-                f"training.warmup is {self.warmup}, past training.decay_until, which is "
-                f"{self.decay_until}: the rate rises first and falls then"
-            )
+        for name, limit in (("min_learning_rate", "learning_rate"), ("warmup", "decay_until")):
+            if getattr(self, name) > getattr(self, limit):
+                raise TbttError(
+                    f"training.{name} is {getattr(self, name)} and training.{limit} is "
+                    f"{getattr(self, limit)}: give a {name} of at most {limit}"
+                )
+
+    def in_steps(self, steps: int) -> "TrainingRecipe":
+        """The same schedule, stretched or shrunk to another number of steps."""
+        scaled = {
+            key: max(1, getattr(self, key) * steps // self.steps)
+            for key in ("warmup", "decay_until", "evaluate_every", "checkpoint_every")
+            if getattr(self, key) > 0
+        }
+        return dataclasses.replace(self, steps=steps, **scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +109,7 @@ class Recipe:
     task: str
     framing: str
     held_out: tuple[Pair, ...]
-    held_out_each: tuple[tuple[Pair, ...], ...]  # one set a model, where models differ
+    held_out_each: tuple[tuple[Pair, ...], ...]  # one set per model, where models differ
     seeds: int
     first_seed: int
     corpus_seed: int
@@ -98,7 +126,12 @@ class Recipe:
         if self.held_out_each and len(self.held_out_each) != self.seeds:
             raise TbttError(
                 f"held_out_each has {len(self.held_out_each)} sets for {self.seeds} seeds: "
-                "give one set of pairs a seed, or held_out for all"
+                "give one set of pairs per seed, or held_out for all"
+            )
+        if self.training.batch == "all" and self.framing != "line":
+            raise TbttError(
+                f"training.batch 'all' is for framing line, where it means every line once: with "
+                f"framing {self.framing} give a number of windows"
             )
 
     @property
@@ -106,14 +139,18 @@ class Recipe:
         """The models' seeds."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
+    @property
+    def held_out_sets(self) -> tuple[tuple[Pair, ...], ...]:
+        """The pairs that each model holds out, one set per seed."""
+        return self.held_out_each or (self.held_out,) * self.seeds
+
     def tasks(self) -> tuple[Task, ...]:
         """Each model's task."""
-        sets = self.held_out_each or (self.held_out,) * self.seeds
-        known = {held_out: load_task(self.task, held_out=held_out) for held_out in set(sets)}
-        return tuple(known[held_out] for held_out in sets)
+        tasks = {pairs: load_task(self.task, held_out=pairs) for pairs in set(self.held_out_sets)}
+        return tuple(tasks[pairs] for pairs in self.held_out_sets)
 
     def order_seed(self, seed: int, task: Task) -> int | None:
-        """Which permutation of the lines a model's file is; None is the file as it stands."""
+        """The seed of a model's line order; None keeps the lines as they stand."""
         if not self.same_file:
             return self.corpus_seed + seed
         return None if task.order_is_given else self.corpus_seed
@@ -121,3 +158,214 @@ class Recipe:
     def as_table(self) -> Table:
         """The recipe as plain data, as it is stored with a run."""
         return dataclasses.asdict(self)
+
+
+def _schema() -> dict[str, tuple[type, ...]]:
+    """The keys that a recipe's TOML may have, and the types of each."""
+
+    def keys_of(kind: type, prefix: str = "") -> dict[str, tuple[type, ...]]:
+        hints = typing.get_type_hints(kind)
+        return {prefix + key: typing.get_args(hint) or (hint,) for key, hint in hints.items()}
+
+    schema = keys_of(Recipe) | {"base": (str,), "summary": (str,), "deal_pairs": (int,)}
+    schema |= dict.fromkeys(("held_out", "held_out_each"), (list,))
+    schema |= dict.fromkeys(("model", "training", "sizes"), (dict,))
+    schema |= keys_of(ModelRecipe, "model.") | keys_of(TrainingRecipe, "training.")
+    for size in SIZES:
+        schema |= dict.fromkeys((f"sizes.{size}", f"sizes.{size}.training"), (dict,))
+        schema |= keys_of(TrainingRecipe, f"sizes.{size}.training.")
+    del schema["name"]
+    return schema
+
+
+SCHEMA = _schema()
+
+
+def recipes_folder() -> Path:
+    """The folder of recipes: beside this module once installed, train/ in the repository."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "train"
+
+
+def recipe_names(folder: str = "") -> list[str]:
+    """The recipes that come with the package, or with folder "sweeps" its sweeps."""
+    return sorted(path.stem for path in (recipes_folder() / folder).glob("*.toml"))
+
+
+def read_toml(kind: str, source: str, folder: str = "") -> tuple[Path, Table]:
+    """The path and table of a recipe or sweep, given by its name or by the path of a file."""
+    names = recipe_names(folder)
+    path = recipes_folder() / folder / f"{source}.toml" if source in names else Path(source)
+    if not path.is_file():
+        raise unknown(kind, source, names, "or give the path of a TOML file")
+    try:
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TbttError(f"{kind} {path} is not readable TOML: {error}") from error
+
+
+def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe with its base, its size's own values, the task's defaults and the flags applied.
+
+    Args:
+        source: the name of a recipe that comes with the package, or the path of a TOML file.
+        flags: options of the command line, by the recipe's keys, dotted for those of a table
+            (`training.weight_decay`); None is not given. `steps` scales the schedule.
+    Raises:
+        TbttError: on an unknown key, a wrong type, or values that do not go together.
+
+    >>> recipe = resolve_recipe("quick", {"model.size": "n14", "training.weight_decay": 0.1})
+    >>> recipe.model.d_model, recipe.training.window, recipe.training.weight_decay
+    (14, 9, 0.1)
+    """
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    flag_table: Table = {}
+    for key, value in given.items():
+        _put(flag_table, "training.steps" if key == "steps" else key, value)
+    _check(flag_table, "recipe flag")
+    steps = given.pop("steps", None)
+    name, table = _read(source)
+    _apply_size(table, given.pop("model.size", None))
+    if rate := given.get("training.learning_rate"):  # the lowest rate scales with it
+        training = table["training"]
+        training["min_learning_rate"] *= rate / training["learning_rate"]
+    for key, value in given.items():
+        _put(table, key, value)
+    if "held_out" in given:
+        table |= {"held_out_each": [], "deal_pairs": 0}
+    _apply_task(table, pairs_given="held_out" in given)
+    table.pop("summary")
+    recipe = recorded_recipe(table | {"name": name})
+    if steps is not None:
+        recipe = dataclasses.replace(recipe, training=recipe.training.in_steps(steps))
+    recipe.tasks()  # raises on a pair that the task does not have, or if no lines are left
+    return recipe
+
+
+def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run's config.json holds, to train it again.
+
+    >>> import json
+    >>> recipe = resolve_recipe("quick", {"model.size": "small"})
+    >>> recorded_recipe(json.loads(json.dumps(recipe.as_table()))) == recipe
+    True
+    """
+    floats = {field.name for field in dataclasses.fields(TrainingRecipe) if field.type is float}
+    training: Table = {k: float(v) if k in floats else v for k, v in table["training"].items()}
+    parsed = {
+        "held_out": _pairs(table["held_out"], "held_out"),
+        "held_out_each": tuple(_pairs(x, "held_out_each") for x in table["held_out_each"]),
+        "model": ModelRecipe(**table["model"]),
+        "training": TrainingRecipe(**training),
+    }
+    return Recipe(**{**table, **parsed})
+
+
+def _read(source: str) -> tuple[str, Table]:
+    """A recipe's name, and its checked table merged over its base's."""
+    path, table = read_toml("recipe", source)
+    _check(table, f"recipe {path.name}")
+    base = table.pop("base", None if source == ROOT else ROOT)
+    if base is None:
+        return path.stem, table
+    if base not in recipe_names():
+        raise unknown("base recipe", base, recipe_names())
+    below = _read(base)[1]
+    own = table.get("training", {})
+    for of_size in below["sizes"].values():  # the recipe's own values win over its base's sizes
+        of_size["training"] = {k: v for k, v in of_size["training"].items() if k not in own}
+    return path.stem, _merged(below, table)
+
+
+def _merged(base: Table, over: Table) -> Table:
+    both = base.keys() & over.keys()
+    deep = {k: _merged(base[k], over[k]) for k in both if isinstance(base[k], dict)}
+    return base | over | deep
+
+
+def _put(table: Table, key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+    table[last] = value
+
+
+def _apply_size(table: Table, flag: str | None) -> None:
+    """Fills in a size's numbers, and what the recipe changes for that size."""
+    model, keys = table["model"], SIZES["small"].keys()
+    size = ALIASES.get(flag or model["size"], flag or model["size"])
+    own = {} if flag else {key: model[key] for key in keys & model.keys()}
+    if shape := SHAPE.fullmatch(size):
+        own = dict(zip(SIZES["small"], map(int, shape.groups()), strict=True))
+    if size not in SIZES and len(own) < len(keys):
+        raise unknown("size", size, SIZES, "or give --recipe FILE")
+    table["training"] |= table.pop("sizes").get(size, {}).get("training", {})
+    named = SIZES.get(size, own)
+    if named | own != named:  # the size keeps its name only with its own numbers
+        size = SHAPE_NAME.format(**named | own)
+    model |= named | own | {"size": size}
+
+
+def _apply_task(table: Table, *, pairs_given: bool) -> None:
+    """Fills in what depends on the task: window, batch, and which pairs are held out.
+
+    With `deal_pairs` the operand pairs are dealt to so many models, `seeds` times over; each model
+    holds out the pairs it was dealt.
+    """
+    task = load_task(table["task"], held_out=())
+    training = table["training"]
+    training["window"] = window_of(task, table["framing"], training.get("window"))
+    training.setdefault("batch", "all" if table["framing"] == "line" else task.batch)
+    hands = table.pop("deal_pairs")
+    pairs = list(combinations_with_replacement(task.operands, 2))
+    if not pairs and (pairs_given or hands or table["held_out_each"]):
+        raise TbttError(
+            f"task '{table['task']}' has no operand pairs to hold out: leave --held-out out, "
+            "or mark lines of your own corpus in its held_out column"
+        )
+    if not pairs:
+        table["held_out"] = []
+    if not hands:
+        return
+    if not 1 < hands <= len(pairs):
+        raise TbttError(
+            f"deal_pairs is {hands}: deal the {len(pairs)} pairs to 2 to {len(pairs)} models, "
+            "or 0 to deal none"
+        )
+    table["held_out_each"] = []
+    for deal in range(table["seeds"]):
+        rng = np.random.default_rng((table["corpus_seed"], table["first_seed"] + deal, 0xDEA1))
+        dealt = np.array_split(rng.permutation(len(pairs)), hands)
+        table["held_out_each"] += sorted([list(pairs[k]) for k in sorted(hand)] for hand in dealt)
+    table["seeds"] = len(table["held_out_each"])
+
+
+def _check(table: Table, where: str, prefix: str = "") -> None:
+    """Raises on an unknown key or a wrong type, naming the file, before anything is merged."""
+    for key, value in table.items():
+        name = prefix + key
+        if name not in SCHEMA:
+            allowed = [k for k in SCHEMA if re.fullmatch(re.escape(prefix) + "[^.]+", k)]
+            raise unknown(f"{where} key", name, sorted(allowed))
+        kinds = SCHEMA[name]
+        if type(value) not in kinds and not (float in kinds and type(value) is int):
+            words = listed(TYPE_NAMES[kind] for kind in kinds)
+            raise TbttError(f"{where} key {name} must be {words}, got {value!r}")
+        if isinstance(value, dict):
+            _check(value, where, f"{name}.")
+        for pairs in {"held_out": [value], "held_out_each": value}.get(name, []):
+            _pairs(pairs, f"{where} key {name}")
+
+
+def _pairs(value: object, where: str) -> tuple[Pair, ...]:
+    """Operand pairs from plain data, sorted, each once and with its smaller operand first."""
+    pairs: set[Pair] = set()
+    for pair in value if isinstance(value, list) else [None]:
+        match pair:
+            case [int(a), int(b)] if bool not in (type(a), type(b)):
+                pairs.add((min(a, b), max(a, b)))
+            case _:
+                raise TbttError(
+                    f"{where} must be a list of operand pairs, as in [[5, 7]], got {value!r}"
+                )
+    return tuple(sorted(pairs))

@@ -1,11 +1,10 @@
-"""A sweep: grids of recipes in one TOML file, and the stacks of models that train its cells.
+"""Sweeps: grids of recipes in one TOML file, and the jobs that train their cells.
 
-A cell is one point of a grid: a size, a task, a framing, what is held out, a learning rate and so
-on, with its seeds. Cells that differ only in what they hold out train side by side, as one run.
+A cell is one point of a grid: a size, a task, a framing, held-out pairs, a learning rate and so on,
+with its seeds. Cells that differ only in their held-out pairs train side by side, as one job.
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +16,10 @@ from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.listing import check_whole
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tasks.arithmetic import Pair
-from tbtt_interp.train.cost import estimated_hours
-from tbtt_interp.train.existing import existing_run
-from tbtt_interp.train.recipe import Recipe, Table
-from tbtt_interp.train.resolve import recipes_folder, resolve_recipe
+from tbtt_interp.train.recipe import Recipe, Table, read_toml, recipe_names, resolve_recipe
+from tbtt_interp.train.training import existing_run
 
-# What a grid may set: the options of `tbtt train`, and a few keys of its recipes.
+# The keys of a grid: the options of `tbtt train`, and a few keys of its recipes.
 AXES = {
     "size": "model.size", "task": "task", "framing": "framing", "held_out": "held_out",
     "seeds": "seeds", "first_seed": "first_seed", "corpus_seed": "corpus_seed",
@@ -30,37 +27,75 @@ AXES = {
     "window": "training.window", "learning_rate": "training.learning_rate",
     "weight_decay": "training.weight_decay", "checkpoint_every": "training.checkpoint_every",
 }  # fmt: skip
-OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word for its cells' names
-NAMED = ("task", "size", "framing")  # have their place in every cell's name
-EVERY_PAIR = "every pair"  # of `held_out`: each of the 55 in turn
-MODELS = 64  # that train side by side at most; a cell is never split
+OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word for its jobs' names
+IN_EVERY_NAME = ("task", "size", "framing")
+EVERY_PAIR = "every pair"  # as `held_out`: each operand pair of the task in turn
+MODELS = 64  # trained side by side at most; a cell is never split
+# Fitted to the processor time of a step of one model, small to mlt, on every framing; half of that
+# on two cores. Estimates are within a factor of 1.5 of all of these.
+RATE = 1.5e11  # floating-point operations per second of two cores in matrix products
+ACTIVATION = 4.8e-9  # seconds per channel, layer and token: LayerNorm, softmax, GELU, memory
+STEP = 3e-4  # seconds per model and step, whatever its size: windows, optimizer, clipping
+
+
+def estimated_hours(recipe: Recipe) -> float:
+    """Estimated hours of two CPU cores that a recipe's training takes.
+
+    Counts 6 operations per parameter and predicted character, and a fixed cost per activation and
+    step.
+
+    >>> round(estimated_hours(resolve_recipe("paper", {"model.size": "large", "seeds": 16})), 1)
+    1.1
+    """
+    model, training = recipe.model, recipe.training
+    parameters = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_mlp)
+    rows = training.batch if isinstance(training.batch, int) else len(recipe.tasks()[0].lines)
+    token = 6 * parameters / RATE + ACTIVATION * model.d_model * model.layers
+    step = STEP + token * rows * training.window
+    return step * training.steps * recipe.seeds / 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack:
-    """The cells that train side by side, in one run folder.
-
-    Attributes:
-        name: the folder's.
-    """
+class Job:
+    """One run of a sweep: the cells that train side by side, and the name of the run's folder."""
 
     name: str
     recipe: Recipe
 
     def cells(self) -> list[tuple[tuple[Pair, ...], int]]:
-        """What each cell holds out, and how many models it has."""
-        sets = self.recipe.held_out_each or (self.recipe.held_out,) * self.recipe.seeds
+        """Each cell's held-out pairs and its number of models."""
+        sets = self.recipe.held_out_sets
         return [(held_out, sets.count(held_out)) for held_out in dict.fromkeys(sets)]
 
     @cached_property
     def hours(self) -> float:
-        """Of two CPU cores, estimated."""
+        """Estimated hours of two CPU cores."""
         return estimated_hours(self.recipe)
+
+    def steps_done(self, folder: Path) -> int:
+        """The step of the latest evaluation of the job's run below a folder; all if complete."""
+        if (folder / self.name / "summary.json").is_file():
+            return self.recipe.training.steps
+        lines = read_metrics(folder / self.name)
+        return min(int(lines[-1]["step"]), self.recipe.training.steps - 1) if lines else 0
+
+    def progress(self, folder: Path) -> tuple[int, str]:
+        """The steps done below a folder, and the reason why the job cannot be trained there."""
+        path = folder / self.name
+        try:
+            run = existing_run(self.recipe, path, resume=True)
+            if run is None:
+                check_free(path)
+            elif run.is_complete:
+                check_whole(run)
+            return self.steps_done(folder), ""
+        except TbttError as error:
+            return 0, str(error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What a sweep's file says.
+    """A sweep's file, resolved.
 
     Attributes:
         expected: hypotheses with their measures and thresholds, written before the run.
@@ -69,120 +104,94 @@ class Sweep:
     name: str
     summary: str
     expected: tuple[str, ...]
-    stacks: tuple[Stack, ...]
+    jobs: tuple[Job, ...]
 
 
 def sweep_names() -> list[str]:
     """The sweeps that come with the package."""
-    return sorted(path.stem for path in (recipes_folder() / "sweeps").glob("*.toml"))
+    return recipe_names("sweeps")
 
 
 def read_sweep(source: str) -> Sweep:
-    """A sweep, every cell resolved and checked.
+    """A sweep with every cell resolved and checked.
 
     Args:
         source: the name of a sweep that comes with the package, or the path of a TOML file.
     Raises:
-        TbttError: on an unknown key or value, or cells of one name.
+        TbttError: on an unknown key or value, or two jobs of one name.
 
-    >>> len(read_sweep("atlas").stacks[0].cells())
+    >>> len(read_sweep("atlas").jobs[0].cells())
     16
     """
-    if source in sweep_names():
-        path = recipes_folder() / "sweeps" / f"{source}.toml"
-    elif Path(source).is_file():
-        path = Path(source)
-    else:
-        raise unknown("sweep", source, sweep_names(), "or give the path of a TOML file")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TbttError(f"sweep {path} is not readable TOML: {error}") from error
+    path, table = read_toml("sweep", source, "sweeps")
+    where = f"sweep {path.name}"
     if strange := table.keys() - {"summary", "expected", "grid"}:
-        raise unknown(f"sweep {path.name} key", min(strange), ["summary", "expected", "grid"])
+        raise unknown(f"{where} key", min(strange), ["summary", "expected", "grid"])
     grids, expected = table.get("grid"), table.get("expected", [])
-    if (
-        not isinstance(grids, list)
-        or not all(isinstance(grid, dict) for grid in grids)
-        or not grids
-    ):
-        raise TbttError(f"sweep {path.name} has no [[grid]]: give one or more, as train/sweeps has")
+    summary = table.get("summary", "")
+    if not isinstance(grids, list) or not grids or {type(grid) for grid in grids} != {dict}:
+        raise TbttError(f"{where} has no [[grid]]: give one or more, as train/sweeps has")
     if not isinstance(expected, list) or not all(isinstance(text, str) for text in expected):
-        raise TbttError(f"sweep {path.name} key expected must be a list of texts")
-    if not isinstance(table.get("summary", ""), str):
-        raise TbttError(f"sweep {path.name} key summary must be a text")
-    stacks = [stack for grid in grids for stack in _stacks(grid, f"sweep {path.name} grid")]
-    names = [stack.name for stack in stacks]
+        raise TbttError(f"{where} key expected must be a list of texts")
+    if not isinstance(summary, str):
+        raise TbttError(f"{where} key summary must be a text")
+    jobs = tuple(job for grid in grids for job in _jobs(grid, f"{where} grid"))
+    names = [job.name for job in jobs]
     if double := {name for name in names if names.count(name) > 1}:
-        raise TbttError(
-            f"sweep {path.name} has two cells called {min(double)}: give their grids a name each"
-        )
-    return Sweep(
-        name=path.stem,
-        summary=table.get("summary", ""),
-        expected=tuple(expected),
-        stacks=tuple(stacks),
-    )
+        raise TbttError(f"{where} has two jobs called {min(double)}: give each grid a name")
+    return Sweep(name=path.stem, summary=summary, expected=tuple(expected), jobs=jobs)
 
 
-def _stacks(grid: Table, where: str) -> Iterator[Stack]:
+def _jobs(grid: Table, where: str) -> Iterator[Job]:
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
     name = grid.get("name", "")
     if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
         raise TbttError(f"{where} key name must be a word for folders' names, got {name!r}")
-    axes = {key: _values(key, value, where) for key, value in grid.items() if key in AXES}
-    held_out = axes.pop("held_out", [None])
+    axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()
+            if key in AXES and key != "held_out"}  # fmt: skip
+    if empty := [key for key, values in axes.items() if not values]:
+        raise TbttError(f"{where} key {empty[0]} is empty: give a value, or a list of some")
+    varied = [key for key in axes if len(axes[key]) > 1 and key not in IN_EVERY_NAME]
     for values in product(*axes.values()):
-        flags: dict[str, Any] = dict(zip(axes, values, strict=True))
-        cells = [_recipe(grid, flags, pairs) for pairs in held_out]
+        flags: dict[str, Any] = {AXES[k]: v for k, v in zip(axes, values, strict=True)}
+        source = str(grid.get("recipe", "paper"))
+        sets = _held_out_sets(grid.get("held_out"), where)
+        if sets == [EVERY_PAIR]:
+            operands = resolve_recipe(source, flags).tasks()[0].operands
+            pairs = combinations_with_replacement(operands, 2)
+            sets = [[list(pair)] for pair in pairs] or [[]]
+        cells = [resolve_recipe(source, flags | {"held_out": pairs}) for pairs in sets]
         if len({cell.held_out for cell in cells}) < len(cells):
             raise TbttError(f"{where} key held_out has the same pairs twice: give each set once")
         recipe = cells[0]
-        several = [key for key in axes if len(axes[key]) > 1 and key not in NAMED]
-        words = [
-            Path(recipe.task).stem,
-            recipe.model.size,
-            recipe.framing,
-            *(f"{key.replace('_', '-')}-{flags[key]}" for key in several),
-            *([name] if name else []),
-        ]
+        words = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
+        words += [f"{key.replace('_', '-')}-{flags[AXES[key]]}" for key in varied]
+        words += [name] if name else []
         at_once = max(1, MODELS // recipe.seeds)
-        parts = range(0, len(cells), at_once)
-        for number, start in enumerate(parts, 1):
-            part = [f"part-{number}-of-{len(parts)}"] if len(parts) > 1 else []
+        starts = range(0, len(cells), at_once)
+        for number, start in enumerate(starts, 1):
+            part = [f"part-{number}-of-{len(starts)}"] if len(starts) > 1 else []
             if len(cells) > 1:
                 recipe = _side_by_side(cells[start : start + at_once], start)
-            yield Stack(name="-".join([*words, *part]), recipe=recipe)
+            yield Job(name="-".join([*words, *part]), recipe=recipe)
 
 
-def _values(key: str, value: object, where: str) -> list[Any]:
-    """What an axis goes through: a list's items, or the one value that there is."""
-    if key == "held_out":
-        if value == EVERY_PAIR:
-            return [[list(pair)] for pair in combinations_with_replacement(range(10), 2)]
-        if isinstance(value, str):
-            raise unknown(f"{where} key held_out", value, [EVERY_PAIR], "or give operand pairs")
-        is_axis = isinstance(value, list) and any(
-            isinstance(pair, list) and any(isinstance(x, list) for x in pair) for pair in value
-        )
-        return list(value) if is_axis and isinstance(value, list) else [value]
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise TbttError(f"{where} key {key} is empty: give a value, or a list of some")
-    return values
-
-
-def _recipe(grid: Table, flags: dict[str, Any], held_out: object) -> Recipe:
-    given = {AXES[key]: value for key, value in flags.items()}
-    return resolve_recipe(str(grid.get("recipe", "paper")), given | {"held_out": held_out})
+def _held_out_sets(value: object, where: str) -> list[Any]:
+    """The sets of held-out pairs that a grid lists; one set, or EVERY_PAIR, is a list of one."""
+    if isinstance(value, str) and value != EVERY_PAIR:
+        raise unknown(f"{where} key held_out", value, [EVERY_PAIR], "or give operand pairs")
+    is_list_of_sets = isinstance(value, list) and any(
+        isinstance(pair, list) and any(isinstance(x, list) for x in pair) for pair in value
+    )
+    return value if is_list_of_sets and isinstance(value, list) else [value]
 
 
 def _side_by_side(cells: Sequence[Recipe], start: int) -> Recipe:
-    """One recipe for cells that differ in what they hold out, each with seeds of its own.
+    """One recipe for cells that differ in their held-out pairs, each with seeds of its own.
 
     Args:
-        start: how many cells have taken their seeds before these.
+        start: how many cells of the grid have earlier seeds.
     """
     first = cells[0]
     return dataclasses.replace(
@@ -193,64 +202,28 @@ def _side_by_side(cells: Sequence[Recipe], start: int) -> Recipe:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a stack is.
-
-    Attributes:
-        steps: at its latest evaluation, or all when it is complete.
-        problem: what keeps it from being trained where it is to be, if anything.
-    """
-
-    steps: int = 0
-    problem: str = ""
-
-
-def stack_progress(stack: Stack, folder: Path) -> Progress:
-    """How far a stack's run below a folder is, and whether it is this stack's run at all."""
-    path = folder / stack.name
-    try:
-        run = existing_run(stack.recipe, path, resume=True)
-        if run is None:
-            check_free(path)
-        elif run.is_complete:
-            check_whole(run)
-        return Progress(steps=steps_done(stack, folder))
-    except TbttError as error:
-        return Progress(problem=str(error))
-
-
-def steps_done(stack: Stack, folder: Path) -> int:
-    """The same of a run that is known to be the stack's, read off its own files alone."""
-    if (folder / stack.name / "summary.json").is_file():
-        return stack.recipe.training.steps
-    lines = read_metrics(folder / stack.name)
-    return min(int(lines[-1]["step"]), stack.recipe.training.steps - 1) if lines else 0
-
-
 def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:
-    """A row a cell: what it is, how far it is, what is left of it to do.
+    """A row per cell: its settings, and how much of its training is done.
 
     Keys: `run`, `task`, `size`, `framing`, `held_out` ("5,7"), `models`, `steps`, `learning_rate`,
-    `weight_decay`; `done`, a share; `hours_left`, of two CPU cores, estimated; `problem`.
+    `weight_decay`; `done`, a fraction; `hours_left`, of two CPU cores, estimated; `problem`.
     """
     rows = []
-    for stack in sweep.stacks:
-        recipe, progress = stack.recipe, stack_progress(stack, folder)
-        done = progress.steps / recipe.training.steps
-        for held_out, models in stack.cells():
-            share = models / recipe.seeds * (1 - done)
+    for job in sweep.jobs:
+        recipe, (steps, problem) = job.recipe, job.progress(folder)
+        done = steps / recipe.training.steps
+        for held_out, models in job.cells():
             rows.append({
-                "run": stack.name, "task": Path(recipe.task).stem, "size": recipe.model.size,
+                "run": job.name, "task": Path(recipe.task).stem, "size": recipe.model.size,
                 "framing": recipe.framing, "held_out": pairs_text(held_out), "models": models,
                 "steps": recipe.training.steps, "learning_rate": recipe.training.learning_rate,
                 "weight_decay": recipe.training.weight_decay, "done": done,
-                "hours_left": stack.hours * share, "problem": progress.problem,
+                "hours_left": job.hours * models / recipe.seeds * (1 - done), "problem": problem,
             })  # fmt: skip
     return rows
 
 
-def pairs_text(pairs: tuple[Pair, ...]) -> str:
+def pairs_text(pairs: Sequence[Pair]) -> str:
     """Held-out pairs as tables have them.
 
     >>> pairs_text(((5, 7), (9, 9)))

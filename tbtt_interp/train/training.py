@@ -1,11 +1,13 @@
-"""From a recipe to a run on disk: the loop of steps, evaluations and saves, resumable anywhere."""
+"""Training: from a recipe to a run on disk, in steps, evaluations and saves; resumable anywhere."""
 
+import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ from tbtt_interp.runs import (
     check_free,
     checkpoint_path,
     create_run,
+    load_run,
     read_metrics,
     read_tensors,
     versions,
@@ -28,39 +31,41 @@ from tbtt_interp.runs import (
 )
 from tbtt_interp.tasks import Floors, Stream, Task
 from tbtt_interp.tasks.entropy import stream_floors
-from tbtt_interp.train.engine import Engine, is_worth_compiling, keep_freed_memory, pick_device
-from tbtt_interp.train.existing import existing_run
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
-from tbtt_interp.train.recipe import Recipe, TrainingRecipe
+from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.step import ModelStack, keep_freed_memory, pick_device
 
-LATE = 5 / 6  # evaluations after this share of training are late
-SAVING = 0.05  # of training's time that saving a state between checkpoints may take
+LATE = 5 / 6  # evaluations after this fraction of training are late
+SAVING = 0.05  # the fraction of training time that saving between checkpoints may take
+# Compiling takes 3 s, once, and makes a step of narrow models some three times faster; that time is
+# earned back from about so many activations (windows x pos x d_model x layers x models x steps).
+WORTH_COMPILING = 1e8
 
 
-class Watcher:
-    """What is told of a training as it goes; this one says nothing."""
+class TrainingCallback:
+    """Receives the events of a training run; this base class ignores them."""
 
-    def said(self, message: str) -> None:
-        """Something to know, once."""
+    def on_message(self, message: str) -> None:
+        """Receives a message for the user."""
 
-    def started(self, step: int, steps: int) -> None:
-        """Training begins, or goes on, at this step of so many."""
+    def on_start(self, step: int, steps: int) -> None:
+        """Training starts or resumes, with `step` of `steps` steps done."""
 
-    def stepped(self, step: int) -> None:
-        """So many steps are done."""
+    def on_step(self, step: int) -> None:
+        """`step` steps are done."""
 
-    def evaluated(self, line: Row) -> None:
-        """There are new figures: a line of metrics.jsonl."""
+    def on_evaluation(self, line: Row) -> None:
+        """Receives a new line of metrics.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What a training runs on: it may change the last bits of the weights, nothing else.
+class Runtime:
+    """The hardware settings of a training run; they affect only the last bits of the weights.
 
     Attributes:
-        device: cpu, cuda or mps; None is the processor, or where a resumed run was trained.
-        threads: of the processor; None leaves torch's own choice.
-        compiled: whether to compile the step; None compiles where that pays.
+        device: cpu, cuda or mps; None is the processor, or the device a resumed run started on.
+        threads: processor threads; None leaves torch's own choice.
+        compiled: whether to compile the step; None compiles where it saves time.
     """
 
     device: str | None = None
@@ -79,69 +84,99 @@ def train_models(
     folder: str | Path,
     *,
     resume: bool = False,
-    machine: Machine | None = None,
-    watcher: Watcher | None = None,
+    runtime: Runtime | None = None,
+    callback: TrainingCallback | None = None,
 ) -> Run:
-    """Trains a recipe's models side by side into a run folder.
+    """The run of a recipe's models, trained side by side into a folder.
 
-    A run that is finished is not trained again but returned. One that was cut off goes on with
-    `resume`, and ends in the same bits as if it had not been, on the same machine.
+    A finished run is returned as it is. With `resume`, an unfinished run continues; on the same
+    machine it ends in the same bits as an uninterrupted run.
 
     Raises:
-        TbttError: before anything is written, if the folder has something else in it, or a run of
-            another recipe, or an unfinished run and `resume` is not given.
+        TbttError: before anything is written, if the folder holds something else, a run of another
+            recipe, or an unfinished run without `resume`.
     """
     folder = Path(folder)
-    watcher = watcher or Watcher()
-    machine = machine or Machine()
-    tasks = recipe.tasks()
+    callback = callback or TrainingCallback()
+    runtime = runtime or Runtime()
     run = existing_run(recipe, folder, resume=resume)
     if run is None:
         check_free(folder)
     elif run.is_complete:
-        shutil.rmtree(run.folder / "resume", ignore_errors=True)  # if it was killed at the very end
+        shutil.rmtree(run.folder / "resume", ignore_errors=True)  # left by a kill at the very end
         return run
     else:
-        machine = _same_machine(machine, run, watcher)
-    with _threads(machine.threads):
-        engine = _engine(recipe, tasks, machine, watcher)
-        floors = [stream_floors(stream) for stream in engine.streams]
+        runtime = _resumed_runtime(runtime, run, callback)
+    with _threads(runtime.threads):
+        tasks = recipe.tasks()
+        stack = _model_stack(recipe, tasks, runtime, callback)
+        floors = [stream_floors(stream) for stream in stack.streams]
         if run is None:
-            run = _create(recipe, tasks, folder, engine)
+            run = _create(recipe, tasks, folder, stack)
         # torch's idle threads spin for a while, on the cores that the kernel computes on
-        with _threads(1 if engine.kernel else None):
-            _train(run, recipe, engine, floors, watcher)
+        with _threads(1 if stack.kernel else None):
+            _train(run, recipe, stack, floors, callback)
     return run
 
 
-def _same_machine(asked: Machine, run: Run, watcher: Watcher) -> Machine:
-    """What a run was begun on, but for what is asked otherwise, which is said."""
-    began = run.config.environment
-    machine = Machine(
-        device=asked.device or began["device"],
-        threads=asked.threads or began["threads"],
-        compiled=began["compiled"] if asked.compiled is None else asked.compiled,
-    )
-    if vars(machine) != began or versions() != run.config.versions:
-        watcher.said(
-            "This run was begun on another device, with other threads, or under other versions, "
-            "so its last bits may differ from those of an uninterrupted one."
+def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
+    """The run of this recipe that a folder already holds, if any.
+
+    Raises:
+        TbttError: if the run has another recipe, or is unfinished and `resume` is not given.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    run = load_run(folder)
+    stored, wanted = run.config.recipe, json.loads(json.dumps(recipe.as_table()))
+    if stored is None:
+        raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
+    if stored != wanted:
+        raise TbttError(
+            f"{folder} holds a run made with another recipe ({_difference(stored, wanted)}): "
+            "give another --out FOLDER, or the same settings"
         )
-    return machine
+    if [task.examples for task in run.tasks] != [task.examples for task in recipe.tasks()]:
+        raise TbttError(
+            f"{recipe.task} has changed since the run in {folder} started: restore it, or give "
+            "another --out FOLDER"
+        )
+    if not run.is_complete and not resume:
+        raise TbttError(
+            f"{folder} holds an unfinished run of this recipe: add --resume to continue it, "
+            "or give another --out FOLDER"
+        )
+    return run
+
+
+def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first setting that differs, in words."""
+    for key, value in wanted.items():
+        if stored.get(key) == value:
+            continue
+        if isinstance(value, dict) and isinstance(stored.get(key), dict):
+            return _difference(stored[key], value)
+        return f"{key} is {stored.get(key)!r} there and {value!r} here"
+    return "it has other keys"
+
+
+def _resumed_runtime(asked: Runtime, run: Run, callback: TrainingCallback) -> Runtime:
+    """The runtime a run started on, with the user's overrides; warns where they differ."""
+    started = run.config.environment
+    given = {key: value for key, value in vars(asked).items() if value is not None}
+    runtime = Runtime(**{**started, **given})
+    if vars(runtime) != started or versions() != run.config.versions:
+        callback.on_message(
+            "This run started on another device, with other threads, or under other versions: "
+            "its last bits may differ from those of an uninterrupted run."
+        )
+    return runtime
 
 
 def model_shape(recipe: Recipe, task: Task) -> Shape:
     """The shape of a recipe's models on its task."""
-    model = recipe.model
-    return Shape(
-        layers=model.layers,
-        heads=model.heads,
-        d_model=model.d_model,
-        d_mlp=model.d_mlp,
-        bias=model.bias,
-        n_ctx=recipe.training.window,
-        d_vocab=len(task.vocabulary),
-    )
+    numbers = {key: value for key, value in vars(recipe.model).items() if key != "size"}
+    return Shape(**numbers, n_ctx=recipe.training.window, d_vocab=len(task.vocabulary))
 
 
 def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
@@ -160,114 +195,123 @@ def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
     ]
 
 
-def _engine(recipe: Recipe, tasks: Sequence[Task], machine: Machine, watcher: Watcher) -> Engine:
-    """An engine that has been seen to work: compiled where asked and possible."""
-    device = pick_device(machine.device or "cpu")
+def _model_stack(
+    recipe: Recipe, tasks: Sequence[Task], runtime: Runtime, callback: TrainingCallback
+) -> ModelStack:
+    """The models before training, with a kernel where one is asked for or saves time."""
+    device = pick_device(runtime.device or "cpu")
     keep_freed_memory()
     shape = model_shape(recipe, tasks[0])
     streams = model_streams(recipe, tasks)
     parameters = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
-    compiled = machine.compiled
+    compiled = runtime.compiled
     if compiled is None:
         windows = max(len(stream.reference().tokens) for stream in streams)
-        compiled = is_worth_compiling(shape, recipe.training, windows, recipe.seeds)
+        activations = windows * shape.n_ctx * shape.d_model * shape.layers * recipe.seeds
+        compiled = activations * recipe.training.steps > WORTH_COMPILING
     kernel = None
-    if machine.compiled and not is_suited(shape, device):
-        watcher.said("Not compiled: at this width, or on this device, torch is as fast.")
+    if runtime.compiled and not is_suited(shape, device):
+        callback.on_message("Not compiled: at this width, or on this device, torch is as fast.")
     elif compiled and is_suited(shape, device):
         try:
             kernel = Kernel(shape, parameters["embed.W_E"].dtype)
         except KernelError as error:
-            watcher.said(f"Not compiled, so training will be several times slower: {error}")
-    return Engine(parameters, shape, recipe.training, streams, device=device, kernel=kernel)
+            callback.on_message(f"Not compiled, so training is several times slower: {error}")
+    return ModelStack(parameters, shape, recipe.training, streams, device=device, kernel=kernel)
 
 
-def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, engine: Engine) -> Run:
-    task = tasks[0]
+def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, stack: ModelStack) -> Run:
     config = RunConfig(
         task=recipe.task,
         framing=recipe.framing,
         size=recipe.model.size,
-        shape=vars(engine.shape),
-        vocabulary=task.vocabulary.characters,
+        shape=vars(stack.shape),
+        vocabulary=tasks[0].vocabulary.characters,
         seeds=recipe.seed_list,
-        held_out=recipe.held_out_each or (recipe.held_out,) * recipe.seeds,
-        order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
+        held_out=recipe.held_out_sets,
+        order_seeds=tuple(recipe.order_seed(seed, tasks[0]) for seed in recipe.seed_list),
         steps=recipe.training.steps,
         recipe=recipe.as_table(),
         environment={
-            "device": engine.device.type,
+            "device": stack.device.type,
             "threads": torch.get_num_threads(),
-            "compiled": engine.kernel is not None,
+            "compiled": stack.kernel is not None,
         },
         versions=versions(),
     )
-    return create_run(folder, config, task)
+    return create_run(folder, config, tasks[0])
 
 
 def _train(
-    run: Run, recipe: Recipe, engine: Engine, floors: Sequence[Floors], watcher: Watcher
-) -> None:
+    run: Run, recipe: Recipe, stack: ModelStack, floors: Sequence[Floors],
+    callback: TrainingCallback,
+) -> None:  # fmt: skip
     training = recipe.training
-    saved = run.folder / "resume" / "state.safetensors"
+    state_path = run.folder / "resume" / "state.safetensors"
     done, seconds = 0, 0.0
     lines: list[Row] = []
-    if saved.is_file():
-        state = read_tensors(saved)
+    if state_path.is_file():
+        state = read_tensors(state_path)
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
-        engine.restore(state)
+        stack.restore(state)
         lines = [line for line in read_metrics(run.folder) if line["step"] <= done]
-        _check_whole(run, lines, done, training)
-    watcher.started(done, training.steps)
+        _check_lines(run, lines, done, training.evaluate_every)
+    callback.on_start(done, training.steps)
     started = time.monotonic() - seconds
-    last_saved, saving_takes = started, 0.0
+    last_saved, saving_took = started, 0.0
 
     def is_due(every: int) -> bool:
         return done == training.steps or (every > 0 and done % every == 0)
 
-    def record() -> None:
-        lines.append({"step": done, "seeds": _evaluation(run, engine)})
+    def evaluate() -> None:
+        lines.append({"step": done, "seeds": _evaluation(run, stack)})
         write_metrics(run.folder, lines)
-        watcher.evaluated(lines[-1])
+        callback.on_evaluation(lines[-1])
 
     def save() -> None:
-        nonlocal last_saved, saving_takes
+        nonlocal last_saved, saving_took
         now = time.monotonic()
-        if not is_due(training.checkpoint_every) and saving_takes > SAVING * (now - last_saved):
-            return
         if is_due(training.checkpoint_every):
-            path = checkpoint_path(run.folder, done)
-            write_tensors(path, engine.parameters)
+            write_tensors(checkpoint_path(run.folder, done), stack.parameters)
+        elif saving_took > SAVING * (now - last_saved):
+            return
         if done > 0:
-            progress = {
-                "step": torch.tensor(done),
-                "seconds": torch.tensor(time.monotonic() - started),
-            }
-            write_tensors(saved, engine.state() | progress)
+            elapsed = torch.tensor(time.monotonic() - started)
+            progress = {"step": torch.tensor(done), "seconds": elapsed}
+            write_tensors(state_path, stack.state() | progress)
         last_saved = time.monotonic()
-        saving_takes = last_saved - now
+        saving_took = last_saved - now
 
     if done == 0:
-        record()
+        evaluate()
         save()
     while done < training.steps:
-        engine.step(done)
+        stack.step(done)
         done += 1
-        watcher.stepped(done)
+        callback.on_step(done)
         if is_due(training.evaluate_every):
-            record()
+            evaluate()
         if is_due(training.evaluate_every) or is_due(training.checkpoint_every):
             save()
+    run.__dict__.pop("checkpoints", None)  # cached before the last one was written
     summary = _summary(run, floors, lines, time.monotonic() - started)
-    run.__dict__.pop("checkpoints", None)
     write_json(run.folder / "summary.json", summary)
-    shutil.rmtree(saved.parent, ignore_errors=True)
+    shutil.rmtree(state_path.parent, ignore_errors=True)
 
 
-def _evaluation(run: Run, engine: Engine) -> list[Row]:
-    """One row a model, as metrics.jsonl has it."""
-    weights = {name: p.detach() for name, p in engine.parameters.items()}
-    losses = engine.reference_loss()
+def _check_lines(run: Run, lines: Sequence[Row], done: int, every: int) -> None:
+    expected = {*range(0, done + 1, every)} | ({done} if done == run.config.steps else set())
+    if missing := expected - {line["step"] for line in lines}:
+        raise TbttError(
+            f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: restore "
+            "the file from a copy, or delete the run's folder and train it again"
+        )
+
+
+def _evaluation(run: Run, stack: ModelStack) -> list[Row]:
+    """One row per model, as metrics.jsonl has it."""
+    weights = {name: p.detach() for name, p in stack.parameters.items()}
+    losses = stack.reference_loss()
     evaluation = evaluate_models(weights, run.shape, run.tasks, run.seeds)
     rows = zip(run.seeds, losses, evaluation.counts(), evaluation.smallest_margins(), strict=True)
     return [
@@ -279,37 +323,26 @@ def _evaluation(run: Run, engine: Engine) -> list[Row]:
 
 
 def _summary(run: Run, floors: Sequence[Floors], lines: Sequence[Row], seconds: float) -> Row:
-    late = [line for line in lines if line["step"] > LATE * run.config.steps]
+    late = [line["seeds"] for line in lines if line["step"] > LATE * run.config.steps]
     return {
         "steps": run.config.steps,
         "seconds": round(seconds, 1),
         "seeds": [
-            row | {"floors": vars(floor)} | _late([line["seeds"][k] for line in late])
+            row | {"floors": vars(floor)} | _late_counts([rows[k] for rows in late])
             for k, (row, floor) in enumerate(zip(lines[-1]["seeds"], floors, strict=True))
         ],
     }
 
 
-def _late(rows: Sequence[Row]) -> Row:
-    """Of one model's late evaluations, at how many all seen and all held-out answers are right."""
-    sides = {"late_seen": "seen_", "late_held_out": "held_out"}
-    found = {}
-    for name, start in sides.items():
+def _late_counts(rows: Sequence[Row]) -> Row:
+    """The number of a model's late evaluations with every seen, or every held-out, answer right."""
+    late = {}
+    for name, start in {"late_seen": "seen_", "late_held_out": "held_out"}.items():
         counts = [[v for k, v in row.items() if k.startswith(start) and v[1]] for row in rows]
         if all(counts):
             right = sum(all(hits == total for hits, total in pairs) for pairs in counts)
-            found[name] = [right, len(rows)]
-    return found
-
-
-def _check_whole(run: Run, lines: Sequence[Row], done: int, training: TrainingRecipe) -> None:
-    expected = {*range(0, done + 1, training.evaluate_every)}
-    expected |= {done} if done == training.steps else set()
-    if missing := expected - {line["step"] for line in lines}:
-        raise TbttError(
-            f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: restore "
-            "the file from a copy, or delete the run's folder and train it again"
-        )
+            late[name] = [right, len(rows)]
+    return late
 
 
 @contextmanager

@@ -17,18 +17,18 @@ import torch
 from tbtt_interp.cli.output import print_table
 from tbtt_interp.model import Parameters
 from tbtt_interp.runs import load_run
-from tbtt_interp.train import engine
+from tbtt_interp.train import step as step_module
 from tbtt_interp.train.kernel import Kernel
-from tbtt_interp.train.resolve import recorded_recipe
+from tbtt_interp.train.recipe import recorded_recipe
 from tbtt_interp.train.training import model_shape, model_streams
 
 WARMUP = 20  # steps, in which Adam's averages fill
 
 
-def timed(model: engine.Engine, step: int, exact: bool) -> float:
+def timed(model: step_module.ModelStack, step: int, exact: bool) -> float:
     """Seconds of a step."""
     plain: AbstractContextManager[object] = (
-        mock.patch.object(engine, "denormals_as_zero", nullcontext) if exact else nullcontext()
+        mock.patch.object(step_module, "denormals_as_zero", nullcontext) if exact else nullcontext()
     )
     with plain:
         started = time.perf_counter()
@@ -48,7 +48,7 @@ def row(name: str, steps: int) -> list[str]:
         return {key: value.clone() for key, value in run.parameters().items()}
 
     exact, flushed = (
-        engine.Engine(
+        step_module.ModelStack(
             trained(), shape, recipe.training, model_streams(recipe, tasks),
             device=torch.device("cpu"), kernel=kernel,
         )

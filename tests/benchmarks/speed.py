@@ -45,11 +45,10 @@ from tbtt_interp.model import (
     stack_parameters,
 )
 from tbtt_interp.runs import versions
-from tbtt_interp.train.engine import Engine, clip_each, keep_freed_memory
 from tbtt_interp.train.kernel import Kernel, flatten, is_suited
-from tbtt_interp.train.recipe import Recipe
-from tbtt_interp.train.resolve import resolve_recipe
-from tbtt_interp.train.training import Watcher, model_shape, model_streams, train_models
+from tbtt_interp.train.recipe import Recipe, resolve_recipe
+from tbtt_interp.train.step import ModelStack, clip_each, keep_freed_memory
+from tbtt_interp.train.training import TrainingCallback, model_shape, model_streams, train_models
 
 Row = dict[str, Any]
 # size, framing, models: at least so many times as fast as a HookedTransformer, and so large a share
@@ -94,14 +93,14 @@ def matrix_rate() -> float:
     return 2 * 2_048**3 / seconds(lambda: a @ b, 5)
 
 
-def engine_of(recipe: Recipe) -> Engine:
-    """The engine as train_models makes it."""
+def stack_of(recipe: Recipe) -> ModelStack:
+    """The stack as train_models makes it."""
     tasks = recipe.tasks()
     shape, device = model_shape(recipe, tasks[0]), torch.device("cpu")
     kernel = Kernel(shape, torch.float32) if is_suited(shape, device) else None
     stacked = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
     streams = model_streams(recipe, tasks)
-    return Engine(stacked, shape, recipe.training, streams, device=device, kernel=kernel)
+    return ModelStack(stacked, shape, recipe.training, streams, device=device, kernel=kernel)
 
 
 def plain_loop(recipe: Recipe, shape: Shape) -> Callable[[], object]:
@@ -129,16 +128,16 @@ def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
     """A step of ours and of the plain loop, and a matrix product, in turns."""
     flags = {"model.size": size, "framing": framing, "seeds": seeds}
     recipe = resolve_recipe("paper", flags)
-    engine = engine_of(recipe)
+    stack = stack_of(recipe)
     threads = torch.get_num_threads()
     steps = iter(range(1_000_000))
-    plain = plain_loop(recipe, engine.shape)
+    plain = plain_loop(recipe, stack.shape)
     turns = 1 if size == "mlt" else 5
     ours, theirs, rates = [], [], []
     for turn in range(rounds + 1):
-        if engine.kernel:
+        if stack.kernel:
             torch.set_num_threads(1)  # as train_models does
-        mine = seconds(lambda: engine.step(next(steps)), turns)
+        mine = seconds(lambda: stack.step(next(steps)), turns)
         torch.set_num_threads(threads)
         other = seconds(plain, turns)
         if turn:  # the first warms up
@@ -146,9 +145,9 @@ def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
             theirs.append(other)
             rates.append(matrix_rate())
     step, hooked, best = map(statistics.median, (ours, theirs, rates))
-    windows = int(engine.streams[0].draw(0).counts.sum())
-    distinct = statistics.mean(len(s.draw(k).tokens) for s in engine.streams for k in range(9))
-    rate = operations(engine.shape, windows) / step
+    windows = int(stack.streams[0].draw(0).counts.sum())
+    distinct = statistics.mean(len(s.draw(k).tokens) for s in stack.streams for k in range(9))
+    rate = operations(stack.shape, windows) / step
     times, share = TRAINING[size, framing, seeds] if seeds > 2 or size == "mlt" else (None, None)
     return {
         "size": size,
@@ -178,30 +177,30 @@ def python(code: str, **environment: str) -> str:
 def step_rows(size: str, seeds: int, times: int) -> list[Row]:
     """Where a step goes: milliseconds of each part, of all models together."""
     recipe = resolve_recipe("paper", {"model.size": size, "seeds": seeds})
-    engine = engine_of(recipe)
-    kernel = engine.kernel
+    stack = stack_of(recipe)
+    kernel = stack.kernel
     assert kernel is not None
-    streams, parameters = engine.streams, list(engine.parameters.values())
+    streams, parameters = stack.streams, list(stack.parameters.values())
     drawn = [stream.draw(0) for stream in streams]
-    windows = engine._windows(drawn)
+    windows = stack._windows(drawn)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    flat = flatten(engine.parameters, engine.shape)
+    flat = flatten(stack.parameters, stack.shape)
     gradient = torch.randn_like(flat)
 
     def compute() -> None:
         kernel.loss_of_flat(flat.detach().requires_grad_(), *windows)
 
-    engine.step(0)
+    stack.step(0)
     parts = {
         "drawing windows": lambda: [stream.draw(1) for stream in streams],
-        "stacking them": lambda: engine._windows(drawn),
-        "folding LayerNorms": lambda: flatten(engine.parameters, engine.shape),
+        "stacking them": lambda: stack._windows(drawn),
+        "folding LayerNorms": lambda: flatten(stack.parameters, stack.shape),
         "loss and gradient, in the kernel": compute,
         "unfolding the gradient": lambda: flat.backward(gradient, retain_graph=True),
         "clipping": lambda: clip_each(parameters, 1.0),
-        "AdamW": engine.optimizer.step,
-        "a whole step": lambda: engine.step(1),
+        "AdamW": stack.optimizer.step,
+        "a whole step": lambda: stack.step(1),
     }
     rows = [
         {"what": f"{what}, {seeds} of {size}", "milliseconds": 1e3 * seconds(part, times)}
@@ -246,9 +245,9 @@ def process_rows(size: str, seeds: int, times: int) -> list[Row]:
             statistics.median(float(python(loaded)) for _ in range(times)), 3)  # fmt: skip
         flags = {"model.size": size, "seeds": seeds, "steps": 20}
         trained = python(
-            "from tbtt_interp.train.resolve import resolve_recipe as r;"
-            "from tbtt_interp.train.training import train_models, Machine;"
-            f"train_models(r('quick', {flags}), '{folder}/memory', machine=Machine(compiled=True));"
+            "from tbtt_interp.train.recipe import resolve_recipe as r;"
+            "from tbtt_interp.train.training import train_models, Runtime;"
+            f"train_models(r('quick', {flags}), '{folder}/memory', runtime=Runtime(compiled=True));"
             "from pathlib import Path; status = Path('/proc/self/status');"
             "print(status.read_text() if status.is_file() else '')"
         )
@@ -291,23 +290,23 @@ def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
     return [{"what": what, "found": found, "limit": limit} for what, found, limit in cases]
 
 
-class Clock(Watcher):
+class Clock(TrainingCallback):
     """Knows when the first step began, compiling and imports behind it."""
 
     began: float
 
-    def started(self, step: int, steps: int) -> None:
+    def on_start(self, step: int, steps: int) -> None:
         self.began = time.perf_counter()
 
 
 def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
     """What evaluating and saving take of a whole training."""
     took = {"step": 0.0}
-    step = Engine.step
+    step = ModelStack.step
 
-    def timed(engine: Engine, number: int) -> object:
+    def timed(stack: ModelStack, number: int) -> object:
         started = time.perf_counter()
-        loss = step(engine, number)
+        loss = step(stack, number)
         took["step"] += time.perf_counter() - started
         return loss
 
@@ -315,9 +314,9 @@ def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
     recipe = resolve_recipe("quick", flags)
     training = dataclasses.replace(recipe.training, steps=steps)  # evaluated as often as ever
     recipe = dataclasses.replace(recipe, training=training)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Engine, "step", timed):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(ModelStack, "step", timed):
         clock = Clock()
-        train_models(recipe, Path(folder) / "run", watcher=clock)
+        train_models(recipe, Path(folder) / "run", callback=clock)
         whole = time.perf_counter() - clock.began
     what = f"share of training {seeds} of {size} on {framing} that is not steps"
     return {"what": what, "found": 1 - took["step"] / whole, "limit": 0.05}

@@ -1,6 +1,7 @@
-"""The training step of many models side by side, each as if it were alone."""
+"""One training step of many stacked models, each as if it were trained alone."""
 
 import ctypes
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,20 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.windows import NOTHING, Windows, stack
 from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import TrainingRecipe
-from tbtt_interp.train.schedule import learning_rate_at
 
 DEVICES = ("cpu", "cuda", "mps")
-# Compiling costs 3 s, once, and makes a step of narrow models some three times faster; in
-# activations computed over the whole training (windows × pos × d_model × layers × models × steps)
-# that is earned back from about here.
-WORTH_COMPILING = 1e8
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,27 +32,35 @@ def pick_device(name: str) -> torch.device:
         raise TbttError(f"device '{name}' is unknown: choose cpu, cuda or mps")
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not has[name]:
-        there = [device for device in DEVICES if has[device]]
-        raise TbttError(f"device '{name}' is not on this machine: choose {' or '.join(there)}")
+        present = listed(device for device in DEVICES if has[device])
+        raise TbttError(f"device '{name}' is not on this machine: choose {present}")
     return torch.device(name)
 
 
-def is_worth_compiling(shape: Shape, training: TrainingRecipe, batch: int, seeds: int) -> bool:
-    """Whether a training is long enough to earn back the time that compiling takes."""
-    activations = batch * training.window * shape.d_model * shape.layers * seeds
-    return activations * training.steps > WORTH_COMPILING
+def learning_rate_at(step: int, training: TrainingRecipe) -> float:
+    """The learning rate of one step, counted from 0: linear warm-up, cosine decay, then constant.
+
+    Source: `get_lr` of nanoGPT's train.py, which the paper's code uses.
+    """
+    peak, low = training.learning_rate, training.min_learning_rate
+    if step < training.warmup:
+        return peak * (step + 1) / (training.warmup + 1)
+    if step >= training.decay_until:
+        return low
+    share = (step - training.warmup) / (training.decay_until - training.warmup)
+    return low + 0.5 * (1 + math.cos(math.pi * share)) * (peak - low)
 
 
-class Engine:
+class ModelStack:
     """S models in training: stacked parameters, their optimizer, and one step at a time.
 
-    No model sees another: each has its own windows, its own gradient and its own clipping, and
-    AdamW works element by element.
+    No model affects another: each has its own windows, gradient and clipping, and AdamW works
+    element by element.
 
     Args:
         parameters: stacked, with a leading seed axis; moved to the device.
         streams: each model's windows.
-        kernel: what computes the loss and its gradient; None leaves both to torch.
+        kernel: computes the loss and its gradient; None leaves both to torch.
     """
 
     def __init__(
@@ -78,11 +82,11 @@ class Engine:
         self.device = device
         self.kernel = kernel
         decayed = [p for name, p in self.parameters.items() if is_matrix(name)]
-        kept = [p for name, p in self.parameters.items() if not is_matrix(name)]
+        others = [p for name, p in self.parameters.items() if not is_matrix(name)]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": decayed, "weight_decay": training.weight_decay},
-                {"params": kept, "weight_decay": 0.0},
+                {"params": others, "weight_decay": 0.0},
             ],
             lr=training.learning_rate,
             betas=(training.beta1, training.beta2),
@@ -128,9 +132,13 @@ class Engine:
             return self._loss(*self._windows([s.reference() for s in self.streams])).tolist()
 
     def step(self, step: int) -> Float[Tensor, " seed"]:
-        """One step of every model, counted from 0; returns each one's loss on its windows."""
-        # torch's own threads keep what they had when they began, so that with them bits would
-        # hang on when that was; the kernel's begin anew and take it over
+        """Trains every model by one step, counted from 0.
+
+        Returns:
+            each model's loss on its windows, in nats per predicted character.
+        """
+        # torch's own threads keep the setting they began with, so with torch the bits would depend
+        # on when its threads began; the kernel's threads begin anew and inherit the setting
         with denormals_as_zero() if self.kernel else nullcontext():
             loss = self._backward(step)
             clip_each(list(self.parameters.values()), self.training.clip)
@@ -140,7 +148,7 @@ class Engine:
             return loss
 
     def state(self) -> Parameters:
-        """Everything that training goes on from, besides the step: weights and moments."""
+        """The state to resume from: weights and Adam's moments, without the step's number."""
         state = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
@@ -148,7 +156,7 @@ class Engine:
         return state
 
     def restore(self, state: Parameters) -> None:
-        """Takes up a state where `state` left it."""
+        """Sets weights and moments to a state that `state` returned."""
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state[f"weights/{name}"])
             self.optimizer.state[parameter] = {
@@ -159,11 +167,10 @@ class Engine:
 
 @contextmanager
 def denormals_as_zero() -> Iterator[None]:
-    """Takes floats nearer to 0 than the least normal one, 1e-38, for 0 in this thread meanwhile.
+    """Treats floats below the least normal one, 1e-38, as 0 in this thread and threads it starts.
 
-    A model that knows its text has many of them, in probabilities, gradients and Adam's averages,
-    and some processors compute with them so slowly that a step takes ten times as long. Threads
-    that are begun meanwhile do the same (POSIX: they inherit the floating-point environment).
+    A trained model has many of them, in probabilities, gradients and Adam's averages. Some
+    processors compute with them so slowly that a step takes ten times as long.
     """
     before = not torch.tensor(1e-39).mul(1.0).item()
     torch.set_flush_denormal(True)
@@ -174,10 +181,10 @@ def denormals_as_zero() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what tensors free, for the next step, instead of handing it back.
+    """Makes glibc keep freed memory for the next step; does nothing without glibc.
 
-    A step allocates the same tens of megabytes again; getting them anew from the system costs a
-    page fault for each 4 KB, a third of the step. Elsewhere than on glibc this does nothing.
+    Each step allocates the same tens of megabytes. Requested anew from the system, they cost a
+    page fault for each 4 KB, a third of the step.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     if platform.libc_ver()[0] == "glibc":

@@ -13,14 +13,18 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.model import initial_parameters, stack_parameters
 from tbtt_interp.runs import load_run
 from tbtt_interp.train import training
-from tbtt_interp.train.engine import Engine, clip_each, denormals_as_zero, pick_device
 from tbtt_interp.train.kernel import Kernel
-from tbtt_interp.train.recipe import Recipe
-from tbtt_interp.train.resolve import resolve_recipe
-from tbtt_interp.train.schedule import learning_rate_at
+from tbtt_interp.train.recipe import Recipe, resolve_recipe
+from tbtt_interp.train.step import (
+    ModelStack,
+    clip_each,
+    denormals_as_zero,
+    learning_rate_at,
+    pick_device,
+)
 from tbtt_interp.train.training import (
-    Machine,
-    Watcher,
+    Runtime,
+    TrainingCallback,
     model_shape,
     model_streams,
     train_models,
@@ -36,14 +40,14 @@ ALONE = {
 }
 
 
-def engine_of(
+def stack_of(
     recipe: Recipe, *, compiled: bool = False, dtype: torch.dtype = torch.float32
-) -> Engine:
+) -> ModelStack:
     tasks = recipe.tasks()
     shape = model_shape(recipe, tasks[0])
     models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
     stacked = {name: value.to(dtype) for name, value in stack_parameters(models).items()}
-    return Engine(
+    return ModelStack(
         stacked,
         shape,
         recipe.training,
@@ -61,9 +65,9 @@ def test_denormals_count_as_zero_while_it_steps_and_not_after(monkeypatch) -> No
     flags = {"model.size": "small", "seeds": 1, "steps": 1, "training.batch": 32}
     recipe = resolve_recipe("quick", flags)
     seen = []
-    monkeypatch.setattr("tbtt_interp.train.engine.clip_each", lambda *_: seen.append(flushes()))
+    monkeypatch.setattr("tbtt_interp.train.step.clip_each", lambda *_: seen.append(flushes()))
     for compiled in (True, False):
-        engine_of(recipe, compiled=compiled).step(0)
+        stack_of(recipe, compiled=compiled).step(0)
         assert not flushes()
     assert seen == [True, False]
     with pytest.raises(KeyError), denormals_as_zero():
@@ -78,17 +82,17 @@ def test_denormals_count_as_zero_while_it_steps_and_not_after(monkeypatch) -> No
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_every_thread_of_the_kernel_takes_denormals_for_zero(threads: int) -> None:
     recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 1, "training.batch": 64})
-    engine = engine_of(recipe)
-    tokens, targets, weights = engine._windows([stream.draw(0) for stream in engine.streams])
-    kernel = Kernel(engine.shape, torch.float32, threads)
+    stack = stack_of(recipe)
+    tokens, targets, weights = stack._windows([stream.draw(0) for stream in stack.streams])
+    kernel = Kernel(stack.shape, torch.float32, threads)
     tiny = torch.full_like(weights, 1e-39)
     with torch.no_grad():
-        engine.parameters["ln_final.w"].mul_(1e10)  # so that what was tiny comes back as 1e-29
+        stack.parameters["ln_final.w"].mul_(1e10)  # so that what was tiny comes back as 1e-29
 
     def slope() -> float:
-        engine.optimizer.zero_grad()
-        kernel.loss(engine.parameters, tokens, targets, tiny).sum().backward()
-        found = engine.parameters["blocks.0.mlp.W_out"].grad
+        stack.optimizer.zero_grad()
+        kernel.loss(stack.parameters, tokens, targets, tiny).sum().backward()
+        found = stack.parameters["blocks.0.mlp.W_out"].grad
         assert found is not None
         return found.abs().max().item()
 
@@ -110,14 +114,14 @@ def test_a_stacked_seed_trains_as_it_would_alone(
     flags |= {} if framing == "line" else {"training.batch": 32}
     recipe = resolve_recipe("quick", flags | {"seeds": 3})
     each = tuple((pair,) for pair in pairs)
-    together = engine_of(
+    together = stack_of(
         dataclasses.replace(recipe, held_out_each=each), compiled=compiled, dtype=dtype
     )
     for step in range(steps):
         together.step(step)
     for seed, pair in enumerate(pairs):
         own = flags | {"seeds": 1, "first_seed": seed, "held_out": [list(pair)]}
-        alone = engine_of(resolve_recipe("quick", own), compiled=compiled, dtype=dtype)
+        alone = stack_of(resolve_recipe("quick", own), compiled=compiled, dtype=dtype)
         for step in range(steps):
             alone.step(step)
         for name, value in alone.parameters.items():
@@ -173,7 +177,7 @@ def test_the_published_schedule() -> None:
 
 def test_a_compiled_step_is_the_same_step() -> None:
     recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 2, "training.batch": 32})
-    compiled, eager = (engine_of(recipe, compiled=c, dtype=torch.float64) for c in (True, False))
+    compiled, eager = (stack_of(recipe, compiled=c, dtype=torch.float64) for c in (True, False))
     for step in range(200):
         torch.testing.assert_close(compiled.step(step), eager.step(step), rtol=0, atol=1e-10)
     assert compiled.reference_loss() == pytest.approx(eager.reference_loss(), abs=1e-10)
@@ -184,11 +188,11 @@ def test_a_gradient_is_the_same_every_time(compiled: bool) -> None:
     """To the bit: a compiled lookup's gradient, summed by several threads at once, was not."""
     size = "large" if compiled else "mlt"
     flags = {"model.size": size, "seeds": 1, "training.batch": 128}
-    engine = engine_of(resolve_recipe("quick", flags), compiled=compiled)
+    stack = stack_of(resolve_recipe("quick", flags), compiled=compiled)
     found = []
     for _ in range(5):
-        engine._backward(0)
-        found.append([p.grad.clone() for p in engine.parameters.values() if p.grad is not None])
+        stack._backward(0)
+        found.append([p.grad.clone() for p in stack.parameters.values() if p.grad is not None])
     for again in found[1:]:
         assert all(torch.equal(one, other) for one, other in zip(found[0], again, strict=True))
 
@@ -203,7 +207,7 @@ def test_without_a_compiler_training_goes_on() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (
-        "Not compiled, so training will be several times slower: there is no C++ compiler "
+        "Not compiled, so training is several times slower: there is no C++ compiler "
         "(/no/such/compiler)"
     ) in " ".join(done.stderr.split())
     run = load_run("run")
@@ -222,19 +226,19 @@ def test_a_device_that_is_absent_is_named(device: str, monkeypatch: pytest.Monke
 def test_threads_are_taken_and_given_back(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
-    run = train_models(recipe, tmp_path / "run", machine=Machine(threads=1))
+    run = train_models(recipe, tmp_path / "run", runtime=Runtime(threads=1))
     assert run.config.environment["threads"] == 1
     assert torch.get_num_threads() == before
     with pytest.raises(TbttError, match="threads must be from 1 to 1024, got 0"):
-        Machine(threads=0)
+        Runtime(threads=0)
 
 
 def test_where_torch_is_as_fast_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "is_suited", lambda shape, device: False)
-    said: list[str] = []
-    watcher = Watcher()
-    monkeypatch.setattr(watcher, "said", said.append)
+    messages: list[str] = []
+    callback = TrainingCallback()
+    monkeypatch.setattr(callback, "on_message", messages.append)
     recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
-    run = train_models(recipe, "run", machine=Machine(compiled=True), watcher=watcher)
-    assert said == ["Not compiled: at this width, or on this device, torch is as fast."]
+    run = train_models(recipe, "run", runtime=Runtime(compiled=True), callback=callback)
+    assert messages == ["Not compiled: at this width, or on this device, torch is as fast."]
     assert run.config.environment["compiled"] is False
