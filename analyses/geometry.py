@@ -1,16 +1,16 @@
 # %% [markdown]
-# # How are operands laid out?
-# A code is a vector for each digit: its embedding, and what each operand adds at "=" on average
-# over the other. Questions: is a code a number line, is it circular, how many directions does it
-# take, and is b's code the same as a's, or its negative? Measures: the share of variance that is
-# linear in the digit, Spearman's correlation of distances with differences, the Fourier spectrum
-# over the digits, effective rank, and the signed cosine and CKA of the operands' codes. Nulls:
-# digits in random order (for the rank, random vectors), and the untrained models. Further runs are
-# compared in 14 random dimensions.
+# # How are operands represented?
+# A representation is a vector for each digit: its embedding, and what each operand adds at "=" on
+# average over the other. Is it a number line? Is it circular? How many directions does it take? Is
+# b's the same as a's, or its negative? Measures: the share of variance that is linear in the digit,
+# Spearman's correlation of distances with differences, the Fourier spectrum over the digits,
+# effective rank, and the cosine and CKA of both operands' representations. Nulls: permuted digits
+# (for the rank, random vectors), and the untrained models. Further runs are compared in 14 random
+# dimensions.
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
+from tbtt_interp import plots
 from tbtt_interp.study import study_arguments
 
 folders, files = study_arguments("runs/arithmetic-medium-file", most=None)
@@ -20,10 +20,10 @@ result = tbtt.analyse_geometry(run, *others)
 # %%
 figure = result.figures["geometry"]()
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
-result.figures["codes"]()
+result.figures["layouts"]()
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")

@@ -1,8 +1,8 @@
-"""Planted lines, circles and ranks are found, and random codes are not told from chance."""
+"""Planted lines, circles and ranks are found, and random vectors are not told from chance."""
 
 import json
 import math
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +13,34 @@ from scipy.stats import kstest, spearmanr
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from typer.testing import CliRunner
 
-from tbtt_interp.analyses.codes import (
+from tbtt_interp.analyses.geometry import (
+    analyse_geometry,
+    compare_geometry,
+    geometry_claims,
+    geometry_table,
+    measure_representations,
+    principal_components,
+    value_distances,
+)
+from tbtt_interp.analyses.representations import (
+    Representation,
     alignment,
     cka,
     distance_order,
     distances,
     effective_rank,
-    explained,
+    explained_variance,
     number_line,
+    operand_representations,
     spectrum,
 )
-from tbtt_interp.analyses.geometry import (
-    Row,
-    analyse_geometry,
-    compare_geometry,
-    geometry_findings,
-    geometry_table,
-    layout_tables,
-    measure_codes,
-)
-from tbtt_interp.analyses.operand_codes import Code, Name, operand_codes
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
+from tbtt_interp.over_seeds import Models, over_seeds
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
-from tbtt_interp.tasks import load_task
+from tbtt_interp.tasks import Example, load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
 
 DIGITS = np.arange(10.0)
@@ -80,6 +82,21 @@ def averaging(line: np.ndarray) -> HookedTransformer:
     return model.eval()
 
 
+def random_vectors(operand: str, vectors: np.ndarray) -> Representation:
+    return Representation(site="there", operator="+", operand=operand, values=DIGITS,
+                          vectors=vectors)  # fmt: skip
+
+
+def models_of(
+    *models: HookedTransformer, examples: Sequence[Example] = TASK.examples, name: str = "models"
+) -> Models:
+    return Models.of_models(models, examples, TASK.vocabulary, name=name)
+
+
+def prompts_of(examples: Sequence[Example] = TASK.examples) -> PromptSet:
+    return PromptSet.of(examples, TASK.vocabulary, n_ctx=9)
+
+
 def test_a_line_is_a_line_wherever_it_lies() -> None:
     line = in_space(DIGITS[:, None])
     assert number_line(line, DIGITS) == pytest.approx(1)
@@ -109,7 +126,7 @@ def test_even_directions_are_counted_and_uneven_ones_count_less(rank: int) -> No
     columns = chance(10, rank)
     columns = np.linalg.qr(columns - columns.mean(0))[0]
     assert effective_rank(in_space(columns)) == pytest.approx(rank)
-    assert explained(in_space(columns))[:rank] == pytest.approx([1 / rank] * rank)
+    assert explained_variance(in_space(columns))[:rank] == pytest.approx([1 / rank] * rank)
     if rank > 1:
         columns[:, 0] *= 5
         assert effective_rank(in_space(columns)) < 0.8 * rank
@@ -139,7 +156,7 @@ def test_equal_codes_are_aligned_negated_ones_against_and_turned_ones_of_one_sha
 
 def test_many_codes_at_once_are_as_each_alone() -> None:
     a, b = chance(2, 3, 10, 4), chance(2, 3, 10, 4, seed=1)
-    for measure in (spectrum, explained, effective_rank, distances):
+    for measure in (spectrum, explained_variance, effective_rank, distances):
         assert measure(a)[1, 2] == pytest.approx(measure(a[1, 2]))
     for measure in (number_line, distance_order):
         assert measure(a, DIGITS)[1, 2] == pytest.approx(measure(a[1, 2], DIGITS))
@@ -147,75 +164,67 @@ def test_many_codes_at_once_are_as_each_alone() -> None:
         assert measure(a, b)[1, 2] == pytest.approx(measure(a[1, 2], b[1, 2]))
 
 
-def test_random_codes_are_nowhere_in_their_nulls() -> None:
-    """Then p is uniform: of all that could go wrong in a permutation null, most makes it not so."""
+def test_random_vectors_are_nowhere_in_their_nulls() -> None:
+    """Then p is uniform: most mistakes in a permutation null make it something else."""
     places: dict[str, list[float]] = {}
     for k in range(120):
-        codes = {
-            Name("there", "+", operand): Code(values=DIGITS, vectors=chance(10, 6, seed=2 * k + n))
-            for n, operand in enumerate("ab")
-        }
-        for row, (value, null) in measure_codes(codes, draws=49, seed=k).items():
-            if row.operand == "b" or row.measure in ("alignment", "cka"):
-                below = (np.sum(null < value) + 0.5) / 50
-                places.setdefault(f"{row.measure} {row.component}", []).append(below)
+        pair = [random_vectors(o, chance(10, 6, seed=2 * k + n)) for n, o in enumerate("ab")]
+        table = measure_representations(pair, np.random.default_rng(k), n_draws=49)
+        for row in table[table["operand"] != "a"].to_dict("records"):
+            below = np.sum([row[f"draw_{d}"] < row["value"] for d in range(49)])
+            key = f"{row['measure']} {row['component']}"
+            places.setdefault(key, []).append((below + 0.5) / 50)
     assert len(places) == 1 + 1 + 5 + 1 + 3 + 2
     for measure, found in places.items():
         assert kstest(found, "uniform").pvalue > 1e-3, measure
 
 
 def test_nulls_are_where_theory_has_them() -> None:
-    """Of a random order a line explains 1 / 9, and each frequency what it has of 9 directions."""
-    code = {Name("there", "+", "a"): Code(values=DIGITS, vectors=in_space(DIGITS[:, None]))}
-    found = measure_codes(code, draws=4_000)
-    key = Row("there", "+", "a", "number line", 0, 14)
-    assert found[key][1].mean() == pytest.approx(1 / 9, abs=0.01)
+    """With permuted values a line explains 1 / 9, and each frequency its part of 9 directions."""
+    line = [random_vectors("a", in_space(DIGITS[:, None]))]
+    table = measure_representations(line, np.random.default_rng(0), n_draws=4_000)
+    table = table.set_index(["measure", "component"])
+    nulls = table.filter(regex="^draw_")
+    assert nulls.loc["number line", 0].mean() == pytest.approx(1 / 9, abs=0.01)
     for turns, share in enumerate((2 / 9, 2 / 9, 2 / 9, 2 / 9, 1 / 9), 1):
-        null = found[key._replace(measure="spectrum", component=turns)][1]
-        assert null.mean() == pytest.approx(share, abs=0.01)
-    assert found[key][0] > found[key][1].max()
+        assert nulls.loc["spectrum", turns].mean() == pytest.approx(share, abs=0.01)
+    assert table.loc[("number line", 0), "value"] > nulls.loc["number line", 0].max()
 
 
-def test_operands_codes_are_main_effects_and_leave_the_rest_out() -> None:
-    subject = Subject.of_models([averaging(DIGITS)], TASK.examples, TASK.vocabulary)
-    codes = operand_codes(subject, subject.models[0])
-    assert set(codes) == {
-        Name("hook_embed", "", "digits"),
-        *(Name(f"blocks.0.hook_{site}", operator, operand)
+def test_operands_representations_are_main_effects_and_leave_the_rest_out() -> None:
+    found = operand_representations(averaging(DIGITS), prompts_of())
+    assert [(r.site, r.name) for r in found] == [
+        ("hook_embed", "digits"),
+        *((f"blocks.0.hook_{site}", f"{operand} of a{operator}b")
           for site in ("attn_out", "resid_post") for operator in "+-" for operand in "ab"),
-    }  # fmt: skip
-    for code in codes.values():
-        if not np.isnan(code.share):
-            assert code.share == pytest.approx(0.5, abs=1e-6) and code.chance == 9 / 99
+    ]  # fmt: skip
+    for r in found[1:]:
+        assert r.share == pytest.approx(0.5, abs=1e-6) and r.null_share == 9 / 99
     shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
     random = {name: 10 * x for name, x in initial_parameters(shape, seed=0).items()}
     model = hooked_transformer(random, shape)  # which does not attend to a and b alike
-    codes = operand_codes(Subject.of_models([model], TASK.examples, TASK.vocabulary), model)
+    by_name = {(r.site, r.name): r for r in operand_representations(model, prompts_of())}
     for operator in "+-":
         prompts = [f"<{i}{operator}{j}=" for i in range(10) for j in range(10)]
         tokens = torch.tensor([TASK.vocabulary.encode(prompt) for prompt in prompts])
         x = model.run_with_cache(tokens)[1]["resid_post", 0][:, -1].view(10, 10, -1)
         x = (x - x.mean((0, 1))).detach().numpy()
         for operand, axis in (("a", 1), ("b", 0)):
-            code = codes[Name("blocks.0.hook_resid_post", operator, operand)]
-            assert code.vectors == pytest.approx(x.mean(axis), abs=1e-4)
-            assert code.share == pytest.approx(10 * (x.mean(axis) ** 2).sum() / (x**2).sum())
+            r = by_name["blocks.0.hook_resid_post", f"{operand} of a{operator}b"]
+            assert r.vectors == pytest.approx(x.mean(axis), abs=1e-4)
+            assert r.share == pytest.approx(10 * (x.mean(axis) ** 2).sum() / (x**2).sum())
 
 
 def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
     order = np.array([3.0, 8, 0, 5, 9, 2, 6, 1, 7, 4])
-    tables = [
-        geometry_table(Subject.of_models([averaging(line)] * 2, TASK.examples, TASK.vocabulary))
-        for line in (DIGITS, order)
-    ]
-    planted, mixed = (
-        t[t["dimensions"] == 16].set_index(["site", "code", "measure", "component"]) for t in tables
-    )
+    tables = [geometry_table(models_of(*[averaging(line)] * 2)) for line in (DIGITS, order)]
+    key = ["site", "representation", "measure", "component"]
+    planted, mixed = (t[t["dimensions"] == 16].set_index(key) for t in tables)
     at = "blocks.0.hook_resid_post"
     for where in (("hook_embed", "digits"), (at, "a of a+b"), (at, "b of a-b")):
         row = planted.loc[(*where, "number line", 0)]
         assert row["value"] == pytest.approx(1) and row["p"] == 1 / 200
-        assert row["null"] == pytest.approx(1 / 9, abs=0.03) and row["models"] == 2
+        assert row["null"] == pytest.approx(1 / 9, abs=0.03) and row["n_models"] == 2
         assert mixed.loc[(*where, "number line", 0), "p"] > 0.05
     for operator in "+-":
         aligned = planted.loc[(at, f"a and b of a{operator}b", "alignment", 0)]
@@ -227,87 +236,80 @@ def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
 
 
 def test_sizes_are_compared_in_equal_dimensions(line_run: Run) -> None:
-    planted = Subject.of_models([averaging(DIGITS)], TASK.examples, TASK.vocabulary, name="planted")
-    line = Subject.of(line_run)
+    planted, line = models_of(averaging(DIGITS), name="planted"), Models.of(line_run)
     table = compare_geometry([line, planted])
-    equal = table[table["dimensions"] == 14]
-    assert set(equal["run"]) == {line.name, "planted"}
-    assert set(table.loc[table["run"] == line.name, "dimensions"]) == {14}
-    assert set(table.loc[table["run"] == "planted", "dimensions"]) == {14, 16}
+    dimensions = table.groupby("run")["dimensions"].agg(set).to_dict()
+    assert dimensions == {line.name: {14}, "planted": {14, 16}}
     with pytest.raises(TbttError, match=r"is 14 wide, so .* 15 dimensions: give --dimensions 14"):
         compare_geometry([line, planted], dimensions=15)
     with pytest.raises(TbttError, match="dimensions must be at least 2, got 1"):
         geometry_table(planted, dimensions=1)
     result = analyse_geometry(line, planted)
-    assert "planted" in result.shown.columns
-    figure = result.figures["geometry"]()
-    assert {"planted, 95 %", "untrained"} <= {trace.name for trace in figure.data}
+    assert "planted" in result.display.columns
+    names = {trace.name for trace in result.figures["geometry"]().data}
+    assert {"planted", "untrained models"} <= names
 
 
 def test_an_untrained_model_attends_to_both_operands_alike(line_run: Run) -> None:
-    """So that only a trained model's codes can be opposite, and nothing is said of equal ones."""
-    table = geometry_table(Subject.of(line_run))
-    rows = table[table["measure"].isin(["alignment", "number line"]) & (table["site"] == MID)]
-    aligned = rows[rows["measure"] == "alignment"]
+    """So only a trained model's can be opposite, and equal ones are no news."""
+    table = geometry_table(line_run)
+    aligned = table[(table["measure"] == "alignment") & (table["site"] == MID)]
     assert (aligned["untrained"] > 0.9).all()
-    alone = Subject.of_models(Subject.of(line_run).untrained, TASK.examples, TASK.vocabulary)
-    untrained = geometry_table(alone)
+    untrained = geometry_table(models_of(*Models.of(line_run).untrained))
     assert table["untrained"].tolist() == pytest.approx(untrained["value"].tolist())
-    found = {str(f).split(":")[0]: f for f in geometry_findings(table)}
-    assert len(found) == 1 + 2 * 2 * 3
-    plus = found[f"a and b of a+b at {MID}"]
+    claims = {claim.text.split(":")[0]: claim for claim in geometry_claims(table)}
+    assert len(claims) == 1 + 2 * 2 * 3
+    plus = claims[f"a and b of a+b at {MID}"]
     value = aligned.loc[aligned["operator"] == "+"].iloc[0]
     nearest = min((value["null"], value["untrained"]), key=lambda x: abs(x - value["value"]))
     assert plus.null == nearest and plus.effect.mean == value["value"]
-    assert re.search(r"the cosine of their codes is .* of that of equal codes; ", str(plus))
+    assert plus.text.endswith("their cosine is") and plus.direction == "different"
 
 
 def test_maps_keep_distances_and_are_drawn_for_one_model(line_run: Run) -> None:
-    subject = Subject.of(line_run)
-    points, pairs = layout_tables(subject)
-    of = (points["seed"] == 1) & (points["site"] == "hook_embed")
+    maps, pairs = (over_seeds(line_run, f) for f in (principal_components, value_distances))
+    of = (maps["seed"] == 1) & (maps["site"] == "hook_embed")
     vectors = line_run.model(1).W_E[TASK.vocabulary.encode("0123456789")].detach().numpy()
     total = ((vectors - vectors.mean(0)) ** 2).sum()
-    shares = points.loc[of, ["x", "y"]].pow(2).sum() / total
-    assert shares.to_numpy() == pytest.approx(points.loc[of, ["x_share", "y_share"]].iloc[0])
+    shares = maps.loc[of, ["x", "y"]].pow(2).sum() / total
+    assert shares.to_numpy() == pytest.approx(maps.loc[of, ["x_share", "y_share"]].iloc[0])
     far = pairs[(pairs["seed"] == 1) & (pairs["site"] == "hook_embed")]
     far = far.pivot(index="value", columns="other", values="distance")
     assert far.loc[2, 7] == pytest.approx(math.dist(vectors[2], vectors[7]), rel=1e-5)
-    figure = analyse_geometry(subject).figures["codes"]()
+    figure = analyse_geometry(line_run).figures["layouts"]()
     titles = [a.text for a in figure.layout.annotations]
     assert titles[:3] == ["digits, embed", "a of a+b, 0 resid_mid", "b of a+b, 0 resid_mid"]
-    maps = [trace for trace in figure.data if trace.type == "scatter" and trace.mode[:5] == "lines"]
-    assert [list(trace.text) for trace in maps] == [list("0123456789")] * 5
+    drawn = [
+        trace for trace in figure.data if trace.type == "scatter" and trace.mode[:5] == "lines"
+    ]
+    assert [list(trace.text) for trace in drawn] == [list("0123456789")] * 5
     heat = next(trace for trace in figure.data if trace.type == "heatmap")
     assert np.diag(np.array(heat.z, float)) == pytest.approx(0, abs=1e-9)
 
 
-def test_where_operands_have_no_order_it_is_said(facts_run: Run) -> None:
+def test_where_operands_have_no_order_an_error_tells(facts_run: Run) -> None:
     with pytest.raises(TbttError, match="there is no grid of operands here: this analysis needs"):
         analyse_geometry(facts_run)
-    few = operand_grid(0, 2, TASK.examples)
-    subject = Subject.of_models([averaging(DIGITS)], few, TASK.vocabulary)
-    with pytest.raises(TbttError, match="no order to speak of: geometry needs 4 numbers at least"):
-        geometry_table(subject)
+    few = models_of(averaging(DIGITS), examples=operand_grid(0, 2, TASK.examples))
+    with pytest.raises(TbttError, match="here have no order: geometry needs at least 4 numbers"):
+        geometry_table(few)
 
 
-def test_values_of_two_characters_have_codes_but_no_embedding() -> None:
-    more = operand_grid(8, 12, TASK.examples)
-    subject = Subject.of_models([averaging(DIGITS)], more, TASK.vocabulary)
-    codes = operand_codes(subject, subject.models[0])
-    assert {name.operand for name in codes} == {"a", "b"}
-    assert codes[Name("blocks.0.hook_resid_post", "+", "a")].values.tolist() == [8, 9, 10, 11, 12]
+def test_values_of_two_characters_are_represented_but_have_no_embedding() -> None:
+    prompts = prompts_of(operand_grid(8, 12, TASK.examples))
+    found = operand_representations(averaging(DIGITS), prompts)
+    assert {r.operand for r in found} == {"a", "b"}
+    assert found[-1].values.tolist() == [8, 9, 10, 11, 12]
 
 
-def test_the_command_takes_several_runs_and_the_study_says_where_it_cannot_answer(
-    line_run: Run, file_run: Run, facts_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_takes_several_runs(line_run: Run, file_run: Run) -> None:
     folders = [str(line_run.folder), str(file_run.folder)]
     done = CliRunner().invoke(app, ["analyses", "geometry", *folders, "--out", "out"])
     assert done.exit_code == 0, done.output
     assert "number line" in done.output and "All in 14 random dimensions" in done.output
-    assert set(pd.read_csv("out/geometry.csv")["run"]) == {Subject.of(r).name for r in
-                                                           (line_run, file_run)}  # fmt: skip
-    assert {"codes.html", "points.csv", "distances.csv"} <= {p.name for p in Path("out").iterdir()}
+    names = {Models.of(run).name for run in (line_run, file_run)}
+    assert set(pd.read_csv("out/geometry.csv")["run"]) == names
+    written = {path.name for path in Path("out").iterdir()}
+    assert {"layouts.html", "points.csv", "distances.csv"} <= written
     done = CliRunner().invoke(app, ["analyses", "geometry", folders[0], "--json"])
     assert json.loads(done.stdout)[0]["measure"] == "number line"

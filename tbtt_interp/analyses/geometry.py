@@ -1,347 +1,368 @@
-"""How operands are laid out: in the embeddings, and where the answer begins.
+"""How operands are represented: as a number line, in circles, the same for both?
 
-A code of few values says much by chance. So each measure is beside what it is of values in random
-order, or of random vectors where order does not matter, and beside the untrained model.
+A few vectors look structured by chance. Each measure is therefore compared with a permutation null
+(permuted values, or random vectors where order does not matter) and with untrained models.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.codes import (
+from tbtt_interp.analyses.representations import (
+    EMBEDDINGS,
+    Representation,
     alignment,
     centred,
     cka,
     distance_order,
     distances,
     effective_rank,
-    explained,
+    explained_variance,
     number_line,
+    operand_representations,
     spectrum,
 )
-from tbtt_interp.analyses.findings import Finding, Result, Tell, nearest_null, silent
-from tbtt_interp.analyses.operand_codes import Code, Name, operand_codes
-from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
+from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
+from tbtt_interp.plots import (
+    BLACK,
+    BLUE,
+    GREY,
+    NULL_MARKS,
+    error_bars,
+    name_once,
+    panels,
+    points,
+    short_site,
+)
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, mean_over_models
+from tbtt_interp.stats import Interval, summarize
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
-DIMENSIONS = 14  # what wider codes are projected on, to compare sizes: the width of the smallest
-DRAWS, PROJECTIONS = 199, 10
-COMPONENTS = 3  # principal components that are told
+DIMENSIONS = 14  # wider representations are projected to so many: the width of the smallest models
+N_DRAWS, N_PROJECTIONS, N_COMPONENTS = 199, 10, 3
+SALT = 0x6E0
 BOTH = "a and b"
-ORDER, VECTORS, NO_CODE = "values in random order", "random vectors", "no code at all"
-NULL_IS = {"number line": ORDER, "distance order": ORDER, "spectrum": ORDER, "alignment": ORDER,
-           "cka": ORDER, "effective rank": VECTORS, "explained": VECTORS,
-           "share of variance": NO_CODE}  # fmt: skip
-Beside = tuple[Float[np.ndarray, " component"], Float[np.ndarray, "component draw"]]
+ORDER, VECTORS, NO_OPERANDS = "permuted values", "random vectors", "no dependence on operands"
+NULLS = {"number line": ORDER, "distance order": ORDER, "spectrum": ORDER,
+         "effective rank": VECTORS, "explained variance": VECTORS, "alignment": ORDER, "cka": ORDER,
+         "share of variance": NO_OPERANDS}  # fmt: skip
+SINGLE = [name for name in NULLS if name not in ("spectrum", "explained variance")]
+TITLES = {"number line": "number line, share", "distance order": "distance order, rank corr.",
+          "effective rank": "effective rank", "alignment": "alignment of a and b, cosine",
+          "cka": "CKA of a and b"}  # fmt: skip
+GROUP = ["site", "operator", "operand", "representation", "measure", "component", "dimensions"]
+NULL_COLUMNS = {"null": "permuted values, or random vectors", "untrained": "untrained models"}
 
 
-class Row(NamedTuple):
-    """What is measured of a code, or of the codes of both operands together.
-
-    Attributes:
-        component: a frequency or a principal component, from 1; 0 where there is one number.
-        dimensions: of the space it is measured in.
-    """
-
-    site: str
-    operator: str
-    operand: str
-    measure: str
-    component: int
-    dimensions: int
-
-
-Measured = dict[Row, tuple[float, Float[np.ndarray, " draw"]]]
-
-
-def _beside(measure: Callable, real: Sequence[np.ndarray], null: Sequence[np.ndarray]) -> Beside:
-    """A measure, the mean over projections, and what it is of each draw of a null.
+def measure_representations(
+    representations: Sequence[Representation],
+    random: np.random.Generator,
+    *,
+    dimensions: int | None = None,
+    n_draws: int = N_DRAWS,
+) -> pd.DataFrame:
+    """Every measure of one model's representations, and of each null draw; see `geometry`.
 
     Args:
-        real: codes `[projection, value, d]`.
-        null: the same `[projection, draw, value, d]`.
+        dimensions: of the random subspaces that representations are projected to; each measure is
+            then the mean over some of them. None measures them as they are.
     """
-    with np.errstate(invalid="ignore"):  # of vectors that are all alike a share is nan
-        value, by_chance = (np.asarray(measure(*codes)).mean(0) for codes in (real, null))
-    return np.atleast_1d(value), by_chance.reshape(len(by_chance), -1).T
-
-
-def _of_one(
-    code: Float[np.ndarray, "projection value d"],
-    values: Float[np.ndarray, " value"],
-    orders: Int[np.ndarray, "draw value"],
-    chance: np.random.Generator,
-) -> dict[str, Beside]:
-    mixed = code[:, orders]
-    random = chance.standard_normal((1, len(orders), *code.shape[1:]))
-    shares, of_random = _beside(explained, [code], [random])
-    return {
-        "number line": _beside(partial(number_line, values=values), [code], [mixed]),
-        "distance order": _beside(partial(distance_order, values=values), [code], [mixed]),
-        "spectrum": _beside(spectrum, [code], [mixed]),
-        "effective rank": _beside(effective_rank, [code], [random]),
-        "explained": (shares[:COMPONENTS], of_random[:COMPONENTS]),
-    }
-
-
-def measure_codes(
-    codes: Mapping[Name, Code], dimensions: int | None = None, *, draws: int = DRAWS, seed: int = 0
-) -> Measured:
-    """Every measure of one model's codes, and what it is of each draw of its null.
-
-    Args:
-        dimensions: what codes are projected on, the mean over some random subspaces; None is none.
-    """
-    chance = np.random.default_rng((seed, 0x6E0))
-    width = next(iter(codes.values())).vectors.shape[1]
+    width = representations[0].vectors.shape[1]
     bases = np.eye(width)[None]
     if dimensions is not None:
-        bases = np.linalg.qr(chance.standard_normal((PROJECTIONS, width, dimensions)))[0]
-    found: Measured = {}
-
-    def keep(name: Name, measures: Mapping[str, Beside]) -> None:
-        for measure, (values, nulls) in measures.items():
-            for k, (value, null) in enumerate(zip(values, nulls, strict=True)):
-                component = k + 1 if measure in ("spectrum", "explained") else 0
-                row = Row(*name, measure, component, bases.shape[-1])
-                found[row] = float(value), null
-
-    for name, code in codes.items():
-        x = centred(code.vectors) @ bases
-        orders = chance.permuted(np.tile(np.arange(len(code.values)), (draws, 1)), axis=1)
-        keep(name, _of_one(x, code.values, orders, chance))
-        if dimensions is None and not np.isnan(code.share):
-            share = np.array([code.share]), np.full((1, draws), code.chance)
-            keep(name, {"share of variance": share})
-        other = codes.get(name._replace(operand="a"))
-        if name.operand == "b" and other and np.array_equal(other.values, code.values):
-            y = centred(other.vectors) @ bases
-            pair = [y, x], [y[:, None], x[:, orders]]
-            both = {"alignment": _beside(alignment, *pair), "cka": _beside(cka, *pair)}
-            keep(name._replace(operand=BOTH), both)
-    return found
-
-
-def _part(subject: Subject, k: int, dimensions: int, seed: int) -> Arrays:
-    """Of one model, and of it untrained: a row a measure, and the draws of its null."""
-
-    def measured(model: "HookedTransformer", draws: int) -> Measured:
-        codes = operand_codes(subject, model)
-        width = next(iter(codes.values())).vectors.shape[1]
-        spaces = [None, dimensions] if width > dimensions else [None]
-        rows = [measure_codes(codes, space, draws=draws, seed=seed + k) for space in spaces]
-        return {row: value for some in rows for row, value in some.items()}
-
-    found = measured(subject.models[k], DRAWS)
-    untrained = measured(subject.untrained[k], 1) if subject.untrained else {}
-    return {
-        "rows": np.array([json.dumps(row) for row in found]),
-        "values": np.array([value for value, _ in found.values()]),
-        "nulls": np.array([null for _, null in found.values()]),
-        "untrained": np.array([untrained.get(row, (np.nan,))[0] for row in found]),
-    }
+        bases = np.linalg.qr(random.standard_normal((N_PROJECTIONS, width, dimensions)))[0]
+    rows: list[list[object]] = []
+    of_a: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    for r in representations:
+        x = centred(r.vectors) @ bases
+        orders = random.permuted(np.tile(np.arange(len(r.values)), (n_draws, 1)), axis=1)
+        real, permuted = [x], [x[:, orders]]
+        gaussian = [random.standard_normal((1, n_draws, *x.shape[1:]))]
+        measured = [
+            ("number line", partial(number_line, values=r.values), real, permuted),
+            ("distance order", partial(distance_order, values=r.values), real, permuted),
+            ("spectrum", spectrum, real, permuted),
+            ("effective rank", effective_rank, real, gaussian),
+            ("explained variance", explained_variance, real, gaussian),
+        ]
+        if dimensions is None and not np.isnan(r.share):
+            shares = np.array([r.share]), np.full((1, n_draws), r.null_share)
+            measured.append(("share of variance", np.asarray, *([x] for x in shares)))
+        values, y = of_a.get((r.site, r.operator), (np.empty(0), x))
+        if r.operand == "a":
+            of_a[r.site, r.operator] = r.values, x
+        elif r.operand == "b" and np.array_equal(values, r.values):
+            both, null = [y, x], [y[:, None], *permuted]
+            measured += [("alignment", alignment, both, null), ("cka", cka, both, null)]
+        for measure, function, arrays, null_arrays in measured:
+            with np.errstate(invalid="ignore"):  # the share of no variance is nan
+                value, null = (np.asarray(function(*of)).mean(0) for of in (arrays, null_arrays))
+            value, null = np.atleast_1d(value), null.reshape(n_draws, -1).T
+            operand = r.operand if len(arrays) == 1 else BOTH
+            key = (r.site, r.operator, operand, r.name.replace(r.operand, operand, 1), measure)
+            last = N_COMPONENTS if measure == "explained variance" else None
+            for k, (number, draws) in enumerate(zip(value[:last], null[:last], strict=True)):
+                component = 0 if measure in SINGLE else k + 1
+                rows.append([*key, component, bases.shape[-1], number, *draws])
+    return pd.DataFrame(rows, columns=[*GROUP, "value", *(f"draw_{k}" for k in range(n_draws))])
 
 
-def geometry_table(
-    subject: Subject,
-    *,
+def geometry(
+    model: "HookedTransformer",
+    prompts: PromptSet,
     dimensions: int = DIMENSIONS,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
+    n_draws: int = N_DRAWS,
 ) -> pd.DataFrame:
-    """Every measure of every code, as it is, and where that is wider in so many dimensions.
+    """Every measure of a model's operand representations, and of each draw of its null.
 
     Returns:
-        a row a code (`site`, `operator`, `operand`, in words `code`), `measure`, `component` (a
-        frequency or principal component, from 1) and `dimensions`; `run`, `width` (of the model),
-        `value`, `low`, `high` over models; `null`, its mean, `null_is`; `p`, the share of draws of
-        the null as far from its mean, models together; `untrained`, and `models`.
+        one row per representation (`site`, `operator`, `operand`, in words `representation`),
+        `measure`, `component` (a frequency or a principal component, from 1) and `dimensions`: as
+        it is and, where that is wider, projected to so many. `value`, and `draw_0` and so on.
+    """
+    found = operand_representations(model, prompts)
+    spaces = [None, dimensions] if model.cfg.d_model > dimensions else [None]
+    return pd.concat([
+        measure_representations(found, np.random.default_rng((prompts.number, SALT)),
+                                dimensions=space, n_draws=n_draws)
+        for space in spaces
+    ], ignore_index=True)  # fmt: skip
+
+
+def geometry_table(run: Run | Models, dimensions: int = DIMENSIONS) -> pd.DataFrame:
+    """Means over models of every measure, compared with a permutation null and untrained models.
+
+    Returns:
+        the columns of `geometry` with `run`, `width` (of the model), `value`, `value_low`,
+        `value_high`; `null`, the mean over draws, and `null_name`; `p`, the share of draws as far
+        from that mean, models together; `untrained` and `n_models`.
     """
     if dimensions < 2:
         raise TbttError(f"dimensions must be at least 2, got {dimensions}")
-    parts = parts or Parts()
-    found: list[Arrays] = []
-    for k, name in enumerate(subject.seeds):
-        part = f"geometry-{subject.name.replace('/', '-')}-{name}"
-        found.append(parts.get(part, partial(_part, subject, k, dimensions, seed)))
-        tell(k + 1, len(subject.models))
-    values = np.stack([part["values"] for part in found])
-    untrained = np.mean([part["untrained"] for part in found], axis=0)
-    nulls = np.mean([part["nulls"] for part in found], axis=0)
-    rows = []
-    for k, text in enumerate(found[0]["rows"]):
-        row = Row(*json.loads(text))
-        interval = mean_over_models(values[:, k].tolist())
-        null, off = nulls[k].mean(), np.abs(nulls[k] - nulls[k].mean())
-        beyond = (off >= abs(interval.mean - null)).sum()
-        rows.append({
-            "run": subject.name, "width": subject.models[0].cfg.d_model, **row._asdict(),
-            "code": str(Name(*row[:3])), "value": interval.mean, "low": interval.low,
-            "high": interval.high, "null": null, "null_is": NULL_IS[row.measure],
-            "p": (1 + beyond) / (1 + len(off)) if off.any() else np.nan,
-            "untrained": untrained[k], "models": len(found),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    models = Models.of(run)
+    table = over_seeds(models, geometry, dimensions=dimensions)
+    summary = summarize(table, GROUP, ["value"])
+    draws = table.groupby(GROUP, sort=False)[list(table.filter(regex="^draw_"))].mean().to_numpy()
+    null = draws.mean(1)
+    distance = np.abs(draws - null[:, None])
+    beyond = (distance >= np.abs(summary["value"].to_numpy() - null)[:, None]).sum(1)
+    p = np.where(distance.any(1), (1 + beyond) / (1 + draws.shape[1]), np.nan)
+    untrained = over_untrained(models, geometry, dimensions=dimensions, n_draws=1)
+    means = pd.DataFrame(columns=[*GROUP, "untrained"]) if untrained is None else (
+        untrained.groupby(GROUP, sort=False)["value"].mean().rename("untrained").reset_index()
+    )  # fmt: skip
+    summary = summary.assign(null=null, null_name=summary["measure"].map(NULLS), p=p)
+    summary = summary.merge(means, "left", GROUP).astype({"untrained": float})
+    return summary.assign(run=models.name, width=models.first.cfg.d_model)
 
 
-def compare_geometry(
-    subjects: Sequence[Subject],
-    *,
-    dimensions: int = DIMENSIONS,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """`geometry_table` of several, one below the other: compare rows of equal `dimensions`.
+def compare_geometry(runs: Sequence[Run | Models], dimensions: int = DIMENSIONS) -> pd.DataFrame:
+    """`geometry_table` of several runs below each other: compare rows of equal `dimensions`.
 
     Raises:
         TbttError: if one of several has fewer dimensions than are to be compared.
     """
-    widths = {subject.name: subject.models[0].cfg.d_model for subject in subjects}
-    narrow = min(widths, key=lambda name: widths[name])
-    if len(subjects) > 1 and widths[narrow] < dimensions:
+    models = [Models.of(run) for run in runs]
+    narrow = min(models, key=lambda of: of.first.cfg.d_model)
+    width = narrow.first.cfg.d_model
+    if len(models) > 1 and width < dimensions:
         raise TbttError(
-            f"{narrow} is {widths[narrow]} wide, so runs cannot be compared in {dimensions} "
-            f"dimensions: give --dimensions {widths[narrow]} or fewer"
+            f"{narrow.name} is {width} wide, so runs cannot be compared in {dimensions} "
+            f"dimensions: give --dimensions {width} or fewer"
         )
-    count = sum(len(subject.models) for subject in subjects)
-    tables: list[pd.DataFrame] = []
-    done = 0
-    for subject in subjects:
-        told = partial(_told, tell, done, count)
-        tables.append(
-            geometry_table(subject, dimensions=dimensions, parts=parts, tell=told, seed=seed)
-        )
-        done += len(subject.models)
+    return pd.concat([geometry_table(of, dimensions) for of in models], ignore_index=True)
+
+
+def principal_components(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+    """Every representation on its first two principal components, one row per value.
+
+    Returns:
+        `site`, `representation`, `value`, `x`, `y`, and the shares of variance of both components.
+    """
+    tables = []
+    for r in operand_representations(model, prompts):
+        left, sizes, _ = np.linalg.svd(centred(r.vectors), full_matrices=False)
+        (x, y), shares = (left * sizes)[:, :2].T, explained_variance(r.vectors)
+        tables.append(pd.DataFrame({
+            "site": r.site, "representation": r.name, "value": r.values, "x": x, "y": y,
+            "x_share": shares[0], "y_share": shares[1],
+        }))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
-def _told(tell: Tell, before: int, of: int, done: int, _: int) -> None:
-    tell(before + done, of)
-
-
-def layout_tables(subject: Subject) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every code of every model as it can be drawn.
-
-    Returns:
-        a row a value: `seed`, `site`, `code`, `value`, `x`, `y` on the first two principal
-        components and `x_share`, `y_share`, what they explain; and a row a pair of values: the
-        same with `other` and `distance`.
-    """
-    points, pairs = [], []
-    for seed, model in zip(subject.seeds, subject.models, strict=True):
-        for name, code in operand_codes(subject, model).items():
-            labels = {"seed": seed, "site": name.site, "code": str(name)}
-            left, sizes, _ = np.linalg.svd(centred(code.vectors), full_matrices=False)
-            shares = explained(code.vectors)
-            x, y = (left * sizes)[:, :2].T
-            points.append(pd.DataFrame({
-                **labels, "value": code.values, "x": x, "y": y,
-                "x_share": shares[0], "y_share": shares[1],
-            }))  # fmt: skip
-            first, second = np.indices(2 * [len(code.values)]).reshape(2, -1)
-            pairs.append(pd.DataFrame({
-                **labels, "value": code.values[first], "other": code.values[second],
-                "distance": distances(code.vectors).ravel(),
-            }))  # fmt: skip
-    return pd.concat(points, ignore_index=True), pd.concat(pairs, ignore_index=True)
+def value_distances(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+    """Euclidean distances in every representation, one row per `value` and `other` value."""
+    tables = []
+    for r in operand_representations(model, prompts):
+        first, second = np.indices(2 * [len(r.values)]).reshape(2, -1)
+        tables.append(pd.DataFrame({
+            "site": r.site, "representation": r.name, "value": r.values[first],
+            "other": r.values[second], "distance": distances(r.vectors).ravel(),
+        }))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
 
 
 def streams_only(table: pd.DataFrame) -> pd.DataFrame:
-    """The embeddings and the streams; of models of many layers, at the end of each.
+    """The rows of embeddings and residual streams; of many layers only the end of each.
 
-    What attention writes in the first layer is the stream in its middle, up to a constant.
+    The output of the first layer's attention is the stream in its middle, up to a constant.
     """
-    sites = table["site"].unique()
-    many = sum(site.endswith("resid_post") for site in sites) > 1
+    many = sum(site.endswith("resid_post") for site in table["site"].unique()) > 1
     ends = ("hook_embed", "resid_post") if many else ("hook_embed", "resid_mid", "resid_post")
     return table[table["site"].str.endswith(ends)]
 
 
-def geometry_findings(table: pd.DataFrame) -> list[Finding]:
-    """How much of each code is a number line, and how the operands' codes are aligned."""
-    found = []
-    rows = streams_only(table[table["dimensions"] == table["width"]]).dropna(subset="value")
-    for row in rows.to_dict("records"):
-        nulls = {row["null_is"]: row["null"], "the untrained model": row["untrained"]}
-        null, null_is = nearest_null(row["value"], nulls)
-        what = {
-            "number line": (f"{row['code']} at {row['site']}: a number line makes", "its code"),
-            "alignment": (
-                f"{row['code']} at {row['site']}: the cosine of their codes is",
-                "that of equal codes",
-            ),
-        }.get(row["measure"])
-        if what is not None:
-            effect = Interval(mean=row["value"], low=row["low"], high=row["high"])
-            found.append(
-                Finding(what=what[0], effect=effect, null=null, null_is=null_is, of=what[1])
-            )
-    return found
+def geometry_claims(summary: pd.DataFrame) -> list[Claim]:
+    """How much of each representation is a number line, and how similar a's and b's are."""
+    rows = streams_only(summary[summary["dimensions"] == summary["width"]]).dropna(subset="value")
+    claims = []
+    for row in rows[rows["measure"].isin(["number line", "alignment"])].to_dict("records"):
+        nulls = {row["null_name"]: row["null"], "untrained": row["untrained"]}
+        null, null_name = closest_null(row["value"], nulls)
+        where, is_line = f"{row['representation']} at {row['site']}", row["measure"] != "alignment"
+        claims.append(Claim(
+            text=f"{where}: {'a number line explains' if is_line else 'their cosine is'}",
+            effect=Interval.of_row(row, "value"), null=null, null_name=null_name,
+            unit="of the variance" if is_line else "of 1, which equal representations have",
+            direction="above" if is_line else "different",
+        ))  # fmt: skip
+    return claims
 
 
-def _shown(table: pd.DataFrame, dimensions: int) -> pd.DataFrame:
-    """A row a code and a column a measure; of several runs, in equal dimensions, a column each."""
+def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure":
+    """Every measure with its nulls: of one run as it is, of several in equal dimensions.
+
+    Args:
+        table: as `compare_geometry` returns it.
+        dimensions: in which several runs, or one run and its projection, are compared.
+    """
     several = table["run"].nunique() > 1
-    told = [m for m in NULL_IS if m not in ("spectrum", "explained")]
-    rows = streams_only(table[table["measure"].isin(told[:-1] if several else told)])
+    rows = table[table["measure"].isin(list(TITLES))]
+    rows = rows[rows["dimensions"] == dimensions] if several else rows
+    figure = points(
+        rows.assign(
+            name=rows["representation"] + ", " + rows["site"].map(short_site),
+            series=rows["run"].str.rpartition("/")[2] if several
+            else rows["dimensions"].astype(str) + " dimensions",
+            measure=rows["measure"].map(TITLES),
+        ),
+        name="name", value="value", low="value_low", high="value_high", by="series", across=5,
+        panel="measure", title="", nulls=NULL_COLUMNS, hover=["p"],
+    )  # fmt: skip
+    return figure.update_layout(title=f"in {dimensions} dimensions" if several else "")
+
+
+def plot_layouts(
+    maps: pd.DataFrame, pairs: pd.DataFrame, summary: pd.DataFrame, site: str | None = None
+) -> "Figure":
+    """The embeddings' and the operands' representations at one site: map, distances and spectrum.
+
+    Maps and distances are the first model's. Spectra are means over models.
+
+    Args:
+        maps, pairs: of `principal_components` and `value_distances` over seeds.
+        summary: as `geometry_table` returns it.
+        site: None is the middle of the last layer, where both operands are first together.
+    """
+    maps, pairs = (of[of["seed"] == of["seed"].iloc[0]] for of in (maps, pairs))
+    sites = maps["site"].unique()
+    site = [*sites, *(s for s in sites if s.endswith("resid_mid"))][-1] if site is None else site
+    spectra = summary[summary["measure"] == "spectrum"]
+    spectra = spectra[spectra["dimensions"] == spectra["width"]]
+    key = ["site", "representation"]
+    groups: list[Any] = list(maps[maps["site"].isin([EMBEDDINGS, site])].groupby(key, sort=False))
+    names = [f"{name}, {short_site(at)}" for (at, name), _ in groups]
+    figure, places = panels(
+        names + [""] * 2 * len(names), across=len(names), width=220, height=230, gap=70,
+        shared_yaxes=False, horizontal_spacing=0.045,
+    )  # fmt: skip
+    for k, (group, of_map) in enumerate(groups):
+        cells: list[Any] = places[k :: len(names)]
+        map_at, pair_at, bar_at = cells
+        figure.add_scatter(
+            x=of_map["x"], y=of_map["y"], text=of_map["value"].map("{:g}".format),
+            mode="lines+markers+text", line={"color": GREY, "width": 1}, showlegend=False,
+            marker={"size": 17, "color": of_map["value"], "colorscale": "Tealrose"},
+            hovertemplate="%{text}: %{x:.2f}, %{y:.2f}<extra></extra>", **map_at,
+        )  # fmt: skip
+        x, y = (
+            f"PC {n}, {of_map[f'{axis}_share'].iloc[0]:.0%}" for n, axis in ((1, "x"), (2, "y"))
+        )
+        figure.update_xaxes(title=x, **map_at).update_yaxes(
+            title=y, scaleanchor=f"x{k + 1}", **map_at)  # fmt: skip
+        grid = pairs.set_index(key).loc[group].pivot(
+            index="value", columns="other", values="distance")  # fmt: skip
+        figure.add_heatmap(
+            z=grid / grid.to_numpy().max(), x=grid.columns, y=grid.index, coloraxis="coloraxis",
+            hovertemplate="%{y:g} and %{x:g}: %{z:.2f}<extra></extra>", **pair_at,
+        )  # fmt: skip
+        figure.update_xaxes(title="value", **pair_at).update_yaxes(autorange="reversed", **pair_at)
+        rows = spectra.set_index(key).loc[group]
+        figure.add_bar(
+            x=rows["component"], y=rows["value"], marker_color=BLUE, **bar_at,
+            error_y=error_bars(rows, "value", "value_low", "value_high"), name="mean, 95 % CI",
+        )  # fmt: skip
+        for (column, words), mark in zip(NULL_COLUMNS.items(), NULL_MARKS, strict=False):
+            figure.add_scatter(
+                x=rows["component"], y=rows[column], mode="markers", name=words,
+                marker={"symbol": mark, "size": 8, "color": BLACK}, **bar_at,
+            )  # fmt: skip
+        figure.update_xaxes(title="turns over the values", **bar_at)
+        figure.update_yaxes(range=[0, 1], title="" if k else "share of variance", **bar_at)
+    bar = {"title": "distance<br>of largest", "len": 0.36, "y": 0.53}
+    return name_once(figure).update_layout(
+        title=f"Maps and distances of seed {maps['seed'].iloc[0]}; spectra of all models",
+        coloraxis={"colorscale": "Viridis", "cmin": 0, "colorbar": bar},
+        legend={"y": -0.07, "yanchor": "top"},
+    )  # fmt: skip
+
+
+def _display(table: pd.DataFrame, dimensions: int) -> pd.DataFrame:
+    """One row per representation, one column per measure; of several runs a column per run."""
+    several = table["run"].nunique() > 1
+    rows = streams_only(table[table["measure"].isin(SINGLE[:-1] if several else SINGLE)])
     rows = rows[rows["dimensions"] == (dimensions if several else rows["width"])]
-    cells = [
-        f"{Interval(mean=mean, low=low, high=high).format()} ({null:.2f}, {untrained:.2f})"
-        for mean, low, high, null, untrained in rows[
-            ["value", "low", "high", "null", "untrained"]
-        ].itertuples(index=False)
-    ]
-    rows = rows.assign(cell=cells, run=rows["run"].str.rpartition("/")[2])
-    index = ["site", "code", "measure"] if several else ["site", "code"]
-    columns = "run" if several else "measure"
-    return rows.pivot_table(
-        index=index, columns=columns, values="cell", aggfunc="first", sort=False
+    cells = [f"{Interval.of_row(row, 'value').format()} ({row['null']:.2f}, {row['untrained']:.2f})"
+             for row in rows.to_dict("records")]  # fmt: skip
+    return rows.assign(cell=cells, run=rows["run"].str.rpartition("/")[2]).pivot_table(
+        index=["site", "representation", *(["measure"] if several else [])], aggfunc="first",
+        columns="run" if several else "measure", values="cell", sort=False,
     ).fillna("").reset_index()  # fmt: skip
 
 
 def analyse_geometry(
-    subject: Subject | Run,
-    *others: Subject | Run,
-    dimensions: int = DIMENSIONS,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
+    run: Run | Models, *others: Run | Models, dimensions: int = DIMENSIONS
 ) -> Result:
-    """`compare_geometry` of one or several, drawn and said; its arguments."""
-    subjects = [Subject.of(given) for given in (subject, *others)]
-    table = compare_geometry(subjects, dimensions=dimensions, parts=parts, tell=tell, seed=seed)
-    points, pairs = layout_tables(subjects[0])
-    first = table[table["run"] == subjects[0].name]
+    """How operands are represented; several runs are compared in equal dimensions."""
+    first, *_ = models = [Models.of(given) for given in (run, *others)]
+    table = compare_geometry(models, dimensions)
+    of_first = table[table["run"] == first.name]
+    maps, pairs = (over_seeds(first, f) for f in (principal_components, value_distances))
+    note = (f"All in {dimensions} random dimensions, the mean over {N_PROJECTIONS} choices; claims "
+            f"are about {first.name} as it is.")  # fmt: skip
     return Result(
         name="geometry",
-        tables={"geometry": table, "points": points, "distances": pairs},
-        shown=_shown(table, dimensions),
-        figures={
-            "geometry": partial(figures.code_measures, streams_only(table), dimensions),
-            "codes": partial(figures.code_layouts, points, pairs, first),
-        },
-        findings=geometry_findings(first),
+        tables={"geometry": table, "points": maps, "distances": pairs},
+        display=_display(table, dimensions),
+        claims=geometry_claims(of_first),
+        figures={"geometry": partial(plot_geometry, streams_only(table), dimensions),
+                 "layouts": partial(plot_layouts, maps, pairs, of_first)},
         notes=[
-            "In brackets the interval over models, then (the null, the untrained models). Nulls: "
-            "values in random order; of the effective rank, random vectors.",
-            "Number line: the share of a code's variance that is linear in the value. Distance "
-            "order: Spearman's correlation of distances with differences. Alignment: 1 is one code "
-            "for a and b, -1 one the negative of the other. Share of variance: of all prompts'.",
-            *([f"All in {dimensions} random dimensions, the mean over {PROJECTIONS} choices; what "
-               f"is found is of {subjects[0].name} as it is."] if others else []),
+            "In square brackets the 95 % CI over models; in round ones the null and the untrained "
+            "models. The null permutes the values; for the effective rank it is random vectors.",
+            "Number line: the share of variance that is linear in the value. Distance order: "
+            "Spearman's correlation of distances with differences. Alignment: 1 where a and b have "
+            "the same representation, -1 where they have opposite ones. Share of variance: of all "
+            "prompts.",
+            *([note] if others else []),
         ],
     )  # fmt: skip

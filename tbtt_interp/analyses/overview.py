@@ -9,7 +9,6 @@ import pandas as pd
 from tbtt_interp import figures
 from tbtt_interp.analyses.additivity import analyse_additivity
 from tbtt_interp.analyses.findings import Result, Tell, silent
-from tbtt_interp.analyses.geometry import analyse_geometry
 from tbtt_interp.analyses.old_attention import analyse_attention
 from tbtt_interp.analyses.order import analyse_order
 from tbtt_interp.analyses.pairs import Pairs, chosen_pairs
@@ -51,7 +50,6 @@ QUICK: dict[str, Callable[..., Result]] = {
     "patching": _quick_patching,
     "paths": _quick_paths,
     "attention": analyse_attention,
-    "geometry": analyse_geometry,
     "additivity": analyse_additivity,
     "order": _quick_order,
 }

@@ -105,6 +105,7 @@ def attribution(run: "Source") -> "Result":
     return analyse_attribution(run)
 
 
+@register_analysis
 def geometry(
     run: "Source",
     *others: "Source",

@@ -1,5 +1,6 @@
 """How models hold their operands, by size and framing: additivity and geometry."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,10 +11,18 @@ import torch
 from tbtt_interp import figures
 from tbtt_interp.analyses.additivity import EFFECTS, additivity, additivity_table
 from tbtt_interp.analyses.findings import Tell, silent
-from tbtt_interp.analyses.geometry import DIMENSIONS, geometry_table, layout_tables
+from tbtt_interp.analyses.geometry import (
+    DIMENSIONS,
+    geometry,
+    geometry_table,
+    plot_layouts,
+    principal_components,
+    value_distances,
+)
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evidence.claims import Evidence
 from tbtt_interp.evidence.effects import SHARE
+from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.probes.run import last_streams
 from tbtt_interp.report.arms import (
     Arm,
@@ -114,16 +123,19 @@ LINE, TURNED = "a's code: share of a number line", "a − b: cosine of b's code 
 def _codes(arm: Arm, dimensions: int) -> pd.DataFrame:
     """Of each model how much of a number line a's code is, and how b's lies to it in a − b."""
     last = f"blocks.{arm.run.shape.layers - 1}.hook_resid_post"
-    parts = []
-    for subject in Subject.of_run(arm.run).each():
-        table = geometry_table(subject, dimensions=dimensions)
-        table = table[(table["site"] == last) & (table["dimensions"] == dimensions)]
-        of_a = table[(table["measure"] == "number line") & (table["operand"] == "a")]
-        of_both = table[(table["measure"] == "alignment") & (table["operator"] == "-")]
-        for panel, some in ((LINE, of_a), (TURNED, of_both)):
-            means = some[["value", "null", "untrained"]].mean().to_dict()
-            parts.append({"panel": panel, "seed": subject.seeds[0]} | means)
-    return pd.DataFrame(parts)
+    models = Models.of(arm.run)
+    same = tuple(dataclasses.replace(prompts, number=0) for prompts in models.prompts)
+    models = dataclasses.replace(models, prompts=same)  # every model in the same random dimensions
+    table = over_seeds(models, geometry, dimensions=dimensions)
+    table["null"] = table.filter(regex="^draw_").mean(axis=1)
+    untrained = over_untrained(models, geometry, dimensions=dimensions, n_draws=1)
+    table["untrained"] = untrained["value"]
+    table = table[(table["site"] == last) & (table["dimensions"] == dimensions)]
+    of_a = (table["measure"] == "number line") & (table["operand"] == "a")
+    of_both = (table["measure"] == "alignment") & (table["operator"] == "-")
+    table = pd.concat([table[of_a].assign(panel=LINE), table[of_both].assign(panel=TURNED)])
+    columns = ["value", "null", "untrained"]
+    return table.groupby(["panel", "seed"], sort=False)[columns].mean().reset_index()
 
 
 def geometry_evidence(
@@ -187,7 +199,7 @@ def geometry_evidence(
 
 def _layout(run: Run) -> "Figure":
     """Maps and distances of one model's codes, and spectra of the first few."""
-    subject = Subject.of_run(run).take(DRAWN)
-    points, pairs = layout_tables(subject.take(1))
+    models = Models.of(run).take(DRAWN)
+    maps, pairs = (over_seeds(models.take(1), f) for f in (principal_components, value_distances))
     site = f"blocks.{run.shape.layers - 1}.hook_resid_post"
-    return figures.code_layouts(points, pairs, geometry_table(subject), site=site)
+    return plot_layouts(maps, pairs, geometry_table(models), site=site)

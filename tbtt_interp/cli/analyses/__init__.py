@@ -4,7 +4,6 @@ import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.cli.analyses.additivity import additivity_command
-from tbtt_interp.cli.analyses.geometry import geometry_command
 from tbtt_interp.cli.analyses.order import order_command
 from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
@@ -19,7 +18,6 @@ COMMANDS = {
     "attention": plain_command(
         "attention", "Where do heads look, what is it worth, and what would they say of it?"
     ),
-    "geometry": geometry_command,
     "additivity": additivity_command,
     "order": order_command,
 }
