@@ -1,4 +1,4 @@
-"""A run on disk: one configuration, several seeds side by side, written so that it survives a kill.
+"""A run on disk: one configuration and several seeds side by side; an interruption leaves it whole.
 
 Every file appears whole or not at all, and none is a pickle. `summary.json` is written last, so its
 presence means that the run is complete.
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SHIPPED = Path(__file__).parent / "pretrained" / "weights"  # runs that come with the package
+AGAIN = "restore it from a copy, or delete the run's folder and train it again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What config.json holds: all that is needed to load a run, and what it was made from."""
+    """The content of config.json: what is needed to load a run, and what the run was made from."""
 
     task: str
     framing: str
@@ -41,20 +42,20 @@ class RunConfig:
     shape: Mapping[str, int | bool]
     vocabulary: str
     seeds: tuple[int, ...]
-    held_out: tuple[tuple[Pair, ...], ...]  # one set a seed
-    order_seeds: tuple[int | None, ...]  # one file order a seed; None is the lines as they stand
+    held_out: tuple[tuple[Pair, ...], ...]  # one set per seed
+    order_seeds: tuple[int | None, ...]  # one file order per seed; None is the lines as they stand
     steps: int
     recipe: Mapping[str, Any] | None  # resolved; None for a model trained elsewhere
     environment: Mapping[str, Any]  # device, threads, whether the step was compiled
     versions: Mapping[str, str]
 
 
+@dataclass(frozen=True, eq=False)
 class Run:
     """A folder of trained models, complete or still in training."""
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
-        self.folder = folder
-        self.config = config
+    folder: Path
+    config: RunConfig
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, seeds={self.seeds}, steps={self.config.steps})"
@@ -83,26 +84,21 @@ class Run:
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Each seed's task; they differ where seeds hold out different pairs."""
-        known = {held_out: self._task(held_out) for held_out in set(self.config.held_out)}
-        return tuple(known[held_out] for held_out in self.config.held_out)
-
-    def _task(self, held_out: tuple[Pair, ...]) -> Task:
-        name, corpus = self.config.task, self.folder / "corpus.tsv"
-        task = read_corpus(corpus) if corpus.is_file() else load_task(name, held_out=held_out)
-        vocabulary = Vocabulary(self.config.vocabulary)
-        return dataclasses.replace(task, name=Path(name).stem, vocabulary=vocabulary)
+        config, corpus, known = self.config, self.folder / "corpus.tsv", {}
+        vocabulary, is_own = Vocabulary(config.vocabulary), corpus.is_file()
+        for pairs in set(config.held_out):
+            task = read_corpus(corpus) if is_own else load_task(config.task, held_out=pairs)
+            name = Path(config.task).stem
+            known[pairs] = dataclasses.replace(task, name=name, vocabulary=vocabulary)
+        return tuple(known[pairs] for pairs in config.held_out)
 
     @property
     def task(self) -> Task:
-        """The one task of every seed.
-
-        Raises:
-            TbttError: if seeds hold out different pairs.
-        """
+        """The one task of every seed; an error where seeds hold out different pairs."""
         if len(set(self.config.held_out)) > 1:
             raise TbttError(
                 f"the seeds of {self.folder} hold out different pairs, so there is no one task: "
-                "use run.tasks, which has one a seed"
+                "use run.tasks, which has one per seed"
             )
         return self.tasks[0]
 
@@ -121,8 +117,7 @@ class Run:
         """
         if not self.checkpoints:
             raise TbttError(f"{self.folder} has no checkpoint yet: train it on with --resume")
-        if step is None:
-            step = max(self.checkpoints)
+        step = max(self.checkpoints) if step is None else step
         if step not in self.checkpoints:
             raise TbttError(
                 f"{self.folder} has no checkpoint at step {step}: choose {listed(self.checkpoints)}"
@@ -138,9 +133,8 @@ class Run:
         """
         from tbtt_interp.model import hooked_transformer, one_model
 
-        return hooked_transformer(
-            one_model(self.parameters(step), self.seed_index(seed)), self.shape
-        )
+        parameters = one_model(self.parameters(step), self.seed_index(seed))
+        return hooked_transformer(parameters, self.shape)
 
     def seed_index(self, seed: int | None) -> int:
         """Index of a seed in the stack of models."""
@@ -150,29 +144,22 @@ class Run:
         return self.seeds.index(seed)
 
     def metrics(self) -> pd.DataFrame:
-        """A row per evaluation and seed: step, seed, loss, margins, and counts right and of.
+        """One row per evaluation and seed.
 
-        Columns `X_right` and `X_of` for X in seen_addition, seen_subtraction, seen_facts, held_out,
-        as far as the task has them; `margin_seen` and `margin_held_out` are the smallest of each.
+        Columns: step, seed, loss, `X_right` and `X_of` for each group X (such as seen_addition and
+        held_out), and the smallest margins, `margin_seen` and `margin_held_out`.
         """
-        rows = []
-        for line in read_metrics(self.folder):
-            for row in line["seeds"]:
-                flat: Row = {"step": line["step"]}
-                for key, value in row.items():
-                    if isinstance(value, list):
-                        flat[f"{key}_right"], flat[f"{key}_of"] = value
-                    else:
-                        flat[key] = value
-                rows.append(flat)
-        return pd.DataFrame(rows)
+        return pd.DataFrame(
+            {"step": line["step"], **flat_row(row)}
+            for line in read_metrics(self.folder)
+            for row in line["seeds"]
+        )
 
     def summary(self) -> Row:
-        """What summary.json holds: final metrics, floors, late evaluations, seconds."""
+        """The content of summary.json: final metrics, floors, late evaluations, seconds."""
         if not self.is_complete:
             raise TbttError(f"{self.folder} is not finished: train it on with --resume")
-        path = self.folder / "summary.json"
-        summary = _read_json(path)
+        summary = _read_json(path := self.folder / "summary.json")
         try:
             if [row["seed"] for row in summary["seeds"]] == list(self.seeds):
                 return summary
@@ -224,10 +211,7 @@ def shipped_runs() -> dict[str, Path]:
 
 
 def create_run(
-    folder: Path,
-    config: RunConfig,
-    task: Task,
-    fill: Callable[[Path], None] | None = None,
+    folder: Path, config: RunConfig, task: Task, fill: Callable[[Path], None] = lambda folder: None
 ) -> Run:
     """A new run folder with its configuration, whole or not at all.
 
@@ -245,8 +229,7 @@ def create_run(
         if task.order_is_given:
             write_corpus(task, draft / "corpus.tsv")
         write_json(draft / "config.json", dataclasses.asdict(config))
-        if fill is not None:
-            fill(draft)
+        fill(draft)
         os.replace(draft, folder)
     except (OSError, TbttError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -255,7 +238,7 @@ def create_run(
 
 
 def check_free(folder: Path) -> None:
-    """Raises a TbttError where no new run can be put: at a file, or a folder that is not empty."""
+    """Checks that a new run can be put here: raises a TbttError at a file or a folder in use."""
     if folder.resolve() == Path.cwd():
         raise TbttError("a run needs a folder of its own: give --out a name that is new")
     try:
@@ -268,7 +251,7 @@ def check_free(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
+    """Writes a file, whole or not at all."""
     draft = path.with_name(f".{path.name}.tmp")
     try:
         with open(draft, "wb") as file:
@@ -282,7 +265,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a file of the user's naming, and none that is there already."""
+    """Writes a file that a user named, and refuses where it exists."""
     if path.exists():
         raise TbttError(f"{path} exists: nothing was written; give another name")
     write_whole(path, content)
@@ -294,7 +277,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the parameters after this many steps are kept."""
+    """The file of the parameters after this many steps."""
     return folder / "checkpoints" / f"step-{step:06d}.safetensors"
 
 
@@ -307,51 +290,56 @@ def write_tensors(path: Path, tensors: "Parameters") -> None:
 
 
 def read_tensors(path: Path) -> "Parameters":
-    """Reads safetensors.
-
-    Raises:
-        TbttError: if the file is damaged or truncated.
-    """
+    """Reads safetensors; raises a TbttError where the file is damaged or truncated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise TbttError(
-            f"{path} is damaged or truncated ({error}): restore it from a copy, "
-            "or delete the run's folder and train it again"
-        ) from error
+        raise TbttError(f"{path} is damaged or truncated ({error}): {AGAIN}") from error
 
 
 def read_checkpoint(path: Path, shape: "Shape", seeds: int) -> "Parameters":
-    """Reads stacked parameters and holds them to the run's shape."""
+    """Reads stacked parameters and checks them against the run's shape."""
     from tbtt_interp.model import parameter_shapes
 
     tensors = read_tensors(path)
     expected = {name: (seeds, *size) for name, size in parameter_shapes(shape).items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        name = next(n for n in {**expected, **found} if found.get(n) != expected.get(n))
-        raise TbttError(
-            f"{path} is not this run's: {name} is {found.get(name, 'absent')}, "
-            f"its configuration says {expected.get(name, 'absent')}"
-        )
+    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in {**expected, **stored}:
+        if (size := stored.get(name, "absent")) != (own := expected.get(name, "absent")):
+            raise TbttError(
+                f"{path} is not this run's: {name} is {size}, its configuration says {own}"
+            )
     return tensors
 
 
+def flat_row(row: Mapping[str, Any]) -> Row:
+    """One model's evaluation as columns: counts as `X_right` and `X_of`, floors as `floor_X`.
+
+    >>> flat_row({"loss": 0.5, "held_out": [3, 4], "floors": {"line": 0.25}})
+    {'loss': 0.5, 'held_out_right': 3, 'held_out_of': 4, 'floor_line': 0.25}
+    """
+    flat: Row = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {f"floor_{name}": floor for name, floor in value.items()}
+        elif isinstance(value, list):
+            flat[f"{key}_right"], flat[f"{key}_of"] = value
+        else:
+            flat[key] = value
+    return flat
+
+
 def write_metrics(folder: Path, lines: Sequence[Row]) -> None:
-    """Writes all evaluations so far: a line each."""
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    """Writes all evaluations so far, one per line."""
+    text = "\n".join([*(json.dumps(line, ensure_ascii=False) for line in lines), ""])
     write_whole(folder / "metrics.jsonl", text.encode())
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """The evaluations so far.
-
-    Raises:
-        TbttError: naming the line that is damaged.
-    """
+    """The evaluations so far; raises a TbttError that names a damaged line."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -363,25 +351,22 @@ def read_metrics(folder: Path) -> list[Row]:
             if not all({"seed", "loss"} <= row.keys() for row in seeds):
                 raise ValueError
         except (KeyError, TypeError, ValueError) as error:
-            raise TbttError(
-                f"{path}, line {number} is damaged: restore the file from a copy, or delete the "
-                "run's folder and train it again"
-            ) from error
+            raise TbttError(f"{path}, line {number} is damaged: {AGAIN}") from error
         lines.append({"step": step, "seeds": seeds})
     return lines
 
 
 def versions() -> dict[str, str]:
-    """The versions that a run is made under."""
+    """The versions of Python and of the packages that decide what a run computes."""
     import platform
 
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in ("tbtt_interp", "torch", "transformer-lens", "numpy"):
         try:
-            found[name] = version(name)
+            known[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            known[name] = "not installed"
+    return known
 
 
 def _read_json(path: Path) -> Any:
@@ -392,6 +377,5 @@ def _read_json(path: Path) -> Any:
 
 
 def _unwritable(path: Path, error: OSError) -> TbttError:
-    return TbttError(
-        f"{path} cannot be written ({error.strerror or error}): give another --out FOLDER"
-    )
+    reason = error.strerror or error
+    return TbttError(f"{path} cannot be written ({reason}): give another --out FOLDER")

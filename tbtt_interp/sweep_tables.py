@@ -12,10 +12,10 @@ from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.stats import SHARE, summarize
+from tbtt_interp.tables import training_table
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.train.sweep import pairs_text
-from tbtt_interp.train.table import training_table
 
 SHIPPED = Path(__file__).parents[1] / "analyses" / "tables"  # of the repository, not of the wheel
 EQUATION = ["seed", "held_out", "prompt", "operator", "a", "b", "answer", "margin", "right",

@@ -35,7 +35,7 @@ def test_training_ends_in_a_table_and_a_next_step(capsys: pytest.CaptureFixture[
     out = printed(capsys, *SHORT)
     assert "runs/arithmetic-small-line: 5 steps" in out
     for word in ("seed", "seen +", "seen −", "held-out", "margin", "loss", "floor:",
-                 "order", "lines", "line", "all", "Mean share right", "Next: "):  # fmt: skip
+                 "order", "lines", "line", "all", "Mean accuracy", "Next: "):  # fmt: skip
         assert word in out
     assert printed(capsys, *SHORT) == out
 

@@ -21,8 +21,8 @@ from tbtt_interp.model import (
 )
 from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import operand_scores, run_scores, score_rows
 from tbtt_interp.stats import SHARE, Rate, mean_over_models, ratios_over_models
+from tbtt_interp.tables import operand_table, score_rows, score_table
 from tbtt_interp.tasks import Stream, load_task
 from tbtt_interp.tasks.arithmetic import equation, equations
 
@@ -106,13 +106,13 @@ def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run
 
 
 def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
-    answers, counts = operand_scores(line_run, 0, 19)
+    answers, counts = operand_table(line_run, 0, 19)
     table = counts.set_index(["group", "operator"])
     assert table.loc[("seen", "+"), ["right", "does not fit", "of"]].tolist() == [196, 0, 196]
     assert table.loc[("held out", "-"), "of"] == 4
     assert table.loc[("beyond 9", "+"), "of"] == 2 * 300
     assert len(answers) == 2 * 800
-    _, wide = operand_scores(line_run, 95, 105)
+    _, wide = operand_table(line_run, 95, 105)
     missing = wide.set_index("operator")["does not fit"]
     # 36 equations of two operands above 99 are 8 characters and an answer; so are most others
     long = [f"<{a}{o}{b}={eval(f'{a}{o}{b}')}" for o in "+-" for a in range(95, 106)
@@ -122,15 +122,15 @@ def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
 
 
 def test_scores_add_up_and_carry_the_baselines(line_run: Run) -> None:
-    table = run_scores(line_run, evaluate_run(line_run))
+    table = score_table(line_run, evaluate_run(line_run))
     held_out = table[table["group"] == "held_out"].set_index("by")
     assert held_out.loc["all", "right"] == held_out.loc[["0", "1"], "right"].sum()
-    assert held_out.loc["all", "low"] <= held_out.loc["all", "share"] <= held_out.loc["all", "high"]
+    assert held_out.loc["all", "accuracy_low"] <= held_out.loc["all", "accuracy"]
     assert {"nearest seen equation", "additive model"} <= set(table["by"])
     headers, rows, notes = score_rows(line_run, table)
     assert {len(row) for row in rows} == {len(headers)}
     assert {"seed 0", "all seeds", "additive model"} <= {row[0] for row in rows}
-    assert notes[0].startswith("Mean share right over models [95 %]: seen + ")
+    assert notes[0].startswith("Mean accuracy over models [95 % CI]: seen + ")
     assert "last sixth of training" in notes[-1]
 
 

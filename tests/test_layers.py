@@ -18,7 +18,7 @@ LAYERS = [
     ["model"],
     ["runs", "prompts"],
     ["evaluate", "baselines", "nanogpt", "activations"],
-    ["scores", "listing", "interventions", "old_interventions", "over_seeds"],
+    ["tables", "interventions", "old_interventions", "over_seeds"],
     ["train"],
     ["probes"],
     ["analyses"],

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
-from tbtt_interp.listing import list_runs
 from tbtt_interp.model import forward
 from tbtt_interp.runs import Run, load_run, read_metrics
+from tbtt_interp.tables import list_runs
 
 
 def test_a_run_s_models_are_hooked_transformers_with_the_trained_logits(line_run: Run) -> None:

@@ -11,8 +11,8 @@ from tiny import short
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Row, Run, load_run
+from tbtt_interp.tables import accuracy_intervals, next_step, training_rows, training_table
 from tbtt_interp.train.recipe import resolve_recipe
-from tbtt_interp.train.table import next_step, share_interval, training_rows, training_table
 from tbtt_interp.train.training import TrainingCallback, train_models
 
 
@@ -73,7 +73,7 @@ def test_seeds_may_hold_out_different_pairs() -> None:
         "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
     )
     run = train_models(resolve_recipe("pairs.toml"), "run")
-    assert share_interval(training_table(run)[:-1], "held_out").mean == 0
+    assert accuracy_intervals(training_table(run)[:-1])["held_out"].mean == 0
     assert [len(task.lines) for task in run.tasks] == [196, 198]
     assert run.metrics()["held_out_of"].tolist()[-2:] == [4, 2]
     with pytest.raises(TbttError, match=r"hold out different pairs.*use run\.tasks"):

@@ -25,7 +25,7 @@ def runs_command(
     """
     import pandas as pd
 
-    from tbtt_interp.listing import list_runs
+    from tbtt_interp.tables import list_runs
 
     table = list_runs(root)
     if as_json:
@@ -76,16 +76,16 @@ def evaluate_command(
     """
     from tbtt_interp.evaluate import evaluate_run
     from tbtt_interp.runs import load_run, write_new
-    from tbtt_interp.scores import operand_scores, run_scores, score_rows
+    from tbtt_interp.tables import operand_table, score_rows, score_table
 
     run = load_run(run_folder)
     if operands is not None:
-        answers, table = operand_scores(run, *parse_range(operands), step=step)
+        answers, table = operand_table(run, *parse_range(operands), step=step)
         headers, rows = list(table.columns), [list(map(str, row)) for row in table.to_numpy()]
         notes = ["Counts are over all seeds. What does not fit the window is not answered whole."]
     else:
         evaluation = evaluate_run(run, step)
-        answers, table = evaluation.table, run_scores(run, evaluation)
+        answers, table = evaluation.table, score_table(run, evaluation)
         headers, rows, notes = score_rows(run, table)
     if out is not None:
         write_new(out, answers.to_csv(index=False).encode())

@@ -118,12 +118,11 @@ def train_command(
 
 
 def _print_run(run: "Run", *, as_json: bool) -> None:
-    from tbtt_interp.scores import share_sentence
-    from tbtt_interp.train.table import (
-        NOTES,
-        groups_of,
+    from tbtt_interp.tables import (
+        TRAINING_NOTES,
+        accuracy_intervals,
+        accuracy_sentence,
         next_step,
-        share_interval,
         training_rows,
         training_table,
     )
@@ -133,7 +132,7 @@ def _print_run(run: "Run", *, as_json: bool) -> None:
         print_json(table)
         return
     headers, rows = training_rows(table)
-    notes = [share_sentence({g: share_interval(table[:-1], g) for g in groups_of(table)}), *NOTES]
+    notes = [accuracy_sentence(accuracy_intervals(table[:-1])), *TRAINING_NOTES]
     if len(rows) > SHOWN:
         notes.insert(0, f"The first {SHOWN - 1} of {len(rows) - 1} models; --json prints all.")
         rows = rows[: SHOWN - 1] + rows[-1:]

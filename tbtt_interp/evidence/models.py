@@ -12,10 +12,10 @@ from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.sweep_tables import SHIPPED
+from tbtt_interp.tables import training_table
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.train.sweep import pairs_text
-from tbtt_interp.train.table import training_table
 
 MEASURED = SHIPPED
 

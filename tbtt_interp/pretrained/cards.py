@@ -7,9 +7,16 @@ import jinja2
 from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.model import count_parameters
 from tbtt_interp.runs import Run
-from tbtt_interp.scores import group_words, late_sentences, share_sentence
+from tbtt_interp.tables import (
+    TRAINING_NOTES,
+    accuracy_intervals,
+    accuracy_sentence,
+    group_label,
+    late_sentences,
+    training_rows,
+    training_table,
+)
 from tbtt_interp.tasks import Task
-from tbtt_interp.train.table import NOTES, groups_of, share_interval, training_rows, training_table
 
 
 def model_card(run: Run, name: str) -> str:
@@ -23,7 +30,6 @@ def model_card(run: Run, name: str) -> str:
     table, task = training_table(run), run.tasks[0]
     headers, rows = training_rows(table)
     same_split = len(set(run.config.held_out)) == 1
-    shares = {group: share_interval(table[:-1], group) for group in groups_of(table)}
     template = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -46,10 +52,10 @@ def model_card(run: Run, name: str) -> str:
         headers=[header.replace("\n", " ") for header in headers],
         rows=rows if len(run.seeds) > 1 else rows[:1],
         sentences=[
-            share_sentence(shares),
+            accuracy_sentence(accuracy_intervals(table[:-1])),
             *(_baseline_sentences(task) if same_split else []),
             *late_sentences(run),
-            *NOTES,
+            *TRAINING_NOTES,
         ],
         seconds=run.summary()["seconds"],
     )
@@ -60,6 +66,6 @@ def _baseline_sentences(task: Task) -> list[str]:
     sentences = []
     for name, counts in baseline_counts(task).groupby("baseline", sort=False):
         rates = zip(counts["group"], counts["right"], counts["of"], strict=True)
-        words = [f"{group_words(group)} {right}/{of}" for group, right, of in rates]
+        words = [f"{group_label(group)} {right}/{of}" for group, right, of in rates]
         sentences.append(f"Without a transformer, {name}: {', '.join(words)}.")
     return sentences

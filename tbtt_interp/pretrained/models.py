@@ -6,8 +6,8 @@ import pandas as pd
 
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError, guess
-from tbtt_interp.listing import list_runs
 from tbtt_interp.runs import Run, load_run, shipped_runs
+from tbtt_interp.tables import list_runs
 
 OVER_TRAINING = "-over-training"  # ends the name of the run that has one model's checkpoints
 NONE_SHIP = (

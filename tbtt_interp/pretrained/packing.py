@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.listing import check_whole
 from tbtt_interp.pretrained.cards import model_card
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import (
@@ -26,6 +25,7 @@ from tbtt_interp.runs import (
     write_tensors,
     write_whole,
 )
+from tbtt_interp.tables import check_whole
 
 MODELS = 8  # of a run at most: the first, so that none is picked
 EARLIER = 12  # checkpoints of one model, before its last

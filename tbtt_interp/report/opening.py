@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
-from tbtt_interp.listing import check_whole
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import Run, find_runs, load_run
+from tbtt_interp.tables import check_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tbtt_interp.errors import TbttError, unknown
-from tbtt_interp.listing import check_whole
 from tbtt_interp.runs import check_free, read_metrics
+from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.train.recipe import Recipe, Table, read_toml, recipe_names, resolve_recipe
 from tbtt_interp.train.training import existing_run
