@@ -91,7 +91,7 @@ def panels(
     columns = min(across, len(titles)) or 1
     rows = -(-len(titles) // columns) or 1
     inside = rows * height + (rows - 1) * gap
-    options = {"shared_yaxes": True, "horizontal_spacing": 0.03} | options
+    options = {"shared_yaxes": True, "horizontal_spacing": min(0.03, 0.4 / columns)} | options
     figure = make_subplots(
         rows=rows, cols=columns, subplot_titles=list(titles),
         vertical_spacing=gap / inside if rows > 1 else 0, **options,

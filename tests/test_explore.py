@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tbtt_interp.analyses.pairs import one_pair
-from tbtt_interp.analyses.patching import Cell, patch_pairs
+from tbtt_interp.analyses.old_pairs import one_pair
+from tbtt_interp.analyses.old_patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete, evaluate_run

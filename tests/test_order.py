@@ -26,6 +26,7 @@ from tbtt_interp.analyses.endings import (
     endings_of,
 )
 from tbtt_interp.analyses.findings import Result
+from tbtt_interp.analyses.old_patching import Cell
 from tbtt_interp.analyses.order import (
     analyse_order,
     asked_places,
@@ -38,7 +39,6 @@ from tbtt_interp.analyses.order import (
     other_files,
     own_files,
 )
-from tbtt_interp.analyses.patching import Cell
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError

@@ -7,9 +7,9 @@ import torch
 from planted import copying_subject
 from transformer_lens.tools.analysis.attribution_patching import attribution_patch
 
-from tbtt_interp.analyses.circuits import circuits_table
-from tbtt_interp.analyses.edge_attribution import edge_attributions
-from tbtt_interp.analyses.graph import (
+from tbtt_interp.analyses.old_circuits import circuits_table
+from tbtt_interp.analyses.old_edge_attribution import edge_attributions
+from tbtt_interp.analyses.old_graph import (
     EMBED,
     LOGITS,
     Edge,
@@ -22,8 +22,8 @@ from tbtt_interp.analyses.graph import (
     sender_hooks,
     split_inputs,
 )
-from tbtt_interp.analyses.pairs import Pairs, one_pair, ordered_pairs
-from tbtt_interp.analyses.paths import (
+from tbtt_interp.analyses.old_pairs import Pairs, one_pair, ordered_pairs
+from tbtt_interp.analyses.old_paths import (
     analyse_paths,
     approximations_table,
     edge_effects,

@@ -1,7 +1,7 @@
-"""Ablation: what answers lose without a head, an MLP or a single neuron, and what neurons hold."""
+"""Ablation: what answers lose without a head, an MLP or one neuron, and what neurons respond to."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from math import nan
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,28 +10,34 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
-from tbtt_interp.analyses.subject import Subject
-from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
-from tbtt_interp.stats import Interval, mean_over_models
+from tbtt_interp.activations import cached
+from tbtt_interp.interventions import logits_with_edits, mean_by_position, source_rows
+from tbtt_interp.over_seeds import Models, over_seeds
+from tbtt_interp.plots import heatmaps, points
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.results import Claim, Result
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import Interval, summarize
 
 if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
+    from plotly.graph_objects import Figure
+    from transformer_lens import ActivationCache, HookedTransformer
 
 MODES = ("zero", "mean", "resample")
-NEURONS = 64  # of a layer, where it has more: those that write most
+NEURONS = 64  # neurons of a layer that are ablated, those that write most
+DRAWN = 8  # neurons in a figure, those that cost most
+COMPONENT = ["kind", "layer", "number", "mode", "split"]
 
 
-class Part(NamedTuple):
-    """What is taken away: at a hook, one head, or all of it, or one direction of it.
+class Component(NamedTuple):
+    """What is ablated: a head, an MLP, a neuron, or a random direction among a layer's neurons.
 
     Attributes:
-        kind: head, MLP, neuron, or random direction.
-        number: of the head, neuron or draw.
+        number: of the head, the neuron or the draw.
+        site: the hook's name.
     """
 
     kind: str
@@ -40,309 +46,238 @@ class Part(NamedTuple):
     site: str
 
 
-def mean_by_place(
-    values: Float[Tensor, "row pos ..."], end: Int[Tensor, " row"], length: Int[Tensor, " row"]
-) -> Float[Tensor, "row pos ..."]:
-    """Each row's mean over all rows, at the same place counted from the prompt's end.
+def components_of(model: "HookedTransformer", cache: "ActivationCache") -> list[Component]:
+    """Every head and MLP; every neuron, or a layer's that write most; as many random directions.
 
     Args:
-        length: tokens of each row; what is behind them is padding.
-    """
-    pos = torch.arange(values.shape[1])
-    offset = pos - end[:, None] + int(end.max())  # [row, pos]
-    there = (pos < length[:, None]).to(values.dtype)
-    flat = values * there.view(*there.shape, *[1] * (values.ndim - 2))
-    size = int(offset.max()) + 1
-    sums = torch.zeros(size, *values.shape[2:], dtype=values.dtype)
-    sums.index_add_(0, offset.flatten(), flat.flatten(0, 1))
-    counts = torch.zeros(size, dtype=values.dtype).index_add_(0, offset.flatten(), there.flatten())
-    return (sums / counts.clamp(min=1).view(-1, *[1] * (values.ndim - 2)))[offset]
-
-
-def row_donors(
-    answers: Sequence[str], questions: Questions, generator: np.random.Generator
-) -> Int[Tensor, " row"]:
-    """For each row another example's, drawn at random, whose prompt ends at the same place.
-
-    Args:
-        answers: of each row; a donor has the same.
-    Returns:
-        the donors' rows, no shorter than their own; -1 where there is none.
-    """
-    example, length = questions.of_row.tolist(), questions.lengths.tolist()
-    keys = list(zip(questions.end.tolist(), answers, strict=True))
-    rows: dict[object, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    others = (
-        [r for r in rows[key] if example[r] != k and length[r] >= length[row]]
-        for row, (key, k) in enumerate(zip(keys, example, strict=True))
-    )
-    return torch.tensor([int(generator.choice(some or [-1])) for some in others])
-
-
-def parts_of(
-    subject: Subject, posts: Sequence[Float[Tensor, "row pos d_mlp"]], model: "HookedTransformer"
-) -> list[Part]:
-    """Every head and MLP; every neuron, or those of a layer that write most; random directions.
-
-    Args:
-        posts: of each layer, the activations of its neurons.
+        cache: has the activations of each layer's neurons.
     """
     found = []
-    for layer, post in enumerate(posts):
-        site = f"blocks.{layer}."
-        found += [Part("head", layer, k, f"{site}attn.hook_z") for k in range(subject.heads)]
-        found.append(Part("MLP", layer, 0, f"{site}hook_mlp_out"))
+    for layer in range(model.cfg.n_layers):
+        block = f"blocks.{layer}."
+        heads = range(model.cfg.n_heads)
+        found += [Component("head", layer, k, f"{block}attn.hook_z") for k in heads]
+        if model.cfg.attn_only:
+            continue
+        found.append(Component("MLP", layer, 0, f"{block}hook_mlp_out"))
+        post = cache[f"{block}mlp.hook_post"]
         writes = post.flatten(0, 1).std(0) * model.blocks[layer].mlp.W_out.norm(dim=1).cpu()  # pyright: ignore
-        chosen = writes.topk(min(NEURONS, len(writes))).indices.sort().values
-        found += [Part("neuron", layer, k, f"{site}mlp.hook_post") for k in chosen.tolist()]
-        found += [
-            Part("random direction", layer, k, f"{site}mlp.hook_post") for k in range(len(chosen))
-        ]
+        chosen = writes.topk(min(NEURONS, len(writes))).indices.sort().values.tolist()
+        for kind, numbers in (("neuron", chosen), ("random direction", range(len(chosen)))):
+            found += [Component(kind, layer, k, f"{block}mlp.hook_post") for k in numbers]
     return found
 
 
-def without(
-    values: Float[Tensor, "row pos ..."],
-    target: Float[Tensor, "row pos ..."],
-    part: Part,
+def ablated(
+    values: Float[Tensor, "row pos ..."], new: Float[Tensor, "row pos ..."], component: Component,
     seed: int,
-) -> Float[Tensor, "row pos ..."]:
-    """Activations with a part replaced by what stands in its place."""
-    if part.kind == "MLP":
-        return target
-    if part.kind == "head":
-        values = values.clone()
-        values[:, :, part.number] = target[:, :, part.number]
-        return values
-    if part.kind == "neuron":
-        values = values.clone()
-        values[..., part.number] = target[..., part.number]
-        return values
-    generator = np.random.default_rng((seed, part.layer, part.number))
-    drawn = torch.from_numpy(generator.standard_normal(values.shape[-1])).to(values)
-    direction = F.normalize(drawn, dim=0)
-    return values + ((target - values) @ direction)[..., None] * direction
+) -> Float[Tensor, "row pos ..."]:  # fmt: skip
+    """Activations with those of one component replaced by new ones."""
+    if component.kind == "MLP":
+        return new
+    if component.kind == "random direction":
+        generator = np.random.default_rng((seed, component.layer, component.number))
+        drawn = torch.from_numpy(generator.standard_normal(values.shape[-1])).to(values)
+        direction = F.normalize(drawn, dim=0)
+        return values + ((new - values) @ direction)[..., None] * direction
+    index = (..., component.number, slice(None)) if component.kind == "head" else (
+        ..., component.number)  # fmt: skip
+    values = values.clone()
+    values[index] = new[index]
+    return values
 
 
-def _ablate_model(
-    subject: Subject, k: int, seed: int
-) -> Iterator[tuple[Part, str, Float[np.ndarray, " example"], Float[np.ndarray, " example"]]]:
-    """Each part and mode, the log-probability of each whole answer, and its margin.
+def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
+    """What answers lose when one component is ablated at every position.
 
-    The first is of nothing taken away.
-    """
-    model = subject.models[k]
-    questions = Questions.of_tokens(subject.tokens, subject.n_ctx)
-    layers = range(subject.layers)
-    names = ("attn.hook_z", *(() if model.cfg.attn_only else ("hook_mlp_out", "mlp.hook_post")))
-    sites = [f"blocks.{layer}.{name}" for layer in layers for name in names]
-    with torch.no_grad():
-        logits, cache = model.run_with_cache(questions.tokens, names_filter=sites)
-    yield (Part("nothing", 0, 0, ""), "zero", *answers_in(torch.as_tensor(logits), questions))
-    answers = [subject.examples[n].answer for n in questions.of_row.tolist()]
-    generator = np.random.default_rng((seed, k))
-    donors = {
-        "resample": row_donors([""] * len(answers), questions, generator),
-        "same answer": row_donors(answers, questions, generator),
-    }
-    length, itself = questions.lengths, torch.arange(len(questions.of_row))
-    has_none = torch.zeros(len(questions.fits), dtype=torch.bool)
-    has_none[questions.of_row[donors["same answer"] < 0]] = True
-    posts = [cache[f"blocks.{layer}.mlp.hook_post"] for layer in layers]
-    jobs = [
-        (part, mode)
-        for part in parts_of(subject, posts, model)
-        for mode in (*MODES, "same answer")
-        if mode in MODES or part.kind in ("head", "MLP")
-    ]
-    each = max(1, TOKENS_AT_ONCE // questions.tokens.numel())
-    for site in dict.fromkeys(part.site for part, _ in jobs):
-        values = cache[site]
-        target = {
-            "zero": torch.zeros_like(values),
-            "mean": mean_by_place(values, questions.end, length),
-            **{mode: values[torch.where(rows < 0, itself, rows)] for mode, rows in donors.items()},
-        }
-        mine = [job for job in jobs if job[0].site == site]
-        for first in range(0, len(mine), each):
-            some = mine[first : first + each]
-            changed = torch.cat([without(values, target[mode], part, seed) for part, mode in some])
-            with torch.no_grad():
-                logits = model.run_with_hooks(
-                    questions.tokens.repeat(len(some), 1),
-                    fwd_hooks=[(site, lambda _, hook, changed=changed: changed)],
-                )
-            for (part, mode), rows in zip(some, logits.chunk(len(some)), strict=True):
-                nats, margins = answers_in(rows, questions)
-                if mode == "same answer":
-                    nats[has_none] = nan
-                yield part, mode, nats, margins
-
-
-def answers_in(
-    logits: Float[Tensor, "row pos d_vocab"], questions: Questions
-) -> tuple[Float[np.ndarray, " example"], Float[np.ndarray, " example"]]:
-    """Log-probability of each whole answer, and its margin."""
-    asked = logits[questions.row, questions.pos].double()
-    nats = -F.cross_entropy(asked, questions.target, reduction="none")
-    whole = torch.zeros(len(questions.fits), dtype=nats.dtype).index_add_(
-        0, questions.example, nats
-    )
-    return whole.numpy(), questions.margins(asked[None])[0].numpy()
-
-
-def ablation_table(subject: Subject, *, tell: Tell = silent, seed: int = 0) -> pd.DataFrame:
-    """What each model's answers lose when a part is taken away at every position.
-
-    Zero: its output is 0. Mean: its mean over all examples at the same place. Resample: another
-    example's, drawn at random; of heads and MLPs, `same answer` is a resample from an example with
-    the same answer, asked of those that have one. Random directions are as many as neurons, drawn
-    among their layer's.
+    Mode `zero` sets its output to 0, `mean` to its mean over all examples at the same position,
+    and `resample` to a random other example's. For heads and MLPs, `same answer` resamples from an
+    example with the same answer; examples without one are left out.
 
     Args:
-        seed: of donors and directions.
+        seed: of sources and directions.
     Returns:
-        a row a seed, part (`kind`, `layer`, `number`), mode and split (`seen`, `held out`): `lost`,
-        nats of log-probability a whole answer; `right_before`, `kept` (those still right), `right`
-        and `of`, answers; of neurons and directions `rank`, 0 for the one of its kind in its layer
-        whose mean in its place costs seen answers most.
+        One row per component (`kind`, `layer`, `number`), mode and split: `logprob_drop`, nats per
+        whole answer; `accuracy_drop`, the share of right answers lost; the counts of answers
+        `right_before`, `kept` (those still right), `right` and `of`; and the `rank` of a neuron or
+        direction in its layer, 0 for the one whose mean ablation costs seen answers most.
     """
+    batch = prompts.batch()
+    example, names = batch.row_example, ("attn.hook_z", "hook_mlp_out", "mlp.hook_post")
+    sites = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names]
+    logits, cache = cached(model, batch.tokens, sites)
+    answers = [prompts.examples[k].answer for k in example.tolist()]
+    generator = prompts.random(seed)
+    sources = {
+        "resample": source_rows([""] * len(answers), batch, generator),
+        "same answer": source_rows(answers, batch, generator),
+    }
+    has_source = torch.ones(len(batch), dtype=torch.bool)
+    has_source[example[sources["same answer"] < 0]] = False
+
+    def scored(logits: Float[Tensor, "answer d_vocab"]) -> tuple[np.ndarray, np.ndarray]:
+        logits = logits.double().cpu()
+        return batch.answer_logprobs(logits).numpy(), batch.margins(logits[None])[0].numpy() > 0
+
+    logprobs_before, right_before = scored(batch.at_answers(logits))
+    components = components_of(model, cache)
     rows = []
-    for k, name in enumerate(subject.seeds):
-        ablated = _ablate_model(subject, k, seed)
-        _, _, nats_before, margins_before = next(ablated)
-        was_right = margins_before > 0
-        out = subject.held_out[k]
-        splits = [(n, mask) for n, mask in (("seen", ~out), ("held out", out)) if mask.any()]
-        for part, mode, nats, margins in ablated:
-            for split, of_split in splits:
-                mask = of_split & np.isfinite(nats)
-                rows.append({
-                    "seed": name, **part._asdict(), "mode": mode, "split": split,
-                    "lost": float((nats_before - nats)[mask].mean()) if mask.any() else nan,
-                    "right_before": int(was_right[mask].sum()),
-                    "kept": int((was_right & (margins > 0))[mask].sum()),
-                    "right": int((margins > 0)[mask].sum()), "of": int(mask.sum()),
+    for site in dict.fromkeys(component.site for component in components):
+        values = cache[site]
+        new = {"zero": torch.zeros_like(values), "mean": mean_by_position(values, batch)} | {
+            mode: values[torch.where(chosen < 0, torch.arange(len(chosen)), chosen)]
+            for mode, chosen in sources.items()
+        }
+        jobs = [
+            (c, mode) for c in components if c.site == site for mode in new
+            if mode in MODES or c.kind in ("head", "MLP")
+        ]  # fmt: skip
+        edits: list[Callable[[Tensor], Tensor]] = [
+            partial(ablated, new=new[mode], component=c, seed=seed) for c, mode in jobs
+        ]
+        after = logits_with_edits(model, batch, site, edits)
+        for (component, mode), logits in zip(jobs, after, strict=True):
+            logprobs, right = scored(logits)
+            asked = has_source.numpy() if mode == "same answer" else np.ones(len(batch), bool)
+            for split, mask in prompts.splits.items():
+                of = mask & asked
+                before, kept = (int(x[of].sum()) for x in (right_before, right_before & right))
+                drop = (logprobs_before - logprobs)[of]
+                rows.append(component._asdict() | {
+                    "mode": mode, "split": split,
+                    "logprob_drop": float(drop.mean()) if of.any() else nan,
+                    "accuracy_drop": 1 - kept / before if before else nan,
+                    "right_before": before, "kept": kept, "right": int(right[of].sum()),
+                    "of": int(of.sum()),
                 })  # fmt: skip
-        tell(k + 1, len(subject.seeds))
     table = pd.DataFrame(rows)
-    units = table["kind"].isin(["neuron", "random direction"])
-    key = ["seed", "kind", "layer", "number"]
-    asked = table[units & (table["mode"] == "mean") & (table["split"] == table["split"].iloc[0])]
-    rank = asked.groupby(key[:3])["lost"].rank(ascending=False, method="first").astype(int) - 1
-    return table.merge(asked[key].assign(rank=rank), "left", key).astype({"rank": "Int64"})
+    units = table["kind"].isin(["neuron", "random direction"]) & (table["mode"] == "mean")
+    ranked = table[units & (table["split"] == next(iter(prompts.splits)))]
+    drops = ranked.groupby(["kind", "layer"])["logprob_drop"]
+    rank = drops.rank(ascending=False, method="first").astype(int) - 1
+    ranks = ranked[COMPONENT[:3]].assign(rank=rank)
+    return table.merge(ranks, "left", COMPONENT[:3]).astype({"rank": "Int64"})
 
 
 def ablation_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Over models, each part beside its null; neurons by rank, since a number means no part.
+    """Means over models for each component with its null; neurons by rank, not by number.
 
-    The null of a resampled head or MLP is the same from an example with the same answer. That of a
-    neuron is the random direction of its rank, so that the choice of the first among many is in
-    both.
+    The null of a resampled head or MLP is a resample with the same answer; that of a neuron is the
+    random direction of the same rank.
 
     Args:
-        table: as `ablation_table` has it.
-    Returns:
-        a row a part, mode and split: `lost`, nats an answer, and `flipped`, the share of right
-        answers that are not right any more, each with `_low`, `_high` over models and `_null`;
-        counts over models: `right_before`, `kept`, `right`, `of`.
+        table: `ablation_table` of every seed.
     """
-    table = table.assign(
-        number=table["rank"].fillna(table["number"]),
-        flipped=1 - table["kept"] / table["right_before"].where(table["right_before"] > 0),
-    )
-    where = ["kind", "layer", "number", "mode", "split"]
-    rows = []
-    for place, some in table.groupby(where, sort=False):
-        row = dict(zip(where, place, strict=True))
-        for name in ("lost", "flipped"):
-            known = some[name].dropna().tolist()
-            of = mean_over_models(known) if known else Interval(mean=nan, low=nan, high=nan)
-            row |= {name: of.mean, f"{name}_low": of.low, f"{name}_high": of.high}
-        rows.append(row | some[["right_before", "kept", "right", "of"]].sum().to_dict())
-    summary = pd.DataFrame(rows)
+    table = table.assign(number=table["rank"].fillna(table["number"]).astype(int))
+    drops, counts = ["logprob_drop", "accuracy_drop"], ["right_before", "kept", "right", "of"]
+    summary = summarize(table, COMPONENT, drops)
+    ends = ["accuracy_drop_low", "accuracy_drop_high"]
+    summary[ends] = summary[ends].clip(0, 1)
+    summary[counts] = table.groupby(COMPONENT, sort=False)[counts].sum().to_numpy()
     direction, same = summary["kind"] == "random direction", summary["mode"] == "same answer"
     nulls = pd.concat([
-        summary[direction].assign(kind="neuron"),
-        summary[same].assign(mode="resample"),
-    ])[[*where, "lost", "flipped"]]  # fmt: skip
-    return summary[~direction & ~same].merge(nulls, "left", where, suffixes=("", "_null"))
+        summary[direction].assign(kind="neuron"), summary[same].assign(mode="resample"),
+    ])[[*COMPONENT, *drops]]  # fmt: skip
+    return summary[~direction & ~same].merge(nulls, "left", COMPONENT, suffixes=("", "_null"))
 
 
-def neuron_maps(subject: Subject) -> pd.DataFrame:
-    """What each neuron's activation is at the prompt's last character, over the operands.
+def neuron_maps(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+    """Each neuron's activation at the prompt's last token, over the grid of operands.
 
     Returns:
-        a row a seed, layer, neuron and example: `operator`, `a`, `b`, `activation`.
+        One row per layer, neuron and example: `operator`, `a`, `b`, `activation`.
     Raises:
         TbttError: if the examples are no grid of operands.
     """
-    operators = subject.grid()
-    chosen = [
-        k for k, e in enumerate(subject.examples) if str(e.labels.get("operator")) in operators
-    ]
-    questions = Questions.of_tokens([subject.tokens[k] for k in chosen], subject.n_ctx).beginnings()
-    labels = pd.DataFrame([
-        {name: subject.examples[k].labels[name] for name in ("operator", "a", "b")} for k in chosen
-    ])  # fmt: skip
+    operators, names = prompts.require_grids(), ["operator", "a", "b"]
+    labels = [e.labels for e in prompts.examples]
+    chosen = [k for k, known in enumerate(labels) if str(known.get("operator")) in operators]
+    equations = pd.DataFrame([{name: labels[k][name] for name in names} for k in chosen])
+    batch = prompts.batch(chosen).first_tokens()
+    sites = [f"blocks.{layer}.mlp.hook_post" for layer in range(model.cfg.n_layers)]
+    cache = cached(model, batch.tokens, sites)[1]
     found = []
-    for seed, model in zip(subject.seeds, subject.models, strict=True):
-        sites = [f"blocks.{layer}.mlp.hook_post" for layer in range(subject.layers)]
-        with torch.no_grad():
-            cache = model.run_with_cache(questions.tokens, names_filter=sites)[1]
-        for layer, site in enumerate(sites):
-            at = cache[site][torch.arange(len(chosen)), questions.end]
-            wide = pd.DataFrame(at.double().numpy()).join(labels)
-            long = wide.melt(["operator", "a", "b"], var_name="neuron", value_name="activation")
-            found.append(long.assign(seed=seed, layer=layer))
-    columns = ["seed", "layer", "neuron", "operator", "a", "b", "activation"]
+    for layer, site in enumerate(sites):
+        wide = pd.DataFrame(batch.at_answers(cache[site]).double().numpy()).join(equations)
+        long = wide.melt(names, var_name="neuron", value_name="activation")
+        found.append(long.assign(layer=layer))
+    columns = ["layer", "neuron", *names, "activation"]
     return pd.concat(found, ignore_index=True)[columns].astype({"neuron": int})
 
 
-def ablation_findings(summary: pd.DataFrame) -> list[Finding]:
-    """The share of seen answers lost without each head and MLP, and the neuron most needed."""
-    seen = summary[(summary["split"] == "seen") & summary["flipped"].notna()]
-    parts = seen[(seen["kind"] != "neuron") & (seen["mode"] == "resample")]
+def ablation_claims(summary: pd.DataFrame) -> list[Claim]:
+    """The share of right seen answers lost without each head and MLP, and the costliest neuron."""
+    seen = summary[(summary["split"] == "seen") & summary["accuracy_drop"].notna()]
+    whole = seen[(seen["kind"] != "neuron") & (seen["mode"] == "resample")]
     neurons = seen[(seen["kind"] == "neuron") & (seen["mode"] == "mean") & (seen["number"] == 0)]
-    found = []
-    for row in pd.concat([parts, neurons]).to_dict("records"):
-        effect = Interval(mean=row["flipped"], low=row["flipped_low"], high=row["flipped_high"])
-        what, null_is = f"{row['kind']} {row['layer']}.{row['number']}", "one with the same answer"
+    claims = []
+    for row in pd.concat([whole, neurons]).to_dict("records"):
+        text = f"{row['kind']} {row['layer']}.{row['number']}, resampled from another example,"
+        null_name = "resampled from an example with the same answer"
         if row["kind"] == "neuron":
-            what, null_is = (
-                f"layer {row['layer']}'s neuron most needed",
-                "random direction, as most",
-            )
-        how = "held at its mean" if row["kind"] == "neuron" else "taken from another example"
-        found.append(
-            Finding(
-                what=f"{what}, {how}, costs", effect=effect, null=row["flipped_null"],
-                null_is=null_is, of="seen answers",
-            )
-        )  # fmt: skip
-    return found
+            text = f"Layer {row['layer']}'s costliest neuron, set to its mean,"
+            null_name = "the costliest random direction"
+        claims.append(Claim(
+            text=f"{text[0].upper()}{text[1:]} costs", null=row["accuracy_drop_null"],
+            effect=Interval.of_row(row, "accuracy_drop"), unit="of the right seen answers",
+            null_name=null_name,
+        ))  # fmt: skip
+    return claims
 
 
-def with_ablations(
-    result: Result, subject: Subject, *, tell: Tell = silent, seed: int = 0
-) -> Result:
-    """An analysis's result, and beside it what is lost without each part and what neurons hold."""
-    table = ablation_table(subject, tell=tell, seed=seed)
+def with_ablations(result: Result, run: Models | Run, *, seed: int = 0) -> Result:
+    """A result with what answers lose without each component, and what neurons respond to.
+
+    Args:
+        seed: of sources and directions.
+    """
+    models = Models.of(run)
+    table = over_seeds(models, ablation_table, seed)
     summary = ablation_summary(table)
     tables = {**result.tables, "ablations": summary, "ablations-by-seed": table}
-    drawn = {**result.figures, "ablations": partial(figures.ablations, summary)}
-    if subject.has_grid:
-        maps = neuron_maps(subject).merge(
-            table[table["kind"] == "neuron"]
-            .rename(columns={"number": "neuron"})[["seed", "layer", "neuron", "rank"]]
-            .drop_duplicates(),
-            "left",
-        )
-        tables["neurons"] = maps
-        drawn["neurons"] = partial(figures.neuron_maps, maps)
-    return dataclasses.replace(
-        result, tables=tables, figures=drawn,
-        findings=[*result.findings, *ablation_findings(summary)],
+    figures = {**result.figures, "ablations": partial(plot_ablations, summary)}
+    if models.shared_prompts.operand_grids:
+        ranks = table[table["kind"] == "neuron"].rename(columns={"number": "neuron"})
+        ranks = ranks[["seed", "layer", "neuron", "rank"]].drop_duplicates()
+        tables["neurons"] = over_seeds(models, neuron_maps).merge(ranks, "left")
+        figures["neurons"] = partial(plot_neurons, tables["neurons"])
+    claims = [*result.claims, *ablation_claims(summary)]
+    return dataclasses.replace(result, tables=tables, figures=figures, claims=claims)
+
+
+def plot_ablations(summary: pd.DataFrame) -> "Figure":
+    """The share of right answers lost without each head, each MLP and the costliest neurons.
+
+    Args:
+        summary: as `ablation_summary` returns it.
+    """
+    rows = summary[(summary["kind"] != "neuron") | (summary["number"] < DRAWN)]
+    rows = rows.sort_values(["split", "layer", "kind", "number"], ascending=[False, *[True] * 3])
+    layer, number = rows["layer"].astype(str), rows["number"].astype(str)
+    of_rank = "layer " + layer + ", neuron of rank " + (rows["number"] + 1).astype(str)
+    name = (rows["kind"] + " " + layer + "." + number).where(rows["kind"] != "neuron", of_rank)
+    return points(
+        rows.assign(component=name), name="component", value="accuracy_drop",
+        low="accuracy_drop_low", high="accuracy_drop_high", by="mode", panel="split",
+        nulls={"accuracy_drop_null": "null"}, title="share of right answers lost",
+        hover=["right_before", "right", "of", "logprob_drop"],
+    )  # fmt: skip
+
+
+def plot_neurons(maps: pd.DataFrame, seed: int | None = None) -> "Figure":
+    """The activation of one model's costliest neurons over the operands, an operator per row.
+
+    Args:
+        maps: `neuron_maps` of every seed, with the `rank` of each neuron.
+        seed: of the model; None is the first.
+    """
+    seed = int(maps["seed"].iloc[0]) if seed is None else seed
+    rows = maps[(maps["seed"] == seed) & (maps["rank"] < DRAWN)].sort_values(["rank", "layer"])
+    neurons = rows[["layer", "neuron"]].drop_duplicates().head(DRAWN)
+    rows = rows.merge(neurons).sort_values(["operator", "rank", "layer", "a", "b"])
+    name = "neuron " + rows["layer"].astype(str) + "." + rows["neuron"].astype(str)
+    return heatmaps(
+        rows.assign(panel=name + ", a" + rows["operator"] + "b"), row="a", column="b",
+        value="activation", panel="panel", title=f"activation,<br>seed {seed}", signed=True,
+        bounds=None, text=False, across=len(neurons), axes=("a", "b"),
     )  # fmt: skip

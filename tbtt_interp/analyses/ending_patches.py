@@ -19,9 +19,9 @@ from tbtt_interp.analyses.endings import (
     questions_after,
 )
 from tbtt_interp.analyses.findings import Finding, Tell, silent
-from tbtt_interp.analyses.pairs import MANY_PARAMETERS
+from tbtt_interp.analyses.old_pairs import MANY_PARAMETERS
+from tbtt_interp.analyses.old_patching import OF_HEADS, Cell, cells_of, patch, sites_of
 from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.patching import OF_HEADS, Cell, cells_of, patch, sites_of
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.old_interventions import logits_of

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.ablation import answers_in, mean_by_place, row_donors
 from tbtt_interp.analyses.edges import cut, even_pattern, random_edges, replace_pattern
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
+from tbtt_interp.analyses.old_ablation import answers_in, mean_by_place, row_donors
 from tbtt_interp.analyses.old_contexts import Context, contexts_of
 from tbtt_interp.analyses.old_heads import circuit_matrices, head_scores, scores_findings
-from tbtt_interp.analyses.pairs import FEW, MANY_PARAMETERS
+from tbtt_interp.analyses.old_pairs import FEW, MANY_PARAMETERS
 from tbtt_interp.analyses.parts import Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.runs import Run

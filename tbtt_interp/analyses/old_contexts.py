@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from tbtt_interp.analyses.pairs import VARIED
+from tbtt_interp.analyses.old_pairs import VARIED
 from tbtt_interp.analyses.subject import NAMES, Subject
 from tbtt_interp.evaluate import Questions
 from tbtt_interp.tasks import Example

@@ -25,7 +25,7 @@ from tbtt_interp.analyses.endings import (
     no_room,
 )
 from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
-from tbtt_interp.analyses.pairs import VARIED
+from tbtt_interp.analyses.old_pairs import VARIED
 from tbtt_interp.analyses.parts import Arrays, Parts
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError

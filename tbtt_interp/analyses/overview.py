@@ -10,11 +10,11 @@ from tbtt_interp import figures
 from tbtt_interp.analyses.additivity import analyse_additivity
 from tbtt_interp.analyses.findings import Result, Tell, silent
 from tbtt_interp.analyses.old_attention import analyse_attention
+from tbtt_interp.analyses.old_pairs import Pairs, chosen_pairs
+from tbtt_interp.analyses.old_patching import analyse_patching
+from tbtt_interp.analyses.old_paths import analyse_paths
 from tbtt_interp.analyses.order import analyse_order
-from tbtt_interp.analyses.pairs import Pairs, chosen_pairs
 from tbtt_interp.analyses.parts import Parts
-from tbtt_interp.analyses.patching import analyse_patching
-from tbtt_interp.analyses.paths import analyse_paths
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run

@@ -1,112 +1,116 @@
-"""Clean and corrupted prompts: ordered pairs that differ in one thing, and other donors."""
+"""Pairs of a clean and a corrupted prompt that differ in one thing, and null sources."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Questions
+from tbtt_interp.over_seeds import MANY_PARAMETERS, Models
+from tbtt_interp.prompts import PromptBatch, PromptSet
 
 VARIED = ("a", "operator", "b", "country")  # the labels of our tasks that say what is asked
+FEW = 64  # pairs that are patched in models of many parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs of a clean and a corrupted prompt, by the numbers of their examples.
+    """Pairs of a clean and a corrupted prompt.
 
     Attributes:
-        changed: the one thing that is different in each.
-        left_out: pairs that could not be used, by why.
+        clean, corrupted: the numbers of their examples.
+        changed: for each pair, the one thing that differs.
+        left_out: counts of the pairs that could not be used, by reason.
     """
 
-    subject: Subject
+    prompts: PromptSet
     clean: Int[np.ndarray, " pair"]
-    corrupt: Int[np.ndarray, " pair"]
+    corrupted: Int[np.ndarray, " pair"]
     changed: tuple[str, ...]
     left_out: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.clean)
 
-    def take(self, places: Int[np.ndarray, " some"]) -> "Pairs":
-        """Some of them."""
+    def take(self, numbers: Int[np.ndarray, " chosen"]) -> "Pairs":
+        """The pairs with these numbers."""
         return dataclasses.replace(
-            self, clean=self.clean[places], corrupt=self.corrupt[places],
-            changed=tuple(self.changed[k] for k in places),
+            self, clean=self.clean[numbers], corrupted=self.corrupted[numbers],
+            changed=tuple(self.changed[k] for k in numbers),
         )  # fmt: skip
 
     def sample(self, count: int, seed: int) -> "Pairs":
-        """So many of them, drawn at random; all, if there are no more."""
+        """A random sample of so many pairs; all pairs, if there are no more."""
         if count >= len(self):
             return self
         drawn = np.random.default_rng(seed).choice(len(self), count, replace=False)
         return self.take(np.sort(drawn))
 
+    def by_change(self) -> dict[str, Int[np.ndarray, " chosen"]]:
+        """The numbers of the pairs that differ in each label."""
+        changed = np.array(self.changed)
+        return {label: np.flatnonzero(changed == label) for label in dict.fromkeys(self.changed)}
+
     def notes(self) -> list[str]:
         """What a reader of a table over these pairs has to know."""
         notes = [
-            "The clean answer's own beginning is fed in before each character; where the answers "
-            "differ in length they are scored up to the first end of either."
+            "Each answer token is predicted after the clean answer's own beginning. Where the "
+            "answers differ in length, they are scored up to the end of the shorter one."
         ]
-        notes += [f"Left out: {n:,} pairs with {why}." for why, n in self.left_out.items()]
-        longest = max(len(self.subject.tokens[k][0]) for k in {*self.clean, *self.corrupt})
-        if longest > self.subject.n_ctx:
+        notes += [f"Left out: {n:,} pairs with {reason}." for reason, n in self.left_out.items()]
+        longest = max(len(self.prompts.tokens[k][0]) for k in {*self.clean, *self.corrupted})
+        if longest > self.prompts.n_ctx:
             notes.append(
-                f"The longest prompts have {longest} tokens and the context {self.subject.n_ctx}: "
+                f"The longest prompts have {longest} tokens and the context {self.prompts.n_ctx}: "
                 "they lose their left end."
             )
         return notes
 
     @cached_property
-    def scored(self) -> Int[np.ndarray, " pair"]:
-        """Characters of the clean answer that are scored: up to the first end of either."""
-        answers = [len(answer) for _, answer in self.subject.tokens]
-        ends = zip(self.clean, self.corrupt, strict=True)
-        return np.array([min(answers[clean], answers[corrupt]) for clean, corrupt in ends])
+    def n_scored(self) -> Int[np.ndarray, " pair"]:
+        """Tokens of each clean answer that are scored: up to the end of the shorter answer."""
+        lengths = np.array([len(answer) for _, answer in self.prompts.tokens])
+        return np.minimum(lengths[self.clean], lengths[self.corrupted])
 
     @cached_property
     def roles(self) -> list[str]:
-        """Of each scored character, pair after pair, what it is in the clean answer."""
-        known = [self.subject.roles(example) for example in range(len(self.subject.examples))]
-        ends = zip(self.clean, self.scored, strict=True)
-        return [role for clean, end in ends for role in known[clean][:end]]
+        """The role of each scored token in its clean answer, pair after pair."""
+        scored = zip(self.clean.tolist(), self.n_scored, strict=True)
+        return [role for k, n in scored for role in self.prompts.answer_roles(k)[:n]]
 
-    def questions(self, prompts: Int[np.ndarray, " pair"]) -> Questions:
-        """The clean answers, as far as they are scored, asked of these examples' prompts.
+    def batch(self, examples: Int[np.ndarray, " pair"]) -> PromptBatch:
+        """The scored clean answers, each after the prompt of one of these examples.
 
-        Whatever the prompt, what is fed in before a character is the clean answer's beginning, so
-        that runs differ in their prompts alone.
+        The clean answer's beginning is fed in after every prompt, so runs differ in their prompts
+        alone.
         """
-        tokens = self.subject.tokens
-        asked = [
-            (tokens[prompt][0], tokens[clean][1][:end])
-            for prompt, clean, end in zip(prompts, self.clean, self.scored, strict=True)
-        ]
-        return Questions.of_tokens(asked, self.subject.n_ctx)
+        tokens, ends = self.prompts.tokens, zip(examples, self.clean, self.n_scored, strict=True)
+        return PromptBatch.of_tokens(
+            [(tokens[k][0], tokens[clean][1][:n]) for k, clean, n in ends], self.prompts.n_ctx
+        )
 
     @cached_property
-    def wrong(self) -> Int[Tensor, " character"]:
-        """The corrupted answers' tokens where the clean ones are asked."""
-        ends = zip(self.corrupt, self.scored, strict=True)
-        return torch.tensor([t for k, end in ends for t in self.subject.tokens[k][1][:end]])
+    def corrupted_tokens(self) -> Int[Tensor, " answer"]:
+        """The corrupted answers' tokens at the places of the scored clean ones."""
+        scored = zip(self.corrupted, self.n_scored, strict=True)
+        return torch.tensor([t for k, n in scored for t in self.prompts.tokens[k][1][:n]])
 
 
-def one_pair(subject: Subject, clean: str, corrupt: str) -> Pairs:
+def one_pair(prompts: PromptSet, clean: str, corrupted: str) -> Pairs:
     """The pair of two prompts as a person types them.
 
     Raises:
         TbttError: if a prompt is unknown, they are the same, do not align, or have one answer.
     """
-    first, second = subject.find(clean), subject.find(corrupt)
-    a, b = subject.examples[first], subject.examples[second]
-    lengths = [len(subject.tokens[k][0]) for k in (first, second)]
+    first, second = prompts.find(clean), prompts.find(corrupted)
+    a, b = prompts.examples[first], prompts.examples[second]
+    lengths = [len(prompts.tokens[k][0]) for k in (first, second)]
     if lengths[0] != lengths[1]:
         raise TbttError(
             f"clean prompt {a.prompt!r} has {lengths[0]} tokens and corrupted prompt "
@@ -119,108 +123,94 @@ def one_pair(subject: Subject, clean: str, corrupt: str) -> Pairs:
         )
     changed = [name for name in VARIED if a.labels.get(name) != b.labels.get(name)]
     return Pairs(
-        subject=subject, clean=np.array([first]), corrupt=np.array([second]),
+        prompts=prompts, clean=np.array([first]), corrupted=np.array([second]),
         changed=(" and ".join(changed) or "prompt",), left_out={},
     )  # fmt: skip
 
 
-def ordered_pairs(subject: Subject, varied: Sequence[str] | None = None) -> Pairs:
+def ordered_pairs(prompts: PromptSet, varied: Sequence[str] | None = None) -> Pairs:
     """Every ordered pair of examples that differ in exactly one of some labels.
 
-    Left out, and counted, are pairs whose prompts are not equally long, and pairs with one answer.
+    Pairs whose prompts differ in length, and pairs with one answer, are counted and left out.
 
     Args:
-        varied: the labels; None is those of our own tasks that are there.
+        varied: the labels; None is those of the built-in tasks that the examples have.
     Raises:
         TbttError: if there is no such pair.
     """
-    known = {name for example in subject.examples for name in example.labels}
+    known = {name for example in prompts.examples for name in example.labels}
     names = [n for n in VARIED if n in known] if varied is None else list(varied)
     left_out = {"prompts that do not align": 0, "one answer for both": 0}
     found: list[tuple[int, int, str]] = []
-    for i, clean in enumerate(subject.examples):
-        for j, corrupt in enumerate(subject.examples):
-            differing = [n for n in names if clean.labels.get(n) != corrupt.labels.get(n)]
-            both = clean.labels.keys() & corrupt.labels.keys()
-            if len(differing) != 1 or differing[0] not in both:
-                continue
-            if len(subject.tokens[i][0]) != len(subject.tokens[j][0]):
-                left_out["prompts that do not align"] += 1
-            elif clean.answer == corrupt.answer:
-                left_out["one answer for both"] += 1
-            else:
-                found.append((i, j, differing[0]))
+    for (i, clean), (j, corrupted) in permutations(enumerate(prompts.examples), 2):
+        changed = [n for n in names if clean.labels.get(n) != corrupted.labels.get(n)]
+        if len(changed) != 1 or not all(changed[0] in e.labels for e in (clean, corrupted)):
+            continue
+        if len(prompts.tokens[i][0]) != len(prompts.tokens[j][0]):
+            left_out["prompts that do not align"] += 1
+        elif clean.answer == corrupted.answer:
+            left_out["one answer for both"] += 1
+        else:
+            found.append((i, j, changed[0]))
     if not found:
         raise TbttError(
             "no two examples differ in one label and align: patching needs labels such as a, "
             "operator and b, and prompts of equal length"
         )
-    clean, corrupt, changed = zip(*found, strict=True)
+    clean, corrupted, changed = zip(*found, strict=True)
     return Pairs(
-        subject=subject, clean=np.array(clean), corrupt=np.array(corrupt),
-        changed=changed, left_out={why: n for why, n in left_out.items() if n},
+        prompts=prompts, clean=np.array(clean), corrupted=np.array(corrupted), changed=changed,
+        left_out={reason: n for reason, n in left_out.items() if n},
     )  # fmt: skip
 
 
-MANY_PARAMETERS = 1_000_000
-FEW = 64  # pairs that are patched in models beyond that
-
-
 def chosen_pairs(
-    subject: Subject,
-    clean: str | None = None,
-    corrupt: str | None = None,
-    *,
-    held_out: str | None = None,
-    count: int | None = None,
-    few: int = FEW,
-    seed: int = 0,
-) -> Pairs:
-    """One pair that is named, or all of the grid, or some.
+    models: Models, clean: str | None = None, corrupted: str | None = None, *,
+    held_out: str | None = None, count: int | None = None, few: int = FEW, seed: int = 0,
+) -> Pairs:  # fmt: skip
+    """One pair by its prompts, all ordered pairs, or a random sample of them.
 
     Args:
-        held_out: operands such as 5,7; only pairs whose clean equation is of these, and was held
-            out from every model.
-        count: so many, drawn at random; None is all, and `few` where models are large.
+        held_out: two operands such as 5,7; only pairs whose clean equation has these operands and
+            was held out from every model.
+        count: the size of the sample; None is all pairs, and `few` in models of many parameters.
     """
-    if clean is not None and corrupt is not None:
-        return one_pair(subject, clean, corrupt)
-    pairs = ordered_pairs(subject)
+    if clean is not None and corrupted is not None:
+        return one_pair(models.shared_prompts, clean, corrupted)
+    pairs = ordered_pairs(models.shared_prompts)
     if held_out is not None:
         a, _, b = held_out.partition(",")
         if not (a.isdecimal() and b.isdecimal()):
             raise TbttError(f"held-out pair {held_out!r} must be two operands, as in 5,7")
-        mine = np.flatnonzero(subject.held_out_pair((int(a), int(b))).all(axis=0))
-        pairs = pairs.take(np.flatnonzero(np.isin(pairs.clean, mine)))
-        if not len(pairs):
-            raise TbttError(
-                f"pair {held_out} is not held out from every model of {subject.name}: "
-                "leave --held-out out"
-            )
-    size = sum(p.numel() for p in subject.models[0].parameters())
-    if count is None and size > MANY_PARAMETERS:
+        common = dataclasses.replace(
+            models.shared_prompts, name=f"every model of {models.name}",
+            held_out=np.all([prompts.held_out for prompts in models.prompts], axis=0),
+        )  # fmt: skip
+        is_chosen = common.held_out_pair((int(a), int(b)))[pairs.clean]
+        pairs = pairs.take(np.flatnonzero(is_chosen))
+    if count is None and models.n_parameters > MANY_PARAMETERS:
         count = few
     return pairs if count is None else pairs.sample(count, seed)
 
 
-def donors(
-    pairs: Pairs, kind: str, of: Int[np.ndarray, " pair"], seed: int
+def null_sources(
+    pairs: Pairs, kind: str, base: Int[np.ndarray, " pair"], seed: int
 ) -> Int[np.ndarray, " pair"]:
-    """For each pair another example to take activations from, -1 where there is none.
+    """For each pair another example to take activations from; -1 where there is none.
 
     Args:
-        kind: `same answer`, one that has the answer of the example here given; or `random`, any.
-            Neither is of the pair itself, and their prompts align with the pair's.
+        kind: `same answer` draws among examples with the base example's answer, `random` among
+            all. Neither is of the pair itself, and their prompts are as long as the pair's.
     """
     generator = np.random.default_rng((seed, 0xD0))
-    lengths = np.array([len(prompt) for prompt, _ in pairs.subject.tokens])
-    answers = np.array([example.answer for example in pairs.subject.examples])
+    lengths = np.array([len(prompt) for prompt, _ in pairs.prompts.tokens])
+    answers = np.array([example.answer for example in pairs.prompts.examples])
     chosen = np.full(len(pairs), -1)
-    for k, (clean, corrupt) in enumerate(zip(pairs.clean, pairs.corrupt, strict=True)):
+    for k, (clean, corrupted) in enumerate(zip(pairs.clean, pairs.corrupted, strict=True)):
         allowed = lengths == lengths[clean]
         if kind == "same answer":
-            allowed &= answers == answers[of[k]]
-        allowed[[clean, corrupt]] = False
-        if (places := allowed.nonzero()[0]).size:
-            chosen[k] = generator.choice(places)
+            allowed &= answers == answers[base[k]]
+        allowed[[clean, corrupted]] = False
+        if (examples := allowed.nonzero()[0]).size:
+            chosen[k] = generator.choice(examples)
     return chosen

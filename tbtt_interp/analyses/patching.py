@@ -1,362 +1,329 @@
-"""Activation patching: which activation, where, decides between a clean and a corrupted answer.
+"""Activation patching: which activation, at which position, decides between two answers.
 
 Source: Zhang and Nanda 2024, Towards Best Practices of Activation Patching in Language Models;
 Heimersheim and Nanda 2024, How to Use and Interpret Activation Patching.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp import figures
-from tbtt_interp.activations import unknown_site
+from tbtt_interp.activations import cached, unknown_site
 from tbtt_interp.analyses.ablation import with_ablations
-from tbtt_interp.analyses.findings import Finding, Result, Tell, further_null, silent
-from tbtt_interp.analyses.pairs import Pairs, donors, ordered_pairs
-from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.subject import Subject, in_reading_order
-from tbtt_interp.evaluate import TOKENS_AT_ONCE, Questions
-from tbtt_interp.old_interventions import logits_of
+from tbtt_interp.analyses.pairs import Pairs, chosen_pairs, null_sources, ordered_pairs
+from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import TOKENS_AT_ONCE
+from tbtt_interp.interventions import Location, answer_logits, patch
+from tbtt_interp.over_seeds import Arrays, Models, over_seeds
+from tbtt_interp.plots import heatmaps, short_site
+from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
+from tbtt_interp.results import Claim, Result, strongest_null
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval, crossed_intervals
+from tbtt_interp.stats import Interval, ratios_over_models
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
 STREAMS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
 OF_HEADS = ("attn.hook_v", "attn.hook_pattern", "attn.hook_z")
-DIRECTIONS = ("denoising", "noising")
-DONORS = ("pair", "same answer", "random")
+DIRECTIONS = {"denoising": "restores", "noising": "destroys"}
+SOURCES = ("pair", "same answer", "random")  # the pair's other prompt, and two nulls
 METRICS = ("logit difference", "log-probability")
-WHOLE = "answer"  # all of an answer's characters together
+WHOLE = "answer"  # all of an answer's tokens together
 
 
-class Cell(NamedTuple):
-    """A place to patch.
-
-    Attributes:
-        head: None where a site has no heads.
-        pos: counted from the prompt's last token, which is -1; None is every position. Of a
-            pattern it is the query's, of a value the key's.
-    """
-
-    site: str
-    head: int | None
-    pos: int | None
-
-
-def sites_of(subject: Subject) -> list[str]:
+def sites_of(model: "HookedTransformer") -> list[str]:
     """Every site that is patched, in the order of a forward pass."""
-    parts = (STREAMS[0], *OF_HEADS, *STREAMS[1:])
-    sites = [f"blocks.{layer}.{part}" for layer in range(subject.layers) for part in parts]
-    return [site for site in sites if site in subject.models[0].hook_dict]
+    names = (STREAMS[0], *OF_HEADS, *STREAMS[1:])
+    sites = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names]
+    return [site for site in sites if site in model.hook_dict]
 
 
-def cells_of(subject: Subject, questions: Questions, sites: Sequence[str]) -> list[Cell]:
-    """Every cell: of a site each head, and each position that any question has."""
-    first = -int(questions.end.max()) - 1
-    last = int((questions.pos - questions.end[questions.row]).max()) - 1
-    places: list[int | None] = [*range(first, last + 1), None]
-    found = []
-    for site in sites:
-        of_heads = site.endswith(OF_HEADS)
-        heads: Sequence[int | None] = range(subject.heads) if of_heads else [None]
-        found += [Cell(site, head, pos) for head in heads for pos in places]
-    return found
+def locations_of(
+    model: "HookedTransformer", batch: PromptBatch, sites: Sequence[str] | None = None
+) -> list[Location]:
+    """Every head of some sites, at each position that any prompt has and at all positions.
+
+    Args:
+        sites: hook names; None is `sites_of`.
+    Raises:
+        TbttError: if a site is unknown or cannot be patched.
+    """
+    known = sites_of(model)
+    if unknown := [site for site in sites or () if site not in known]:
+        raise unknown_site(unknown[0], known)
+    first = -int(batch.last_prompt_pos.max()) - 1
+    last = int((batch.answer_pos - batch.last_prompt_pos[batch.answer_row]).max()) - 1
+    return [
+        Location(site, head, pos)
+        for site in sites or known
+        for head in (range(model.cfg.n_heads) if site.endswith(OF_HEADS) else [None])
+        for pos in (*range(first, last + 1), None)
+    ]
 
 
-def patch(
-    values: Float[Tensor, "row ..."],
-    hook: object,
-    *,
-    cell: Cell,
-    donor: Float[Tensor, "row ..."],
-    end: Int[Tensor, " row"],
-) -> Float[Tensor, "row ..."]:
-    """A hook that puts a donor's activation in place of what is there."""
-    pattern = cell.site.endswith("hook_pattern")
-    index: tuple[object, ...] = ()
-    if cell.head is not None:
-        index = (cell.head,) if pattern else (slice(None), cell.head)
-    values = values.clone()
-    if cell.pos is None:
-        values[(slice(None), *index)] = donor[(slice(None), *index)]
-        return values
-    at = end + 1 + cell.pos
-    rows = ((at >= 0) & (at < values.shape[-2 if pattern else 1])).nonzero().squeeze(1)
-    place = (rows, cell.head, at[rows]) if pattern else (rows, at[rows], *index[1:])
-    values[place] = donor[place]
-    return values
+def patched_scores(
+    model: "HookedTransformer", base: PromptBatch, source: PromptBatch,
+    locations: Sequence[Location], score: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "location ..."]:  # fmt: skip
+    """A score of the base run's answer logits, with one location at a time from the source run."""
+    cache = cached(model, source.tokens, list({location.hook for location in locations}))[1]
+    hooks = (patch(location, cache[location.hook], base) for location in locations)
+    return torch.stack([score(answer_logits(model, base, [hook])) for hook in hooks])
 
 
-def scores(
-    logits: Float[Tensor, "character d_vocab"],
-    right: Int[Tensor, " character"],
-    wrong: Int[Tensor, " character"],
-) -> Float[Tensor, "metric character"]:
-    """Logit of the clean answer's character minus the corrupted one's; log-probability, in nats."""
-    of_right = logits.gather(1, right[:, None]).squeeze(1)
-    of_wrong = logits.gather(1, wrong[:, None]).squeeze(1)
-    return torch.stack([of_right - of_wrong, of_right - logits.logsumexp(1)])
+def answer_scores(
+    logits: Float[Tensor, "answer d_vocab"], clean: Int[Tensor, " answer"],
+    corrupted: Int[Tensor, " answer"],
+) -> Float[Tensor, "metric answer"]:  # fmt: skip
+    """The clean token's logit minus the corrupted one's, and the clean one's log-probability."""
+    of_clean, of_corrupted = (logits.gather(1, t[:, None]).squeeze(1) for t in (clean, corrupted))
+    return torch.stack([of_clean - of_corrupted, of_clean - logits.logsumexp(1)])
 
 
 def patch_pairs(
-    model: "HookedTransformer", pairs: Pairs, cells: Sequence[Cell], direction: str, seed: int
-) -> tuple[Float[Tensor, "metric character"], Float[Tensor, "donor cell metric character"]]:
-    """How far each cell moves each character's score from the recipient's towards the donor's.
+    model: "HookedTransformer",
+    pairs: Pairs,
+    locations: Sequence[Location],
+    direction: str = "denoising",
+    seed: int = 0,
+) -> tuple[Float[Tensor, "metric answer"], Float[Tensor, "source location metric answer"]]:
+    """How far the source run, and a patch from it at each location, moves each token's score.
 
+    Denoising patches the clean run into the corrupted one, noising the other way round.
+
+    Args:
+        seed: of the null sources.
     Returns:
-        how far the donor's own run is from the recipient's, and how far a patch goes; positive is
-        towards the clean answer when denoising, and away from it when noising. nan where a donor
-        is missing.
+        the total effect, and the effect of each patch, in nats. Positive is towards the clean
+        answer when denoising, and away from it when noising; nan where there is no null source.
     """
-    recipient, giver = pairs.corrupt, pairs.clean
+    base, own_source, sign = pairs.corrupted, pairs.clean, 1
     if direction == "noising":
-        recipient, giver = giver, recipient
-    sites = list(dict.fromkeys(cell.site for cell in cells))
-    asked, wrong = pairs.questions(recipient), pairs.wrong
-    sign = 1 if direction == "denoising" else -1
-    before = scores(logits_of(model, asked), asked.target, wrong)
-    other = scores(logits_of(model, pairs.questions(giver)), asked.target, wrong)
-    moved = torch.full((len(DONORS), len(cells), *before.shape), torch.nan, dtype=before.dtype)
-    for number, kind in enumerate(DONORS):
-        given = giver if kind == "pair" else donors(pairs, kind, recipient, seed)
-        there = torch.from_numpy(given >= 0)
-        source = pairs.questions(np.where(given >= 0, given, recipient))
-        with torch.no_grad():
-            cache = model.run_with_cache(source.tokens, names_filter=sites)[1]
-        for k, cell in enumerate(cells):
-            hook = partial(patch, cell=cell, donor=cache[cell.site], end=asked.end)
-            after = scores(logits_of(model, asked, [(cell.site, hook)]), asked.target, wrong)
-            after[:, ~there[asked.example]] = torch.nan
-            moved[number, k] = sign * (after - before)
-    return sign * (other - before), moved
-
-
-def patch_model(
-    subject: Subject, k: int, pairs: Pairs, cells: Sequence[Cell], tell: Tell, seed: int
-) -> Arrays:
-    """One model's sums over pairs, by what was changed, the character's role and the clean example.
-
-    Returns:
-        total: `[direction, metric, group, example]`, of how far donors are from recipients;
-        moved: `[direction, donor, cell, metric, group, example]`, of how far patches go;
-        whole: like moved, of the totals where that donor is there; the share's denominator.
-        count: `[direction, donor, group, example]`, characters.
-    """
-    groups, examples = groups_of(pairs), len(subject.examples)
-    places = {group: number for number, group in enumerate(groups)}
-    size = len(groups) * examples
-    shape = (len(groups), examples)
-    sums: dict[str, list[np.ndarray]] = {"moved": [], "whole": [], "count": []}
-    each = max(1, TOKENS_AT_ONCE // 2 // subject.n_ctx)
-    starts = range(0, len(pairs), each)
-    for d, direction in enumerate(DIRECTIONS):
-        found: Arrays = {}
-        for part, start in enumerate(starts):
-            some = pairs.take(np.arange(start, min(start + each, len(pairs))))
-            total, moved = patch_pairs(subject.models[k], some, cells, direction, seed)
-            pair = np.repeat(np.arange(len(some)), some.scored)
-            bins = []
-            for names in (some.roles, [WHOLE] * len(pair)):
-                group = [places[some.changed[p], role] for p, role in zip(pair, names, strict=True)]
-                bins.append(np.array(group) * examples + some.clean[pair])
-            for name, values in _sums(total.numpy(), moved.numpy(), bins, size).items():
-                found[name] = found.get(name, 0) + values
-            tell(d * len(starts) + part + 1, len(DIRECTIONS) * len(starts))
-        for name, values in found.items():
-            sums[name].append(values.reshape(*values.shape[:-1], *shape))
-    return {name: np.stack(values) for name, values in sums.items()}
-
-
-def _sums(total: np.ndarray, moved: np.ndarray, bins: Sequence[np.ndarray], size: int) -> Arrays:
-    """Over the characters of each bin; what is nan counts for nothing."""
-    there = np.isfinite(moved[:, 0, 0])  # [donor, character]
-
-    def binned(values: np.ndarray) -> np.ndarray:
-        rows = values.reshape(-1, values.shape[-1])
-        sums = [sum(np.bincount(b, row, size) for b in bins) for row in rows]
-        return np.array(sums).reshape(*values.shape[:-1], size)
-
-    return {
-        "moved": binned(np.nan_to_num(moved)),
-        "whole": binned(total[None] * there[:, None]),
-        "count": binned(there.astype(float)),
-    }
+        base, own_source, sign = own_source, base, -1
+    batch = pairs.batch(base)
+    score = partial(answer_scores, clean=batch.answer_token, corrupted=pairs.corrupted_tokens)
+    before = score(answer_logits(model, batch))
+    effects = []
+    for kind in SOURCES:
+        source = own_source if kind == "pair" else null_sources(pairs, kind, base, seed)
+        is_known = torch.from_numpy(source >= 0)[batch.answer_example]
+        source_batch = pairs.batch(np.where(source >= 0, source, base))
+        after = patched_scores(model, batch, source_batch, locations, score)
+        effects.append((sign * (after - before)).where(is_known, torch.nan))
+    total = score(answer_logits(model, pairs.batch(own_source))) - before
+    return sign * total, torch.stack(effects)
 
 
 def groups_of(pairs: Pairs) -> list[tuple[str, str]]:
-    """What was changed and which character it is, and of each change all characters together."""
-    roles = in_reading_order(pairs.roles)
-    return [(changed, role) for changed in dict.fromkeys(pairs.changed) for role in (*roles, WHOLE)]
+    """Each changed label with each role of an answer token, and with the whole answer."""
+    roles = (*in_reading_order(pairs.roles), WHOLE)
+    return [(changed, role) for changed in dict.fromkeys(pairs.changed) for role in roles]
+
+
+def patching_sums(
+    model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, locations: Sequence[Location],
+    seed: int = 0,
+) -> Arrays:  # fmt: skip
+    """Sums of `patch_pairs` over the answer tokens of each group of `groups_of`.
+
+    Returns:
+        `effect` [direction, source, group, metric, location]; `total_effect` of the tokens that
+        have a source, [direction, source, group, metric]; their count `n` [direction, source,
+        group].
+    """
+    at_once = max(1, TOKENS_AT_ONCE // 2 // prompts.n_ctx)
+    sums: list[Arrays] = []
+    for direction in DIRECTIONS:
+        parts = []
+        for first in range(0, len(pairs), at_once):
+            chunk = pairs.take(np.arange(first, min(first + at_once, len(pairs))))
+            tokens = list(zip(np.repeat(chunk.changed, chunk.n_scored), chunk.roles, strict=True))
+            in_group = torch.tensor([
+                [label == changed and role in (own, WHOLE) for label, role in groups_of(pairs)]
+                for changed, own in tokens
+            ]).double()  # fmt: skip
+            total, effect = patch_pairs(model, chunk, locations, direction, seed)
+            known = effect[:, 0, 0].isfinite().double()
+            parts.append({
+                "effect": einsum(effect.nan_to_num(), in_group, "s l m a, a g -> s g m l"),
+                "total_effect": einsum(total, known, in_group, "m a, s a, a g -> s g m"),
+                "n": known @ in_group,
+            })  # fmt: skip
+        sums.append({k: np.sum([part[k].numpy() for part in parts], 0) for k in parts[0]})
+    return {name: np.stack([part[name] for part in sums]) for name in sums[0]}
 
 
 def patching_table(
-    subject: Subject,
-    pairs: Pairs | None = None,
-    *,
-    sites: Sequence[str] | None = None,
-    parts: Parts | None = None,
-    tell: Tell = silent,
+    run: Models | Run, pairs: Pairs | None = None, *, sites: Sequence[str] | None = None,
     seed: int = 0,
-) -> pd.DataFrame:
-    """The whole grid: every cell, both directions, every character, beside two kinds of donor.
+) -> pd.DataFrame:  # fmt: skip
+    """The fraction of the total effect that a patch restores, per location, with two nulls.
 
-    A share is of the way from the recipient's score to the donor's, as the ratio of sums over
-    pairs; its interval is Student's over models. The nulls are the same
-    share where the donor is another example with the recipient's answer, and any other example.
+    The fraction is a ratio of sums over answer tokens and models. Its interval is Student's over
+    models. The nulls are the same fraction where the source is another example with the base's
+    answer (`same_answer`), and any other example (`random`).
 
     Args:
         pairs: None is `ordered_pairs`.
-        sites: by hook name; None is `sites_of`.
-        parts: where finished models are kept.
-        seed: of donors.
+        sites: hook names; None is `sites_of`.
+        seed: of the null sources.
     Returns:
-        a row a direction, changed label, character (`answer` is all together), metric and cell:
-        `effect`, nats a character (of pairs, of logit or of log-probability), `share`, `low`,
-        `high`, `same_answer`, `random`, `distance` (nats between the two runs) and `pairs`.
+        One row per direction, changed label, role of the answer token (`answer` is all together),
+        metric and location: `effect` and `total_effect` in nats per answer token,
+        `fraction_restored` with its interval, `same_answer`, `random`, and `n_answers`, the answer
+        tokens of each model.
     Raises:
-        TbttError: if a site is unknown or has nothing that can be patched.
+        TbttError: if a site is unknown or cannot be patched.
     """
-    pairs = ordered_pairs(subject) if pairs is None else pairs
-    known = sites_of(subject)
-    for site in sites or ():
-        if site not in known:
-            raise unknown_site(site, known)
-    cells = cells_of(subject, pairs.questions(pairs.clean), list(sites or known))
-    models, parts = len(subject.models), parts or Parts()
+    models = Models.of(run)
+    pairs = ordered_pairs(models.shared_prompts) if pairs is None else pairs
+    locations = locations_of(models.first, pairs.batch(pairs.clean), sites)
+    sums = over_seeds(models, patching_sums, pairs, locations, seed)
+    effect, total = (np.moveaxis(sums[name], 0, -1) for name in ("effect", "total_effect"))
+    fraction = ratios_over_models(effect, total[..., None, :])
+    n = sums["n"][:, :, 0].sum(0)[..., None, None]  # of all models, [direction, group, 1, 1]
+    n[n == 0] = np.nan
+    values = {
+        "effect": effect[:, 0].sum(-1) / n, "fraction_restored": fraction.mean[:, 0],
+        "fraction_restored_low": fraction.low[:, 0], "fraction_restored_high": fraction.high[:, 0],
+        "same_answer": fraction.mean[:, 1], "random": fraction.mean[:, 2],
+        "total_effect": total[:, 0].sum(-1)[..., None] / n, "n_models": fraction.n[:, 0],
+        "n_answers": n // len(models.models),
+    }  # fmt: skip
+    offsets = [location.pos or 0 for location in locations]
+    names = pairs.prompts.position_names(min(offsets), max(offsets))
+    table = pd.DataFrame(
+        [
+            (direction, *group, metric, *at, "all" if at.pos is None else names[at.pos])
+            for direction in DIRECTIONS
+            for group in groups_of(pairs)
+            for metric in METRICS
+            for at in locations
+        ],
+        columns=["direction", "changed", "role", "metric", "site", "head", "pos", "position"],
+    ).astype({"head": "Int64", "pos": "Int64"})
+    shape = fraction.mean[:, 0].shape
+    table = table.assign(**{k: np.broadcast_to(x, shape).ravel() for k, x in values.items()})
+    known = table.dropna(subset=["n_answers"]).astype({"n_answers": int})
+    return known.reset_index(drop=True)
 
-    def told(k: int, done: int, of: int) -> None:
-        tell(k * of + done, models * of)
 
-    found = [
-        parts.get(
-            f"seed-{s}", partial(patch_model, subject, k, pairs, cells, partial(told, k), seed)
+def _logit_differences(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of logit differences, with the site's name and head as `location`."""
+    head = table["head"].map(lambda head: "" if pd.isna(head) else f".{head}").astype(str)
+    return table.assign(location=table["site"] + head).query("metric == @METRICS[0]")
+
+
+def patching_display(table: pd.DataFrame) -> pd.DataFrame:
+    """Fractions restored of whole answers, denoising: a row per location, a column per position."""
+    rows = _logit_differences(table).query("direction == 'denoising' and role == @WHOLE")
+    grid = rows.pivot_table("fraction_restored", ["changed", "location"], "position", sort=False)
+    return grid[rows["position"].unique()].map("{:.2f}".format).reset_index()
+
+
+def patching_claims(table: pd.DataFrame) -> list[Claim]:
+    """For each change and component, the position that moves the whole answer furthest.
+
+    Streams are left out: where the prompts differ they carry all of the difference.
+    """
+    rows = _logit_differences(table).query("role == @WHOLE").dropna(subset=["pos"])
+    rows = rows[rows["site"].str.endswith((*OF_HEADS, "mlp_out"))].sort_values("fraction_restored")
+    strongest = rows.groupby(["direction", "changed", "site"]).tail(1).sort_index()
+    return [
+        Claim(
+            text=f"Where {row['changed']} differs, {row['location']} at {row['position']} "
+            f"{DIRECTIONS[row['direction']]}",
+            effect=Interval.of_row(row, "fraction_restored"), unit="of the logit difference",
+            null=strongest_null(row["fraction_restored"], [row["same_answer"], row["random"]]),
+            null_name="the stronger of the two null sources",
         )
-        for k, s in enumerate(subject.seeds)
-    ]
-    stacked = {name: np.stack([part[name] for part in found]) for name in found[0]}
-    names = subject.place_names(min(c.pos or 0 for c in cells), max(c.pos or 0 for c in cells))
-    rows = []
-    for d, direction in enumerate(DIRECTIONS):
-        for g, (changed, character) in enumerate(groups_of(pairs)):
-            count = stacked["count"][:, d, :, g]  # [seed, donor, example]
-            if not count[:, 0].any():
-                continue
-            asked = count[:, 0].any(0)
-            for m, metric in enumerate(METRICS):
-                moved = stacked["moved"][:, d, :, :, m, g]  # [seed, donor, cell, example]
-                whole = stacked["whole"][:, d, :, m, g]  # [seed, donor, example]
-                shares = [
-                    crossed_intervals(
-                        moved[:, n].swapaxes(0, 1)[..., asked],
-                        np.broadcast_to(whole[:, n], (len(cells), *whole[:, n].shape))[..., asked],
-                        seed=seed, resamples=999 if n == 0 else 1,
-                    )
-                    for n in range(len(DONORS))
-                ]  # fmt: skip
-                total = count[:, 0].sum()
-                for k, cell in enumerate(cells):
-                    share, same, random = (each[k] for each in shares)
-                    rows.append({
-                        "direction": direction, "changed": changed, "character": character,
-                        "metric": metric, "site": cell.site, "head": cell.head, "pos": cell.pos,
-                        "place": "all" if cell.pos is None else names[cell.pos],
-                        "effect": moved[:, 0, k].sum() / total, "share": share.mean,
-                        "low": share.low, "high": share.high, "same_answer": same.mean,
-                        "random": random.mean, "distance": whole[:, 0].sum() / total,
-                        "characters": int(total / models),
-                    })  # fmt: skip
-    return pd.DataFrame(rows).astype({"head": "Int64", "pos": "Int64"})
-
-
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Denoising, whole answers, logit differences: a row a change and site, a column a place."""
-    main = table[
-        (table["direction"] == DIRECTIONS[0])
-        & (table["character"] == WHOLE)
-        & (table["metric"] == METRICS[0])
-    ]
-    places = [str(p) for p in dict.fromkeys(main.sort_values("pos", na_position="last")["place"])]
-    names = [
-        site if pd.isna(head) else f"{site}.{head}"
-        for site, head in zip(main["site"], main["head"], strict=True)
-    ]
-    grid = main.assign(site=names).pivot_table(
-        index=["changed", "site"], columns="place", values="share", sort=False, aggfunc="first"
-    )
-    return grid.reindex(columns=places).map("{:.2f}".format).reset_index()
-
-
-def patching_findings(table: pd.DataFrame) -> list[Finding]:
-    """Of each change and part of the model the place that moves the whole answer furthest.
-
-    Not of the streams: where the prompts differ they hold all there is, before and after.
-    """
-    of_answer = table[
-        (table["character"] == WHOLE)
-        & (table["metric"] == METRICS[0])
-        & table["pos"].notna()
-        & table["site"].str.endswith((*OF_HEADS, "mlp_out"))
-    ]
-    found = []
-    for direction, verb in zip(DIRECTIONS, ("restores", "destroys"), strict=True):
-        mine = of_answer[of_answer["direction"] == direction]
-        for (changed, site), rows in mine.groupby(["changed", "site"], sort=False):
-            row = rows.sort_values("share").iloc[-1]
-            head = "" if pd.isna(row["head"]) else f" head {row['head']}"
-            found.append(
-                Finding(
-                    what=f"where {changed} differs, {site}{head} at {row['place']} {verb}",
-                    effect=Interval(mean=row["share"], low=row["low"], high=row["high"]),
-                    null=further_null(row["share"], [row["same_answer"], row["random"]]),
-                    null_is="the better of the two other donors",
-                    of="the logit difference",
-                )
-            )
-    return found
+        for row in strongest.to_dict("records")
+    ]  # fmt: skip
 
 
 def analyse_patching(
-    subject: Subject | Run,
-    pairs: Pairs | None = None,
-    *,
-    sites: Sequence[str] | None = None,
-    ablate: bool = True,
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
-) -> Result:
-    """The grid of `patching_table`, and what is lost without each part; their arguments.
+    run: Models | Run, pairs: Pairs | None = None, *, clean: str | None = None,
+    corrupt: str | None = None, held_out: str | None = None, n_pairs: int | None = None,
+    sites: Sequence[str] | None = None, ablate: bool = True, seed: int = 0,
+) -> Result:  # fmt: skip
+    """The table of `patching_table`, and what answers lose when a component is ablated.
 
     Args:
-        ablate: whether heads, MLPs and neurons are taken away, too.
+        pairs: None is the pairs that the next four options choose; see `chosen_pairs`.
+        clean, corrupt: the prompts of one pair, which goes without ablation.
+        held_out: only clean equations of this held-out pair of operands, as in 5,7.
+        n_pairs: how many pairs, drawn at random.
+        sites: hook names; None is `sites_of`.
+        ablate: whether heads, MLPs and neurons are ablated, too; see `ablation_table`.
+    Raises:
+        TbttError: if options do not go together, or a site is unknown.
     """
-    subject = Subject.of(subject)
-    pairs = ordered_pairs(subject) if pairs is None else pairs
-    table = patching_table(subject, pairs, sites=sites, parts=parts, tell=tell, seed=seed)
-    notes = pairs.notes()
+    if (clean is None) != (corrupt is None):
+        raise TbttError("--clean and --corrupt go together: give both, or neither for all pairs")
+    if clean is not None and (held_out or n_pairs):
+        raise TbttError("--clean and --corrupt name one pair: leave out --held-out and --pairs")
+    if n_pairs is not None and n_pairs < 1:
+        raise TbttError(f"pairs must be at least 1, got {n_pairs}")
+    models = Models.of(run)
+    if pairs is None:
+        pairs = chosen_pairs(models, clean, corrupt, held_out=held_out, count=n_pairs, seed=seed)
+    table, notes = patching_table(models, pairs, sites=sites, seed=seed), pairs.notes()
     result = Result(
-        name="patching",
-        tables={"patching": table},
-        shown=_shown(table),
+        name="patching", tables={"patching": table}, display=patching_display(table),
+        claims=patching_claims(table),
         figures={
-            "patching": partial(figures.patching_grid, table, " ".join(notes[1:])),
-            "patching-characters": partial(figures.patching_characters, table, notes[0]),
+            "patching": partial(plot_patching, table, note=" ".join(notes[1:])),
+            "patching-roles": partial(plot_patching, table, by_role=True, note=notes[0]),
         },
-        findings=patching_findings(table),
         notes=[
-            f"{len(pairs):,} ordered pair{'s' if len(pairs) > 1 else ''}. Shares of the logit "
-            "difference between clean and corrupted answer that come back when one activation of "
-            "the clean run is put into the corrupted one (denoising), all characters together.",
+            f"{len(pairs):,} ordered pair{'s' if len(pairs) > 1 else ''}. Fractions of the logit "
+            "difference between the clean and the corrupted answer that one activation of the "
+            "clean run restores in the corrupted run (denoising), all answer tokens together.",
             *notes,
-            "What is found is the strongest place, chosen on these data; its null is its own.",
+            "A claim names the strongest position, which these data chose; its null is of the same "
+            "position.",
         ],
-    )
-    return with_ablations(result, subject, tell=tell, seed=seed) if ablate else result
+    )  # fmt: skip
+    return result if clean or not ablate else with_ablations(result, models, seed=seed)
+
+
+def plot_patching(table: pd.DataFrame, *, by_role: bool = False, note: str = "") -> "Figure":
+    """Fractions restored by each location: a panel per changed label, with its total effect.
+
+    Args:
+        table: as `patching_table` returns it.
+        by_role: one panel per role of an answer token, denoising, instead of one per direction.
+        note: what a reader has to know, put under the title.
+    """
+    rows = _logit_differences(table)
+    rows = rows[(rows["role"] != WHOLE) & (rows["direction"] == "denoising")
+                if by_role else rows["role"] == WHOLE]  # fmt: skip
+    inner = rows["changed"] + " differs"
+    panel = inner + ", " + rows["role"] if by_role else rows["direction"] + ", " + inner
+    figure = heatmaps(
+        rows.assign(
+            panel=panel + "<br>" + rows["total_effect"].map("{:.1f} nats apart".format),
+            location=rows["location"].map(short_site),
+        ),
+        row="location", column="position", value="fraction_restored", panel="panel", signed=True,
+        title="fraction", across=rows["role" if by_role else "changed"].nunique(),
+        hover=["fraction_restored_low", "fraction_restored_high", "same_answer", "random",
+               "effect", "n_answers"],
+    )  # fmt: skip
+    what = "restored, by answer token" if by_role else "moved"
+    title = {
+        "text": f"Fraction of the logit difference {what}",
+        "subtitle": {"text": note},
+        "y": 0.985,
+        "yanchor": "top",
+    }
+    return figure.update_layout(title=title, margin={"t": 130})

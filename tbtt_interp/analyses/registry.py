@@ -43,6 +43,7 @@ def register_analysis(analysis: "Analysis", name: str | None = None) -> "Analysi
 Sites = Annotated[list[str] | None, "A hook point, repeatable. [all]"]
 
 
+@register_analysis
 def patching(
     run: "Source",
     *,

@@ -9,8 +9,8 @@ import pandas as pd
 from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.analyses.old_attention import attention_table, summary_of
-from tbtt_interp.analyses.pairs import MANY_PARAMETERS, chosen_pairs
-from tbtt_interp.analyses.patching import patching_table
+from tbtt_interp.analyses.old_pairs import MANY_PARAMETERS, chosen_pairs
+from tbtt_interp.analyses.old_patching import patching_table
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.answers import answers_table

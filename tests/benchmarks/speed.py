@@ -30,8 +30,8 @@ import torch
 import torch.nn.functional as F
 
 from tbtt_interp.activations import record
-from tbtt_interp.analyses.pairs import ordered_pairs
-from tbtt_interp.analyses.patching import patching_table
+from tbtt_interp.analyses.old_pairs import ordered_pairs
+from tbtt_interp.analyses.old_patching import patching_table
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli.output import print_table
 from tbtt_interp.evaluate import evaluate_models

@@ -5,8 +5,8 @@ import re
 import pytest
 from browser.pointing import Page, cell, drawn, expect, figure, margin, pane, plot
 
-from tbtt_interp.analyses.pairs import one_pair
-from tbtt_interp.analyses.patching import Cell, patch_pairs
+from tbtt_interp.analyses.old_pairs import one_pair
+from tbtt_interp.analyses.old_patching import Cell, patch_pairs
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue

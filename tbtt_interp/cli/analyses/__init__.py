@@ -5,7 +5,6 @@ import typer
 from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.order import order_command
-from tbtt_interp.cli.analyses.patching import patching_command
 from tbtt_interp.cli.analyses.paths import paths_command
 from tbtt_interp.cli.analyses.plain import plain_command
 
@@ -13,7 +12,6 @@ COMMANDS = {
     "overview": plain_command(
         "overview", "Run every analysis at quick settings and rank what was found beside its null."
     ),
-    "patching": patching_command,
     "paths": paths_command,
     "attention": plain_command(
         "attention", "Where do heads look, what is it worth, and what would they say of it?"

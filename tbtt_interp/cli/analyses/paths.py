@@ -34,8 +34,8 @@ def paths_command(
         raise TbttError(f"pairs must be at least 4, half of them to rank edges on, got {pairs}")
 
     def compute(subject: "Subject", parts: "Parts", tell: "Tell") -> "Result":
-        from tbtt_interp.analyses.pairs import chosen_pairs
-        from tbtt_interp.analyses.paths import FEW, analyse_paths
+        from tbtt_interp.analyses.old_pairs import chosen_pairs
+        from tbtt_interp.analyses.old_paths import FEW, analyse_paths
 
         chosen = chosen_pairs(subject, count=pairs, few=FEW)
         return analyse_paths(subject, chosen, parts=parts, tell=tell)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.analyses.graph import (
+from tbtt_interp.analyses.old_graph import (
     EMBED,
     Edge,
     Outputs,

@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from tbtt_interp.analyses.findings import Tell, silent
-from tbtt_interp.analyses.graph import (
+from tbtt_interp.analyses.old_graph import (
     Edge,
     difference,
     edge_hooks,
@@ -16,7 +16,7 @@ from tbtt_interp.analyses.graph import (
     outputs_of,
     split_inputs,
 )
-from tbtt_interp.analyses.pairs import Pairs
+from tbtt_interp.analyses.old_pairs import Pairs
 from tbtt_interp.analyses.parts import Arrays
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError

@@ -15,10 +15,10 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.circuits import RANDOM, circuits_table
-from tbtt_interp.analyses.edge_attribution import STEPS, edge_attributions
 from tbtt_interp.analyses.findings import Finding, Result, Tell, further_null, silent
-from tbtt_interp.analyses.graph import (
+from tbtt_interp.analyses.old_circuits import RANDOM, circuits_table
+from tbtt_interp.analyses.old_edge_attribution import STEPS, edge_attributions
+from tbtt_interp.analyses.old_graph import (
     EMBED,
     LOGITS,
     difference,
@@ -29,9 +29,9 @@ from tbtt_interp.analyses.graph import (
     receiver_hooks,
     split_inputs,
 )
-from tbtt_interp.analyses.pairs import Pairs, chosen_pairs, donors
+from tbtt_interp.analyses.old_pairs import Pairs, chosen_pairs, donors
+from tbtt_interp.analyses.old_patching import DONORS
 from tbtt_interp.analyses.parts import Arrays, Parts
-from tbtt_interp.analyses.patching import DONORS
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval, crossed_intervals
