@@ -9,7 +9,6 @@ from tbtt_interp.figures.cells import cell_map, ladder, signed_bars
 from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.forgetting import order_and_answers
 from tbtt_interp.figures.geometry import code_layouts, code_measures
-from tbtt_interp.figures.influence import influence
 from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.order import order_answers, order_known, order_patching
 from tbtt_interp.figures.patching import patching_characters, patching_grid
@@ -44,7 +43,6 @@ __all__ = [
     "curves_over_training",
     "effects_beside_nulls",
     "findings_over_steps",
-    "influence",
     "ladder",
     "learning_curves",
     "lens_curves",
