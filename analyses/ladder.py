@@ -69,7 +69,7 @@ def published_share(task: str, size: str, measure: str | None) -> float:
     """
     if (task, size) not in PUBLISHED.index or measure is None:
         return float("nan")
-    share = PUBLISHED.loc[(task, size), measure]
+    share = float(PUBLISHED[measure][task, size])
     return round(share * 91 / 89, 3) if measure in ("addition", "subtraction") else share
 
 
@@ -175,9 +175,9 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
             for size in sizes
         ])  # fmt: skip
 
-    def difference(table: pd.DataFrame, *pair: dict[str, str], **also: str) -> Claim:
+    def difference(table: pd.DataFrame, *pair: dict[str, str], **also: Any) -> Claim:
         first, second = (conditions.by_seed(table, **where) for where in pair)
-        also = {"unit": "of held-out accuracy", "null_name": "no difference"} | also
+        also |= {"unit": "of held-out accuracy", "null_name": "no difference"}
         return conditions.claim_over_models(first - second, null=0.0, **also)
 
     order, size, rule, known, joint = read_sweep("ladder").expected
