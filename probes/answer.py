@@ -1,38 +1,40 @@
 # %% [markdown]
-# # When does the answer come to be there?
-# Read at every kept checkpoint, after the last MLP at the prompt's last character: the result,
-# its sign and its magnitude. Claim: at the last checkpoint the answer is read better than off
-# every null, on pairs of operands that the probe was not fitted on. Beside it, how many held-out
-# answers a probe reads that was fitted on what the model has seen.
+# # When does the answer become decodable?
+# At every kept checkpoint probes read the result, its sign and its magnitude, after the last MLP at
+# the prompt's last character. Claim: at the last checkpoint the answer is decoded better than from
+# every null, on pairs of operands that the probe was not fitted on. The table also counts held-out
+# answers that a probe decodes which was fitted on what the model has seen.
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
-from tbtt_interp.probes.run import features_of, last_streams, probe_steps
-from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp import plots
+from tbtt_interp.probes.datasets import features_of
+from tbtt_interp.probes.grid import last_streams, plot_probe_steps, probe_claims, probe_steps
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
-asked = [f.name for f in features_of(run) if f.name in ("answer", "sign", "magnitude")]
-if not asked:
+known = [feature.name for feature in features_of(PromptSet.of_seed(run, run.seeds[0]))]
+features = [name for name in known if name in ("answer", "sign", "magnitude")]
+if not features:
     raise tbtt.TbttError("this run's task has no sums: give a run of arithmetic or joint")
-table = probe_steps(run, asked, sites=last_streams(run)[-1:])
+table = probe_steps(run, features, sites=last_streams(run)[-1:])
 
 # %%
-figure = figures.probe_curves(table)
+figure = plot_probe_steps(table)
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models. The answer, by training step:")
-shown = ["step", "accuracy", "control", "one_hot", "untrained", "r2", "held_out_right",
-         "held_out_of", "p"]  # fmt: skip
-print(table.loc[table["feature"] == "answer", shown].round(3).to_string(index=False))
+columns = ["step", "accuracy", "control", "one_hot", "untrained", "r2", "held_out_correct",
+           "held_out_of", "p"]  # fmt: skip
+print(table.loc[table["feature"] == "answer", columns].round(3).to_string(index=False))
 last = table[table["step"] == table["step"].max()]
-print(verdicts(last).to_string(index=False))
-answer = last[last["feature"] == "answer"].iloc[0]
+print("\nAt the last checkpoint:", *probe_claims(last), sep="\n")
+row = last[last["feature"] == "answer"].iloc[0]
 print(
-    f"Of the held-out answers, {answer['held_out_right']} of {answer['held_out_of']} are read by a "
-    "probe that was fitted on what the model has seen."
+    f"A probe fitted on what the model has seen decodes {row['held_out_correct']} of "
+    f"{row['held_out_of']} held-out answers."
 )

@@ -1,34 +1,35 @@
 # %% [markdown]
 # # Where are the digits?
-# The operands a and b stand in the text, so that they are read proves nothing; where they are
-# kept is the question, and whether the units and tens of the result, which are computed, are
-# found after them. Claims: at the prompt's last character, after the last MLP, tens and units are
-# read better than off every null. (Tens is nearly additive in the operands; units is not.)
+# The operands a and b stand in the text, so decoding them proves nothing; the question is where
+# they are kept. The units and tens of the result are computed. Claims: at the prompt's last
+# character, after the last MLP, tens and units are decoded better than from every null. (Tens is
+# nearly additive in the operands; units is not.)
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
-from tbtt_interp.probes.run import features_of, last_streams, probe_run
-from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp import plots
+from tbtt_interp.probes.datasets import features_of
+from tbtt_interp.probes.grid import last_streams, plot_probe_grid, probe_claims, probe_grid
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
-asked = [f.name for f in features_of(run) if f.name in ("a", "b", "operator", "tens", "units")]
-if not asked:
+models = tbtt.Models.of(run)
+known = [feature.name for feature in features_of(models.shared_prompts)]
+features = [name for name in known if name in ("a", "b", "operator", "tens", "units")]
+if not features:
     raise tbtt.TbttError("this run's task has no digits to add: give a run of arithmetic or joint")
-table = probe_run(run, asked, sites=["blocks.0.hook_resid_pre", *last_streams(run)])
+table = probe_grid(models, features, sites=["blocks.0.hook_resid_pre", *last_streams(run)])
 
 # %%
-figure = figures.probe_heatmap(table)
+figure = plot_probe_grid(table)
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
-print(f"{run.folder.name}, {len(run.seeds)} models. Cross-validated accuracy, by position:")
+print(f"{models.title}. Cross-validated accuracy, by position:")
 print(
     table.pivot(index="feature", columns=["site", "pos"], values="accuracy").round(2).T.to_string()
 )
-claimed = table[table["p_adjusted"].notna()]
-print(verdicts(claimed).to_string(index=False))
+print("\nPrimary cells:", *probe_claims(table[table["p_adjusted"].notna()]), sep="\n")
 print("The operands have no control task: any code of them is one of their digits renamed.")

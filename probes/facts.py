@@ -1,36 +1,37 @@
 # %% [markdown]
-# # What of a fact is there before it is said?
-# At the end of "Capital of France is " the country is known from the text; the capital's first
-# letter and length are not, unless the fact is. A probe fitted on other countries cannot know a
-# fact it was not fitted on; what it can find is a code for letters that the model itself uses, as
-# it must to say them. Claims: letter and length are read better than off every null in a model
-# that knows the facts. The country is read wherever the prompt's left end is cut.
+# # What of a fact is decodable before it is said?
+# At the end of "Capital of France is " the text gives the country. It does not give the capital's
+# first letter and length. A probe fitted on other countries cannot know a new fact. It can find a
+# code for letters that the model itself uses to say them. Claims: letter and length are decoded
+# better than from every null, in a model that knows the facts. The country is decoded wherever the
+# prompt's left end is cut.
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
-from tbtt_interp.probes.run import features_of, last_streams, probe_run
-from tbtt_interp.probes.verdict import verdicts
+from tbtt_interp import plots
+from tbtt_interp.probes.datasets import features_of
+from tbtt_interp.probes.grid import last_streams, plot_probe_accuracies, probe_claims, probe_grid
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/facts-medium-file")
 run = tbtt.load_run(folder)
-asked = [f.name for f in features_of(run) if f.name in ("initial", "length", "country", "task")]
-if "initial" not in asked:
+models = tbtt.Models.of(run)
+known = [feature.name for feature in features_of(models.shared_prompts)]
+features = [name for name in known if name in ("initial", "length", "country", "task")]
+if "initial" not in features:
     raise tbtt.TbttError("this run's task has no facts: give a run of facts or joint")
-table = probe_run(run, asked, sites=last_streams(run), positions=[-1])
+table = probe_grid(models, features, sites=last_streams(run), positions=[-1])
 
 # %%
-figure = figures.accuracies_beside_nulls(table)
+figure = plot_probe_accuracies(table)
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
-print(f"{run.folder.name}, {len(run.seeds)} models. Cross-validated accuracy:")
 claimed = table["feature"].isin(["initial", "length"])
-print(verdicts(table[claimed]).to_string(index=False))
+print(f"{models.title}.", *probe_claims(table[claimed]), sep="\n")
 for row in table[~claimed].itertuples():
     print(
-        f"{row.feature} at {row.site}: {row.accuracy:.2f}, untrained {row.untrained:.2f}, and it "
-        "stands in the text."
+        f"{row.feature} at {row.site}: accuracy {row.accuracy:.2f}, untrained "
+        f"{row.untrained:.2f}; the text gives this feature."
     )

@@ -1,4 +1,4 @@
-"""What comes next is asked of every seed's own file, and only order memory can tell."""
+"""Features of the next line are labelled in each model's own file, and only order tells them."""
 
 import dataclasses
 from itertools import pairwise
@@ -6,18 +6,24 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from test_probes import as_activations
+from test_probes import table_of
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.probes.battery import Problem, as_table, ask
-from tbtt_interp.probes.contexts import label_next, lines_before, shortened_prompts
+from tbtt_interp.probes.datasets import (
+    ProbeDataset,
+    features_of,
+    label_next_lines,
+    preceding_lines,
+    shortened_prompts,
+)
 from tbtt_interp.probes.features import FEATURES, find_features, label_examples
-from tbtt_interp.probes.run import features_of, probe_run
+from tbtt_interp.probes.grid import probe_grid
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Example, load_task
 
 TASK = load_task("arithmetic")
-BEFORE = lines_before(TASK, window=9)
+BEFORE = preceding_lines(TASK, window=9)
 NEXT, LINE = FEATURES["next"], FEATURES["line"]
 
 
@@ -27,7 +33,7 @@ def files(*orders: int) -> list[list[Example]]:
 
 
 def test_the_next_line_is_the_one_that_follows_in_the_seed_s_own_file() -> None:
-    labels = label_next(LINE, BEFORE, files(0, 1), controls=5)
+    labels = label_next_lines(LINE, BEFORE, files(0, 1), controls=5)
     texts = [text for text, has in zip(BEFORE.texts, labels.has, strict=True) if has]
     assert not len(labels.controls)  # another order only renames the lines
     for order, row in zip((0, 1), labels.real, strict=True):
@@ -42,7 +48,7 @@ def test_the_next_line_is_the_one_that_follows_in_the_seed_s_own_file() -> None:
 
 def test_next_is_the_operand_of_that_line_and_its_controls_are_other_orders() -> None:
     file = files(3)[0]
-    labels = label_next(NEXT, BEFORE, [file], controls=20)
+    labels = label_next_lines(NEXT, BEFORE, [file], controls=20)
     after = {one.line: other.labels["a"] for one, other in pairwise(file)}
     kept = [e for e, has in zip(BEFORE.examples, labels.has, strict=True) if has]
     assert [labels.classes[k] for k in labels.real[0]] == [after[e.line] for e in kept]
@@ -55,15 +61,15 @@ def test_next_is_the_operand_of_that_line_and_its_controls_are_other_orders() ->
 
 
 def test_folds_split_by_how_much_is_shown_and_held_out_lines_by_line() -> None:
-    labels = label_next(NEXT, BEFORE, files(0, 1), controls=2)
-    question = Problem.of_contexts(BEFORE, [labels], seeds=2).questions[0]
+    labels = label_next_lines(NEXT, BEFORE, files(0, 1), controls=2)
+    task = ProbeDataset.of_contexts(BEFORE, [labels], n_models=2).tasks[0]
     lengths, lines = BEFORE.length[labels.has], BEFORE.line[labels.has]
-    for train, test in zip(question.folds.train, question.folds.test, strict=True):
+    for train, test in task.folds:
         assert not set(lengths[train].tolist()) & set(lengths[test].tolist())
         assert set(lines[train].tolist()) == set(lines[test].tolist())
-    split = question.held_out[0]
-    assert split is not None and question.held_out[1] == split
-    for train, test in zip(split.train, split.test, strict=True):
+    split = task.held_out[0]
+    assert split is not None and task.held_out[1] == split
+    for train, test in split:
         assert not set(lines[train].tolist()) & set(lines[test].tolist())
 
 
@@ -71,23 +77,21 @@ def test_folds_split_by_how_much_is_shown_and_held_out_lines_by_line() -> None:
 @pytest.mark.parametrize("knows", [True, False])
 def test_order_is_read_from_those_who_have_it(knows: bool) -> None:
     """Two models, each with its own file's next operand along one direction, or with none's."""
-    labels = label_next(NEXT, BEFORE, files(0, 1), controls=39)
+    labels = label_next_lines(NEXT, BEFORE, files(0, 1), controls=39)
     chance = np.random.default_rng(5)
     values = 0.3 * chance.standard_normal((2, len(BEFORE.texts), 8))
     code = np.zeros((2, len(BEFORE.texts)))
     code[:, labels.has] = labels.real
     if knows:
         values += code[:, :, None] * chance.standard_normal((2, 1, 8))
-    noise = torch.from_numpy(chance.standard_normal(values.shape))
-    problem = Problem.of_contexts(BEFORE, [labels], seeds=2)
-    rows = ask(problem, as_activations(torch.from_numpy(values)), as_activations(noise))
-    row = as_table(rows, layers=1).iloc[0]
+    dataset = ProbeDataset.of_contexts(BEFORE, [labels], n_models=2)
+    row = table_of(dataset, torch.from_numpy(values)).iloc[0]
     if knows:
         assert row["accuracy"] > 0.95 and row["p_adjusted"] == 1 / 40
-        assert row["held_out_right"] > 0.95 * row["held_out_of"]
+        assert row["held_out_correct"] > 0.95 * row["held_out_of"]
     else:
         assert row["accuracy"] < 0.2 and row["p"] > 0.05
-        assert row["held_out_right"] < 0.2 * row["held_out_of"]
+        assert row["held_out_correct"] < 0.2 * row["held_out_of"]
     assert row["untrained"] < 0.2
 
 
@@ -103,7 +107,7 @@ def test_countries_are_shown_whole_however_much_is_cut() -> None:
 
 
 def test_a_task_has_the_features_that_its_lines_have() -> None:
-    everywhere = ("prompt", "shortened", "before")
+    everywhere = ("prompt", "shortened", "preceding line")
     names = {
         task: {f.name for f in find_features(None, load_task(task).examples, everywhere)}
         for task in ("arithmetic", "facts", "joint")
@@ -117,23 +121,23 @@ def test_a_task_has_the_features_that_its_lines_have() -> None:
 def test_order_is_asked_only_where_windows_were_cut_from_a_file(
     line_run: Run, file_run: Run
 ) -> None:
-    assert not {"line", "next"} & {f.name for f in features_of(line_run)}
+    assert not {"line", "next"} & {f.name for f in features_of(PromptSet.of_seed(line_run, 0))}
     with pytest.raises(TbttError, match="feature 'next' is unknown"):
-        probe_run(line_run, ["next"])
-    table = probe_run(file_run, ["next", "line", "carry"], controls=3, positions=[-1])
+        probe_grid(line_run, ["next"])
+    table = probe_grid(file_run, ["next", "line", "carry"], controls=3, positions=[-1])
     assert set(table["feature"]) == {"next", "line", "carry"}
     row = table[(table["feature"] == "next") & (table["site"] == "hook_embed")].iloc[0]
     assert row["held_out_of"] == row["of"]  # every line is once not fitted on
 
 
 def test_an_imported_model_is_not_asked_for_an_order_that_nobody_knows(file_run: Run) -> None:
-    config = dataclasses.replace(file_run.config, recipe=None)
-    asked = {feature.asked for feature in features_of(Run(file_run.folder, config))}
-    assert asked == {"prompt"}
+    imported = Run(file_run.folder, dataclasses.replace(file_run.config, recipe=None))
+    prompts = PromptSet.of_seed(imported, file_run.seeds[0])
+    assert {feature.texts for feature in features_of(prompts)} == {"prompt"}
 
 
 def test_where_lines_open_alike_for_a_whole_window_order_is_not_asked() -> None:
     examples = [Example.of("abcdefgh" * 2, letter, {}) for letter in "xyz"]
     task = dataclasses.replace(TASK, sections=(tuple(examples),))
-    assert not len(lines_before(task, window=9).texts)
+    assert not len(preceding_lines(task, window=9).texts)
     assert not len(shortened_prompts(task, window=9).texts)

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def test_a_job_that_nobody_waits_for_any_more_is_not_begun() -> None:
     assert jobs.get("left", partial(_noted, begun, "left")) is not left, "who comes back is heard"
 
 
-def _noted(begun: list[str], name: str, tell: Callable[[int, int], None]) -> pd.DataFrame:
+def _noted(begun: list[str], name: str) -> pd.DataFrame:
     begun.append(name)
     return pd.DataFrame()
 

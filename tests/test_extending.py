@@ -1,6 +1,6 @@
 """What is added from outside, through public functions, is as known as what comes with the package.
 
-A task is registered here; so can an analysis and a probe feature be.
+A task and a probe feature are registered here; so can an analysis be.
 """
 
 import json
@@ -10,7 +10,8 @@ import pytest
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.runs import load_run
+from tbtt_interp.probes.features import FEATURES, Feature, register_feature
+from tbtt_interp.runs import Run, load_run
 from tbtt_interp.tasks import TASKS, Example, Task, load_task, register_task
 
 OPERANDS = (0, 1, 2, 3)
@@ -38,6 +39,7 @@ def registered() -> Iterator[None]:
     register_task("products", products)
     yield
     TASKS.pop("products", None)
+    FEATURES.pop("mine", None)
 
 
 def test_a_registered_task_is_trained_asked_and_evaluated(
@@ -67,3 +69,19 @@ def test_a_name_that_is_taken_is_refused() -> None:
     register_task("products", products)  # registering it again changes nothing
     with pytest.raises(TbttError, match="there is a task 'facts' already: give another name"):
         register_task("facts", products)
+
+
+def test_a_registered_feature_is_read_by_the_command(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Feature("mine", "whether a is b", lambda e: e.labels["a"] == e.labels["b"])
+    register_feature(mine)
+    register_feature(mine)  # registering it again changes nothing
+    command = ["probes", str(line_run.folder), "--feature", "mine", "--position", "-1", "--site"]
+    assert main([*command, "hook_embed", "--controls", "2", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["feature"], row["of"]) == ("mine", 2 * 200)
+    assert row["accuracy"] == row["majority"] == pytest.approx(0.9)  # at = there is no operand yet
+    assert row["control"] is not None, "digits are renamed for it as for the others"
+    with pytest.raises(TbttError, match="there is a feature 'carry' already: give another name"):
+        register_feature(Feature("carry", "another", lambda e: None))

@@ -3,17 +3,18 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from planted import copying_models
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tbtt_interp.activations import Activations
 from tbtt_interp.errors import TbttError
-from tbtt_interp.probes.battery import Problem, cells, probe_battery
+from tbtt_interp.probes.datasets import ProbeDataset, read_cells
 from tbtt_interp.probes.features import (
     FEATURES,
     find_features,
@@ -21,17 +22,19 @@ from tbtt_interp.probes.features import (
     one_hot_text,
     pair_groups,
 )
+from tbtt_interp.probes.grid import accuracy, adjusted_p, probe_claims, probe_table, score_cells
 from tbtt_interp.probes.linear import (
     Split,
     code_length,
-    count_right,
-    degenerate_folds,
-    explained,
+    count_correct,
     fit_probe,
+    fold_counts,
     grouped_folds,
     growing_folds,
-    project,
+    r_squared,
+    random_projections,
 )
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.tasks import Example, load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class
@@ -53,36 +56,41 @@ def planted(feature: str, seeds: int = 2, width: int = 12, noise: float = 0.2) -
     ).float()
 
 
-def as_activations(values: torch.Tensor) -> Activations:
-    """At one site, one position."""
-    count = values.shape[1]
-    return Activations(
-        tokens=torch.zeros(count, 1, dtype=torch.long),
-        lengths=torch.ones(count, dtype=torch.long),
-        sites={SITE: values[:, :, None]},
-    )
+def table_of(
+    dataset: ProbeDataset, values: torch.Tensor, *, layers: int = 1, dimensions: int | None = None
+) -> pd.DataFrame:
+    """The probe grid of activations at one site and position, with noise as untrained models."""
+    noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(3)).to(values)
+    scores = [score_cells(dataset, {(SITE, -1): x}, k) for k, x in enumerate(values)]
+    null = [[[accuracy(task, x, k) for task in dataset.tasks]] for k, x in enumerate(noise)]
+    stacked = {name: np.stack([one[name] for one in scores]) for name in scores[0]}
+    table, control = probe_table(dataset, stacked, {"accuracy": np.array(null)}, dimensions)
+    table["p_adjusted"] = adjusted_p(table, list(control), layers)
+    return table.set_index("feature", drop=False)
 
 
-def battery(values: torch.Tensor, features: list[str], **settings: int):
-    held_out = [[e.held_out for e in EXAMPLES]] * len(values)
-    problem = Problem.of(EXAMPLES, find_features(features, EXAMPLES), held_out=held_out, **settings)
-    nothing = as_activations(torch.randn(values.shape, generator=torch.Generator().manual_seed(3)))
-    return probe_battery(problem, as_activations(values), nothing, layers=1).set_index("feature")
+def grid(values: torch.Tensor, features: list[str], controls: int = 9, **options: int):
+    prompts = [PromptSet.of(EXAMPLES, TASK.vocabulary, 9)] * len(values)
+    chosen = find_features(features, EXAMPLES)
+    return table_of(ProbeDataset.of_prompts(prompts, chosen, controls=controls), values, **options)
 
 
 @pytest.mark.parametrize("feature", ["carry", "borrow", "sign"])
 def test_a_planted_feature_is_found_with_high_selectivity(feature: str) -> None:
-    row = battery(planted(feature), [feature], controls=39).loc[feature]
+    row = grid(planted(feature, seeds=3), [feature], controls=39).loc[feature]
     assert row["accuracy"] > 0.99
     assert row["selectivity"] > 0.2
     assert row["p"] == 1 / 40
     assert row["p_adjusted"] == row["p"]
     assert row["untrained"] < row["majority"] + 0.15
-    assert row["held_out_right"] == row["held_out_of"]
+    assert row["held_out_correct"] == row["held_out_of"]
+    (claim,) = probe_claims(row.to_frame().T)
+    hardest = max(row[["control", "one_hot", "untrained", "majority"]])
+    assert (claim.verdict, claim.null, claim.p) == ("supported", hardest, 1 / 40)
 
 
 def test_a_planted_order_is_explained() -> None:
-    row = battery(planted("answer", noise=0.05), ["answer"], controls=1).loc["answer"]
+    row = grid(planted("answer", noise=0.05), ["answer"], controls=1).loc["answer"]
     assert row["r2"] > 0.99
 
 
@@ -96,13 +104,13 @@ def test_where_nothing_is_represented_significance_is_rare(kind: str) -> None:
     draws, controls = 200, 19
     for draw in range(draws):
         if kind == "noise":
-            values = chance.standard_normal((1, len(additions), 14))
+            values = chance.standard_normal((len(additions), 14))
         else:
-            values = (operands @ chance.standard_normal((operands.shape[1], 14)))[None]
+            values = operands @ chance.standard_normal((operands.shape[1], 14))
         folds = grouped_folds(groups, seed=draw)
         for name in found:
             labels = label_examples(FEATURES[name], additions, controls=controls, seed=draw)
-            right = count_right(torch.from_numpy(values), labels.every, folds)[0].numpy()
+            right = count_correct(torch.from_numpy(values), labels.of_model(0), folds)
             found[name] += (1 + (right[1:] >= right[0]).sum()) / (1 + controls) <= 0.05
     # 0.05 of 200 is 10; a fair 5 % passes 17 once in a hundred times
     assert all(count <= 17 for count in found.values()), found
@@ -125,24 +133,21 @@ def test_the_closed_forms_are_scikit_learn_s(width: int) -> None:
                 (model.fit(inside[train], row[train]).predict(inside[test]) == row[test]).sum()
                 for train, test in zip(split.train, split.test, strict=True)
             )
-            assert int(count_right(values[:, labels.has], row[None, None], split)) == expected
+            inside_values = values[0, labels.has]
+            assert count_correct(inside_values, row[None], split).item() == expected
     labels = label_examples(FEATURES["answer"], EXAMPLES, controls=0)
     target = np.array([float(labels.classes[k]) for k in labels.real[0]])
     said = np.zeros(len(target))
     for train, test in zip(folds.train, folds.test, strict=True):
         ridge = make_pipeline(StandardScaler(), Ridge(alpha=1.0)).fit(x[train], target[train])
         said[test] = ridge.predict(x[test])
-    assert float(explained(values, target[None], folds)) == pytest.approx(r2_score(target, said))
+    assert r_squared(values[0], target, folds) == pytest.approx(r2_score(target, said))
 
 
-def test_a_fitted_probe_is_scikit_learn_s_logistic_regression() -> None:
-    labels = label_examples(FEATURES["sign"], EXAMPLES, controls=0)
-    x = planted("sign", noise=2.0)[0].double().numpy()
-    real = labels.real[0]
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(x, real)
-    probe = fit_probe(x, real)
-    assert np.array_equal(probe.predict(x), theirs.predict(x))
-    assert probe.score(x, real).value == theirs.score(x, real)
+def test_a_fitted_probe_predicts_what_is_planted_and_needs_two_classes() -> None:
+    real = label_examples(FEATURES["sign"], EXAMPLES, controls=0).real[0]
+    x = planted("sign", noise=0.2)[0].double().numpy()
+    assert fit_probe(x, real).score(x, real) > 0.99
     with pytest.raises(TbttError, match="a probe needs two classes, every label is 1"):
         fit_probe(x, np.ones(len(x), int))
 
@@ -176,19 +181,21 @@ def test_a_control_task_keeps_the_structure_and_loses_the_meaning() -> None:
         assert len(label_examples(FEATURES[name], EXAMPLES, controls=3).controls) == 0
 
 
-def test_heads_are_read_one_by_one() -> None:
-    found = Activations(
-        tokens=torch.zeros(4, 3, dtype=torch.long),
-        lengths=torch.tensor([3, 2, 3, 3]),
-        sites={
-            "blocks.0.attn.hook_z": torch.arange(4 * 3 * 2 * 5.0).view(1, 4, 3, 2, 5),
-            "blocks.0.attn.hook_pattern": torch.zeros(1, 4, 2, 3, 3),
-        },
-    )
-    places = {(cell.site, cell.pos): cell.activations for cell in cells(found)}
-    assert set(places) == {(f"blocks.0.attn.hook_z.{h}", p) for h in (0, 1) for p in (-2, -1)}
-    z = found["blocks.0.attn.hook_z"]
-    assert torch.equal(places["blocks.0.attn.hook_z.1", -1][0, 1], z[0, 1, 1, 1])
+def test_heads_are_read_one_by_one_and_positions_from_each_text_s_end() -> None:
+    models = copying_models()
+    texts, hook = ["<1+2=", "<1+"], "blocks.0.attn.hook_z"
+    cells = read_cells(models.first, models.shared_prompts, texts, [hook, "hook_embed"])
+    sites = (f"{hook}.0", f"{hook}.1", "hook_embed")
+    assert set(cells) == {(site, pos) for site in sites for pos in (-3, -2, -1)}
+    for row, text in enumerate(texts):
+        tokens = torch.tensor([models.shared_prompts.vocabulary.encode(text)])
+        z = models.first.run_with_cache(tokens)[1][hook][0]
+        for head, pos in ((0, -1), (1, -1), (0, -3)):
+            assert torch.allclose(cells[f"{hook}.{head}", pos][row], z[pos, head])
+    alone = read_cells(models.first, models.shared_prompts, texts, [f"{hook}.1"], [-1, -9])
+    assert list(alone) == [(f"{hook}.1", -1)]
+    with pytest.raises(TbttError, match=r"site 'blocks\.0\.attn\.hook_pattern' is unknown"):
+        read_cells(models.first, models.shared_prompts, texts, ["blocks.0.attn.hook_pattern"])
 
 
 def test_the_online_code_is_that_of_scikit_learn_s_discriminant() -> None:
@@ -203,8 +210,8 @@ def test_the_online_code_is_that_of_scikit_learn_s_discriminant() -> None:
         assert np.array_equal(asked > 0, train & (asked > 0)) and not (train & test).any()
         asked += test
     assert asked.max() == 1  # what is asked is learned by the next, and never asked again
-    lengths = code_length(values, labels.every, growing)[0]
-    for row, found in zip(labels.every[0], lengths, strict=True):
+    lengths = code_length(values[0], labels.of_model(0), growing)
+    for row, found in zip(labels.of_model(0), lengths, strict=True):
         bits = float((asked == 0).sum())  # of two classes, each
         for train, test in zip(growing.train, growing.test, strict=True):
             scaler = StandardScaler().fit(x[train])
@@ -223,46 +230,42 @@ def test_the_online_code_is_that_of_scikit_learn_s_discriminant() -> None:
 
 
 def test_labels_get_short_for_who_has_them_and_never_much_longer() -> None:
-    row = battery(planted("carry", noise=0.05), ["carry"], controls=9).loc["carry"]
+    row = grid(planted("carry", noise=0.05), ["carry"]).loc["carry"]
     assert row["compression"] > 4 > 1.3 > row["control_compression"]
     noise = torch.randn(2, len(EXAMPLES), 12, generator=torch.Generator().manual_seed(0))
-    assert 0.9 < battery(noise, ["carry"], controls=1).loc["carry", "compression"] < 1.05
+    assert 0.9 < grid(noise, ["carry"], controls=1).loc["carry", "compression"] < 1.05
 
 
-def test_a_random_projection_keeps_what_fills_the_space_and_loses_what_is_thin() -> None:
-    values = torch.randn(2, 50, 30, generator=torch.Generator().manual_seed(0))
-    found = project(values, 10, seed=1)
-    assert found.shape == (2, 50, 10)
-    assert float(found.square().sum() / values.square().sum()) == pytest.approx(1 / 3, abs=0.05)
-    assert torch.equal(project(values, 30), values)
-    both = project(values[:1].expand(2, -1, -1), 10)
-    assert not torch.allclose(both[0], both[1])  # each seed is seen from another side
-    # projected onto as many directions as it has, nothing is lost
-    square = torch.linalg.qr(torch.randn(30, 29)).Q
-    assert torch.linalg.matrix_rank(project((values @ square), 29)[0]) == 29
+def test_random_projections_keep_what_fills_the_space_and_differ_between_models() -> None:
+    values = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
+    both = values @ random_projections(30, 10, 2)
+    assert both.shape == (2, 50, 10) and not torch.allclose(both[0], both[1])
+    shares = both.square().sum((1, 2)) / values.square().sum()
+    assert shares.numpy() == pytest.approx(1 / 3, abs=0.05)
+    assert torch.equal(values @ random_projections(30, 30, 1)[0], values)
+    # projected onto as many directions as they have, activations lose nothing
+    thin = values @ torch.linalg.qr(torch.randn(30, 29)).Q @ torch.eye(29, 30)
+    assert torch.linalg.matrix_rank(thin @ random_projections(30, 29, 1)[0]) == 29
 
 
 def test_in_equal_dimensions_a_wide_model_has_no_advantage() -> None:
     """Noise of 300 channels lets a probe learn anything by heart; of 12 it does not."""
     wide = torch.randn(2, len(EXAMPLES), 300, generator=torch.Generator().manual_seed(0))
-    wide[:, :, 0] += 3 * torch.from_numpy(planted("carry", 1, 1, 0.0)[0, :, 0].numpy()).sign()
-    free = battery(wide, ["carry"], controls=9).loc["carry"]
-    held_out = [[e.held_out for e in EXAMPLES]] * 2
-    problem = Problem.of(
-        EXAMPLES, find_features(["carry"], EXAMPLES), held_out=held_out, controls=9
-    )
-    found = as_activations(wide)
-    narrow = probe_battery(problem, found, found, layers=1, dimensions=12).iloc[0]
-    assert narrow["accuracy"] < free["accuracy"]
-    assert narrow["one_hot"] != free["one_hot"]  # which is projected, too
+    wide[:, :, 0] += 3 * planted("carry", 1, 1, 0.0)[0, :, 0].sign()
+    free = grid(wide, ["carry"]).loc["carry"]
+    narrow = wide @ random_projections(300, 12, 2)
+    row = grid(narrow, ["carry"], dimensions=12).loc["carry"]
+    assert row["accuracy"] < free["accuracy"]
+    assert row["one_hot"] != free["one_hot"]  # which is projected, too
 
 
 def test_degenerate_folds_are_counted() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
     test = np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 1]], bool)
-    assert degenerate_folds(Split(train=~test, test=test), labels) == 1
-    assert degenerate_folds(Split(train=test, test=~test), labels) == 1
-    row = battery(planted("carry"), ["carry"], controls=1).loc["carry"]
+    # the first fold is tested on one class; the others learn both and see 0 most often
+    expected = {"majority": 4, "unseen": 0, "degenerate": 1}
+    assert fold_counts(Split(train=~test, test=test), labels) == expected
+    row = grid(planted("carry"), ["carry"], controls=1).loc["carry"]
     assert row["degenerate"] == 0 and row["unseen"] == 0
 
 
@@ -279,7 +282,7 @@ def test_a_constant_feature_is_refused_and_own_labels_are_features() -> None:
     assert set(found) == {"colour", "weight"}
     assert found["weight"].is_ordinal and not found["colour"].is_ordinal
     labels = label_examples(found["colour"], own, controls=4)
-    assert labels.codes().tolist() == [[0.0], [1.0]]
+    assert labels.codes.tolist() == [[0.0], [1.0]]
     assert all(sorted(row) == sorted(labels.real[0]) for row in labels.controls)
 
 
@@ -305,19 +308,14 @@ def test_what_only_looks_like_our_equations_has_its_own_labels_dealt_anew() -> N
 
 def test_the_last_layer_is_the_model_s_and_not_the_last_that_was_read() -> None:
     values = planted("carry")
-    held_out = [[e.held_out for e in EXAMPLES]] * 2
-    problem = Problem.of(
-        EXAMPLES, find_features(["carry"], EXAMPLES), held_out=held_out, controls=3
-    )
-    found = as_activations(values)
-    assert probe_battery(problem, found, found, layers=1)["p_adjusted"].notna().all()
-    assert probe_battery(problem, found, found, layers=2)["p_adjusted"].isna().all()
+    assert grid(values, ["carry"], controls=3, layers=1)["p_adjusted"].notna().all()
+    assert grid(values, ["carry"], controls=3, layers=2)["p_adjusted"].isna().all()
 
 
 def test_digits_have_a_code_on_a_circle_and_numbers_on_a_line() -> None:
-    units = label_examples(FEATURES["units"], EXAMPLES, controls=0).codes()
+    units = label_examples(FEATURES["units"], EXAMPLES, controls=0).codes
     gaps = np.linalg.norm(np.diff(np.concatenate([units, units[:1]]), axis=0), axis=1)
     assert units.shape == (10, 2) and np.allclose(gaps, gaps[0])  # 9 is as near to 0 as to 8
-    assert label_examples(FEATURES["answer"], EXAMPLES, controls=0).codes()[:, 0].tolist() == [
+    assert label_examples(FEATURES["answer"], EXAMPLES, controls=0).codes[:, 0].tolist() == [
         *range(-9, 19)
     ]

@@ -9,8 +9,9 @@ import pytest
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
+from tbtt_interp.over_seeds import Models
 from tbtt_interp.probes.features import find_features
-from tbtt_interp.probes.run import probe_models, probe_run, probe_steps
+from tbtt_interp.probes.grid import analyse_probes, probe_grid, probe_steps
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import load_task
 
@@ -19,11 +20,11 @@ EXAMPLES = load_task("arithmetic").examples
 SITE = "blocks.0.hook_resid_post"
 
 
-def test_the_battery_reads_a_run_s_every_site_and_position(line_run: Run) -> None:
-    heard: list[tuple[int, int]] = []
-    table = probe_run(line_run, ["carry", "a"], controls=3, tell=lambda *done: heard.append(done))
-    assert len(table) == 2 * 7 * 5
-    assert heard[-1] == (35, 35)
+def test_a_run_is_read_at_every_site_and_position(line_run: Run) -> None:
+    result = analyse_probes(line_run, controls=3)
+    every = result.tables["probes"]
+    table = every[every["feature"].isin(["carry", "a"])]
+    assert len(every) == 10 * 7 * 5 and len(table) == 2 * 7 * 5
     assert set(table["pos"]) == {-5, -4, -3, -2, -1}
     last = table[(table["site"] == SITE) & (table["pos"] == -1)].set_index("feature")
     assert last.loc["carry", "of"] == 2 * 100
@@ -33,40 +34,43 @@ def test_the_battery_reads_a_run_s_every_site_and_position(line_run: Run) -> Non
     assert np.isnan(last.loc["a", "selectivity"]) and np.isnan(last.loc["a", "p"])
     nothing = table[(table["pos"] == -5) & (table["feature"] == "carry")]  # every prompt begins <
     assert np.allclose(nothing["accuracy"], nothing["majority"])
+    # what is printed are the last streams, since nothing was named
+    assert len(result.display) == 2 * 10 and set(result.display["pos"]) == {"-1"}
+    assert any("rows; --out FOLDER and --json have all." in note for note in result.notes)
+    claimed = {claim.text.partition(" at ")[0] for claim in result.claims}
+    assert "carry" in claimed and not claimed & {"a", "b", "operator"}
+    assert {claim.verdict for claim in result.claims} == {"undecided"}, "two models decide nothing"
 
 
 def test_what_cannot_be_probed_is_named(line_run: Run) -> None:
     with pytest.raises(TbttError, match=r"feature 'cary' is unknown \(did you mean 'carry'\?\)"):
-        probe_run(line_run, ["cary"])
+        probe_grid(line_run, ["cary"])
     with pytest.raises(TbttError, match="feature 'initial' is unknown: choose a, b, operator"):
-        probe_run(line_run, ["initial"])
+        probe_grid(line_run, ["initial"])
     with pytest.raises(TbttError, match="site 'resid' is not there: the nearest are blocks"):
-        probe_run(line_run, sites=["resid"])
+        probe_grid(line_run, sites=["resid"])
     with pytest.raises(TbttError, match="has no checkpoint at step 7: choose 0, 250"):
-        probe_run(line_run, step=7)
+        probe_grid(line_run, step=7)
     with pytest.raises(TbttError, match="no feature with two different labels"):
         find_features(None, EXAMPLES[:1])
 
 
 def test_one_head_and_a_position_of_some_texts_alone_can_be_read(file_run: Run) -> None:
     head = "blocks.0.attn.hook_z.0"
-    table = probe_run(file_run, ["carry", "next"], sites=[head], positions=[-6], controls=2)
+    table = probe_grid(file_run, ["carry", "next"], sites=[head], positions=[-6], controls=2)
     assert set(table["site"]) == {head}
     assert set(table["feature"]) == {"next"}  # equations have five characters
     with pytest.raises(TbttError, match="no text has a position -7: count back from -1"):
-        probe_run(file_run, ["carry", "next"], sites=[head], positions=[-7], controls=2)
+        probe_grid(file_run, ["carry", "next"], sites=[head], positions=[-7], controls=2)
     with pytest.raises(TbttError, match=r"hook_z\.1' is unknown"):
-        probe_run(file_run, ["carry"], sites=["blocks.0.attn.hook_z.1"], controls=2)
+        probe_grid(file_run, ["carry"], sites=["blocks.0.attn.hook_z.1"], controls=2)
 
 
 def test_every_checkpoint_is_read(line_run: Run) -> None:
-    heard: list[tuple[int, int]] = []
-    table = probe_steps(
-        line_run, ["carry"], sites=[SITE], controls=3, tell=lambda *done: heard.append(done)
-    )
+    table = probe_steps(line_run, ["carry"], sites=[SITE], controls=3)
     assert table["step"].tolist() == list(line_run.checkpoints)
-    assert heard[-1] == (len(table), len(table)) and set(table["pos"]) == {-1}
-    alone = probe_run(line_run, ["carry"], sites=[SITE], positions=[-1], step=250, controls=3)
+    assert set(table["pos"]) == {-1}
+    alone = probe_grid(line_run, ["carry"], sites=[SITE], positions=[-1], step=250, controls=3)
     again = table[table["step"] == 250].drop(columns="step").reset_index(drop=True)
     pd.testing.assert_frame_equal(again, alone)
 
@@ -74,45 +78,51 @@ def test_every_checkpoint_is_read(line_run: Run) -> None:
 def test_models_from_anywhere_are_read_as_a_run_s_are(line_run: Run) -> None:
     models, early = ([line_run.model(s, step) for s in line_run.seeds] for step in (None, 0))
     settings = {"sites": [SITE], "features": ["carry", "tens"], "positions": [-2], "controls": 5}
-    found = probe_models(models, EXAMPLES, line_run.task.vocabulary, untrained=early, **settings)
-    pd.testing.assert_frame_equal(found, probe_run(line_run, **settings))
+    own = Models.of_models(models, EXAMPLES, line_run.task.vocabulary)
+    expected = probe_grid(line_run, **settings)
+    pd.testing.assert_frame_equal(probe_grid(own, untrained=early, **settings), expected)
+    alone = probe_grid(own, **settings)
+    assert alone["untrained"].isna().all()
+    pd.testing.assert_frame_equal(
+        alone.drop(columns="untrained"), expected.drop(columns="untrained")
+    )
 
 
 def test_the_command_prints_a_table_and_writes_its_figure(
     line_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "3"]
+    asked += ["--site", SITE, "--site", "blocks.0.attn.hook_z"]
     assert main([*asked, "--out", "found"]) == 0
-    said = capsys.readouterr().out
-    assert "carry" in said and "blocks.0.hook_resid_post" in said and "2 of 35 rows" not in said
+    printed = capsys.readouterr().out
+    assert "carry" in printed and SITE in printed and "undecided: carry at blocks.0" in printed
     written = pd.read_csv("found/probes.csv")
-    assert len(written) == 35
+    assert len(written) == 10
     assert "selectivity" in Path("found/probes.html").read_text()
     assert main([*asked, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["right"] for row in rows] == written["right"].tolist()
+    assert [row["correct"] for row in rows] == written["correct"].tolist()
     assert main([*asked, "--out", "found"]) == 2
     assert "found exists: nothing was written" in capsys.readouterr().err
-    assert main(["probes", str(line_run.folder), "--controls", "0"]) == 2
-    assert "controls must be at least 1, got 0" in capsys.readouterr().err
-    assert main(["probes", str(line_run.folder), "--feature", "a", "--out", "none"]) == 2
-    assert "no feature here has a control task" in capsys.readouterr().err
-    assert not Path("none").exists()
+    # a feature without control tasks has no selectivity, but accuracies to draw
+    assert main(["probes", str(line_run.folder), "--feature", "a", "--out", "none"]) == 0
+    assert "accuracy, cross-validated" in Path("none/probes.html").read_text()
 
 
-def test_the_command_erases_swaps_and_looks_back(
+def test_the_command_erases_interchanges_and_looks_back(
     line_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "2"]
     assert main([*asked, "--causal", "--site", SITE, "--out", "used"]) == 0
-    said = capsys.readouterr().out
-    assert "answer follows" in said and "random subspace" in said and "1/14" in said
-    assert set(pd.read_csv("used/probes.csv")["measure"]) >= {"margin lost", "answer follows"}
+    printed = capsys.readouterr().out
+    assert "answer follows" in printed and "random subspace" in printed
+    assert set(pd.read_csv("used/erasure.csv")["measure"]) >= {"margin drop", "answer follows"}
     assert main([*asked, "--over-steps", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["step"] for row in rows] == list(line_run.checkpoints)
+    assert {(row["pos"], row["site"]) for row in rows} == {(-1, SITE)}
     assert main([*asked, "--over-steps", "--out", "back"]) == 0
-    assert "2,500" in capsys.readouterr().out and Path("back/probes.html").is_file()
+    assert "2500" in capsys.readouterr().out and list(Path("back").glob("*.html"))
     assert main([*asked, "--position", "-2", "--dimensions", "5", "--json"]) == 0
     assert {row["pos"] for row in json.loads(capsys.readouterr().out)} == {-2}
     for more, message in (
@@ -120,6 +130,7 @@ def test_the_command_erases_swaps_and_looks_back(
         (["--causal", "--dimensions", "3"], "--causal takes one --position, and no --dimensions"),
         (["--position", "3"], "no text has a position 3: count back from -1"),
         (["--dimensions", "0"], "dimensions must be at least 1, got 0"),
+        (["--controls", "0"], "controls must be at least 1, got 0"),
     ):
         assert main([*asked, *more]) == 2
         assert message in capsys.readouterr().err

@@ -32,7 +32,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Questions, reference_loss
 from tbtt_interp.model import stack_parameters
 from tbtt_interp.old_interventions import logits_of
-from tbtt_interp.probes.contexts import opening
+from tbtt_interp.probes.datasets import opening
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example, Stream, Vocabulary

@@ -23,7 +23,7 @@ from tbtt_interp.activations import cached, unknown_site
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import changed, logits_with_edits
 from tbtt_interp.plots import models_by_group
-from tbtt_interp.probes.causal import Subspace, random_subspace
+from tbtt_interp.probes.erasure import Subspace, random_subspace
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim
 from tbtt_interp.stats import mean_over_models

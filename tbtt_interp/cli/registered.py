@@ -45,7 +45,7 @@ def analysis_command(name: str, analysis: "Callable[..., Result]") -> Callable[.
     def command(**values: Any) -> None:
         chosen = {p.name: values[p.name] for p in options}
         folders = values["run"] if takes_several else [values["run"]]
-        _run(name, analysis, folders, chosen, **{k: values[k] for k in SHARED})
+        run_analysis(name, analysis, folders, chosen, **{k: values[k] for k in SHARED})
 
     run = Annotated[list[Path], RUNS] if takes_several else Annotated[Path, RUN]
     parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run)]
@@ -73,7 +73,7 @@ def _option(annotation: Any) -> Any:
     return annotation
 
 
-def _run(
+def run_analysis(
     name: str, analysis: "Callable[..., Result]", folders: Sequence[Path], options: dict[str, Any],
     *, step: int | None, over_steps: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tbtt_interp import figures
-from tbtt_interp.activations import read_texts, record, split_head
+from tbtt_interp.activations import split_head
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.asking import changed
 from tbtt_interp.explore.catalogue import Opened, stamp_of
@@ -25,10 +25,11 @@ from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Pane, Reading
 from tbtt_interp.figures.patching import short
-from tbtt_interp.probes.battery import cells
+from tbtt_interp.probes.datasets import read_cells
 from tbtt_interp.probes.features import find_features, label_examples, pair_groups
-from tbtt_interp.probes.linear import class_probabilities
-from tbtt_interp.probes.run import features_of, hooks_of, probe_run
+from tbtt_interp.probes.grid import probe_grid
+from tbtt_interp.probes.linear import SHRINKAGE
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run, checkpoint_path
 
 KEPT = 64  # tables
@@ -41,9 +42,8 @@ HIGHEST = "hardest null"
 
 @dataclass
 class Job:
-    """A table in the making: how far it is, and what came of it."""
+    """A table in the making, and what came of it."""
 
-    share: float = 0.0
     table: pd.DataFrame | None = None
     problem: str = ""
     asked: float = field(default_factory=time.monotonic)
@@ -62,7 +62,7 @@ class Jobs:
     one: threading.Lock = field(default_factory=threading.Lock)
     asking: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, key: object, make: Callable[[Callable[[int, int], None]], pd.DataFrame]) -> Job:
+    def get(self, key: object, make: Callable[[], pd.DataFrame]) -> Job:
         """The job of this key, begun if it is new."""
         with self.asking:
             job = self.known.pop(key, None)
@@ -75,12 +75,7 @@ class Jobs:
                 del self.known[next(iter(self.known))]
             return job
 
-    def _run(
-        self, key: object, job: Job, make: Callable[[Callable[[int, int], None]], pd.DataFrame]
-    ) -> None:
-        def tell(done: int, of: int) -> None:
-            job.share = done / of
-
+    def _run(self, key: object, job: Job, make: Callable[[], pd.DataFrame]) -> None:
         with self.one:
             with self.asking:
                 if time.monotonic() - job.asked > PATIENCE:  # nobody looks any more
@@ -88,7 +83,7 @@ class Jobs:
                         del self.known[key]
                     return
             try:
-                job.table = make(tell)
+                job.table = make()
             except TbttError as error:
                 job.problem = str(error)
             except Exception as error:  # the page has to say it, whatever it is
@@ -96,13 +91,8 @@ class Jobs:
                 job.problem = f"probing broke ({type(error).__name__}: {error}); see the log"
 
 
-def asked_features(run: Run) -> list[str]:
-    """The features that a prompt by itself has; which line comes next is for `tbtt probes`."""
-    return [feature.name for feature in features_of(run) if feature.asked == "prompt"]
-
-
 def job_of(jobs: Jobs, scene: Scene, place: int) -> Job:
-    """The battery on every seed of the pane's run, at one position."""
+    """The probe grid of every seed of the pane's run, at one position."""
     run, step = scene.run, scene.which.step
     path = checkpoint_path(run.folder, step)
     if not path.is_file():
@@ -113,14 +103,14 @@ def job_of(jobs: Jobs, scene: Scene, place: int) -> Job:
     shortest = min(len(example.prompt) for example in scene.task.examples)
     if not -shortest <= place <= -1:
         raise TbttError(f"position {place} is not in every prompt: choose -{shortest} to -1")
-    make = partial(_battery, run, step, place)
+    make = partial(_grid, run, step, place)
     return jobs.get((run, scene.which.run, stamp_of(path), place), make)
 
 
-def _battery(run: Run, step: int, place: int, tell: Callable[[int, int], None]) -> pd.DataFrame:
-    return probe_run(
-        run, asked_features(run), positions=[place], step=step, controls=CONTROLS, tell=tell
-    )
+def _grid(run: Run, step: int, place: int) -> pd.DataFrame:
+    """Of the features that a prompt by itself has; which line comes next is for `tbtt probes`."""
+    features = [feature.name for feature in find_features(None, run.tasks[0].examples)]
+    return probe_grid(run, features, positions=[place], step=step, controls=CONTROLS)
 
 
 def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
@@ -140,9 +130,10 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
         act=[f"probe {act}" for act in acts],
     )  # fmt: skip
     hover = {
-        "accuracy": "accuracy %{…:.3f}", "low": "from %{…:.3f}", "high": "to %{…:.3f} over models",
+        "accuracy": "accuracy %{…:.3f}", "accuracy_low": "from %{…:.3f}",
+        "accuracy_high": "to %{…:.3f} over models",
         **{name: f"{words} %{{…:.3f}}" for name, words in NULLS.items()},
-        "held_out_right": "held-out right %{…}", "held_out_of": "of %{…}",
+        "held_out_correct": "held-out right %{…}", "held_out_of": "of %{…}",
     }  # fmt: skip
     return Part(
         name="probes", title="Features read, above the hardest of their nulls", table=found,
@@ -159,13 +150,9 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
 @lru_cache(maxsize=128)
 def _activations(opened: Opened, run: Run, hook: str) -> dict[tuple[str, int], Tensor]:
     """Of every example's prompt, by site and position: `[example, d]`."""
-    task = run.tasks[0]
-    tokens, lengths = read_texts(
-        [example.prompt for example in task.examples], task.vocabulary, run.shape.n_ctx
-    )
+    prompts = PromptSet.of_seed(run, run.seeds[0])
     with opened.alone:
-        found = record([opened.model], tokens, sites=[hook], lengths=lengths)
-    return {(cell.site, cell.pos): cell.activations[0] for cell in cells(found)}
+        return read_cells(opened.model, prompts, [e.prompt for e in prompts.examples], [hook])
 
 
 def reading_part(scene: Scene, reading: Reading) -> Part:
@@ -176,6 +163,10 @@ def reading_part(scene: Scene, reading: Reading) -> Part:
     Raises:
         TbttError: if the feature, the site or the position is not there.
     """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     examples = scene.task.examples
     feature = find_features([reading.feature], examples)[0]
     labels = label_examples(feature, examples, controls=0)
@@ -188,18 +179,21 @@ def reading_part(scene: Scene, reading: Reading) -> Part:
     hook, head = split_head(reading.site)
     if head is not None and head >= scene.run.shape.heads:
         raise TbttError(f"there is no head {head} in this model: choose a cell of its own map")
-    every = _activations(scene.opened, scene.run, hooks_of([reading.site])[0])
+    every = _activations(scene.opened, scene.run, split_head(reading.site)[0])
     here = _of_prompt(scene, hook, head)
     truth = feature.of(scene.known) if scene.known is not None else None
     rows = []
     places = sorted(pos for site, pos in every if site == reading.site and -pos <= len(here))
     if not places:
         raise TbttError(f"there is nothing at {reading.site}: choose a cell of the map")
+    probe = make_pipeline(
+        StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
+    )
     for pos in places:
         known = every[reading.site, pos]
-        likely = class_probabilities(
-            known[torch.from_numpy(learned)], classes, here[pos][None].to(known)
-        )[0]
+        probe.fit(known[torch.from_numpy(learned)].double().numpy(), classes)
+        likely = np.zeros(len(labels.classes))
+        likely[probe.classes_] = probe.predict_proba(here[pos][None].double().numpy())[0]
         name = scene.names[scene.said.asked + pos]
         rows += [
             {"row": k, "row_name": str(labels.classes[k]), "column": pos, "column_name": name,

@@ -140,7 +140,7 @@ class Views:
         if job.is_done:
             return []
         return [
-            message(f"Probing every model of this run: {job.share:.0%} done. This is made once "
+            message("Probing every model of this run. This is made once "
                     "and kept while the explorer runs.", "note"),
             dcc.Interval(id={"type": "tick", "pane": pane}, interval=POLL),
         ]  # fmt: skip

@@ -1,8 +1,12 @@
-"""What can be asked of an activation: a label of the example that it is read from."""
+"""Features that probes read: labels of the example that an activation is read from.
+
+To add a feature, give it an entry here, or call `register_feature` from outside.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,17 +16,23 @@ from tbtt_interp.tasks import Example
 from tbtt_interp.tasks.arithmetic import equation, equation_labels
 from tbtt_interp.tasks.task import Label
 
+Texts = Literal["prompt", "shortened", "preceding line"]
+POST, MID = "hook_resid_post", "hook_resid_mid"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Feature:
     """One property of an example.
 
     Attributes:
-        of: the label, or None where the example has none: a subtraction does not carry.
-        is_ordinal: whether labels are numbers whose distance means something.
-        period: after which labels begin anew, as digits do after 9; None if they do not.
-        asked: of which texts: an example's "prompt"; the prompt "shortened" from the left, several
-            ways an example; or the line "before" the example in the file, shown to several lengths.
+        of: gives the label, or None where an example has none: a subtraction has no carry.
+        is_ordinal: whether labels are numbers, so that regression on them makes sense.
+        period: after how many labels they begin again, as digits do after 10; None for others.
+        texts: what is shown to the model: the example's prompt; the prompt shortened from the left
+            to several lengths; or the line before the example, shown to several lengths.
+        primary: streams of the last layer where the feature at a text's last character is named
+            beforehand, for claims and the corrected p-value. All other cells are exploratory.
+        is_erased: whether erasure and latent answers take it where no feature is named.
     """
 
     name: str
@@ -30,7 +40,9 @@ class Feature:
     of: Callable[[Example], Label | None]
     is_ordinal: bool = False
     period: int | None = None
-    asked: str = "prompt"
+    texts: Texts = "prompt"
+    primary: tuple[str, ...] = ()
+    is_erased: bool = False
 
 
 def _label(name: str) -> Callable[[Example], Label | None]:
@@ -42,64 +54,79 @@ def _capital(of: Callable[[str], Label]) -> Callable[[Example], Label | None]:
 
 
 def _task(example: Example) -> Label | None:
-    return next((t for label, t in TASK_OF.items() if label in example.labels), None)
+    if "operator" in example.labels:
+        return "arithmetic"
+    return "facts" if "country" in example.labels else None
 
 
-TASK_OF = {"operator": "arithmetic", "country": "facts"}  # by a label that its examples have
-
-FEATURES = {
-    feature.name: feature
-    for feature in (
-        Feature(name="a", what="first operand", of=_label("a"), is_ordinal=True),
-        Feature(name="b", what="second operand", of=_label("b"), is_ordinal=True),
-        Feature(name="operator", what="plus or minus", of=_label("operator")),
-        Feature(name="answer", what="the result", of=_label("value"), is_ordinal=True),
-        Feature(name="units", what="units digit of the result", of=_label("units"), period=10),
-        Feature(name="tens", what="tens digit of the result", of=_label("tens")),
-        Feature(name="sign", what="sign of the result", of=_label("sign")),
-        Feature(name="carry", what="whether a + b is 10 or more", of=_label("carry")),
-        Feature(name="borrow", what="whether a is less than b", of=_label("borrow")),
-        Feature(
-            name="magnitude", what="the result without its sign", of=_label("magnitude"),
-            is_ordinal=True,
-        ),
-        Feature(name="initial", what="first letter of the capital", of=_capital(lambda c: c[0])),
-        Feature(name="length", what="letters of the capital", of=_capital(len), is_ordinal=True),
-        Feature(name="task", what="arithmetic or facts", of=_task),
-        Feature(name="country", what="which country", of=_label("country"), asked="shortened"),
-        Feature(name="line", what="which line comes next", of=lambda e: e.line, asked="before"),
-        Feature(
-            name="next", what="first operand of the line that comes next", of=_label("a"),
-            is_ordinal=True, asked="before",
-        ),
-    )
-}  # fmt: skip
+_EVERY = (
+    Feature("a", "first operand", _label("a"), is_ordinal=True),
+    Feature("b", "second operand", _label("b"), is_ordinal=True),
+    Feature("operator", "plus or minus", _label("operator")),
+    Feature("answer", "the result", _label("value"), is_ordinal=True, primary=(POST, MID),
+            is_erased=True),
+    Feature("units", "units digit of the result", _label("units"), period=10, primary=(POST,),
+            is_erased=True),
+    Feature("tens", "tens digit of the result", _label("tens"), primary=(POST,), is_erased=True),
+    Feature("sign", "sign of the result", _label("sign"), primary=(POST,), is_erased=True),
+    Feature("carry", "whether a + b is 10 or more", _label("carry"), primary=(POST, MID),
+            is_erased=True),
+    Feature("borrow", "whether a is less than b", _label("borrow"), primary=(POST,),
+            is_erased=True),
+    Feature("magnitude", "the result without its sign", _label("magnitude"), is_ordinal=True),
+    Feature("initial", "first letter of the capital", _capital(lambda c: c[0])),
+    Feature("length", "letters of the capital", _capital(len), is_ordinal=True, is_erased=True),
+    Feature("task", "arithmetic or facts", _task),
+    Feature("country", "which country", _label("country"), texts="shortened"),
+    Feature("line", "which line comes next", lambda e: e.line, texts="preceding line"),
+    Feature("next", "first operand of the line that comes next", _label("a"), is_ordinal=True,
+            texts="preceding line", primary=(POST,)),
+)  # fmt: skip
+FEATURES = {feature.name: feature for feature in _EVERY}
+BUILT_IN = frozenset(FEATURES)
+# Labels of the built-in tasks. FEATURES has what is worth probing in them.
+TASK_LABELS = {*equation_labels(0, "+", 0), *equation_labels(0, "-", 0), "country", "capital"}
 
 
-# The labels of our own tasks, of which the registry has what is worth asking.
-REGISTERED = {*equation_labels(0, "+", 0), *equation_labels(0, "-", 0), "country", "capital"}
+def register_feature(feature: Feature) -> Feature:
+    """Makes a feature known to the probes and their command line; returns it.
+
+    Raises:
+        TbttError: if another feature has that name.
+    """
+    if FEATURES.get(feature.name, feature) is not feature:
+        raise TbttError(f"there is a feature '{feature.name}' already: give another name")
+    FEATURES[feature.name] = feature
+    return feature
 
 
 def known_features(
-    examples: Sequence[Example], asked: Collection[str] = ("prompt",)
+    examples: Sequence[Example], texts: Collection[Texts] = ("prompt",)
 ) -> dict[str, Feature]:
-    """The features that some of these examples have, and any label that the registry has not.
+    """The features that some of the examples have, and labels of your own.
 
-    Examples that only look like ours, as sums modulo 7 do, have their labels alone.
+    The built-in features are left out where the examples only resemble the built-in tasks, as sums
+    modulo 7 do.
     """
     own = {name for example in examples for name in example.labels}
-    is_ours = all(_is_ours(example) for example in examples)
-    known = {name: f for name, f in FEATURES.items() if f.asked in asked}
-    if is_ours:
-        own -= REGISTERED
-        known = {k: f for k, f in known.items() if any(f.of(e) is not None for e in examples)}
-    known = {k: f for k, f in known.items() if k not in own and (is_ours or k == "line")}
+    is_built_in = all(_is_built_in(example) for example in examples)
+    if is_built_in:
+        own -= TASK_LABELS
+    known = {}
+    for name, feature in FEATURES.items():
+        has_labels = any(feature.of(example) is not None for example in examples)
+        if name not in BUILT_IN:
+            own.discard(name)
+        elif name in own or not (is_built_in or name == "line"):
+            continue
+        if feature.texts in texts and has_labels:
+            known[name] = feature
     return known | {name: _own(name, examples) for name in sorted(own)}
 
 
-def _is_ours(example: Example) -> bool:
-    """Whether those of its labels that are named as ours mean what ours do."""
-    labels = {name: label for name, label in example.labels.items() if name in REGISTERED}
+def _is_built_in(example: Example) -> bool:
+    """Whether the labels named as those of the built-in tasks mean the same here."""
+    labels = {name: label for name, label in example.labels.items() if name in TASK_LABELS}
     a, operator, b = (labels.get(name) for name in ("a", "operator", "b"))
     if isinstance(a, int) and isinstance(b, int) and operator in ("+", "-"):
         return labels == equation_labels(a, operator, b)
@@ -115,20 +142,20 @@ def _own(name: str, examples: Sequence[Example]) -> Feature:
 def find_features(
     names: Sequence[str] | None,
     examples: Sequence[Example],
-    asked: Collection[str] = ("prompt",),
+    texts: Collection[Texts] = ("prompt",),
 ) -> list[Feature]:
-    """Features by name; None is every one that the examples have, with two labels or more.
+    """Features by name; None is every one with two labels or more in the examples.
 
     Args:
-        asked: of which texts; see `Feature`.
+        texts: the kinds of texts that may be shown to the model; see `Feature`.
     Raises:
-        TbttError: if a name is none, the examples do not have it, or all have it alike.
+        TbttError: if a name is unknown, or every example has the same label.
 
     >>> from tbtt_interp.tasks import load_task
     >>> [f.name for f in find_features(None, load_task("facts").examples)]
     ['initial', 'length']
     """
-    known = known_features(examples, asked)
+    known = known_features(examples, texts)
     varied = [n for n, f in known.items() if len({f.of(e) for e in examples} - {None}) > 1]
     for name in names or ():
         if name not in known:
@@ -148,36 +175,32 @@ def find_features(
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """A feature on some examples, and its control tasks on the same ones, as numbers of classes.
+    """A feature's classes on some texts, and those of its control tasks, as numbers.
 
     Attributes:
-        has: which of the examples have the feature; the rest of this is about those.
+        has: which texts have the feature. All other arrays are about these texts alone.
         classes: the labels by number.
-        real: each example's class; a row a seed, or one for all of them.
+        real: each text's class; one row per model, or one row for all models.
         controls: the classes of each control task.
     """
 
     feature: Feature
     has: Bool[np.ndarray, " every"]
     classes: tuple[Label, ...]
-    real: Int[np.ndarray, "row example"]
-    controls: Int[np.ndarray, "control example"]
+    real: Int[np.ndarray, "row text"]
+    controls: Int[np.ndarray, "control text"]
+
+    def of_model(self, number: int) -> Int[np.ndarray, "draw text"]:
+        """The feature of one model, by its number in the run, and below it the control tasks."""
+        row = number if len(self.real) > 1 else 0
+        return np.concatenate([self.real[row : row + 1], self.controls])
 
     @cached_property
-    def every(self) -> Int[np.ndarray, "row draw example"]:
-        """The feature, and after it the control tasks."""
-        controls = np.broadcast_to(self.controls, (len(self.real), *self.controls.shape))
-        return np.concatenate([self.real[:, None], controls], 1)
-
-    def of_seed(self, place: int) -> Int[np.ndarray, " example"]:
-        """The classes for one seed, by its place."""
-        return self.real[place if len(self.real) > 1 else 0]
-
     def codes(self) -> Float[np.ndarray, "class rank"]:
-        """Each class in one number or two: its value, or where it stands on a circle.
+        """Each class as one number or two: its value, or its point on a circle.
 
         Raises:
-            TbttError: if the feature is neither a number nor one of two.
+            TbttError: if the feature is no number and has more than two classes.
         """
         feature, classes = self.feature, self.classes
         if not all(isinstance(label, int | float) for label in classes):
@@ -194,7 +217,7 @@ class Labels:
 
 def number_classes(
     rows: Sequence[Sequence[Label]],
-) -> tuple[tuple[Label, ...], Int[np.ndarray, "row example"]]:
+) -> tuple[tuple[Label, ...], Int[np.ndarray, "row text"]]:
     """The labels in order, and the number of each."""
     found = {label for row in rows for label in row}
     classes = tuple(sorted(found, key=lambda label: (str(type(label)), label)))
@@ -207,49 +230,41 @@ def label_examples(
 ) -> Labels:
     """A feature's labels and those of its control tasks.
 
-    A control task has the real one's structure and none of its meaning. Of an equation it is the
-    same feature after the digits are renamed, by one random order for the first operand and another
-    for the second: whether f(a) + g(b) is 10 or more. Draw number k renames alike for every
-    feature. Of another example it is the same labels dealt anew. What depends on one operand alone,
-    or on the operator, is the same task after renaming, and has no control.
+    A control task keeps the feature's structure and loses its meaning. For an equation it is the
+    same feature after one random order renames the digits of the first operand, and another those
+    of the second. Draw k renames the digits alike for every feature. For other examples it is the
+    labels permuted. A feature of one operand or of the operator has no control task: renaming
+    digits gives the same task.
 
-    Source: Hewitt and Liang 2019, for control tasks.
+    Source: control tasks, Hewitt and Liang 2019.
     """
     every = [feature.of(example) for example in examples]
     has = np.array([label is not None for label in every])
     labels = [label for label in every if label is not None]
-    chosen = [example for example, there in zip(examples, has, strict=True) if there]
-    a, operator, b = ([e.labels.get(name) for e in chosen] for name in ("a", "operator", "b"))
+    chosen = [example for example, kept in zip(examples, has, strict=True) if kept]
+    keys = [tuple(e.labels.get(name) for name in ("a", "operator", "b")) for e in chosen]
     generators = [np.random.default_rng((seed, draw)) for draw in range(controls)]
-    keys = list(zip(a, operator, b, strict=True))
-    if all(key in _EQUATIONS for key in keys) and labels == [
-        feature.of(_EQUATIONS[key]) for key in keys
-    ]:
-        plus, first, second = np.array([o == "+" for o in operator]), np.array(a), np.array(b)
-        of = {key: feature.of(example) for key, example in _EQUATIONS.items()}
-        grid = np.array(
-            [[[of[i, o, j] for j in range(10)] for i in range(10)] for o in "-+"], object
-        )
-        orders = [(rng.permutation(10), rng.permutation(10)) for rng in generators]
-        drawn = [grid[plus.astype(int), f[first], g[second]].tolist() for f, g in orders]
+    if all(k in _EQUATIONS for k in keys) and labels == [feature.of(_EQUATIONS[k]) for k in keys]:
+        grid = {key: feature.of(example) for key, example in _EQUATIONS.items()}
+        orders = [(rng.permutation(10).tolist(), rng.permutation(10).tolist())
+                  for rng in generators]  # fmt: skip
+        drawn = [[grid[f[a], operator, g[b]] for a, operator, b in keys] for f, g in orders]  # pyright: ignore
     else:
         drawn = [[labels[k] for k in rng.permutation(len(labels))] for rng in generators]
-    # only other names for the same classes
+    # a control task that only renames the classes is the same task
     same = all(len(set(zip(row, labels, strict=True))) == len(set(labels)) for row in drawn)
-    classes, numbers = number_classes([labels, *([] if same else drawn)])
+    classes, numbers = number_classes([labels, *([] if same else drawn)])  # pyright: ignore
     return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:])
 
 
 _EQUATIONS: dict[tuple[object, ...], Example] = {
     (a, operator, b): equation(a, operator, b)
-    for a in range(10)
-    for operator in "+-"
-    for b in range(10)
-}
+    for a in range(10) for operator in "+-" for b in range(10)
+}  # fmt: skip
 
 
 def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
-    """A number for each unordered pair of operands, so that 3+4 never teaches 4+3, nor 3-4.
+    """A number for each unordered pair of operands, so that folds keep 3+4, 4+3 and 3-4 together.
 
     An example without operands is a group of its own.
     """
@@ -262,9 +277,9 @@ def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
 
 
 def one_hot_text(texts: Sequence[str]) -> Bool[np.ndarray, "text k"]:
-    """What texts say, one channel a character and place, counted from the end.
+    """Texts in one-hot, one channel per character and place, counted from the end.
 
-    A sum is a linear function of this, so what a probe reads off it is no computation of a model.
+    A sum is a linear function of it, so what a probe reads from it needs no model.
     """
     longest = max(map(len, texts))
     aligned = [text.rjust(longest) for text in texts]

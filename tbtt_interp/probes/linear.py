@@ -1,13 +1,14 @@
-"""Linear probes: one that is fitted and kept, and closed forms for many labels at once.
+"""Linear probes: closed forms for many labellings at once, and one probe that is fitted and kept.
 
-The closed forms, of standardised activations, are linear discriminant analysis for classes and
-ridge regression for numbers. (Ridge regression on one-hot classes would be cheaper still, but of
-many classes in a row it never says the middle ones.)
+The closed forms, on standardised activations, are linear discriminant analysis for classes and
+ridge regression for numbers. Ridge regression on one-hot classes would be cheaper, but it never
+predicts the middle ones of many classes in a row.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,41 +16,51 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.stats import Rate
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 PENALTY = 1.0  # of the squared weights, for standardised activations
 SHRINKAGE = 0.1  # of the covariance within classes, towards a multiple of the identity
 AT_ONCE = 2**23  # numbers in the covariances that are solved together
 FOLDS = 5
-GROWING = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the groups, learned before each part is sent
+GROWING = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # shares of the groups: ends of the online code's parts
 TRUST = (0.0, 0.1, 0.3, 1.0)  # factors of log-likelihoods in the online code
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Which examples a fold learns from, and which it is asked.
+    """Training and test examples of each fold.
 
     Attributes:
-        train, test: a row a fold; no example is asked by two folds.
+        train, test: one row per fold; no example is in the test part of two folds.
     """
 
     train: Bool[np.ndarray, "fold example"]
     test: Bool[np.ndarray, "fold example"]
 
+    @classmethod
+    def of(cls, train: Bool[np.ndarray, " example"], test: Bool[np.ndarray, " example"]) -> "Split":
+        """One fold."""
+        return cls(train=train[None], test=test[None])
+
+    def __iter__(self) -> Iterator[tuple[Bool[np.ndarray, " _"], Bool[np.ndarray, " _"]]]:
+        return zip(self.train, self.test, strict=True)
+
     def only(self, chosen: Bool[np.ndarray, " example"]) -> "Split":
-        """The same split of a part of the examples."""
+        """The same split of some of the examples."""
         return Split(train=self.train[:, chosen], test=self.test[:, chosen])
 
     @property
-    def asked(self) -> Bool[np.ndarray, " example"]:
-        """The examples that some fold is asked."""
-        return np.asarray(self.test.any(0))
+    def n_tested(self) -> int:
+        """Examples that are in the test part of a fold."""
+        return int(self.test.sum())
 
 
 def grouped_folds(
     groups: Int[np.ndarray, " example"], *, folds: int = FOLDS, seed: int = 0
 ) -> Split:
-    """Cross-validation in which a group is all learned from or all asked.
+    """Folds of a cross-validation that never split a group.
 
     Raises:
         TbttError: if there are fewer groups than folds.
@@ -60,15 +71,15 @@ def grouped_folds(
             f"{folds} folds need as many groups, there are {len(names)}: give more examples"
         )
     order = np.random.default_rng(seed).permutation(len(names)) % folds
-    fold = order[np.searchsorted(names, groups)]
-    test = fold == np.arange(folds)[:, None]
+    test = order[np.searchsorted(names, groups)] == np.arange(folds)[:, None]
     return Split(train=~test, test=test)
 
 
 def growing_folds(groups: Int[np.ndarray, " example"], *, seed: int = 0) -> Split:
-    """Folds that each learn what all before them were asked, of a sixteenth, an eighth, and so on.
+    """Folds of the online code: each is trained on the test parts of all before it.
 
-    A group is never in two of them, and the first is asked by none.
+    Parts end at a sixteenth, an eighth, a quarter, half and all of the groups. No group is split.
+    The first part is in no test part.
     """
     names = np.unique(groups)
     if len(names) < 2:
@@ -78,255 +89,162 @@ def growing_folds(groups: Int[np.ndarray, " example"], *, seed: int = 0) -> Spli
     return Split(train=rank < ends[:-1], test=(ends[:-1] <= rank) & (rank < ends[1:]))
 
 
-def unseen_classes(split: Split, labels: Int[np.ndarray, " example"]) -> int:
-    """How many examples are asked whose class their fold has not learned, and so cannot answer."""
-    return sum(
-        int((~np.isin(labels[test], labels[train])).sum())
-        for train, test in zip(split.train, split.test, strict=True)
-    )
+def fold_counts(split: Split, labels: Int[np.ndarray, " example"]) -> dict[str, int]:
+    """What folds give without a probe.
 
-
-def degenerate_folds(split: Split, labels: Int[np.ndarray, " example"]) -> int:
-    """How many folds learn or are asked one class only, and so tell nothing apart."""
-    return sum(
-        min(len(np.unique(labels[side])) for side in (train, test)) < 2
-        for train, test in zip(split.train, split.test, strict=True)
-    )
-
-
-def project(
-    activations: Float[Tensor, "seed example d"], dimensions: int, *, seed: int = 0
-) -> Float[Tensor, "seed example k"]:
-    """A random projection of each seed's activations, for sizes to be compared in equal dimensions.
-
-    Onto orthonormal directions, drawn anew for each seed. What has no more dimensions stays.
+    Returns:
+        majority, test examples of the class that is commonest in their fold's training part;
+        unseen, test examples of a class that is not in it; and degenerate, folds with one class
+        only in their training part or in their test part.
     """
-    width = activations.shape[2]
+    parts = [(labels[train], labels[test]) for train, test in split]
+    return {
+        "majority": sum(int((test == np.bincount(train).argmax()).sum()) for train, test in parts),
+        "unseen": sum(int((~np.isin(test, train)).sum()) for train, test in parts),
+        "degenerate": sum(min(len(np.unique(x)) for x in part) < 2 for part in parts),
+    }
+
+
+def random_projections(width: int, dimensions: int, n_models: int) -> Float[Tensor, "model d k"]:
+    """Orthonormal random directions for each model; the identity where there are not more channels.
+
+    In equally many dimensions, models of different widths can be compared.
+    """
     if width <= dimensions:
-        return activations
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(len(activations), width, dimensions, generator=generator)
-    return activations @ torch.linalg.qr(drawn).Q.to(activations.dtype)
+        return torch.eye(width).expand(n_models, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    return torch.linalg.qr(torch.randn(n_models, width, dimensions, generator=generator)).Q
 
 
 def _standardised(
-    activations: Float[Tensor, "seed example d"], train: Bool[np.ndarray, " example"]
-) -> Float[Tensor, "seed example d"]:
-    """By mean and deviation of what is learned from; what is constant there becomes 0."""
+    activations: Float[Tensor, "example d"], train: Bool[np.ndarray, " example"]
+) -> Float[Tensor, "example d"]:
+    """By mean and deviation of the training part; channels that are constant there become 0."""
     x = activations.double()
-    learned = x[:, torch.from_numpy(train)]
-    mean, deviation = learned.mean(1, keepdim=True), learned.std(1, correction=0, keepdim=True)
-    # rounding is no variance
-    varies = deviation > 1e-6 * learned.abs().amax(1, keepdim=True)
+    known = x[torch.from_numpy(train)]
+    mean, deviation = known.mean(0), known.std(0, correction=0)
+    varies = deviation > 1e-6 * known.abs().amax(0)  # less is rounding
     return (x - mean) / torch.where(varies, deviation, torch.inf)
 
 
-def count_right(
-    activations: Float[Tensor, "seed example d"],
-    labels: Int[np.ndarray, "row draw example"],
-    split: Split,
-    *,
-    shrinkage: float = SHRINKAGE,
-) -> Int[Tensor, "seed draw"]:
-    """Of how many asked examples linear discriminant analysis says the class, for each labelling.
+def count_correct(
+    activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], split: Split
+) -> Int[np.ndarray, " draw"]:
+    """Test examples whose class linear discriminant analysis predicts, for each labelling.
 
-    A class that a fold has not learned is never said. Equal to scikit-learn's
-    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)` after `StandardScaler`.
+    A class that is not in a fold's training part is never predicted. Equal to scikit-learn's
+    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)` after `StandardScaler`.
 
     Args:
-        labels: a row a seed, or one for all of them.
+        labels: labellings of the same examples, one per row.
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 4.3.
     """
-    right = torch.zeros(len(activations), labels.shape[1], dtype=torch.long)
-    for part, scores, counts, asked in _discriminated(activations, labels, split, shrinkage):
-        said = (scores + counts.log()[:, :, None]).argmax(-1)
-        right[:, part] += (said == asked).sum(-1)
-    return right
-
-
-def class_probabilities(
-    known: Float[Tensor, "example d"],
-    labels: Int[np.ndarray, " example"],
-    asked: Float[Tensor, "other d"],
-    *,
-    shrinkage: float = SHRINKAGE,
-) -> Float[Tensor, "other class"]:
-    """How likely each class is, by the discriminant analysis of `count_right`.
-
-    >>> known = torch.tensor([[0.0], [0.1], [1.0], [1.1]])
-    >>> found = class_probabilities(known, np.array([0, 0, 1, 1]), torch.tensor([[0.0], [0.9]]))
-    >>> found.argmax(-1)
-    tensor([0, 1])
-    """
-    train = np.arange(len(known) + len(asked)) < len(known)
-    padded = np.concatenate([labels, np.zeros(len(asked), int)])  # of whom it is not known
-    split = Split(train=train[None], test=~train[None])
-    found = _discriminated(torch.cat([known, asked])[None], padded[None, None], split, shrinkage)
-    ((_, scores, counts, _),) = found
-    return (scores + counts.log()[:, :, None]).softmax(-1)[0, 0]
+    correct = np.zeros(len(labels), int)
+    for draws, scores, counts, true in _discriminated(activations, labels, split):
+        predicted = (scores + counts.log()[:, None]).argmax(-1)
+        correct[draws] += (predicted == true).sum(-1).numpy()
+    return correct
 
 
 def code_length(
-    activations: Float[Tensor, "seed example d"],
-    labels: Int[np.ndarray, "row draw example"],
+    activations: Float[Tensor, "example d"],
+    labels: Int[np.ndarray, "draw example"],
     growing: Split,
-    *,
-    shrinkage: float = SHRINKAGE,
-) -> Float[Tensor, "seed draw"]:
-    """Bits to send the labels to one who has the activations: minimum description length.
+) -> Float[np.ndarray, " draw"]:
+    """Bits that send the labels to a receiver who has the activations: description length.
 
-    The online code: what no fold asks is sent at the uniform code's length, and each next part by
-    the discriminant analysis of all before it. How far to trust that is part of the code: each part
-    is sent by the mean of a few codes: the uniform one, the classes' frequencies, and these with
-    more and more of the likelihoods. So no code is much longer than the uniform one.
+    The online code sends the first part by the uniform code, and each further part by the
+    discriminant analysis of all parts before it. Each part's code is a mixture: the uniform code,
+    the classes' frequencies, and these with growing weight of the likelihoods. So no code is much
+    longer than the uniform one.
 
     Args:
-        growing: folds of `growing_folds`, each learning what those before it were asked.
+        growing: folds of `growing_folds`.
     Source: Voita and Titov 2020, section 2.2.
     """
     classes = int(labels.max()) + 1
-    first = labels.shape[2] - int(growing.asked.sum())
-    bits = torch.full((len(activations), labels.shape[1]), first * math.log2(classes)).double()
-    for part, scores, counts, asked in _discriminated(activations, labels, growing, shrinkage):
-        frequencies = (counts + 0.5).log()[:, :, None]
-        said = [(trust * scores + frequencies).log_softmax(-1) for trust in TRUST]
-        said.append(torch.full_like(scores, -math.log(classes)))
-        nats = torch.stack([each.gather(-1, asked[..., None]).sum((-1, -2)) for each in said])
-        bits[:, part] -= (nats.logsumexp(0) - math.log(len(said))) / math.log(2)
+    bits = np.full(len(labels), (labels.shape[1] - growing.n_tested) * math.log2(classes))
+    for draws, scores, counts, true in _discriminated(activations, labels, growing):
+        frequencies = (counts + 0.5).log()[:, None]
+        codes = [(trust * scores + frequencies).log_softmax(-1) for trust in TRUST]
+        codes.append(torch.full_like(scores, -math.log(classes)))
+        nats = torch.stack([code.gather(-1, true[..., None]).sum((-1, -2)) for code in codes])
+        bits[draws] -= ((nats.logsumexp(0) - math.log(len(codes))) / math.log(2)).numpy()
     return bits
 
 
 def _discriminated(
-    activations: Float[Tensor, "seed example d"],
-    labels: Int[np.ndarray, "row draw example"],
-    split: Split,
-    shrinkage: float,
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Per fold and part of the labellings: which these are, what is asked of them, and the answers.
+    activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], split: Split
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Discriminant analysis of each fold, for as many labellings at once as fit.
 
-    That is, log-likelihoods, `[seed, part, asked, class]`; how many of each class were learned,
-    `[seed, part, class]`; and the true classes, `[seed, part, asked]`.
+    Yields which labellings; log-likelihoods `[draw, test, class]` if each class is normal with one
+    covariance; the training part's examples per class `[draw, class]`; and the true classes.
     """
-    classes = int(labels.max()) + 1
-    drawn = torch.from_numpy(labels).expand(len(activations), -1, -1)
-    for train, test in zip(split.train, split.test, strict=True):
+    classes, every = int(labels.max()) + 1, torch.from_numpy(labels)
+    for train, test in split:
         if not train.any():
             raise TbttError("a fold has nothing to learn from: give more examples, or fewer folds")
         x = _standardised(activations, train)
-        width = x.shape[2]
-        x = x[:, :, (x != 0).any(1).any(0)]  # what is constant says nothing
-        known, asked = x[:, torch.from_numpy(train)], x[:, torch.from_numpy(test)]
-        # beyond what the examples span, every class has the same
-        if known.shape[2] > known.shape[1]:
+        width = x.shape[1]
+        x = x[:, (x != 0).any(0)]  # constant channels separate nothing
+        known, tested = x[torch.from_numpy(train)], x[torch.from_numpy(test)]
+        if known.shape[1] > known.shape[0]:  # outside of the examples' span all classes are alike
             basis = torch.linalg.svd(known, full_matrices=False).Vh.mT
-            known, asked = known @ basis, asked @ basis
-        each = max(1, AT_ONCE // (len(x) * known.shape[2] ** 2 + 1))
-        for part in torch.arange(labels.shape[1]).split(each):
-            learned, sought = (drawn[:, part][..., torch.from_numpy(m)] for m in (train, test))
-            yield part, *_discriminant(known, asked, learned, classes, width, shrinkage), sought
+            known, tested = known @ basis, tested @ basis
+        unit = torch.eye(known.shape[1], dtype=torch.double)
+        at_once = max(1, AT_ONCE // (len(unit) ** 2 + 1))
+        for start in range(0, len(labels), at_once):
+            draws = slice(start, start + at_once)
+            learned, true = (every[draws][:, torch.from_numpy(mask)] for mask in (train, test))
+            one_hot = torch.nn.functional.one_hot(learned, classes).double()
+            counts, sums = one_hot.sum(1), one_hot.mT @ known
+            means = sums / counts.clamp(min=1)[..., None]
+            within = (known.mT @ known - means.mT @ sums) / len(known)
+            spread = within.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / width
+            within = (1 - SHRINKAGE) * within + (SHRINKAGE * spread + 1e-9) * unit
+            slopes = torch.cholesky_solve(means.mT, torch.linalg.cholesky(within))
+            offsets = -0.5 * (means.mT * slopes).sum(-2)
+            yield draws, tested @ slopes + offsets[:, None], counts, true
 
 
-def _discriminant(
-    known: Float[Tensor, "seed learned d"],
-    asked: Float[Tensor, "seed asked d"],
-    labels: Int[Tensor, "seed draw learned"],
-    classes: int,
-    width: int,
-    shrinkage: float,
-) -> tuple[Float[Tensor, "seed draw asked class"], Float[Tensor, "seed draw class"]]:
-    """Log-likelihoods if each class is normal with one covariance, and the sizes of the classes."""
-    one_hot = torch.nn.functional.one_hot(labels, classes).double()
-    counts = one_hot.sum(2)
-    sums = torch.einsum("smnk,snd->smkd", one_hot, known)
-    means = sums / counts.clamp(min=1)[..., None]
-    between = means.mT @ sums
-    within = ((known.mT @ known)[:, None] - between) / known.shape[1]
-    spread = within.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / width
-    unit = torch.eye(known.shape[2], dtype=torch.double)
-    within = (1 - shrinkage) * within + (shrinkage * spread + 1e-9) * unit
-    slopes = torch.cholesky_solve(means.mT, torch.linalg.cholesky(within))
-    offsets = -0.5 * (means.mT * slopes).sum(-2)
-    return asked[:, None] @ slopes + offsets[:, :, None], counts
+def r_squared(
+    activations: Float[Tensor, "example d"], values: Float[np.ndarray, " example"], split: Split
+) -> float:
+    """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean."""
+    target = torch.from_numpy(values).double()
+    predicted = torch.zeros_like(target)
+    unit = PENALTY * torch.eye(activations.shape[1], dtype=torch.double)
+    for train, test in split:
+        x, is_train = _standardised(activations, train), torch.from_numpy(train)
+        known, mean = x[is_train], target[is_train].mean()
+        slope = torch.linalg.solve(known.mT @ known + unit, known.mT @ (target[is_train] - mean))
+        predicted = torch.where(torch.from_numpy(test), x @ slope + mean, predicted)
+    tested = torch.from_numpy(split.test.any(0))
+    predicted, target = predicted[tested], target[tested]
+    variation = (target - target.mean()).square().sum()
+    return float(1 - (predicted - target).square().sum() / variation)
 
 
-def explained(
-    activations: Float[Tensor, "seed example d"],
-    values: Float[np.ndarray, "row example"],
-    split: Split,
-    *,
-    penalty: float = PENALTY,
-) -> Float[Tensor, " seed"]:
-    """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean.
+def fit_probe(activations: Float[np.ndarray, "example d"], labels: np.ndarray) -> "Pipeline":
+    """A fitted multinomial logistic regression on standardised activations.
 
-    Args:
-        values: a row a seed, or one for all of them.
-    """
-    target = torch.from_numpy(values).double().expand(len(activations), -1)
-    said = torch.zeros_like(target)
-    unit = penalty * torch.eye(activations.shape[2], dtype=torch.double)
-    for train, test in zip(split.train, split.test, strict=True):
-        x, learned = _standardised(activations, train), torch.from_numpy(train)
-        known, mean = x[:, learned], target[:, learned].mean(1, keepdim=True)
-        away = (target[:, learned] - mean)[..., None]
-        slope = torch.linalg.solve(known.mT @ known + unit, known.mT @ away)
-        said = torch.where(torch.from_numpy(test), (x @ slope).squeeze(-1) + mean, said)
-    asked = torch.from_numpy(split.asked)
-    said, target = said[:, asked], target[:, asked]
-    about = target - target.mean(1, keepdim=True)
-    return 1 - (said - target).square().sum(1) / about.square().sum(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """A fitted linear probe.
-
-    Attributes:
-        mean, scale: by which activations are standardised before.
-        weights, bias: of each class, in standardised activations.
-        classes: the labels by number.
-    """
-
-    mean: Float[np.ndarray, " d"]
-    scale: Float[np.ndarray, " d"]
-    weights: Float[np.ndarray, "class d"]
-    bias: Float[np.ndarray, " class"]
-    classes: np.ndarray
-
-    def predict(self, activations: Float[np.ndarray, "example d"]) -> np.ndarray:
-        """The likeliest label of each."""
-        scores = (activations - self.mean) / self.scale @ self.weights.T + self.bias
-        return np.asarray(self.classes)[scores.argmax(1)]
-
-    def score(self, activations: Float[np.ndarray, "example d"], labels: np.ndarray) -> Rate:
-        """How many labels it gets right."""
-        right = np.equal(self.predict(activations), labels)
-        return Rate(hits=int(np.sum(right)), total=len(labels))
-
-
-def fit_probe(
-    activations: Float[np.ndarray, "example d"], labels: np.ndarray, *, penalty: float = PENALTY
-) -> Probe:
-    """Multinomial logistic regression by scikit-learn, on standardised activations.
-
+    Returns:
+        scikit-learn's pipeline, with `predict`, `score` and, as `probe[-1].coef_`, its directions.
     Raises:
         TbttError: if there is only one class.
 
     >>> rng = np.random.default_rng(0)
     >>> carry = rng.random(100) < 0.5
     >>> probe = fit_probe(np.outer(carry, np.ones(4)) + rng.normal(0, 0.1, (100, 4)), carry)
-    >>> probe.score(np.array([[0.0] * 4, [1.0] * 4]), np.array([False, True]))
-    2/2
+    >>> probe.predict(np.array([[0.0] * 4, [1.0] * 4]))
+    array([False,  True])
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    labels = np.asarray(labels)
     if len(np.unique(labels)) < 2:
-        raise TbttError(f"a probe needs two classes, every label is {labels[0]}")
-    mean, scale = activations.mean(0), activations.std(0)
-    scale = np.where(scale > 1e-6 * np.abs(activations).max(0), scale, np.inf)
-    model = LogisticRegression(C=1 / penalty, max_iter=1_000)
-    model.fit((activations - mean) / scale, labels)
-    weights, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if len(weights) == 1:  # scikit-learn keeps the second class's alone
-        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-    return Probe(mean=mean, scale=scale, weights=weights, bias=bias, classes=model.classes_)
+        raise TbttError(f"a probe needs two classes, every label is {np.asarray(labels)[0]}")
+    model = LogisticRegression(C=1 / PENALTY, max_iter=1_000)
+    return make_pipeline(StandardScaler(), model).fit(activations, labels)

@@ -13,10 +13,11 @@ from tbtt_interp.analyses.old_pairs import MANY_PARAMETERS, chosen_pairs
 from tbtt_interp.analyses.old_patching import patching_table
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.evidence.claims import Evidence
 from tbtt_interp.model import count_parameters
-from tbtt_interp.probes.effects import unsaid_table
-from tbtt_interp.probes.run import last_streams
+from tbtt_interp.probes.effects import latent_answers
+from tbtt_interp.probes.grid import last_streams
 from tbtt_interp.report.arms import (
     Arm,
     cells_note,
@@ -27,7 +28,6 @@ from tbtt_interp.report.arms import (
     shown_means,
 )
 from tbtt_interp.runs import Run
-from tbtt_interp.sweep_tables import models_table
 
 MODELS = 8  # of a run that are patched, or have their attention cut: the first seeds
 PAIRS, FEW_PAIRS = 300, 32  # that are patched, the latter of models beyond a million parameters
@@ -171,35 +171,29 @@ def attention_evidence(
     )  # fmt: skip
 
 
-READ = {"read_control": "control task", "read_one_hot": "the text in one-hot",
-        "read_untrained": "untrained model"}  # fmt: skip
-MOVED = {"control_task": "control task", "random_labels": "random labels",
+READ = {"control_task": "control task", "one_hot": "the text in one-hot",
+        "untrained": "untrained model"}  # fmt: skip
+MOVED = {"control_task": "control task", "permuted_labels": "permuted labels",
          "random_subspace": "random subspace"}  # fmt: skip
-DONE = {"read": ("read", READ), "flipped": ("turned right", MOVED)}  # columns: words and nulls
+DONE = {"decoded": "read", "corrected": "turned right"}  # measures, and words
 
 
 def _unsaid(arm: Arm) -> pd.DataFrame:
     """Of wrong held-out answers the shares read, and turned right, in the last stream."""
     nothing = TbttError("its models answer every held-out equation, so nothing is unsaid")
-    known = models_table([arm.run])
+    known = answers_table(arm.run)
     if known["held_out_right"].sum() == known["held_out_of"].sum():
         raise nothing
-    table = unsaid_table(arm.run, UNSAID, sites=last_streams(arm.run)[-1:], draws=DRAWS)
-    wrong = table["wrong"].max()
+    table = latent_answers(arm.run, UNSAID, sites=last_streams(arm.run)[-1:], draws=DRAWS)
+    wrong, models = table["of"].max(), table["n_models"].max()
     if not wrong:
         raise nothing
-    parts = []
-    for done, (words, nulls) in DONE.items():
-        numbers = table[[done, f"{done}_low", f"{done}_high", *nulls]] / wrong
-        numbers = numbers.set_axis(["value", "low", "high", *nulls], axis=1)
-        panel = table["feature"] + ", " + words
-        parts.append(
-            numbers.assign(panel=panel, feature=table["feature"], done=done, p=table[f"{done}_p"])
-        )
-    both, models = pd.concat(parts, ignore_index=True), table["wrong_models"].max()
+    names = {"effect": "value", "effect_low": "low", "effect_high": "high", "measure": "done"}
+    both = pd.concat([table[table["measure"] == measure] for measure in DONE], ignore_index=True)
+    both = both.rename(columns=names).assign(wrong=wrong, models=models)
     if models < FEWEST:
         both = both.assign(low=math.nan, high=math.nan)
-    return both.assign(wrong=wrong, models=models)
+    return both.assign(panel=both["feature"] + ", " + both["done"].map(DONE))
 
 
 def _counted(shares: pd.DataFrame, nulls: Mapping[str, str]) -> str:
@@ -215,18 +209,16 @@ def unsaid_evidence(
     """Whether the right answer is in models that give a wrong one."""
     chosen = [run for run in equation_runs(runs) if any(map(len, run.config.held_out))]
     means, left_out = over_arms(chosen, _unsaid, tell)
-    # both have a control task, which is one mark
-    drawn = means.assign(control_task=means["control_task"].fillna(means["read_control"]))
     answer = means[means["feature"] == "answer"]
     read, flipped = (answer[answer["done"] == done] for done in DONE)
     return Evidence(
         question="Too big to say? What is right in models that answer wrongly",
         tables={"unsaid": means},
-        shown=shown_means(means, [*READ, *MOVED], largest=True),
+        shown=shown_means(means, [*(READ | MOVED)], largest=True),
         figures={
             "too big to say": partial(
-                figures.by_size, drawn, title="share of wrong held-out answers",
-                nulls=MOVED | {k: v for k, v in READ.items() if k != "read_control"},
+                figures.by_size, means, title="share of wrong held-out answers",
+                nulls=MOVED | READ,
             )
         },
         sentences=[

@@ -12,7 +12,8 @@ from tbtt_interp.analyses.order import character_table, line_table, next_table
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.probes.run import last_streams, probe_run
+from tbtt_interp.probes.features import FEATURES
+from tbtt_interp.probes.grid import last_streams, probe_grid
 from tbtt_interp.report.arms import (
     Arm,
     arms_of,
@@ -34,7 +35,7 @@ KNOWN, FORETOLD = (
     "bits of order known, share, line by line",
     "next line's first operand, share right",
 )
-READ = ("carry", "borrow", "sign", "tens", "units", "answer")
+READ = [f.name for f in FEATURES.values() if f.primary and f.texts == "prompt"]
 CONTROLS = 19  # control tasks a feature, of the 99 that `tbtt probes` draws
 
 
@@ -121,10 +122,9 @@ def probes_evidence(
 
     def read(arm: Arm) -> pd.DataFrame:
         last = last_streams(arm.run)[-1:]
-        table = probe_run(arm.run, READ, sites=last, positions=[-1], controls=CONTROLS)
-        return table.rename(columns={"accuracy": "value"}).assign(
-            panel=table["feature"], models=len(arm.run.seeds)
-        )
+        table = probe_grid(arm.run, READ, sites=last, positions=[-1], controls=CONTROLS)
+        names = {"accuracy": "value", "accuracy_low": "low", "accuracy_high": "high"}
+        return table.rename(columns=names).assign(panel=table["feature"], models=len(arm.run.seeds))
 
     means, left_out = over_arms(equation_runs(runs), read, tell)
     nulls = {"one_hot": "the text in one-hot", "untrained": "untrained model",

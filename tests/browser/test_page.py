@@ -12,7 +12,7 @@ from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.scene import scene_of
 from tbtt_interp.explore.state import Pane
-from tbtt_interp.probes.run import probe_run
+from tbtt_interp.probes.grid import probe_grid
 from tbtt_interp.runs import Run
 
 
@@ -165,7 +165,7 @@ def test_probes_are_read_on_the_prompt(page: Page, address: str, line_run: Run) 
     expect(figure(page, title)).to_be_visible(timeout=90_000)
     values = drawn(figure(page, title))
     row, column = values["rows"].index("carry"), values["columns"].index("0 resid_post")
-    table = probe_run(
+    table = probe_grid(
         line_run, ["carry"], sites=["blocks.0.hook_resid_post"], positions=[-1], controls=19
     ).iloc[0]
     nulls = table[["control", "one_hot", "untrained", "majority"]].max()

@@ -1,0 +1,387 @@
+"""The probe grid: each feature at each site and position, compared with its nulls.
+
+>>> import tbtt_interp as tbtt
+>>> run = tbtt.load_run("arithmetic-small-line")
+>>> table = probe_grid(run, ["carry"], sites=last_streams(run), positions=[-1], controls=3)
+>>> table[["feature", "pos", "of"]].values.tolist()
+[['carry', -1, 800], ['carry', -1, 800]]
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.over_seeds import Arrays, Models, over_seeds
+from tbtt_interp.plots import curves, heatmaps, points, short_site
+from tbtt_interp.probes import linear
+from tbtt_interp.probes.datasets import (
+    Cells,
+    ProbeDataset,
+    ProbeTask,
+    features_of,
+    probe_datasets,
+    read_cells,
+)
+from tbtt_interp.probes.features import FEATURES, MID, POST, one_hot_text
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.results import Claim, Result
+from tbtt_interp.runs import Run
+from tbtt_interp.stats import ANY, SHARE, Bounds, Interval, ratios_over_models
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from transformer_lens import HookedTransformer
+
+CONTROLS = 99  # control tasks per feature
+CODED = 9  # control tasks whose description length is measured, too
+LAYER_SITES = (
+    "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
+    "hook_resid_post",
+)  # fmt: skip
+MEASURES = ("correct", "bits", "held_out_correct", "r2")
+NULLS = {"control": "control tasks", "one_hot": "one-hot text", "untrained": "untrained models",
+         "majority": "majority class"}  # fmt: skip
+DISPLAY = {
+    "feature": "", "site": "", "pos": "d", "accuracy": ".2f", "control": ".2f",
+    "selectivity": "interval", "one_hot": ".2f", "untrained": ".2f", "majority": ".2f", "r2": ".2f",
+    "compression": ".2f", "control_compression": ".2f", "held_out": "", "p": ".3f",
+    "p_adjusted": ".3f",
+}  # fmt: skip
+NOTES = (
+    "accuracy: cross-validated, mean over models; folds keep 3+4, 4+3, 3-4 and 4-3 together. "
+    "held out: labels that a probe fitted on what the model was trained on predicts for the rest.",
+    "control: mean accuracy on control tasks, the feature after digits are renamed at random or "
+    "labels permuted. p: the share of control tasks with as high an accuracy. selectivity: "
+    "accuracy minus control, with its 95 % CI over models.",
+    "one hot: a probe of the text alone. untrained: of the models before training. majority: the "
+    "commonest class. compression: the uniform code's length divided by the online code's.",
+)  # fmt: skip
+
+
+def default_sites(layers: int) -> list[str]:
+    """The embedding, and each layer's residual streams, attention heads, attention and MLP."""
+    return ["hook_embed", *(f"blocks.{k}.{site}" for k in range(layers) for site in LAYER_SITES)]
+
+
+def last_streams(run: Run) -> list[str]:
+    """The residual stream after attention and after the MLP of the last layer."""
+    return [f"blocks.{run.shape.layers - 1}.hook_resid_{part}" for part in ("mid", "post")]
+
+
+def accuracy(task: ProbeTask, activations: Float[Tensor, "every d"], number: int) -> float:
+    """The cross-validated accuracy on a feature.
+
+    Args:
+        number: of the model, since a feature of the next line has other labels in each file.
+    """
+    x, labels = task.only(activations), task.labels.of_model(number)[:1]
+    return linear.count_correct(x, labels, task.folds).item() / task.folds.n_tested
+
+
+def score(
+    task: ProbeTask, activations: Float[Tensor, "every d"], number: int
+) -> tuple[np.ndarray, ...]:
+    """One model's probes of a feature and of its control tasks, at one site and position.
+
+    Returns:
+        test examples predicted, of the feature and of each control task; lengths in bits of the
+        online code, of the feature and of the first control tasks; held-out examples predicted; and
+        R², nan of a feature that is not ordinal.
+    """
+    x, labels, held_out = (
+        task.only(activations), task.labels.of_model(number), task.held_out[number]
+    )  # fmt: skip
+    r2 = np.nan
+    if task.labels.feature.is_ordinal:
+        r2 = linear.r_squared(x, np.array(task.labels.classes, float)[labels[0]], task.folds)
+    return (
+        linear.count_correct(x, labels, task.folds),
+        linear.code_length(x, labels[: 1 + CODED], task.growing),
+        np.zeros(1) if held_out is None else linear.count_correct(x, labels[:1], held_out),
+        np.array([r2]),
+    )
+
+
+def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
+    """One model's probes of every feature, at every site and position.
+
+    Returns:
+        site and pos of each cell, and the arrays of `score`, `[cell, task, draw]`: nan where a
+        feature has no control tasks.
+    """
+    draws = max(2, *(len(task.labels.controls) + 1 for task in dataset.tasks))
+    scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan) for name in MEASURES}
+    for row, x in enumerate(cells.values()):
+        for column, task in enumerate(dataset.tasks):
+            for name, values in zip(MEASURES, score(task, x, number), strict=True):
+                scores[name][row, column, : len(values)] = values
+    return {"site": np.array([site for site, _ in cells], dtype=str),
+            "pos": np.array([pos for _, pos in cells], dtype=int), **scores}  # fmt: skip
+
+
+def score_probes(
+    model: "HookedTransformer", prompts: PromptSet, dataset: ProbeDataset, *,
+    dimensions: int | None = None, accuracies_only: bool = False, **where: Any,
+) -> Arrays:  # fmt: skip
+    """The scores of one model's probes; see `score_cells`.
+
+    Args:
+        dimensions: wider activations are projected onto so many random directions.
+        accuracies_only: whether to return the accuracies alone, `[cell, task]`.
+        where: sites and positions, as in `read_cells`.
+    """
+    cells, number = read_cells(model, prompts, dataset.texts, **where), prompts.number
+    if dimensions is not None:
+        n_models = len(dataset.tasks[0].held_out)
+        cells = {at: x @ linear.random_projections(x.shape[1], dimensions, n_models)[number].to(x)
+                 for at, x in cells.items()}  # fmt: skip
+    if not accuracies_only:
+        return score_cells(dataset, cells, number)
+    rows = [[accuracy(task, x, number) for task in dataset.tasks] for x in cells.values()]
+    return {"accuracy": np.array(rows).reshape(len(cells), len(dataset.tasks))}
+
+
+def probe_table(
+    dataset: ProbeDataset, scores: Arrays, untrained: Arrays | None, dimensions: int | None = None
+) -> tuple[pd.DataFrame, Float[np.ndarray, "row control"]]:
+    """The scores of several models as one row per cell and feature, as `probe_grid` has them.
+
+    Returns:
+        the table, and each row's mean accuracy on each control task.
+    """
+    tasks, n_models = dataset.tasks, len(scores["correct"])
+    of = np.array([task.folds.n_tested for task in tasks])
+    share = scores["correct"] / of[:, None]  # [model, cell, task, draw]
+    real, control = share[..., 0], share[..., 1:]
+    beaten = (control.mean(0) >= real.mean(0)[..., None] - 1e-12).sum(-1)
+    p = np.where([len(task.labels.controls) > 0 for task in tasks],
+                 (1 + beaten) / (1 + control.shape[-1]), np.nan)  # fmt: skip
+    n_texts = [task.labels.has.sum() for task in tasks]
+    uniform = n_texts * np.log2([max(2, len(task.labels.classes)) for task in tasks])
+    bits, one_hot = scores["bits"].mean(0), torch.from_numpy(one_hot_text(dataset.texts)).double()
+    if dimensions is not None:
+        directions = linear.random_projections(one_hot.shape[1], dimensions, 1)[0]
+        one_hot = one_hot @ directions.to(one_hot)
+    text = [[accuracy(task, one_hot, k) for k in range(len(task.labels.real))] for task in tasks]
+    folds = [pd.DataFrame([linear.fold_counts(task.folds, row) for row in task.labels.real])
+             for task in tasks]  # fmt: skip
+
+    def over_models(name: str, values: np.ndarray, bounds: Bounds) -> dict[str, np.ndarray]:
+        mean, low, high, _ = ratios_over_models(np.moveaxis(values, 0, -1), 1.0, bounds=bounds)
+        return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+    columns = {
+        "feature": [task.name for task in tasks],
+        "site": scores["site"][0][:, None], "pos": scores["pos"][0][:, None],
+        "correct": scores["correct"][..., 0].sum(0).astype(int), "of": of * n_models,
+        **over_models("accuracy", real, SHARE), "n_models": n_models,
+        "control": control.mean((0, -1)),
+        **over_models("selectivity", real - control.mean(-1), ANY),
+        "compression": uniform / bits[..., 0],
+        "control_compression": uniform / bits[..., 1 : 1 + CODED].mean(-1),
+        "held_out_correct": scores["held_out_correct"][..., 0].sum(0).astype(int),
+        "held_out_of": [sum(s.n_tested for s in task.held_out if s is not None) for task in tasks],
+        "p": p, "r2": scores["r2"][..., 0].mean(0), "one_hot": [np.mean(x) for x in text],
+        "majority": [x["majority"].mean() for x in folds] / of,
+        "unseen": [x["unseen"].max() for x in folds],
+        "degenerate": [x["degenerate"].max() for x in folds],
+        "untrained": np.nan if untrained is None else untrained["accuracy"].mean(0),
+    }  # fmt: skip
+    flat = {name: np.broadcast_to(x, p.shape).ravel() for name, x in columns.items()}
+    return pd.DataFrame(flat), control.mean(0).reshape(p.size, control.shape[-1])
+
+
+def probe_grid(
+    models: Run | Models,
+    features: Sequence[str] | None = None,
+    *,
+    sites: Sequence[str] | None = None,
+    positions: Sequence[int] | None = None,
+    step: int | None = None,
+    controls: int = CONTROLS,
+    dimensions: int | None = None,
+    seed: int = 0,
+    untrained: "Sequence[HookedTransformer] | None" = None,
+) -> pd.DataFrame:
+    """Linear probes of each feature at each site and position, compared with their nulls.
+
+    Args:
+        models: a run, or models of your own.
+        features: by name; None is all that the prompts have.
+        sites: by hook name; None is `default_sites`.
+        positions: counted from each text's last token, which is -1; None is all.
+        step: of a kept checkpoint; None is the last.
+        dimensions: wider activations are projected onto so many random directions.
+        seed: of folds and control tasks.
+        untrained: the models before training; None is those of the run.
+    Returns:
+        one row per feature, site and position. `correct` of `of`, cross-validated, over all models;
+        `accuracy`, its mean over models, with Student's interval; `control`, the mean accuracy on
+        control tasks; `selectivity`, accuracy minus control; `p`, the share of control tasks with
+        as high an accuracy; `p_adjusted` of primary cells, by max-T over them; the accuracies
+        `one_hot`, `untrained` and `majority` of the other nulls. `compression`, the uniform code's
+        length divided by the online code's, and `control_compression`. `r2` of an ordinal feature.
+        `held_out_correct` of `held_out_of`, of probes fitted on what the model was trained on.
+        `unseen`, test examples of a class that their fold was not trained on, and `degenerate`,
+        folds with one class. Features without control tasks have no selectivity and no p.
+    Raises:
+        TbttError: if a feature, a site or all positions are unknown.
+    """
+    if dimensions is not None and dimensions < 1:
+        raise TbttError(f"dimensions must be at least 1, got {dimensions}")
+    models = Models.of(models, step)
+    layers = models.first.cfg.n_layers
+    early = models.untrained if untrained is None else tuple(untrained)
+    options = {"sites": default_sites(layers) if sites is None else sites,
+               "positions": positions, "dimensions": dimensions}  # fmt: skip
+    tables, controls_of = [], []
+    chosen = features_of(models.shared_prompts, features)
+    for dataset in probe_datasets(models, chosen, controls=controls, seed=seed):
+        scores, null = over_seeds(models, score_probes, dataset, **options), None
+        if early:
+            before = dataclasses.replace(models, models=early)
+            null = over_seeds(before, score_probes, dataset, accuracies_only=True, **options)
+        table, control = probe_table(dataset, scores, null, dimensions)
+        tables.append(table)
+        controls_of += list(control)
+    table = pd.concat([t for t in tables if len(t)] or tables, ignore_index=True)
+    if table.empty:
+        raise TbttError(
+            f"no text has a position {listed(positions or ())}: count back from -1, its last"
+        )
+    return table.assign(p_adjusted=adjusted_p(table, controls_of, layers))
+
+
+def adjusted_p(
+    table: pd.DataFrame, controls: Sequence[Float[np.ndarray, " _"]], layers: int
+) -> Float[np.ndarray, " row"]:
+    """p of the primary cells, corrected over them by the largest standardised score of each draw.
+
+    Source: max-T, Westfall and Young, Resampling-Based Multiple Testing (1993), chapter 2.
+    """
+    primary = {(f.name, f"blocks.{layers - 1}.{stream}", -1)
+               for f in FEATURES.values() for stream in f.primary}  # fmt: skip
+    cells = table[["feature", "site", "pos"]].itertuples(index=False, name=None)
+    is_primary = np.array([cell in primary for cell in cells]) & table["p"].notna().to_numpy()
+    chosen, adjusted = np.flatnonzero(is_primary), np.full(len(table), np.nan)
+    if len(chosen):
+        drawn = np.array([controls[row] for row in chosen.tolist()])
+        mean, deviation = drawn.mean(1), np.maximum(drawn.std(1), 1e-9)
+        largest = ((drawn - mean[:, None]) / deviation[:, None]).max(0)
+        scores = (table["accuracy"].to_numpy()[chosen] - mean) / deviation
+        beaten = (largest >= scores[:, None] - 1e-9).sum(1)
+        adjusted[chosen] = (1 + beaten) / (1 + drawn.shape[1])
+    return adjusted
+
+
+def probe_steps(
+    run: Run, features: Sequence[str], *, sites: Sequence[str], controls: int = CONTROLS
+) -> pd.DataFrame:
+    """The probe grid of every kept checkpoint at the texts' last position, with a column `step`."""
+    options = {"sites": sites, "positions": [-1], "controls": controls}
+    tables = [probe_grid(run, features, step=k, **options).assign(step=k) for k in run.checkpoints]
+    return pd.concat(tables, ignore_index=True)
+
+
+def highest_null(row: Mapping[Any, Any], nulls: Mapping[str, str]) -> tuple[float, str]:
+    """The highest null in a table's row, and its name; nan where there is none."""
+    known = [(row[column], name) for column, name in nulls.items() if not pd.isna(row.get(column))]
+    return max(known, default=(np.nan, "no null"))
+
+
+def probe_claims(table: pd.DataFrame, nulls: Mapping[str, str] = NULLS) -> list[Claim]:
+    """For each row with control tasks, that its accuracy is above the highest of its nulls."""
+    claims = []
+    for row in table[table["p"].notna()].to_dict("records"):
+        null, null_name = highest_null(row, nulls)
+        at = row["site"] if row["pos"] == -1 else f"{row['site']}, position {row['pos']}"
+        claims.append(Claim(
+            text=f"{row['feature']} at {at} is decoded with an accuracy of",
+            effect=Interval.of_row(row, "accuracy"), unit="cross-validated",
+            null=null, null_name=null_name, p=row["p_adjusted" if row["p_adjusted"] > 0 else "p"],
+        ))  # fmt: skip
+    return claims
+
+
+def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
+    """Some columns of a table as they are printed.
+
+    Args:
+        formats: for each column a format, "interval", or "" for text; missing values are empty.
+    """
+
+    def written(row: dict[Any, Any], name: str, kind: str) -> str:
+        if pd.isna(row[name]):
+            return ""
+        if kind == "interval":
+            return Interval.of_row(row, name).format()
+        return format(row[name], kind)
+
+    rows = table.to_dict("records")
+    return pd.DataFrame({name: [written(row, name, kind) for row in rows]
+                         for name, kind in formats.items() if name in table})  # fmt: skip
+
+
+def analyse_probes(
+    models: Run | Models, features: Sequence[str] | None = None, **options: Any
+) -> Result:
+    """`probe_grid` with its claims, its display and its figure.
+
+    Where no feature, site or position is named, the display is of residual streams at the last one.
+    """
+    table = probe_grid(models, features, **options)
+    held_out = table["held_out_correct"].astype(str) + "/" + table["held_out_of"].astype(str)
+    shown = table.assign(held_out=held_out.where(table["held_out_of"] > 0, ""))
+    if not (features or options.get("sites") or options.get("positions")):
+        shown = shown[(table["pos"] == -1) & table["site"].str.endswith((MID, POST))]
+    primary = table["p_adjusted"].notna().sum()
+    notes = [*NOTES, f"p adjusted: over primary cells, {primary} here; all other cells explore."]
+    if unseen := shown["unseen"].max():
+        notes.append(f"Up to {unseen} examples have a class that their fold was not trained on.")
+    if degenerate := shown["degenerate"].max():
+        notes.append(f"Up to {degenerate} folds of a row have one class only.")
+    if len(shown) < len(table):
+        notes.append(f"{len(shown)} of {len(table)} rows; --out FOLDER and --json have all.")
+    draw = plot_probe_grid if table["selectivity"].notna().any() else plot_probe_accuracies
+    return Result(
+        name="probes", tables={"probes": table}, display=as_text(shown, DISPLAY), notes=notes,
+        claims=probe_claims(table), figures={"probes": partial(draw, table)},
+    )  # fmt: skip
+
+
+def plot_probe_grid(table: pd.DataFrame) -> "Figure":
+    """Selectivity of each feature at each site and position; hovering shows the nulls."""
+    rows = table.dropna(subset="selectivity")
+    rows = rows.assign(place=rows["site"].map(short_site) + " " + rows["pos"].astype(str))
+    sites = {site: k for k, site in enumerate(dict.fromkeys(rows["site"]))}
+    rows = rows.sort_values(["site", "pos"], key=lambda x: x.map(sites) if x.name == "site" else x)
+    return heatmaps(
+        rows, row="feature", column="place", value="selectivity", title="selectivity", signed=True,
+        bounds=None, text=False, hover=["correct", "of", "accuracy", *NULLS, "p"],
+        axes=("feature", "site, and position from the text's end"),
+    )  # fmt: skip
+
+
+def plot_probe_steps(table: pd.DataFrame) -> "Figure":
+    """Selectivity of each feature over training steps, of a table that `probe_steps` made."""
+    return curves(
+        table.dropna(subset="selectivity"), x="step", y="selectivity", by="feature",
+        low="selectivity_low", high="selectivity_high", titles=("training step", "selectivity"),
+    )  # fmt: skip
+
+
+def plot_probe_accuracies(table: pd.DataFrame) -> "Figure":
+    """The accuracy of each row, compared with its nulls."""
+    place = table["site"].map(short_site) + " " + table["pos"].astype(str)
+    return points(
+        table.assign(name=table["feature"] + " at " + place), name="name", value="accuracy",
+        low="accuracy_low", high="accuracy_high", title="accuracy, cross-validated", nulls=NULLS,
+    )  # fmt: skip

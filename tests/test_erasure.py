@@ -1,0 +1,259 @@
+"""Codes are erased, interchanged and corrected as planted truth says; null codes do little."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import evaluate_run
+from tbtt_interp.over_seeds import Models
+from tbtt_interp.probes.effects import (
+    analyse_erasure,
+    coded_features,
+    latent_answers,
+    summarize_effect,
+)
+from tbtt_interp.probes.erasure import (
+    LabelledActivations,
+    correct_wrong,
+    decode_wrong,
+    erase,
+    interchange,
+    leace,
+    random_subspace,
+    wrong_answers,
+)
+from tbtt_interp.probes.features import FEATURES, label_examples
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.runs import Run
+from tbtt_interp.tasks import load_task
+
+MID, POST = "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"
+
+
+def carrying(run: Run, site: str = MID, draws: int = 9, **options) -> LabelledActivations:
+    prompts = PromptSet.of_seed(run, run.seeds[0])
+    return LabelledActivations.of(run.model(), prompts, "carry", site, draws=draws, **options)
+
+
+def correlated(rows: int, width: int = 10, rank: int = 2) -> tuple[Tensor, np.ndarray]:
+    """Correlated activations, and a noisy linear code of them."""
+    chance = np.random.default_rng(0)
+    x = chance.standard_normal((rows, width)) @ chance.standard_normal((width, width))
+    code = x[:, :rank] @ chance.standard_normal((rank, rank))
+    return torch.from_numpy(x), code + chance.standard_normal((rows, rank))
+
+
+def test_no_linear_probe_beats_the_majority_once_a_code_is_erased() -> None:
+    x, _ = correlated(200)
+    labels = (x[:, 0] + 0.3 * x[:, 1] > 0.5).numpy()
+    erased = leace(x, labels[:, None].astype(float)).erase(x).numpy()
+    majority = max(labels.mean(), 1 - labels.mean())
+    for data, is_decodable in ((x.numpy(), True), (erased, False)):
+        probe = LogisticRegression(C=1e6, max_iter=10_000).fit(data, labels)
+        assert (probe.score(data, labels) > majority + 1e-9) == is_decodable
+
+
+def test_an_eraser_leaves_no_covariance_and_changes_two_directions() -> None:
+    x, code = correlated(80)
+    space = leace(x, code)
+    erased = space.erase(x)
+    covariance = (erased - erased.mean(0)).T @ torch.from_numpy(code - code.mean(0))
+    assert covariance.abs().max() < 1e-8
+    assert torch.linalg.matrix_rank(x - erased, tol=1e-6) == 2
+    assert torch.allclose(space.erase(erased), erased)
+    other = random_subspace(x, 2, np.random.default_rng(0))
+    assert torch.allclose(other.read @ other.write, torch.eye(2, dtype=torch.double))
+
+
+def test_no_other_eraser_changes_activations_less() -> None:
+    """Any projection whose null space has the code's covariance erases it, too."""
+    x, code = correlated(20_000)  # so many that shrinkage does not show
+    x = x - x.mean(0)
+    smallest = (leace(x, code).erase(x) - x).square().sum()
+    directions = x.T @ torch.from_numpy(code - code.mean(0))
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(20):
+        read = directions.T + trial * torch.randn(directions.T.shape, generator=generator).double()
+        projection = directions @ torch.linalg.inv(read @ directions) @ read
+        assert (x @ projection.T).square().sum() > 0.999 * smallest
+    # labels that are all the same have nothing to erase
+    assert torch.allclose(leace(x, np.ones((len(x), 1))).erase(x), x)
+
+
+def test_changing_nothing_changes_nothing(line_run: Run) -> None:
+    data = carrying(line_run)
+    logits = data.logits([lambda x: x] * 60, data.batch)  # more than one forward pass holds
+    margins = evaluate_run(line_run).margins[0][data.labels.has]
+    assert np.allclose(data.batch.margins(logits).numpy(), margins, atol=1e-4)
+
+
+def test_a_change_at_the_last_stream_is_what_the_unembedding_says(line_run: Run) -> None:
+    model, data = line_run.model(), carrying(line_run, POST)
+    with torch.no_grad():
+        expected = model.unembed(model.ln_final(2 * data.x[:, None] + 1))[:, 0]
+    kept, changed = data.logits([lambda x: 2 * x + 1], data.batch)
+    first = data.batch.first_answers
+    assert torch.allclose(changed[first], expected)
+    later = torch.ones(len(kept), dtype=torch.bool)
+    later[first] = False
+    assert torch.equal(kept[later], changed[later])  # nothing comes after the last stream
+
+
+def test_what_is_not_there_cannot_be_changed(line_run: Run) -> None:
+    with pytest.raises(TbttError, match="site 'resid_mid' is not there: the nearest are"):
+        carrying(line_run, "resid_mid")
+    with pytest.raises(TbttError, match="position -6 is not in every prompt: count back from -1"):
+        carrying(line_run, pos=-6)
+    with pytest.raises(TbttError, match="every text has the same activation there"):
+        erase(carrying(line_run, "hook_embed"), draws=1)
+    with pytest.raises(TbttError, match="feature 'initial' is one of 18 without order"):
+        _ = label_examples(FEATURES["initial"], load_task("facts").examples, controls=0).codes
+    prompts = PromptSet.of_seed(line_run, 0)
+    held_out = np.array([bool(e.labels.get("carry")) for e in prompts.examples])
+    prompts = dataclasses.replace(prompts, held_out=held_out)
+    with pytest.raises(TbttError, match="'carry' is the same in every example that was trained on"):
+        LabelledActivations.of(line_run.model(), prompts, "carry", MID)
+
+
+def test_erasing_and_interchanging_find_the_code_that_decides(line_run: Run) -> None:
+    """At the last stream, what decides is the unembedding's own direction: plant it as the code."""
+    data = carrying(line_run, POST)
+    one = data.batch.first_tokens().answer_token == line_run.task.vocabulary.index["1"]
+    decides = one.numpy().astype(float)[None, :, None]
+    planted = dataclasses.replace(data, codes=np.concatenate([decides, data.codes[1:]]))
+    found = erase(planted, draws=9).query("split == 'seen'").set_index("kind")["margin"]
+    assert found["code"] < min(found["random subspace"].min(), found["permuted labels"].min())
+    assert found["code"] < found["none"] - 1
+    moved = interchange(planted, draws=9).set_index("kind")
+    assert moved.loc["none", "followed"] == 0
+    assert moved.loc["whole", "followed"] == moved.loc["whole", "of"]
+    assert moved.loc["code", "followed"] > 2 * moved.loc["random subspace", "followed"].max()
+
+
+def test_a_planted_lesion_is_found_and_corrected(line_run: Run) -> None:
+    """A model that knows, with its code of the carry turned round on some equations it has seen."""
+    model, prompts = line_run.model(), PromptSet.of_seed(line_run, 0)
+    # sums of 11 to 14: near the average of those that carry, where the code is put; sums like 2+6
+    # are far from the average of those that do not
+    pairs = ({3, 9}, {4, 8}, {2, 9}, {6, 8})
+    held_out = [{e.labels["a"], e.labels["b"]} in pairs for e in prompts.examples]
+    prompts = dataclasses.replace(prompts, held_out=np.array(held_out))
+    whole = LabelledActivations.of(model, prompts, "carry", MID, draws=19)
+    assert not wrong_answers(model, prompts)["wrong"].any()  # nothing is wrong yet
+    seen = torch.from_numpy(whole.seen)
+    space = leace(whole.x[seen], whole.codes[0][whole.seen])
+    at, lesioned = whole.batch.last_prompt_pos, ~seen[whole.batch.row_example]
+
+    def turn(values: Tensor, hook: object) -> Tensor:
+        copies = values.unflatten(0, (-1, len(at))).clone()
+        for copy in copies:
+            old = copy[lesioned, at[lesioned]]
+            copy[lesioned, at[lesioned]] = space.place(old, -2 * space.coordinates(old))
+        return copies.flatten(0, 1)
+
+    model.add_perma_hook(MID, turn)
+    try:
+        hurt = LabelledActivations.of(model, prompts, "carry", MID, draws=19)
+        margins = hurt.batch.margins(hurt.logits([], hurt.batch))[0].numpy()
+        wrong = ~hurt.seen & (margins <= 0)
+        found = correct_wrong(hurt, wrong, draws=19).set_index("kind")
+        decoded = decode_wrong(hurt, wrong).set_index("kind")
+    finally:
+        model.reset_hooks(including_permanent=True)
+    n = wrong.sum()
+    assert n >= 2 and found.loc["none", "corrected"] == 0
+    # the code is put where its class is on average, which is not where each one was
+    assert found.loc["code", "corrected"] >= n / 2
+    for null in ("random subspace", "permuted labels", "control task"):
+        assert found.loc[null, "corrected"].mean() < n / 4, null
+    assert found.loc["code", "decoded"] < n  # it was turned round, and is decoded the wrong way
+    assert decoded.loc["code", "of"] == n and decoded.loc["code", "decoded"] < n
+
+
+def test_what_is_planted_is_decoded_where_the_answer_is_wrong(line_run: Run) -> None:
+    data = carrying(line_run)
+    direction = torch.randn(1, 14, generator=torch.Generator().manual_seed(0))
+    x = torch.from_numpy(data.codes[0]).float() @ direction + 0.01 * torch.randn(100, 14)
+    seen = np.arange(100) % 7 > 0
+    planted = dataclasses.replace(data, x=x, seen=seen)
+    decoded = decode_wrong(planted, ~seen).set_index("kind")
+    assert decoded.loc["code", "decoded"] == decoded.loc["code", "of"] == (~seen).sum()
+    assert decoded.loc["control task", "decoded"].mean() < 0.8 * (~seen).sum()
+    # and in the one direction that is planted, and not in others
+    inside = correct_wrong(planted, ~seen, draws=9).set_index("kind")
+    assert inside.loc["code", "decoded"] == inside.loc["code", "of"]
+    assert inside.loc["control task", "decoded"].mean() < inside.loc["code", "decoded"]
+
+
+def test_an_effect_is_compared_with_each_null_over_models() -> None:
+    rows = []
+    for seed in (0, 1):
+        rows += [("none", 0, seed, 1.0), ("code", 0, seed, 4.0 + seed)]
+        rows += [("permuted labels", k, seed, 1.0 + k) for k in range(9)]
+        rows += [("random subspace", k, seed, 1.0) for k in range(9)]
+    table = pd.DataFrame(rows, columns=["kind", "draw", "seed", "value"]).assign(
+        weight=1, of=np.nan
+    )
+    found = summarize_effect(table)
+    expected = stats.ttest_1samp([3.0, 4.0], 0).confidence_interval()
+    assert (found["effect"], found["n_models"]) == (3.5, 2)
+    assert (found["effect_low"], found["effect_high"]) == pytest.approx(tuple(expected))
+    assert found["permuted_labels"] == 4.0 and found["random_subspace"] == 0.0
+    assert found["p"] == (1 + 5) / 10  # draws 4 to 8 of the harder null
+    assert "control_task" not in found
+    assert np.isnan(summarize_effect(table[table["kind"] == "code"])["p"])
+
+
+def shares(correct: list[int], of: list[int]) -> dict[str, float]:
+    """The summary of counts, one per model."""
+    table = pd.DataFrame({"value": correct, "of": of, "seed": range(len(of))})
+    with np.errstate(invalid="ignore"):
+        table["value"] = table["value"] / table["of"]
+    return summarize_effect(table.assign(kind="code", draw=0, weight=table["of"]))
+
+
+def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s() -> None:
+    unlike = shares([1, 0, 0], [1, 3, 0])
+    assert (unlike["count"], unlike["of"], unlike["n_models"]) == (1, 4, 2)
+    assert (unlike["effect"], unlike["effect_low"], unlike["effect_high"]) == (0.25, 0, 1)
+    alike = shares([3, 3], [10, 10])
+    exact = stats.beta.ppf([0.025, 0.975], [6, 7], [15, 14])  # of 6 of 20
+    assert [alike["effect_low"], alike["effect_high"]] == pytest.approx(list(exact))
+    none = shares([0, 0], [2, 2])
+    assert none["effect_low"] == 0 and none["effect_high"] == pytest.approx(1 - 0.025**0.25)
+    assert np.isnan(shares([1], [3])["effect_low"])
+
+
+def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
+    result = analyse_erasure(line_run, ["carry", "units"], sites=[MID], draws=3)
+    table = result.tables["erasure"]
+    assert [*table["measure"]] == ["margin drop", "margin drop, held out", "answer follows"] * 2
+    assert set(table["rank"]) == {1, 2} and set(table["width"]) == {14}
+    row = table[(table["feature"] == "carry") & (table["measure"] == "margin drop")].iloc[0]
+    assert row["effect"] > row["random_subspace"]
+    assert len(result.claims) == 6 and {claim.verdict for claim in result.claims} == {"undecided"}
+    found = latent_answers(line_run, ["answer"], sites=[POST], draws=3).set_index("measure")
+    margins, held_out = evaluate_run(line_run).margins, PromptSet.of_seed(line_run, 0).held_out
+    wrong = (margins[:, held_out] <= 0).sum(1)
+    assert (found["of"] == wrong.sum()).all() and (found["n_models"] == (wrong > 0).sum()).all()
+    assert list(found.index) == ["decoded", "corrected", "decoded in code"]
+    assert (found["count"] <= found["of"]).all() and "untrained" in found
+
+
+def test_models_of_your_own_have_codes_of_numbers_and_of_two_classes(line_run: Run) -> None:
+    assert coded_features(line_run.task.examples) == [
+        "answer", "units", "tens", "sign", "carry", "borrow",
+    ]  # fmt: skip
+    own = [dataclasses.replace(e, labels={"even": k % 2 == 0, "name": "xyz"[k % 3]})
+           for k, e in enumerate(line_run.task.examples)]  # fmt: skip
+    assert coded_features(own) == ["even"]
+    models = Models.of_models([line_run.model()], own, line_run.task.vocabulary)
+    found = latent_answers(models, sites=[MID], draws=2)
+    assert set(found["feature"]) == {"even"} and "untrained" not in found
