@@ -20,7 +20,7 @@ from tbtt_interp.report.arms import (
 from tbtt_interp.report.building import build_report
 from tbtt_interp.report.opening import open_runs, shipped_places
 from tbtt_interp.report.page import Report, number, render
-from tbtt_interp.report.sections import OF_SWEEPS, Part, Section, build_sections
+from tbtt_interp.report.sections import Part, Section, build_sections
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import Interval
 
@@ -186,14 +186,6 @@ def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(fil
     assert '<a href="#missing">2 runs and 1 section</a>' in page.text
     assert "Left out of this page" not in planted(file_run, parts[1]).text
     assert "missing" in page.ids and "whole" in page.ids and "broken" not in page.ids
-
-
-def test_sections_whose_tables_are_absent_say_so(monkeypatch, file_run: Run) -> None:
-    from tbtt_interp.evidence import models
-
-    monkeypatch.setattr(models, "MEASURED", Path("nowhere"))
-    parts = build_sections(OF_SWEEPS, [file_run], command="tbtt report")
-    assert all("do not come with this package: train it by tbtt sweep" in p.reason for p in parts)
 
 
 def broken_folder(file_run: Run) -> Path:

@@ -7,10 +7,8 @@ import pandas as pd
 
 from tbtt_interp import figures
 from tbtt_interp.analyses.findings import Tell, silent
-from tbtt_interp.evidence.answers import answers_table
+from tbtt_interp.conditions import plot_over_training
 from tbtt_interp.evidence.claims import Claim, Evidence
-from tbtt_interp.evidence.effects import SHARE, with_shares
-from tbtt_interp.evidence.models import over_training_table
 from tbtt_interp.report.arms import (
     arms_of,
     arms_sentence,
@@ -21,9 +19,10 @@ from tbtt_interp.report.arms import (
     size_claims,
 )
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Interval
+from tbtt_interp.stats import SHARE, Interval
+from tbtt_interp.sweep_tables import models_table, over_training_table
 
-SIDES = {"seen": "seen, share right", "held_out_share": "held out, share right",
+SIDES = {"seen_accuracy": "seen, share right", "held_out_accuracy": "held out, share right",
          "order_known": "order known, share, from the loss"}  # fmt: skip
 
 
@@ -31,7 +30,7 @@ def answers_evidence(
     runs: Sequence[Run], *, command: str = "tbtt report", tell: Tell = silent
 ) -> Evidence:
     """What models answer of what they have seen and of what was held out, at their last step."""
-    table, left_out = over_arms(runs, lambda arm: answers_table(arm.run), tell)
+    table, left_out = over_arms(runs, lambda arm: models_table([arm.run]), tell)
     sentences: list[str] = []
     claims: list[Claim] = []
     drawn = {}
@@ -46,11 +45,11 @@ def answers_evidence(
         drawn[f"answers of {task}"] = partial(
             figures.by_size, means, seeds, title="share", nulls={}
         )
-        away = seeds[seeds["panel"] == SIDES["held_out_share"]]
+        away = seeds[seeds["panel"] == SIDES["held_out_accuracy"]]
         if away.empty:
             continue
         found = contrasts(away)
-        away = means[means["panel"] == SIDES["held_out_share"]]
+        away = means[means["panel"] == SIDES["held_out_accuracy"]]
         sentences.append(
             contrast_sentence(
                 f"On {{framing}}, {{wide}} models answer {{amount}} of held-out {task} than "
@@ -96,7 +95,7 @@ def _row(part: pd.DataFrame) -> dict[str, object]:
 
     share = ""
     if counts("held_out"):
-        found = means_of(part.assign(value=part["held_out_share"]), bounds=SHARE).iloc[0]
+        found = means_of(part.assign(value=part["held_out_accuracy"]), bounds=SHARE).iloc[0]
         share = Interval(mean=found["value"], low=found["low"], high=found["high"]).format()
     first = part.iloc[0]
     return {
@@ -113,6 +112,6 @@ def _curves(runs: Sequence[Run]) -> dict:
     trained = [arm.run for arm in arms_of(runs) if arm.run.config.recipe is not None]
     if not trained:
         return {}
-    table = with_shares(over_training_table(trained))
-    return {f"training on {task}": partial(figures.curves_over_training, some)
+    table = over_training_table(trained)
+    return {f"training on {task}": partial(plot_over_training, some)
             for task, some in table.groupby("task", sort=False)}  # fmt: skip

@@ -10,9 +10,8 @@ import pandas as pd
 from tbtt_interp.analyses.findings import Tell
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evidence.claims import Claim
-from tbtt_interp.evidence.effects import ANY
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Difference, Interval, difference_over_models, mean_over_models
+from tbtt_interp.stats import ANY, Difference, Interval, difference_over_models, mean_over_models
 
 FRAMINGS = ("file", "shuffled", "line")
 WHO = ["run", "label", "size", "width", "layers", "framing"]  # the columns that say which arm

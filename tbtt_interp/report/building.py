@@ -24,7 +24,7 @@ def build_report(
     Raises:
         TbttError: if no run can be read, or a section is unknown.
     """
-    sections = chosen_sections(only, of_runs=bool(places))
+    sections = chosen_sections(only)
     opened = open_runs(places or shipped_places())
     command = shlex.join(["tbtt", "report", *map(str, places)])
     parts = build_sections(sections, opened.runs, command=command, tell=tell)

@@ -13,7 +13,6 @@ from tbtt_interp.analyses.old_pairs import MANY_PARAMETERS, chosen_pairs
 from tbtt_interp.analyses.old_patching import patching_table
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.evidence.claims import Evidence
 from tbtt_interp.model import count_parameters
 from tbtt_interp.probes.effects import latent_answers
@@ -28,6 +27,7 @@ from tbtt_interp.report.arms import (
     shown_means,
 )
 from tbtt_interp.runs import Run
+from tbtt_interp.sweep_tables import models_table
 
 MODELS = 8  # of a run that are patched, or have their attention cut: the first seeds
 PAIRS, FEW_PAIRS = 300, 32  # that are patched, the latter of models beyond a million parameters
@@ -181,7 +181,7 @@ DONE = {"decoded": "read", "corrected": "turned right"}  # measures, and words
 def _unsaid(arm: Arm) -> pd.DataFrame:
     """Of wrong held-out answers the shares read, and turned right, in the last stream."""
     nothing = TbttError("its models answer every held-out equation, so nothing is unsaid")
-    known = answers_table(arm.run)
+    known = models_table([arm.run])
     if known["held_out_right"].sum() == known["held_out_of"].sum():
         raise nothing
     table = latent_answers(arm.run, UNSAID, sites=last_streams(arm.run)[-1:], draws=DRAWS)

@@ -21,7 +21,6 @@ from tbtt_interp.analyses.geometry import (
 )
 from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.effects import SHARE
 from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.probes.grid import last_streams
 from tbtt_interp.report.arms import (
@@ -38,6 +37,7 @@ from tbtt_interp.report.arms import (
     size_claims,
 )
 from tbtt_interp.runs import Run
+from tbtt_interp.stats import SHARE
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -4,12 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evidence.claims import Evidence
-from tbtt_interp.evidence.models import shipped_table
 from tbtt_interp.report.answers import answers_evidence
 from tbtt_interp.report.causes import attention_evidence, patching_evidence, unsaid_evidence
 from tbtt_interp.report.inside import additivity_evidence, geometry_evidence
@@ -32,35 +30,8 @@ class Section:
     build: Build
 
 
-def of_sweeps(name: str, *tables: tuple[str, ...]) -> Section:
-    """A section of `NAME_evidence` in evidence/NAME.py, over tables that come with the package.
-
-    Args:
-        tables: its arguments, each of one sweep or of several, one below the other, and which of
-            TABLES.
-    """
-
-    def build(runs: Sequence[Run], *, command: str, tell: Tell) -> Evidence:
-        given = [shipped_table(sweeps, which) for which, *sweeps in tables]
-        module = import_module(f"tbtt_interp.evidence.{name}")
-        return getattr(module, f"{name}_evidence")(*given)
-
-    return Section(name=name, build=build)
-
-
-# Of a report without runs: what the sweeps say.
-OF_SWEEPS = (
-    of_sweeps("ladder", ("models", "ladder"), ("over training", "ladder"), ("held out", "ladder")),
-    of_sweeps("atlas", ("held out", "atlas")),
-    of_sweeps("widths", ("models", "widths"), ("over training", "widths")),
-    of_sweeps("optimisation", ("models", "widths"), ("models", "optimisation"),
-              ("over training", "optimisation"), ("over training", "ladder")),
-    of_sweeps("window", ("models", "window"), ("models", "ladder")),
-    of_sweeps("forgetting", ("over training", "ladder", "optimisation")),
-)  # fmt: skip
-# Of a report on some runs: what these answer.
 OF_RUNS = (Section(name="answers", build=answers_evidence),)
-# Of either: what is inside of the models.
+# What is inside of the models.
 INSIDE = (
     Section(name="order", build=order_evidence),
     Section(name="additivity", build=additivity_evidence),
@@ -82,13 +53,9 @@ class Part:
     seconds: float
 
 
-def chosen_sections(only: Sequence[str], *, of_runs: bool) -> tuple[Section, ...]:
-    """The sections of a report, or of these those that are named.
-
-    Args:
-        of_runs: whether runs were given; otherwise the sweeps that come with the package speak.
-    """
-    every = (*OF_RUNS, *INSIDE) if of_runs else (*OF_SWEEPS, *INSIDE)
+def chosen_sections(only: Sequence[str]) -> tuple[Section, ...]:
+    """The sections of a report, or of these those that are named."""
+    every = (*OF_RUNS, *INSIDE)
     names = [section.name for section in every]
     for name in only:
         if name not in names:
