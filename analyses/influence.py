@@ -230,7 +230,7 @@ def influence_result(models: Models, *, draws: int = 99, splits: int = 20, seed:
               effect=mean_influence(design.scores["accuracy"], held_out, 0, itself)),
         *(Claim(text=f"Influence on {row['target']} {row['relation']} is", unit="nats of margin",
                 effect=Interval.of_row(row, "influence"), direction="different", p=row["p"],
-                null=row["null"], null_name="by chance")
+                null=row["null"], null_name="scores permuted over models")
           for row in relations.to_dict("records") if row["relation"] not in ("", "unrelated")),
     ]  # fmt: skip
     tables = {"influence": table, "relations": relations, "agreement": agreement, "halves": halved}
@@ -242,18 +242,20 @@ def influence_result(models: Models, *, draws: int = 99, splits: int = 20, seed:
             f"{len(own)} pairs, each held out by at least {held_out.sum(0).min()} of "
             f"{len(held_out):,} models. Memorization value, influence on a pair's own accuracy: at "
             f"least {MEMORIZED}, Feldman and Zhang's threshold, for {(own >= MEMORIZED).sum()}.",
-            "influence: nats of specific margin, with Student's 95 % intervals over models. On a "
-            "held-out pair: no model compared was trained on it, so this carries over.",
-            "r: correlation of the halves; null_r: by chance. spearman_brown: r of two sets as "
-            "large as all. rms: without noise. needed: models per held-out pair for r = 0.5.",
+            "influence: nats of specific margin, 95 % CI over models; none where a single model "
+            "shows an entry. On a held-out pair: no model compared was trained on that pair.",
+            "r: correlation of the halves; null_r: with held-out pairs permuted over models. rms: "
+            "nats without noise. spearman_brown: r of two sets as large as all. needed: models per "
+            "held-out pair for r = 0.5.",
         ],
     )  # fmt: skip
 
 
 def plot_influence(table: pd.DataFrame, halved: pd.DataFrame, relations: pd.DataFrame) -> Figure:
     """Influence on each target as a matrix, by both halves of the models, and by relation."""
-    titles = ("on itself, by operands", "of row on column", "of row on column, held out",
-              "both halves of the models, nats", "mean influence, nats of margin")  # fmt: skip
+    titles = ("influence on itself, by operands", "influence of row on column",
+              "influence of row on column, held out", "both halves of the models, nats",
+              "mean influence, nats of margin")  # fmt: skip
     layout = {"width": 460, "height": 430, "shared_yaxes": False, "horizontal_spacing": 0.1}
     figure, cells = plots.panels(titles, **layout)
     own, others = (table[(table["target"] == "itself") == is_own] for is_own in (True, False))
