@@ -7,7 +7,6 @@ from functools import partial
 import pandas as pd
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.additivity import analyse_additivity
 from tbtt_interp.analyses.findings import Result, Tell, silent
 from tbtt_interp.analyses.old_attention import analyse_attention
 from tbtt_interp.analyses.old_pairs import Pairs, chosen_pairs
@@ -50,7 +49,6 @@ QUICK: dict[str, Callable[..., Result]] = {
     "patching": _quick_patching,
     "paths": _quick_paths,
     "attention": analyse_attention,
-    "additivity": analyse_additivity,
     "order": _quick_order,
 }
 

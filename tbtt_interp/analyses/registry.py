@@ -123,6 +123,7 @@ def geometry(
     return analyse_geometry(run, *others, dimensions=dimensions)
 
 
+@register_analysis
 def additivity(
     run: "Source",
     *,

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.additivity import EFFECTS, additivity, additivity_table
+from tbtt_interp.analyses.additivity import EFFECTS, additivity, variance_shares
 from tbtt_interp.analyses.findings import Tell, silent
 from tbtt_interp.analyses.geometry import (
     DIMENSIONS,
@@ -19,7 +19,6 @@ from tbtt_interp.analyses.geometry import (
     principal_components,
     value_distances,
 )
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.evidence.claims import Evidence
 from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.probes.grid import last_streams
@@ -57,7 +56,10 @@ def additivity_evidence(
     """How much of what models hold of a and b is f(a) + g(b), and how much their interaction."""
 
     def shares(arm: Arm) -> pd.DataFrame:
-        table = additivity_table(Subject.of_run(arm.run), sites=last_streams(arm.run))
+        sites = last_streams(arm.run)
+        table = over_seeds(arm.run, variance_shares, sites=sites)
+        null = over_untrained(arm.run, variance_shares, sites=sites, n_shuffles=0)
+        table["untrained"] = null["share"]
         mine = table[table["effect"] == EFFECTS[-1]]
         words = [in_words(site, arm.run.shape.layers) for site in mine["site"]]
         mine = mine.assign(panel=words).rename(columns={"share": "value"})

@@ -3,7 +3,6 @@
 import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli.analyses.additivity import additivity_command
 from tbtt_interp.cli.analyses.paths import paths_command
 from tbtt_interp.cli.analyses.plain import plain_command
 
@@ -12,7 +11,6 @@ COMMANDS = {
         "overview", "Run every analysis at quick settings and rank what was found beside its null."
     ),
     "paths": paths_command,
-    "additivity": additivity_command,
 }
 analyses = typer.Typer(
     help="What moves an answer, through which parts, and how the task is laid out in the weights.",
