@@ -172,7 +172,7 @@ def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(fil
         raise TbttError("the tables of sweep ladder do not come with this package")
 
     builders = {"broken": broken, "whole": lambda runs, command: result()}
-    sections = build_sections(builders, [file_run.folder], "tbtt report").sections
+    sections = build_sections(builders, [file_run.folder], "tbtt report", "{}").sections
     assert [bool(section.result) for section in sections] == [False, True]
     page = planted(file_run, *sections, problems={"a": "damaged", "b": "damaged"})
     assert page.text.count("Left out of this page:") == 1

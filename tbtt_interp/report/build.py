@@ -34,17 +34,21 @@ def build_report(places: Sequence[Path] = (), *, only: Sequence[str] = ()) -> Re
         section.name: lambda runs, command, section=section: build_section(section, runs, command)
         for section in SECTIONS
     }
-    return build_sections(builders, places or shipped_places(), command, only=only)
+    return build_sections(
+        builders, places or shipped_places(), command, f"{command} --only {{}} --json", only=only
+    )
 
 
 def build_sections(
-    builders: Mapping[str, Build], places: Sequence[Path], command: str, *, only: Sequence[str] = ()
-) -> Report:
+    builders: Mapping[str, Build], places: Sequence[Path], command: str,
+    only_command: str, *, only: Sequence[str] = (),
+) -> Report:  # fmt: skip
     """A report with these sections, one after the other.
 
     Args:
         builders: by name, what makes a section's result.
-        command: what builds the report; a section's own command adds its name.
+        command: what builds the report.
+        only_command: what builds one section, with {} for its name.
         only: sections by name; none is all.
     """
     for name in only:
@@ -57,7 +61,7 @@ def build_sections(
             continue
         start, result, reason = time.perf_counter(), None, ""
         try:
-            result = build(readable, f"{command} --only {name} --json")
+            result = build(readable, only_command.format(name))
         except TbttError as error:
             reason = str(error)
         seconds = time.perf_counter() - start
