@@ -101,14 +101,12 @@ def optimisation_claims(
     ]  # fmt: skip
     known = conditions.select(matched, level="99% of seen")
     for framing in dict.fromkeys(known["framing"]):
-        wide, widest = (
-            conditions.by_seed(known, framing=framing, size=s) for s in ("large", "mlt")
-        )
-        if len(wide) and len(widest):
+        large, mlt = (conditions.by_seed(known, framing=framing, size=s) for s in ("large", "mlt"))
+        if len(large) and len(mlt):
             claims.append(conditions.claim_over_models(
-                wide, SHARE, text=f"On {framing}, when both first know 99% of the seen, large "
+                large, SHARE, text=f"On {framing}, when both first know 99% of the seen, large "
                 "answers less of the held-out than mlt.", unit="of the held-out", direction="below",
-                null=float(widest.min()), null_name="the mlt that answers fewest"))  # fmt: skip
+                null=float(mlt.min()), null_name="the mlt that answers fewest"))  # fmt: skip
     return claims
 
 

@@ -1,5 +1,6 @@
-"""Recipes say what they train, and what is wrong in them is said where it stands."""
+"""Recipes resolve to what they say, and a mistake in one is named where it stands."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,6 @@ def test_whole_lines_are_served_all_at_once() -> None:
     assert resolve_recipe("mlt-cpu", {"framing": "line"}).training.batch == 128
 
 
-@pytest.mark.parametrize(("alias", "size"), [("n14", "small"), ("n28", "medium"), ("n56", "large")])
-def test_aliases_are_the_paper_s_names(alias: str, size: str) -> None:
-    assert resolve_recipe("quick", {"model.size": alias}).model.size == size
-
-
 def test_other_steps_are_the_same_schedule() -> None:
     training = resolve_recipe("paper", {"steps": 6_000}).training
     assert (training.steps, training.warmup, training.decay_until) == (6_000, 400, 5_000)
@@ -93,11 +89,6 @@ def test_a_rate_given_on_the_command_line_scales_the_whole_schedule() -> None:
     assert training.min_learning_rate == pytest.approx(1e-5)
 
 
-def test_a_recipe_may_name_a_size_of_its_own() -> None:
-    text = '[model]\nsize = "tiny"\nlayers = 1\nheads = 1\nd_model = 4\nd_mlp = 4'
-    assert resolve_recipe(written(text)).model.size == "tiny"
-
-
 def test_held_out_pairs_are_unordered_and_counted_once() -> None:
     flags = {"held_out": [[7, 5], [5, 7], [9, 9]]}
     assert resolve_recipe("quick", flags).held_out == ((5, 7), (9, 9))
@@ -122,11 +113,15 @@ def test_each_pair_is_held_out_by_a_model_of_its_own() -> None:
     assert (one_pair.seeds, one_pair.held_out_each) == (3, ())
 
 
-def test_a_size_can_be_named_by_its_numbers() -> None:
+def test_a_size_has_a_name_an_alias_or_its_numbers() -> None:
+    for alias, size in {"n14": "small", "n28": "medium", "n56": "large"}.items():
+        assert resolve_recipe("quick", {"model.size": alias}).model.size == size
     model = resolve_recipe("quick", {"model.size": "L2H4D32M64"}).model
     assert (model.size, model.layers, model.heads) == ("L2H4D32M64", 2, 4)
     assert (model.d_model, model.d_mlp) == (32, 64)
     assert resolve_recipe("quick", {"model.size": "L1H1D14M14"}).model.size == "L1H1D14M14"
+    text = '[model]\nsize = "tiny"\nlayers = 1\nheads = 1\nd_model = 4\nd_mlp = 4'
+    assert resolve_recipe(written(text)).model.size == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -146,13 +141,11 @@ def test_a_size_can_be_named_by_its_numbers() -> None:
         ("held_out = [[5]]", "held_out must be a list of operand pairs, as in [[5, 7]], got [[5]]"),
         ("held_out_each = [[[5, 7]]]", "held_out_each has 1 sets for 4 seeds: give one set"),
         ("held_out = [[5, 12]]", "held-out pair 5,12 is not of this task: give two operands"),
-        ("[sizes.mlt]\nx = 3", "key 'sizes.mlt.x' is unknown"),
         ("[sizes.mlt.training]\nx = 3", "key 'sizes.mlt.training.x' is unknown"),
         ("[model]\nsize = 'giant'", "size 'giant' is unknown: choose small, medium, large"),
         ("[training]\nwarmup = 30_000", "warmup is 30000 and training.decay_until is 25000: give"),
         ("[sizes.mdeium.training]\nclip = 1.0", "'sizes.mdeium' is unknown (did you mean 'sizes.m"),
         ("[sizes.mlt.model]\nlayers = 3", "key 'sizes.mlt.model' is unknown"),
-        ("held_out = [[true, 5]]", "held_out must be a list of operand pairs"),
         ("[training]\nlearning_rate = inf", "training.learning_rate must be above 0, got inf"),
         ("[training]\nlearning_rate = 1e-5", "is 0.0001 and training.learning_rate is 1e-05: give"),
         ("[training]\nlearning_rate = 0", "training.learning_rate must be above 0, got 0"),
@@ -161,10 +154,9 @@ def test_a_size_can_be_named_by_its_numbers() -> None:
         ("not toml", "recipe mine.toml is not readable TOML"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_recipe_is_said(text: str, message: str) -> None:
-    with pytest.raises(TbttError) as error:
+def test_a_mistake_in_a_recipe_is_named(text: str, message: str) -> None:
+    with pytest.raises(TbttError, match=re.escape(message)):
         resolve_recipe(written(text))
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -175,20 +167,20 @@ def test_what_is_wrong_in_a_recipe_is_said(text: str, message: str) -> None:
         ({"framing": "lines"}, "framing 'lines' is unknown (did you mean 'line'?): choose file, "
          "shuffled or line"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
-        ({"seeds": -2}, "seeds must be at least 1, got -2"),
         ({"steps": 0}, "training.steps must be at least 1, got 0"),
-        ({"steps": -5}, "training.steps must be at least 1, got -5"),
         ({"first_seed": -1}, "first_seed must be from 0 to 2^31 - 1, got -1"),
         ({"training.batch": 0}, "training.batch must be a number of windows, at least 1"),
         ({"task": "facts", "deal_pairs": 5}, "task 'facts' has no operand pairs"),
         ({"task": "facts", "held_out": [[5, 7]]}, "task 'facts' has no operand pairs to hold out"),
         ({"held_out": [[a, b] for a in range(10) for b in range(10)]}, "every line held out"),
+        ({"size": "small"}, "recipe flag key 'size' is unknown"),
+        ({"training.setps": 3}, "'training.setps' is unknown (did you mean 'training.steps'"),
+        ({"seeds": "many"}, "recipe flag key seeds must be a whole number, got 'many'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_on_the_command_line_is_said(flags: dict[str, Any], message: str) -> None:
-    with pytest.raises(TbttError) as error:
+def test_a_mistake_in_a_flag_is_named(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(TbttError, match=re.escape(message)):
         resolve_recipe("quick", flags)
-    assert message in str(error.value)
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
@@ -198,16 +190,3 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         "recipe 'papper' is unknown (did you mean 'paper'?): choose grokking, influence, "
         "mlt-cpu, paper, paper-wd or quick, or give the path of a TOML file"
     )
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"size": "small"}, "recipe flag key 'size' is unknown"),
-        ({"training.setps": 3}, r"'training.setps' is unknown \(did you mean 'training.steps'"),
-        ({"seeds": "many"}, "recipe flag key seeds must be a whole number, got 'many'"),
-    ],
-)
-def test_a_flag_that_is_none_is_named(flags: dict[str, object], message: str) -> None:
-    with pytest.raises(TbttError, match=message):
-        resolve_recipe("quick", flags)

@@ -12,6 +12,7 @@ import torch
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import initial_parameters, stack_parameters
 from tbtt_interp.runs import load_run
+from tbtt_interp.tasks import Stream
 from tbtt_interp.train import training
 from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
@@ -38,6 +39,8 @@ ALONE = {
     torch.float64: (200, {"rtol": 0, "atol": 1e-8}),
     torch.float32: (20, {"rtol": 0, "atol": 1e-4}),
 }
+SMALL = {"model.size": "small", "training.batch": 32}
+ONE_STEP = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
 
 
 def stack_of(
@@ -48,13 +51,9 @@ def stack_of(
     models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
     stacked = {name: value.to(dtype) for name, value in stack_parameters(models).items()}
     return ModelStack(
-        stacked,
-        shape,
-        recipe.training,
-        model_streams(recipe, tasks),
-        device=torch.device("cpu"),
-        kernel=Kernel(shape, dtype) if compiled else None,
-    )
+        stacked, shape, recipe.training, model_streams(recipe, tasks),
+        device=torch.device("cpu"), kernel=Kernel(shape, dtype) if compiled else None,
+    )  # fmt: skip
 
 
 def flushes() -> bool:
@@ -62,8 +61,7 @@ def flushes() -> bool:
 
 
 def test_denormals_count_as_zero_while_it_steps_and_not_after(monkeypatch) -> None:
-    flags = {"model.size": "small", "seeds": 1, "steps": 1, "training.batch": 32}
-    recipe = resolve_recipe("quick", flags)
+    recipe = resolve_recipe("quick", SMALL | {"seeds": 1})
     seen = []
     monkeypatch.setattr("tbtt_interp.train.step.clip_each", lambda *_: seen.append(flushes()))
     for compiled in (True, False):
@@ -73,16 +71,11 @@ def test_denormals_count_as_zero_while_it_steps_and_not_after(monkeypatch) -> No
     with pytest.raises(KeyError), denormals_as_zero():
         raise KeyError
     assert not flushes()
-    with denormals_as_zero():
-        with denormals_as_zero():
-            pass
-        assert flushes()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("threads", [1, 4])
 def test_every_thread_of_the_kernel_takes_denormals_for_zero(threads: int) -> None:
-    recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 1, "training.batch": 64})
-    stack = stack_of(recipe)
+    stack = stack_of(resolve_recipe("quick", SMALL | {"seeds": 1}))
     tokens, targets, weights = stack._windows([stream.draw(0) for stream in stack.streams])
     kernel = Kernel(stack.shape, torch.float32, threads)
     tiny = torch.full_like(weights, 1e-39)
@@ -92,9 +85,8 @@ def test_every_thread_of_the_kernel_takes_denormals_for_zero(threads: int) -> No
     def slope() -> float:
         stack.optimizer.zero_grad()
         kernel.loss(stack.parameters, tokens, targets, tiny).sum().backward()
-        found = stack.parameters["blocks.0.mlp.W_out"].grad
-        assert found is not None
-        return found.abs().max().item()
+        gradient = stack.parameters["blocks.0.mlp.W_out"].grad
+        return 0.0 if gradient is None else gradient.abs().max().item()
 
     assert slope() > 1e-30
     with denormals_as_zero():
@@ -113,10 +105,8 @@ def test_a_stacked_seed_trains_as_it_would_alone(
     flags = {"model.size": "small", "framing": framing, "steps": 200}
     flags |= {} if framing == "line" else {"training.batch": 32}
     recipe = resolve_recipe("quick", flags | {"seeds": 3})
-    each = tuple((pair,) for pair in pairs)
-    together = stack_of(
-        dataclasses.replace(recipe, held_out_each=each), compiled=compiled, dtype=dtype
-    )
+    recipe = dataclasses.replace(recipe, held_out_each=tuple((pair,) for pair in pairs))
+    together = stack_of(recipe, compiled=compiled, dtype=dtype)
     for step in range(steps):
         together.step(step)
     for seed, pair in enumerate(pairs):
@@ -129,18 +119,16 @@ def test_a_stacked_seed_trains_as_it_would_alone(
 
 
 def test_seeds_differ_in_everything_and_share_the_file_only_where_asked() -> None:
-    own = model_streams(*both(resolve_recipe("quick", {})))
-    same = model_streams(*both(resolve_recipe("quick", {"same_file": True})))
+    def streams(**flags: object) -> list[Stream]:
+        recipe = resolve_recipe("quick", flags)
+        return model_streams(recipe, recipe.tasks())
+
+    own, same = streams(), streams(same_file=True)
     assert len({stream.lines for stream in own}) == 4
     assert len({stream.lines for stream in same}) == 1
     assert len({stream.draw(0)[0].tobytes() for stream in same}) == 4
     assert same[0].lines == own[0].lines
-    later = model_streams(*both(resolve_recipe("quick", {"first_seed": 2, "seeds": 1})))
-    assert later[0].lines == own[2].lines
-
-
-def both(recipe: Recipe):
-    return recipe, recipe.tasks()
+    assert streams(first_seed=2, seeds=1)[0].lines == own[2].lines
 
 
 def test_each_model_s_gradient_is_clipped_as_if_alone() -> None:
@@ -151,19 +139,15 @@ def test_each_model_s_gradient_is_clipped_as_if_alone() -> None:
     for parameter in parameters:
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.grad = noise * scale.view(-1, *[1] * (parameter.ndim - 1))
-    expected = []
-    for model in range(3):
-        alone = [torch.zeros_like(p[model]) for p in parameters]
-        for ours, theirs in zip(alone, parameters, strict=True):
-            assert theirs.grad is not None
-            ours.grad = theirs.grad[model].clone()
+    models = [[torch.zeros_like(p[k]) for p in parameters] for k in range(3)]
+    for k, alone in enumerate(models):
+        for ours, stacked in zip(alone, parameters, strict=True):
+            ours.grad = stacked.grad[k].clone()
         torch.nn.utils.clip_grad_norm_(alone, 1.0)
-        expected.append([p.grad for p in alone])
     clip_each(parameters, 1.0)
-    for model in range(3):
-        for ours, theirs in zip(parameters, expected[model], strict=True):
-            assert ours.grad is not None
-            torch.testing.assert_close(ours.grad[model], theirs)
+    for k, alone in enumerate(models):
+        for ours, stacked in zip(alone, parameters, strict=True):
+            torch.testing.assert_close(stacked.grad[k], ours.grad)
 
 
 def test_the_published_schedule() -> None:
@@ -176,7 +160,7 @@ def test_the_published_schedule() -> None:
 
 
 def test_a_compiled_step_is_the_same_step() -> None:
-    recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 2, "training.batch": 32})
+    recipe = resolve_recipe("quick", SMALL | {"seeds": 2})
     compiled, eager = (stack_of(recipe, compiled=c, dtype=torch.float64) for c in (True, False))
     for step in range(200):
         torch.testing.assert_close(compiled.step(step), eager.step(step), rtol=0, atol=1e-10)
@@ -189,12 +173,11 @@ def test_a_gradient_is_the_same_every_time(compiled: bool) -> None:
     size = "large" if compiled else "mlt"
     flags = {"model.size": size, "seeds": 1, "training.batch": 128}
     stack = stack_of(resolve_recipe("quick", flags), compiled=compiled)
-    found = []
+    gradients = []
     for _ in range(5):
         stack._backward(0)
-        found.append([p.grad.clone() for p in stack.parameters.values() if p.grad is not None])
-    for again in found[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(found[0], again, strict=True))
+        gradients.append(torch.cat([p.grad.flatten() for p in stack.parameters.values()]))
+    assert all(torch.equal(gradients[0], again) for again in gradients[1:])
 
 
 def test_without_a_compiler_training_goes_on() -> None:
@@ -210,9 +193,7 @@ def test_without_a_compiler_training_goes_on() -> None:
         "Not compiled, so training is several times slower: there is no C++ compiler "
         "(/no/such/compiler)"
     ) in " ".join(done.stderr.split())
-    run = load_run("run")
-    assert run.is_complete
-    assert run.config.environment["compiled"] is False
+    assert load_run("run").is_complete and not load_run("run").config.environment["compiled"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -225,8 +206,7 @@ def test_a_device_that_is_absent_is_named(device: str, monkeypatch: pytest.Monke
 
 def test_threads_are_taken_and_given_back(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
-    run = train_models(recipe, tmp_path / "run", runtime=Runtime(threads=1))
+    run = train_models(ONE_STEP, tmp_path / "run", runtime=Runtime(threads=1))
     assert run.config.environment["threads"] == 1
     assert torch.get_num_threads() == before
     with pytest.raises(TbttError, match="threads must be from 1 to 1024, got 0"):
@@ -238,7 +218,6 @@ def test_where_torch_is_as_fast_nothing_is_compiled(monkeypatch: pytest.MonkeyPa
     messages: list[str] = []
     callback = TrainingCallback()
     monkeypatch.setattr(callback, "on_message", messages.append)
-    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
-    run = train_models(recipe, "run", runtime=Runtime(compiled=True), callback=callback)
+    run = train_models(ONE_STEP, "run", runtime=Runtime(compiled=True), callback=callback)
     assert messages == ["Not compiled: at this width, or on this device, torch is as fast."]
     assert run.config.environment["compiled"] is False

@@ -1,4 +1,4 @@
-"""Runs come out the same however often they are cut off; what is asked wrongly changes nothing."""
+"""Training ends in right answers and counts them; a refused training changes nothing."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tbtt_interp.train.training import TrainingCallback, train_models
 
 
 def test_small_on_whole_lines_answers_every_seen_equation(line_run: Run) -> None:
-    """For real; what is held out is counted, whatever the count."""
+    """Counts of held-out answers equal those of TransformerLens's own greedy decoding."""
     table = training_table(line_run)
     seeds = table[:-1]
     assert seeds["seen_addition_right"].tolist() == seeds["seen_addition_of"].tolist() == [98, 98]
@@ -35,7 +35,7 @@ def test_small_on_whole_lines_answers_every_seen_equation(line_run: Run) -> None
 
 
 def greedily(run: Run, seed: int, prompt: str) -> str:
-    """What TransformerLens's own model says, a character at a time."""
+    """The completion of TransformerLens's own model, one character at a time."""
     vocabulary = run.task.vocabulary
     model = run.model(seed)
     tokens = vocabulary.encode(prompt)
@@ -46,20 +46,15 @@ def greedily(run: Run, seed: int, prompt: str) -> str:
     return vocabulary.decode(tokens)[len(prompt) :]
 
 
-def test_a_watcher_hears_every_step_and_evaluation() -> None:
+def test_a_callback_receives_every_step_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    evaluations: list[Row] = []
-
-    class Ear(TrainingCallback):
-        def on_step(self, step: int) -> None:
-            steps.append(step)
-
-        def on_evaluation(self, line: Row) -> None:
-            evaluations.append(line)
-
-    run = train_models(short(), "run", callback=Ear())
+    lines: list[Row] = []
+    callback = TrainingCallback()
+    monkeypatch.setattr(callback, "on_step", steps.append)
+    monkeypatch.setattr(callback, "on_evaluation", lines.append)
+    run = train_models(short(), "run", callback=callback)
     assert steps == list(range(1, 13))
-    assert [line["step"] for line in evaluations] == [0, 3, 6, 9, 12]
+    assert [line["step"] for line in lines] == [0, 3, 6, 9, 12]
     metrics = run.metrics()
     assert metrics["step"].tolist() == [0, 0, 3, 3, 6, 6, 9, 9, 12, 12]
     assert metrics["seed"].tolist() == [0, 1] * 5
@@ -67,11 +62,15 @@ def test_a_watcher_hears_every_step_and_evaluation() -> None:
     assert list(run.checkpoints) == [0, 4, 8, 12]
 
 
-def test_seeds_may_hold_out_different_pairs() -> None:
+def write_pairs(held_out_each: str) -> None:
     Path("pairs.toml").write_text(
-        "seeds = 2\nframing = 'line'\nheld_out_each = [[[5, 7]], [[9, 9]]]\n"
+        f"seeds = 2\nframing = 'line'\nheld_out_each = {held_out_each}\n"
         "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
     )
+
+
+def test_seeds_may_hold_out_different_pairs() -> None:
+    write_pairs("[[[5, 7]], [[9, 9]]]")
     run = train_models(resolve_recipe("pairs.toml"), "run")
     assert accuracy_intervals(training_table(run)[:-1])["held_out"].mean == 0
     assert [len(task.lines) for task in run.tasks] == [196, 198]
@@ -81,18 +80,13 @@ def test_seeds_may_hold_out_different_pairs() -> None:
 
 
 def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("pairs.toml").write_text(
-        "seeds = 2\nframing = 'line'\nheld_out_each = [[], [[5, 7]]]\n"
-        "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
-    )
+    write_pairs("[[], [[5, 7]]]")
     assert main(["train", "--recipe", "pairs.toml", "--out", "run"]) == 0
     assert "0/0" in capsys.readouterr().out
     assert main(["evaluate", "run"]) == 0
     assert "0/4" in capsys.readouterr().out
-    assert [row.get("late_held_out") for row in load_run("run").summary()["seeds"]] == [
-        None,
-        [0, 1],
-    ]
+    late = [row.get("late_held_out") for row in load_run("run").summary()["seeds"]]
+    assert late == [None, [0, 1]]
 
 
 @pytest.mark.parametrize("task", ["facts", "joint"])
@@ -147,7 +141,7 @@ def files() -> set[str]:
     return {str(path) for path in Path().rglob("*")}
 
 
-def test_what_cannot_be_trained_says_why_and_writes_nothing() -> None:
+def test_a_refused_training_gives_its_reason_and_writes_nothing() -> None:
     def refused(folder: str, message: str, **flags: Any) -> None:
         recipe = short(**flags)
         before = files()
@@ -178,32 +172,23 @@ def test_a_file_without_room_for_a_window_is_refused() -> None:
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(
-    ("framing", "words", "then"),
-    [
+def test_the_next_step_follows_from_the_framing_and_the_loss() -> None:
+    def trained(framing: str) -> Run:
+        flags = {"framing": framing, "steps": 2, "seeds": 1, "model.size": "small"}
+        return train_models(resolve_recipe("quick", flags), framing)
+
+    for framing, words, other in (
         ("line", "windows of fresh orders", "shuffled"),
         ("shuffled", "whose order can be memorized", "file"),
         ("file", "no order to memorize", "line"),
-    ],
-)
-def test_the_next_step_follows_from_what_was_not_shown(framing: str, words: str, then: str) -> None:
-    flags = {"framing": framing, "steps": 2, "seeds": 1, "model.size": "small"}
-    run = train_models(resolve_recipe("quick", flags), "run")
-    assert words in next_step(run)[0]
-    assert next_step(run)[1] == then
-    headers, rows = training_rows(training_table(run))
-    assert {len(row) for row in rows} == {len(headers)}
-    assert rows[-1][0] == "all"
-
-
-def test_order_that_was_memorized_is_pointed_out() -> None:
-    """A summary whose loss is below the floor of the lines, as trained models come to."""
-    flags = {"steps": 2, "seeds": 1, "model.size": "small"}
-    run = train_models(resolve_recipe("quick", flags), "run")
-    summary = run.summary()
-    summary["seeds"][0]["loss"] = 0.7
-    Path("run/summary.json").write_text(json.dumps(summary))
-    assert next_step(run) == (
-        "a loss below the floor of the lines is order memorized; take the order away",
-        "line",
-    )
+    ):
+        run = trained(framing)
+        assert words in next_step(run)[0]
+        assert next_step(run)[1] == other
+        headers, rows = training_rows(training_table(run))
+        assert {len(row) for row in rows} == {len(headers)} and rows[-1][0] == "all"
+    summary = run.summary()  # of framing file
+    summary["seeds"][0]["loss"] = 0.7  # below the floor of the lines, as trained models reach it
+    Path("file/summary.json").write_text(json.dumps(summary))
+    reason = "a loss below the floor of the lines is order memorized; take the order away"
+    assert next_step(run) == (reason, "line")

@@ -1,8 +1,7 @@
 """`tbtt sweep`: grids of recipes, trained job by job and tabulated cell by cell."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +12,8 @@ from tbtt_interp.cli.output import AsJson, print_json, print_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tbtt_interp.train.backends import Executor
     from tbtt_interp.train.sweep import Sweep
-
-POLL = 5  # seconds between updates of the progress bar
 
 
 def sweep_command(
@@ -36,7 +34,7 @@ def sweep_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train every untrained cell of a grid, and count the models' answers.
+    """Train every untrained cell of a grid, and count right answers.
 
     tbtt sweep ladder --dry-run
 
@@ -44,7 +42,7 @@ def sweep_command(
     """
     import pandas as pd
 
-    from tbtt_interp.train.backends import Executor, run_sweep
+    from tbtt_interp.train.backends import Executor
     from tbtt_interp.train.sweep import read_sweep, sweep_rows
 
     sweep = read_sweep(recipe)
@@ -52,8 +50,7 @@ def sweep_command(
     executor = Executor(backend=backend, address=address, workers=workers)
     failures: dict[str, str] = {}
     if not dry_run:
-        with _progress(sweep, folder) as on_finished:
-            failures = run_sweep(sweep, folder, executor=executor, on_finished=on_finished)
+        failures = _run(sweep, folder, executor)
     cells = pd.DataFrame(sweep_rows(sweep, folder))
     pairs = zip(cells["run"], cells["problem"], strict=True)
     cells["problem"] = [failures.get(run, problem) for run, problem in pairs]
@@ -137,44 +134,29 @@ def _duration(hours: float) -> str:
     return f"{hours:.1f} h" if minutes >= 59.5 else f"{minutes:.0f} min"
 
 
-@contextmanager
-def _progress(sweep: "Sweep", folder: Path) -> Iterator[Callable[[str, str], None]]:
-    """A bar of the work done, as the runs' files show it, and a line for each finished job."""
-    import threading
-
+def _run(sweep: "Sweep", folder: Path, executor: "Executor") -> dict[str, str]:
+    """Trains a sweep under a bar of the work done; prints a line for each finished job."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tbtt_interp.errors import TbttError
+    from tbtt_interp.train.backends import run_sweep
 
     console = Console(stderr=True, highlight=False)
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=30),
         TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
     )  # fmt: skip
-    over = threading.Event()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=sum(job.hours for job in sweep.jobs))
-
-        def update() -> None:
-            while True:
-                done = 0.0
-                for job in sweep.jobs:
-                    with suppress(TbttError):  # a damaged run; its problem is reported elsewhere
-                        done += job.hours * job.steps_done(folder) / job.recipe.training.steps
-                bar.update(task, completed=done)
-                if over.wait(POLL):
-                    return
-
-        if console.is_terminal:
-            threading.Thread(target=update, daemon=True).start()
+        total = sum(job.hours for job in sweep.jobs)
+        task = bar.add_task("training", total=total)
         try:
-            yield lambda name, message: console.print(
-                f"{name}: {message}", soft_wrap=True, markup=False
-            )
+            return run_sweep(
+                sweep, folder, executor=executor,
+                on_progress=lambda hours: bar.update(task, completed=total - hours),
+                on_finished=lambda name, message: console.print(
+                    f"{name}: {message}", soft_wrap=True, markup=False),
+            )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()
             print("\ninterrupted; the same command continues", file=sys.stderr)
             raise typer.Exit(130) from None
-        finally:
-            over.set()

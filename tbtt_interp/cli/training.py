@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from tbtt_interp.cli.output import AsJson, print_json, print_table
 from tbtt_interp.errors import TbttError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 HeldOut = Annotated[
     list[str] | None,
-    typer.Option(help="Operands never trained on together, repeatable. [5,7]", metavar="A,B"),
+    Option(help="Operands never trained on together, repeatable. [5,7]", metavar="A,B"),
 ]
 DEFAULT_RECIPE = "quick"
 LONG = 1  # hours
@@ -25,50 +26,35 @@ SHOWN = 64  # rows of the table
 
 
 def train_command(
-    size: Annotated[
-        str | None, typer.Option(help="small, medium, large or mlt (n14, n28, n56). [medium]")
-    ] = None,
+    size: Annotated[str | None, Option(help="small, medium, large or mlt. [medium]")] = None,
     task: Annotated[
-        str | None,
-        typer.Option(help="arithmetic, facts, joint, or the path of your own lines. [arithmetic]"),
+        str | None, Option(help="arithmetic, facts, joint, or a file of lines. [arithmetic]")
     ] = None,
     framing: Annotated[
-        str | None,
-        typer.Option(help="file, shuffled or line: how lines become training windows. [file]"),
+        str | None, Option(help="How lines become windows: file, shuffled or line. [file]")
     ] = None,
     held_out: HeldOut = None,
-    seeds: Annotated[int | None, typer.Option(help="Models, trained side by side. [4]")] = None,
-    first_seed: Annotated[int | None, typer.Option(help="The first model's seed. [0]")] = None,
-    corpus_seed: Annotated[
-        int | None, typer.Option(help="Seed of the file's line order. [0]")
-    ] = None,
+    seeds: Annotated[int | None, Option(help="Models, trained side by side. [4]")] = None,
+    first_seed: Annotated[int | None, Option(help="The first model's seed. [0]")] = None,
+    corpus_seed: Annotated[int | None, Option(help="Seed of the file's line order. [0]")] = None,
     same_file: Annotated[
-        bool | None,
-        typer.Option("--same-file", help="One line order for all seeds, not one per seed."),
+        bool | None, Option("--same-file", help="One line order for all seeds, not one per seed.")
     ] = None,
     recipe: Annotated[
-        str,
-        typer.Option(help="quick, paper, paper-wd, mlt-cpu, grokking, influence, or a TOML file."),
+        str, Option(help="quick, paper, paper-wd, mlt-cpu, grokking, influence, or a TOML file.")
     ] = DEFAULT_RECIPE,
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps; the recipe's schedule scales with them.")
-    ] = None,
+    steps: Annotated[int | None, Option(help="Training steps; scales the schedule.")] = None,
     batch: Annotated[
-        str | None, typer.Option(help="Windows per step, or 'all' lines with framing line.")
+        str | None, Option(help="Windows per step, or 'all' lines with framing line.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's weight decay.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder. [runs/TASK-SIZE-FRAMING…]")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted training run.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [cpu]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads. [all cores]")] = None,
+    learning_rate: Annotated[float | None, Option(help="Peak learning rate.")] = None,
+    weight_decay: Annotated[float | None, Option(help="AdamW's weight decay.")] = None,
+    out: Annotated[Path | None, Option(help="The run's folder. [runs/TASK-SIZE-FRAMING…]")] = None,
+    resume: Annotated[bool, Option("--resume", help="Continue an interrupted run.")] = False,
+    device: Annotated[str | None, Option(help="cpu, cuda or mps. [cpu]")] = None,
+    threads: Annotated[int | None, Option(help="Processor threads. [all cores]")] = None,
     compiled: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Compile the step. [if it saves time]"),
+        bool | None, Option("--compile/--no-compile", help="Compile the step. [if it saves time]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -145,21 +131,13 @@ def _print_run(run: "Run", *, as_json: bool) -> None:
 
 def _again(*more: str) -> str:
     """The present command with other options at its end; another framing is another run."""
-    dropped = {"--framing": 1, "--out": 1} if "--framing" in more else {}
-    dropped |= {"--resume": 0, "--json": 0}
-    words, kept = list(sys.argv[1:]), []
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.partition("=")
-        if name == "--batch" and "--framing" in more and "all" in (value, *words[:1]):
-            words = words if equals else words[1:]
-        elif name not in dropped:
-            kept.append(word)
-        elif not equals:
-            words = words[dropped[name] :]
+    dropped = "resume|json"
+    if "--framing" in more:
+        dropped += r"|batch[= ]all|(framing|out)[= ]('[^']*'|\S+)"
+    given = re.sub(rf" --({dropped})(?= |$)", "", f" {shlex.join(sys.argv[1:])}")
     program = Path(sys.argv[0]).name
-    start = ["python", "-m", "tbtt_interp.train"] if program == "__main__.py" else [program]
-    return shlex.join([*start, *kept, *more])
+    start = "python -m tbtt_interp.train" if program == "__main__.py" else program
+    return f"{start}{given} {shlex.join(more)}"
 
 
 def parse_pair(text: str) -> tuple[int, int]:

@@ -8,7 +8,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +32,7 @@ from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
 BACKENDS = ("loky", "dask")
 DEATHS = 3  # worker processes that die at a job before the job is given up
 ANSWER = 10  # seconds that a scheduler may take to answer, and its workers to appear
+POLL = 5  # seconds between reports of progress
 CHECK_EVERY = 1  # seconds between a worker's checks that its sweep still runs
 Task = Callable[[], str]
 Owner = tuple[str, str]  # a file, and its content while the sweep runs
@@ -64,12 +71,14 @@ def run_sweep(
     *,
     executor: Executor | None = None,
     on_finished: Callable[[str, str], None] = lambda name, message: None,
+    on_progress: Callable[[float], None] = lambda hours: None,
 ) -> dict[str, str]:
     """Trains every unfinished job of a sweep, each into its own folder below this one.
 
     Args:
         executor: where the jobs run; None is one process per core of this machine.
         on_finished: called with a job's name and a message when the job is done or has failed.
+        on_progress: called every few seconds with the estimated hours of training left.
     Returns:
         the reason of each failure, by the job's name.
     Raises:
@@ -87,10 +96,10 @@ def run_sweep(
         on_finished(job.name, problem or f"done. {message}".strip(" ."))
 
     for job in sweep.jobs:
-        steps, problem = job.progress(folder)
+        done, problem = job.progress(folder)
         if problem:
             finish(job, problem)
-        elif steps < job.recipe.training.steps:
+        elif done < 1:
             unfinished.append(job)
     if not unfinished:
         return failures
@@ -104,15 +113,17 @@ def run_sweep(
             path = str(folder.resolve() / job.name)
             task = partial(_train_job, job.recipe, path, owner, threads)
             futures[pool.submit(run, task)] = job
-        for future in as_completed(futures):
-            job = futures[future]
-            if error := future.exception():
-                finish(job, _reason(error))
-                continue
-            steps, problem = job.progress(folder)
-            if steps < job.recipe.training.steps and not problem:
-                problem = "the worker's run is not here: workers need a disk that all share"
-            finish(job, problem, future.result())
+        while futures:
+            for future in wait(futures, timeout=POLL, return_when=FIRST_COMPLETED).done:
+                job = futures.pop(future)
+                if error := future.exception():
+                    finish(job, _reason(error))
+                    continue
+                done, problem = job.progress(folder)
+                if done < 1 and not problem:
+                    problem = "the worker's run is not here: workers need a disk that all share"
+                finish(job, problem, future.result())
+            on_progress(sum(job.hours * (1 - job.done(folder)) for job in futures.values()))
     return failures
 
 
@@ -128,12 +139,11 @@ class JobCallback(TrainingCallback):
     """Keeps a training's messages, and stops the training once its sweep has ended."""
 
     def __init__(self, owner: Owner) -> None:
-        self.owner = owner
+        self.owner, self.checked = owner, time.monotonic()
         self.messages: list[str] = []
-        self.checked = time.monotonic()
 
     def on_message(self, message: str) -> None:
-        """Keeps a message."""
+        """Keeps the message."""
         self.messages.append(message)
 
     def on_step(self, step: int) -> None:

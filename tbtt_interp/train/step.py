@@ -73,26 +73,17 @@ class ModelStack:
         device: torch.device,
         kernel: Kernel | None = None,
     ) -> None:
-        self.parameters = {
-            name: value.to(device).requires_grad_() for name, value in parameters.items()
-        }
-        self.shape = shape
-        self.training = training
-        self.streams = streams
-        self.device = device
-        self.kernel = kernel
+        self.parameters = {n: value.to(device).requires_grad_() for n, value in parameters.items()}
+        self.shape, self.training, self.streams = shape, training, streams
+        self.device, self.kernel = device, kernel
         decayed = [p for name, p in self.parameters.items() if is_matrix(name)]
         others = [p for name, p in self.parameters.items() if not is_matrix(name)]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": training.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=training.learning_rate,
-            betas=(training.beta1, training.beta2),
-            eps=training.epsilon,
-            fused=True,
-        )
+            [{"params": decayed, "weight_decay": training.weight_decay},
+             {"params": others, "weight_decay": 0.0}],
+            lr=training.learning_rate, betas=(training.beta1, training.beta2),
+            eps=training.epsilon, fused=True,
+        )  # fmt: skip
 
     def _windows(self, windows: Sequence[Windows]) -> tuple[Tensor, Tensor, Tensor]:
         stacked = stack(windows)

@@ -72,15 +72,15 @@ class Job:
         """Estimated hours of two CPU cores."""
         return estimated_hours(self.recipe)
 
-    def steps_done(self, folder: Path) -> int:
-        """The step of the latest evaluation of the job's run below a folder; all if complete."""
+    def done(self, folder: Path) -> float:
+        """The fraction of training that the job's run below a folder shows; 1 if complete."""
         if (folder / self.name / "summary.json").is_file():
-            return self.recipe.training.steps
-        lines = read_metrics(folder / self.name)
-        return min(int(lines[-1]["step"]), self.recipe.training.steps - 1) if lines else 0
+            return 1.0
+        lines, steps = read_metrics(folder / self.name), self.recipe.training.steps
+        return min(lines[-1]["step"], steps - 1) / steps if lines else 0.0
 
-    def progress(self, folder: Path) -> tuple[int, str]:
-        """The steps done below a folder, and the reason why the job cannot be trained there."""
+    def progress(self, folder: Path) -> tuple[float, str]:
+        """`done`, and the reason why the job cannot be trained below a folder, if any."""
         path = folder / self.name
         try:
             run = existing_run(self.recipe, path, resume=True)
@@ -88,9 +88,9 @@ class Job:
                 check_free(path)
             elif run.is_complete:
                 check_whole(run)
-            return self.steps_done(folder), ""
+            return self.done(folder), ""
         except TbttError as error:
-            return 0, str(error)
+            return 0.0, str(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +210,7 @@ def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:
     """
     rows = []
     for job in sweep.jobs:
-        recipe, (steps, problem) = job.recipe, job.progress(folder)
-        done = steps / recipe.training.steps
+        recipe, (done, problem) = job.recipe, job.progress(folder)
         for held_out, models in job.cells():
             rows.append({
                 "run": job.name, "task": Path(recipe.task).stem, "size": recipe.model.size,

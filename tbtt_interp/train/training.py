@@ -11,24 +11,11 @@ from typing import Any
 
 import torch
 
+from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.model import Shape, initial_parameters, stack_parameters
-from tbtt_interp.runs import (
-    Row,
-    Run,
-    RunConfig,
-    check_free,
-    checkpoint_path,
-    create_run,
-    load_run,
-    read_metrics,
-    read_tensors,
-    versions,
-    write_json,
-    write_metrics,
-    write_tensors,
-)
+from tbtt_interp.runs import Row, Run, RunConfig, load_run
 from tbtt_interp.tasks import Floors, Stream, Task
 from tbtt_interp.tasks.entropy import stream_floors
 from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
@@ -101,7 +88,7 @@ def train_models(
     runtime = runtime or Runtime()
     run = existing_run(recipe, folder, resume=resume)
     if run is None:
-        check_free(folder)
+        runs.check_free(folder)
     elif run.is_complete:
         shutil.rmtree(run.folder / "resume", ignore_errors=True)  # left by a kill at the very end
         return run
@@ -165,7 +152,7 @@ def _resumed_runtime(asked: Runtime, run: Run, callback: TrainingCallback) -> Ru
     started = run.config.environment
     given = {key: value for key, value in vars(asked).items() if value is not None}
     runtime = Runtime(**{**started, **given})
-    if vars(runtime) != started or versions() != run.config.versions:
+    if vars(runtime) != started or runs.versions() != run.config.versions:
         callback.on_message(
             "This run started on another device, with other threads, or under other versions: "
             "its last bits may differ from those of an uninterrupted run."
@@ -184,15 +171,12 @@ def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
     batch = recipe.training.batch
     return [
         Stream(
-            lines=task.file(recipe.order_seed(seed, task)),
-            vocabulary=task.vocabulary,
-            framing=recipe.framing,
-            window=recipe.training.window,
+            lines=task.file(recipe.order_seed(seed, task)), vocabulary=task.vocabulary, seed=seed,
+            framing=recipe.framing, window=recipe.training.window,
             batch=batch if isinstance(batch, int) else None,
-            seed=seed,
         )
         for seed, task in zip(recipe.seed_list, tasks, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _model_stack(
@@ -221,25 +205,18 @@ def _model_stack(
 
 
 def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, stack: ModelStack) -> Run:
+    runtime = Runtime(
+        device=stack.device.type, threads=torch.get_num_threads(),
+        compiled=stack.kernel is not None,
+    )  # fmt: skip
     config = RunConfig(
-        task=recipe.task,
-        framing=recipe.framing,
-        size=recipe.model.size,
-        shape=vars(stack.shape),
-        vocabulary=tasks[0].vocabulary.characters,
-        seeds=recipe.seed_list,
-        held_out=recipe.held_out_sets,
+        task=recipe.task, framing=recipe.framing, size=recipe.model.size, shape=vars(stack.shape),
+        vocabulary=tasks[0].vocabulary.characters, seeds=recipe.seed_list,
+        held_out=recipe.held_out_sets, steps=recipe.training.steps, recipe=recipe.as_table(),
         order_seeds=tuple(recipe.order_seed(seed, tasks[0]) for seed in recipe.seed_list),
-        steps=recipe.training.steps,
-        recipe=recipe.as_table(),
-        environment={
-            "device": stack.device.type,
-            "threads": torch.get_num_threads(),
-            "compiled": stack.kernel is not None,
-        },
-        versions=versions(),
-    )
-    return create_run(folder, config, tasks[0])
+        environment=vars(runtime), versions=runs.versions(),
+    )  # fmt: skip
+    return runs.create_run(folder, config, tasks[0])
 
 
 def _train(
@@ -251,10 +228,10 @@ def _train(
     done, seconds = 0, 0.0
     lines: list[Row] = []
     if state_path.is_file():
-        state = read_tensors(state_path)
+        state = runs.read_tensors(state_path)
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
         stack.restore(state)
-        lines = [line for line in read_metrics(run.folder) if line["step"] <= done]
+        lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
         _check_lines(run, lines, done, training.evaluate_every)
     callback.on_start(done, training.steps)
     started = time.monotonic() - seconds
@@ -265,20 +242,20 @@ def _train(
 
     def evaluate() -> None:
         lines.append({"step": done, "seeds": _evaluation(run, stack)})
-        write_metrics(run.folder, lines)
+        runs.write_metrics(run.folder, lines)
         callback.on_evaluation(lines[-1])
 
     def save() -> None:
         nonlocal last_saved, saving_took
         now = time.monotonic()
         if is_due(training.checkpoint_every):
-            write_tensors(checkpoint_path(run.folder, done), stack.parameters)
+            runs.write_tensors(runs.checkpoint_path(run.folder, done), stack.parameters)
         elif saving_took > SAVING * (now - last_saved):
             return
         if done > 0:
             elapsed = torch.tensor(time.monotonic() - started)
             progress = {"step": torch.tensor(done), "seconds": elapsed}
-            write_tensors(state_path, stack.state() | progress)
+            runs.write_tensors(state_path, stack.state() | progress)
         last_saved = time.monotonic()
         saving_took = last_saved - now
 
@@ -295,7 +272,7 @@ def _train(
             save()
     run.__dict__.pop("checkpoints", None)  # cached before the last one was written
     summary = _summary(run, floors, lines, time.monotonic() - started)
-    write_json(run.folder / "summary.json", summary)
+    runs.write_json(run.folder / "summary.json", summary)
     shutil.rmtree(state_path.parent, ignore_errors=True)
 
 

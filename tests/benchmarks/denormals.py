@@ -1,9 +1,9 @@
-"""What numbers too small for a float's full precision cost a training step.
+"""The time of a training step with denormal floats exact, and with denormals as 0.
 
     python tests/benchmarks/denormals.py
 
-Trains the shipped models on from their last step, twice from the same weights and with the same
-windows, in turns: with such numbers computed exactly, and taken for 0 as training does.
+Repeats the last step of the shipped models, with the same weights and windows, in turns: once with
+denormals computed exactly, and once with denormals as 0, as training has them.
 """
 
 import argparse

@@ -1,11 +1,10 @@
-"""How fast everything is that one waits for: a table, and the same as JSON.
+"""The time of training steps, commands and analyses, as tables and as JSON.
 
     python tests/benchmarks/speed.py --out speed.json
 
-Times of one run on one machine compare with each other and with nothing else, so what is compared
-is measured in turns. Training is set against the plainest loop over a HookedTransformer, which
-trains one model, and against the rate at which the machine multiplies matrices; waiting against the
-limit that this project set itself.
+Times compare only within one run on one machine, so compared things are measured in turns. Training
+is compared with a plain loop over one HookedTransformer and with the machine's matrix products;
+commands and analyses are compared with this project's own limits.
 """
 
 import argparse
@@ -30,9 +29,8 @@ import torch
 import torch.nn.functional as F
 
 from tbtt_interp.activations import record
-from tbtt_interp.analyses.old_pairs import ordered_pairs
-from tbtt_interp.analyses.old_patching import patching_table
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.pairs import ordered_pairs
+from tbtt_interp.analyses.patching import patching_table
 from tbtt_interp.cli.output import print_table
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.model import (
@@ -44,6 +42,7 @@ from tbtt_interp.model import (
     parameter_shapes,
     stack_parameters,
 )
+from tbtt_interp.over_seeds import Models
 from tbtt_interp.runs import versions
 from tbtt_interp.train.kernel import Kernel, flatten, is_suited
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
@@ -51,8 +50,8 @@ from tbtt_interp.train.step import ModelStack, clip_each, keep_freed_memory
 from tbtt_interp.train.training import TrainingCallback, model_shape, model_streams, train_models
 
 Row = dict[str, Any]
-# size, framing, models: at least so many times as fast as a HookedTransformer, and so large a share
-# of the rate of a matrix product
+# size, framing, models: the least speed relative to a HookedTransformer, and the least share of the
+# rate of a matrix product
 TRAINING = {
     ("small", "file", 16): (6, 0.18),
     ("medium", "file", 16): (4, 0.32),
@@ -66,12 +65,12 @@ COMMANDS = ("train", "runs", "evaluate", "ask", "probes", "import", "export")
 
 def seconds(action: Callable[[], object], times: int = 1) -> float:
     """The median duration of an action."""
-    found = []
+    durations = []
     for _ in range(times):
         started = time.perf_counter()
         action()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations)
 
 
 def operations(shape: Shape, windows: int) -> float:
@@ -137,11 +136,11 @@ def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
     for turn in range(rounds + 1):
         if stack.kernel:
             torch.set_num_threads(1)  # as train_models does
-        mine = seconds(lambda: stack.step(next(steps)), turns)
+        own = seconds(lambda: stack.step(next(steps)), turns)
         torch.set_num_threads(threads)
         other = seconds(plain, turns)
         if turn:  # the first warms up
-            ours.append(mine / seeds)
+            ours.append(own / seeds)
             theirs.append(other)
             rates.append(matrix_rate())
     step, hooked, best = map(statistics.median, (ours, theirs, rates))
@@ -211,11 +210,11 @@ def step_rows(size: str, seeds: int, times: int) -> list[Row]:
 
 
 def process_rows(size: str, seeds: int, times: int) -> list[Row]:
-    """What one waits for from a process that begins, in seconds, beside the limits."""
+    """Seconds that new processes take, with their limits."""
     rows: list[Row] = []
 
-    def add(what: str, found: float, limit: float | None) -> None:
-        rows.append({"what": what, "found": found, "limit": limit})
+    def add(what: str, taken: float, limit: float | None) -> None:
+        rows.append({"what": what, "measured": taken, "limit": limit})
 
     with tempfile.TemporaryDirectory() as folder:
         module = [sys.executable, "-m", "tbtt_interp"]
@@ -258,7 +257,7 @@ def process_rows(size: str, seeds: int, times: int) -> list[Row]:
 
 
 def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
-    """What one waits for in a session, in seconds, beside the limits."""
+    """Seconds that computations in a session take, with their limits."""
     recipe = resolve_recipe("quick", {"model.size": size, "seeds": seeds})
     tasks = recipe.tasks()
     shape = model_shape(recipe, tasks[0])
@@ -275,23 +274,22 @@ def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
     def evaluate() -> None:
         evaluate_models(stacked, shape, tasks, recipe.seed_list)
 
-    subject = Subject.of_models(
-        [hooked_transformer(one_model(stacked, 0), shape)], examples, vocabulary
-    )
-    pairs = ordered_pairs(subject)
+    model = hooked_transformer(one_model(stacked, 0), shape)
+    models = Models.of_models([model], examples, vocabulary)
+    pairs = ordered_pairs(models.shared_prompts)
     pairs = pairs.sample(40, seed=0) if times == 1 else pairs
     cases = (
         (f"activations of {len(tokens)} equations at every site, {seeds} of {size}",
          seconds(activations, times), 2),
         (f"evaluation of {seeds} of {size}", seconds(evaluate, times), 1),
         (f"patching {len(pairs):,} pairs at every site, both ways, 1 of {size}",
-         seconds(lambda: patching_table(subject, pairs)), 60),
+         seconds(lambda: patching_table(models, pairs)), 60),
     )  # fmt: skip
-    return [{"what": what, "found": found, "limit": limit} for what, found, limit in cases]
+    return [{"what": what, "measured": taken, "limit": limit} for what, taken, limit in cases]
 
 
 class Clock(TrainingCallback):
-    """Knows when the first step began, compiling and imports behind it."""
+    """Notes when the first step began, after compiling and imports."""
 
     began: float
 
@@ -300,7 +298,7 @@ class Clock(TrainingCallback):
 
 
 def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
-    """What evaluating and saving take of a whole training."""
+    """The share of a training that evaluating and saving take."""
     took = {"step": 0.0}
     step = ModelStack.step
 
@@ -319,11 +317,11 @@ def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
         train_models(recipe, Path(folder) / "run", callback=clock)
         whole = time.perf_counter() - clock.began
     what = f"share of training {seeds} of {size} on {framing} that is not steps"
-    return {"what": what, "found": 1 - took["step"] / whole, "limit": 0.05}
+    return {"what": what, "measured": 1 - took["step"] / whole, "limit": 0.05}
 
 
 def machine() -> Row:
-    """What all of this was measured on."""
+    """The processor, threads and versions of this machine."""
     model = platform.processor() or platform.machine()
     if (path := Path("/proc/cpuinfo")).is_file():
         lines = [line for line in path.read_text().splitlines() if line.startswith("model name")]
@@ -331,9 +329,9 @@ def machine() -> Row:
     return {"processor": model, "threads": torch.get_num_threads(), "versions": versions()}
 
 
-def show(found: Row) -> None:
+def show(results: Row) -> None:
     """The tables."""
-    where = found["machine"]
+    where = results["machine"]
     print(f"{where['processor']}, {where['threads']} threads, torch {where['versions']['torch']}\n")
 
     def wanted(value: float | None, shown: str) -> str:
@@ -347,7 +345,7 @@ def show(found: Row) -> None:
              f"{r['hooked_transformer_milliseconds']:,.1f}", f"{r['times_faster']:.1f}",
              wanted(r["times_faster_wanted"], "g"), f"{r['gigaflops']:.0f}", f"{r['share']:.0%}",
              wanted(r["share_wanted"], ".0%"), f"{r['share_computed']:.0%}"]
-            for r in found["training"]
+            for r in results["training"]
         ],
         notes=[
             "ms: a step of one model among so many. HT ms: a step of one HookedTransformer, eager.",
@@ -357,14 +355,14 @@ def show(found: Row) -> None:
     )  # fmt: skip
     print_table(
         ["a step's parts", "ms"],
-        [[r["what"], f"{r['milliseconds']:.2f}"] for r in found["step"]],
+        [[r["what"], f"{r['milliseconds']:.2f}"] for r in results["step"]],
         notes=[""],
     )
     print_table(
-        ["waiting for", "found", "limit"],
+        ["waiting for", "measured", "limit"],
         [
-            [r["what"], f"{r['found']:.2f}", "" if r["limit"] is None else f"{r['limit']:g}"]
-            for r in found["waiting"]
+            [r["what"], f"{r['measured']:.2f}", "" if r["limit"] is None else f"{r['limit']:g}"]
+            for r in results["waiting"]
         ],
     )
 
@@ -388,10 +386,10 @@ def main() -> None:
             evaluation_share("small", "file", 16, 1_000),
             evaluation_share("large", "file", 16, 500),
         ]
-    found = {"machine": machine(), "training": training, "step": steps, "waiting": waiting}
-    show(found)
+    results = {"machine": machine(), "training": training, "step": steps, "waiting": waiting}
+    show(results)
     if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What the sweeps say: tables over many runs, questions put to them, and claims with verdicts."""
