@@ -76,7 +76,7 @@ def strata_masks(equations: pd.DataFrame) -> dict[str, pd.Series]:
     left, rim = equations["left"], equations["rim"]
     second_digit, sign = (a + b).between(9, 11), (a - b).between(-1, 1)  # where answers turn
     return {
-        "all": left >= 0, "addition": adds, "subtraction": ~adds, "answer gone": left == 0,
+        "all": left >= 0, "addition": adds, "subtraction": ~adds, "answer gone": equations["gone"],
         "answer seen 1 to 4 times": left.between(1, 4), "answer seen 5 times or more": left >= 5,
         "an operand at the rim": rim, "rim, answer still seen": rim & (left > 0),
         "no operand at the rim": ~rim, "equal operands": equations["equal"],
@@ -89,19 +89,17 @@ def strata_masks(equations: pd.DataFrame) -> dict[str, pd.Series]:
 
 def pairs_table(equations: pd.DataFrame) -> pd.DataFrame:
     """One row per stratum, size and pair: `share`, of models and equations, and the baselines'."""
+    tables = [equations[mask.to_numpy()].assign(stratum=name)
+              for name, mask in strata_masks(equations).items()]  # fmt: skip
+    table = pd.concat(tables).sort_values("width", kind="stable").rename(columns={"right": "share"})
     by = ["stratum", "width", "size", "pair"]
-    tables = [
-        equations[mask].assign(stratum=name, share=equations["right"])
-        .groupby(by, as_index=False)[["share", *BASELINES]].mean()
-        for name, mask in strata_masks(equations).items() if mask.any()
-    ]  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
+    return table.groupby(by, as_index=False, sort=False)[["share", *BASELINES]].mean()
 
 
 def own_slopes(pairs: pd.DataFrame) -> pd.Series:
     """Each pair's slope of its share on doublings of width, by stratum; nan of one width."""
     by = [pairs["stratum"], pairs["pair"]]
-    doublings = np.log2(pairs["width"])
+    doublings = pairs["width"].map(np.log2)
     x = doublings - doublings.groupby(by).transform("mean")
     of = pd.DataFrame({"xy": x * pairs["share"], "xx": x**2}).groupby(by, sort=False).sum()
     return of["xy"] / of["xx"].where(of["xx"] > 0)

@@ -27,13 +27,6 @@ from tbtt_interp.train.sweep import read_sweep
 SIZES, TASKS = ("small", "medium", "large"), ("arithmetic", "facts", "joint")
 CELL = ["task", "framing", "size"]
 PUBLISHED = pd.read_csv(SHIPPED / "published.csv").set_index(["task", "size"])
-GROUPS = {
-    "held_out": "held_out",
-    "seen": None,
-    "seen_addition": "addition",
-    "seen_subtraction": "subtraction",
-    "seen_facts": "facts",
-}  # and the paper's names
 NOTES = (
     "A row is the models of one cell at their last step. equations, facts: right of all seen, all "
     "models together. know all: models that answer all of it; the rest: answers of each other one. "
@@ -59,34 +52,6 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Tasks, framings and sizes from the plain to the large."""
     places = {name: k for k, name in enumerate((*TASKS, *FRAMINGS, *SIZES))}
     return table.sort_values(CELL, key=lambda names: names.map(places), kind="stable")
-
-
-def published_share(task: str, size: str, measure: str | None) -> float:
-    """The paper's accuracy on one group; of an operator, on seen equations alone.
-
-    The paper's 91 equations of an operator on joint have two held-out ones among them, of which no
-    size answers any.
-    """
-    if (task, size) not in PUBLISHED.index or measure is None:
-        return float("nan")
-    share = PUBLISHED.loc[(task, size), measure]
-    return round(share * 91 / 89, 3) if measure in ("addition", "subtraction") else share
-
-
-def groups_table(models: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and group of examples: counts, mean accuracy and the paper's, on file."""
-    long = pd.concat([
-        models.assign(group=group, right=models[f"{group}_right"], of=models[f"{group}_of"],
-                      accuracy=models[f"{group}_right"] / models[f"{group}_of"])
-        for group in GROUPS if f"{group}_of" in models
-    ])  # fmt: skip
-    asked, by = long[long["of"] > 0], [*CELL, "group"]
-    table = summarize(asked, by, ["accuracy"], bounds=SHARE).merge(
-        asked.groupby(by, sort=False)[["right", "of"]].sum().reset_index(), on=by)  # fmt: skip
-    return table.assign(published=[
-        published_share(task, size, GROUPS[group]) if framing == "file" else float("nan")
-        for task, framing, size, group in table[by].itertuples(index=False)
-    ])  # fmt: skip
 
 
 def early(over: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -175,9 +140,9 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
             for size in sizes
         ])  # fmt: skip
 
-    def difference(table: pd.DataFrame, *pair: dict[str, str], **also: str) -> Claim:
+    def difference(table: pd.DataFrame, *pair: dict[str, str], **also: Any) -> Claim:
         first, second = (conditions.by_seed(table, **where) for where in pair)
-        also = {"unit": "of held-out accuracy", "null_name": "no difference"} | also
+        also |= {"unit": "of held-out accuracy", "null_name": "no difference"}
         return conditions.claim_over_models(first - second, null=0.0, **also)
 
     order, size, rule, known, joint = read_sweep("ladder").expected
@@ -257,7 +222,7 @@ def ladder_result(models: pd.DataFrame, over: pd.DataFrame, equations: pd.DataFr
     return Result(
         name="ladder", claims=claims, notes=[*NOTES, conditions.interval_note(claims)],
         question="What do small, medium and large answer, on every task and framing?",
-        tables={"ladder": table, "ladder-groups": groups_table(models), "baselines": baselines},
+        tables={"ladder": table, "baselines": baselines},
         display=display_rows(models, in_order(equations)),
         command="tbtt sweep ladder && python analyses/ladder.py runs/ladder",
         more_displays={"Held-out accuracy on arithmetic, by framing": framings_table(models, over)},

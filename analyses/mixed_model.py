@@ -9,6 +9,7 @@
 
 # %%
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,17 +157,17 @@ def mixed_result(held_out: pd.DataFrame) -> Result:
         row["term"]: Interval(mean=row["effect"], low=row["low"], high=row["high"], n=n)
         for row in fixed.to_dict("records")
     }
+    terms: list[tuple[str, str, dict[str, Any]]] = [
+        ("doublings", read_sweep("atlas").expected[0],
+         {"direction": "below", "origin": "expected before the run"}),
+        ("addition", "Held-out sums are answered more often than differences, all else equal.", {}),
+        ("rim", "Pairs with an operand at the rim, 0 or 9, are answered less often, all else "
+         "equal.", {"direction": "below"}),
+    ]  # fmt: skip
     claims = [
         Claim(text=text, effect=of_term[term], null=0.0, null_name="no difference",
               unit="of held-out share", **also)
-        for term, text, also in (
-            ("doublings", read_sweep("atlas").expected[0],
-             {"direction": "below", "origin": "expected before the run"}),
-            ("addition", "Held-out sums are answered more often than differences, all else equal.",
-             {}),
-            ("rim", "Pairs with an operand at the rim, 0 or 9, are answered less often, all else "
-             "equal.", {"direction": "below"}),
-        ) if term in of_term
+        for term, text, also in terms if term in of_term
     ]  # fmt: skip
     text = [
         Interval(mean=row["effect"], low=row["low"], high=row["high"]).format(3)

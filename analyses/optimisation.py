@@ -101,12 +101,14 @@ def optimisation_claims(
     ]  # fmt: skip
     known = conditions.select(matched, level="99% of seen")
     for framing in dict.fromkeys(known["framing"]):
-        large, mlt = (conditions.by_seed(known, framing=framing, size=s) for s in ("large", "mlt"))
-        if len(large) and len(mlt):
+        wide, widest = (
+            conditions.by_seed(known, framing=framing, size=s) for s in ("large", "mlt")
+        )
+        if len(wide) and len(widest):
             claims.append(conditions.claim_over_models(
-                large, SHARE, text=f"On {framing}, when both first know 99% of the seen, large "
+                wide, SHARE, text=f"On {framing}, when both first know 99% of the seen, large "
                 "answers less of the held-out than mlt.", unit="of the held-out", direction="below",
-                null=float(mlt.min()), null_name="the mlt that answers fewest"))  # fmt: skip
+                null=float(widest.min()), null_name="the mlt that answers fewest"))  # fmt: skip
     return claims
 
 

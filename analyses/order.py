@@ -1,15 +1,14 @@
 # %% [markdown]
-# # What was memorized that is not arithmetic?
-# A file's line order never changes, so a model can come to know which line follows which. Question:
-# how many bits of it, what do they foretell, and what do they do to answers? Measure: the
-# log-probability of each line after the one before it, beyond what knowing every line but not
-# their order gives, as a share of what knowing the order gives; then each answer after the end of
-# the line that its equation follows, and after another's. Nulls: the same in a file of another
-# order; two lines that the equation does not follow; and framing shuffled, where no order is.
+# # How much of the line order is memorized, and what does it do to answers?
+# A file's line order never changes, so a model can learn which line follows which. Measure: the
+# bits of each line after the preceding one, beyond knowing every line but not their order, as a
+# fraction of the bits that knowing the order gives. Then each answer after the line that its prompt
+# follows, and after other lines. Nulls: a file of another order; two lines that the prompt does not
+# follow; and framing shuffled, where there is no order.
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
+from tbtt_interp import plots
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
@@ -19,7 +18,7 @@ result = tbtt.analyse_order(run)
 # %%
 figure = result.figures["order"]()
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, framing {run.config.framing}, {len(run.seeds)} models.")

@@ -8,6 +8,7 @@
 
 # %%
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,19 +113,20 @@ def widths_claims(rows: pd.DataFrame) -> list[Claim]:
     none = pd.Series(dtype=float)
     left, *others = (of.get(f"on file, {name}", none) for name in PARTS[::-1])
     whole = conditions.over_models(of.get(f"{GAP} on file", none))
-    direction = int(whole.low > 0) - int(whole.high < 0)
-    said = {"null": 0.0, "null_name": "no difference", "origin": "expected before the run"}
+    sign = int(whole.low > 0) - int(whole.high < 0)
+    said: dict[str, Any] = {"null": 0.0, "null_name": "no difference"}
+    said["origin"] = "expected before the run"
     claims = [
-        conditions.claim_over_models(of.get(name, none), text=text, unit=unit, **said, **also)
-        for name, text, unit, also in (
-            (f"order at width {WIDE}", order, "of held-out accuracy", {}),
-            (f"framing at width {WIDE}", framing, "of held-out accuracy", {}),
-            (f"{DOUBLING} on line", size, "of held-out accuracy per doubling of width",
-             {"direction": "below"}))
+        conditions.claim_over_models(of.get(name, none), text=text, direction=direction,
+                                     unit=f"of held-out accuracy{per}", **said)
+        for name, text, direction, per in (
+            (f"order at width {WIDE}", order, "above", ""),
+            (f"framing at width {WIDE}", framing, "above", ""),
+            (f"{DOUBLING} on line", size, "below", " per doubling of width"))
     ]  # fmt: skip
     said |= {"unit": "of held-out accuracy, order and framing less what is left"}
-    rest = conditions.claim_over_models((sum(others) - left) * (direction or 1), text=more, **said)
-    if rest.effect.n and not direction:  # then nothing can be divided
+    rest = conditions.claim_over_models((sum(others) - left) * (sign or 1), text=more, **said)
+    if rest.effect.n and not sign:  # then nothing can be divided
         unknown = replace(rest.effect, low=float("nan"), high=float("nan"))
         rest = replace(rest, effect=unknown, null_name="no difference on file, so none is divided")
     return [*claims, rest]
@@ -153,7 +155,8 @@ def widths_result(models: pd.DataFrame, over: pd.DataFrame) -> Result:
     summary = summarize(rows, ["difference", "at"], ["value"])
     text = rows.groupby(["difference", "at"], sort=False)["value"]
     text = text.agg(conditions.mean_text, with_n=True).unstack("at").fillna("")
-    gaps = text[text.index.str.startswith(GAP)]
+    by_way = text.reindex(columns=WAYS).reset_index()
+    gaps = text[text.index.str.startswith(GAP)].reindex(columns=list(LEVELS)).reset_index()
     claims = widths_claims(conditions.select(rows, at=LAST))
     return Result(
         name="widths", question="How much of the held-out accuracy is order, framing and size?",
@@ -161,8 +164,8 @@ def widths_result(models: pd.DataFrame, over: pd.DataFrame) -> Result:
                 "widths-differences": summary},
         display=display, claims=claims, notes=[*NOTES, conditions.interval_note(claims)],
         command="tbtt sweep widths && python analyses/widths.py runs/widths",
-        more_displays={"Differences of held-out accuracy": text.reindex(columns=WAYS).reset_index(),
-                       "At what models first know": gaps.reindex(columns=LEVELS).reset_index()},
+        more_displays={"Differences of held-out accuracy": by_way,
+                       "At what models first know": gaps},
         figures={
             "widths": lambda: plots.models_by_group(
                 cells, x="width", by="framing", value="held_out_accuracy", panel="at", across=2,

@@ -22,6 +22,7 @@ MATCHED, JOINT = "arithmetic, window 24, exposed as on joint", "joint, window 24
 LADDER = "arithmetic, window 9, 30,000 steps"
 EFFECTS = {
     "window": (MATCHED, ALONE), "second task": (JOINT, MATCHED), "exposure": (LONG, MATCHED),
+    "window and exposure": (LONG, ALONE),
     "joint minus alone": (JOINT, ALONE), "joint minus the ladder's alone": (JOINT, LADDER),
 }  # fmt: skip
 NOTES = (
@@ -68,22 +69,22 @@ def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
     """What the window, the exposure and the second task each change, by size."""
     table = conditions_table(models, ladder)
     conditions.check_one_each(table, ["condition", "size"])
-    effects = conditions.paired_differences(table, EFFECTS, at="size", condition="condition")
-    of_small = conditions.select(effects, size="small")
-    alone, longer = (
-        conditions.by_seed(table, size="small", condition=name) for name in (ALONE, LONG)
-    )
-    claimed = [(longer - alone, read_sweep("window").expected[0], "expected before the run")] + [
-        (conditions.by_seed(of_small, "value", effect=effect),
-         f"The {words}, costs small held-out equations.", "explored")
-        for effect, words in (("window", "longer window, at equal exposure"),
-                              ("second task", "second task, at equal window and exposure"))
-    ]  # fmt: skip
+    share = table.pivot(
+        index=["width", "size", "seed"], columns="condition", values="held_out_accuracy"
+    ).reindex(columns=[ALONE, LONG, MATCHED, JOINT, LADDER])
+    effects = pd.DataFrame({name: share[a] - share[b] for name, (a, b) in EFFECTS.items()})
+    effects = effects.reset_index().melt(["width", "size", "seed"], var_name="effect").dropna()
     claims = [
         conditions.claim_over_models(
-            values, text=text, origin=origin, unit="of held-out accuracy, small", null=0.0,
-            null_name="no difference", direction="below")
-        for values, text, origin in claimed
+            conditions.by_seed(effects, "value", size="small", effect=effect), text=text,
+            origin=origin, unit="of held-out accuracy, small", null=0.0, direction="below",
+            null_name="no difference")
+        for effect, text, origin in (
+            ("window and exposure", read_sweep("window").expected[0], "expected before the run"),
+            ("window", "The longer window, at equal exposure, costs small held-out equations.",
+             "explored"),
+            ("second task", "The second task, at equal window and exposure, costs small held-out "
+             "equations.", "explored"))
     ]  # fmt: skip
     display = pd.DataFrame([
         {"size": size, "trained on": condition, "batch": rows["batch"].iloc[0],

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import (
@@ -20,6 +19,7 @@ from tbtt_interp.stats import (
     difference_over_models,
     mean_over_models,
 )
+from tbtt_interp.sweep_tables import models_table
 from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import pairs_text
 
@@ -28,8 +28,8 @@ SAME_TASK = ("task",)
 SAME_TEXT = ("task", "framing", "window")
 SAME_SPLIT = ("task", "held out")
 MEASURES = {
-    "seen": ("seen, right", "share", SAME_TASK),
-    "held_out_share": ("held out, right", "share", SAME_SPLIT),
+    "seen_accuracy": ("seen, right", "share", SAME_TASK),
+    "held_out_accuracy": ("held out, right", "share", SAME_SPLIT),
     "margin_seen": ("margin, weakest seen", "logits", SAME_TASK),
     "margin_held_out": ("margin, weakest held out", "logits", SAME_SPLIT),
     "loss": ("loss", "nats per character", SAME_TEXT),
@@ -83,7 +83,7 @@ def compare_runs(first: Run, second: Run) -> Result:
 
 def _measured(run: Run) -> pd.DataFrame:
     """One row per model, with a column for each of MEASURES that it has."""
-    table = answers_table(run)
+    table = models_table([run])
     if "loss" in table:
         floor = "floor_line" if run.config.framing == "line" else "floor_lines"
         table["above_lines"] = table["loss"] - table[floor]

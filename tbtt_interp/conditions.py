@@ -3,7 +3,7 @@
 A condition is what some rows of a table of models have in common, such as a size and a framing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,27 +80,6 @@ def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
     """
     by_step = over[reached].sort_values("step")
     return by_step.groupby(["run", "seed"], sort=False).head(1).sort_index()
-
-
-def paired_differences(
-    models: pd.DataFrame, effects: Mapping[str, tuple[str, str]], *, at: str, condition: str
-) -> pd.DataFrame:
-    """One row per `effect`, value of the column `at` and seed.
-
-    Args:
-        effects: for each, the two conditions whose held-out accuracies are subtracted.
-        condition: the column of the conditions.
-    Returns:
-        `effect`, the column `at`, `seed` and `value`: the first condition minus the second.
-    """
-    rows = []
-    for place in dict.fromkeys(models[at]):
-        here = select(models, **{at: place})
-        for effect, pair in effects.items():
-            first, second = (by_seed(here, **{condition: name}) for name in pair)
-            rows += [{"effect": effect, at: place, "seed": seed, "value": value}
-                     for seed, value in (first - second).dropna().items()]  # fmt: skip
-    return pd.DataFrame(rows, columns=["effect", at, "seed", "value"])
 
 
 def over_models(values: pd.Series, bounds: Bounds = ANY) -> Interval:

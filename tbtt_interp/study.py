@@ -1,34 +1,34 @@
-"""What a study is given: a script of cells, for one question, that is there to be changed."""
+"""The arguments of a study: a script of cells about one question, made to be changed."""
 
 import sys
 from pathlib import Path
 from types import TracebackType
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.figures.style import ENDINGS
+from tbtt_interp.plots import SUFFIXES
 
 
 def study_arguments(*default: str, most: int | None = 1) -> tuple[list[Path], list[Path]]:
-    """Of the arguments of the study that runs, the runs, and the files that its figure is drawn to.
+    """The runs that the study is given, and the files that its figure is written to.
 
-    In a notebook, whose arguments are its kernel's, there are none. From here on an error of this
-    package ends the script as it ends a command: in one line, with exit status 2.
+    A notebook has no arguments of its own, so both are the defaults there. After this call an error
+    of this package ends the script as it ends a command: in one line, with exit status 2.
 
     Args:
-        default: the runs where none is given: folders, or names that `tbtt models` lists.
-        most: runs that the study is about, if there is a limit.
+        default: the runs if none is given: folders, or names that `tbtt models` lists.
+        most: how many runs the study takes; None is any number.
     Raises:
         TbttError: if more runs are given.
     """
     sys.excepthook = _end_as_a_command
     words = [] if "ipykernel" in sys.modules else sys.argv[1:]
     paths = [Path(word) for word in words]
-    files = [path for path in paths if path.suffix in ENDINGS and not path.is_dir()]
+    files = [path for path in paths if path.suffix in SUFFIXES and not path.is_dir()]
     runs = [path for path in paths if path not in files]
     if most is not None and len(runs) > most:
         raise TbttError(
             f"this study is about {most} run and got {len(runs)}: {' '.join(map(str, runs))}; "
-            f"figures end in {', '.join(ENDINGS)}"
+            f"figures end in {', '.join(SUFFIXES)}"
         )
     return runs or [Path(word) for word in default], files
 

@@ -103,17 +103,20 @@ def training_table(run: Run) -> pd.DataFrame:
 
 def accuracy_intervals(table: pd.DataFrame) -> dict[str, Interval]:
     """The mean accuracy over models for each group of a table with columns `X_right` and `X_of`."""
-    names = [str(name).removesuffix("_right") for name in table if str(name).endswith("_right")]
     return {
-        name: mean_over_models(table[f"{name}_right"] / table[f"{name}_of"], bounds=SHARE)
-        for name in names
-        if not name.startswith("late_")
+        group: mean_over_models(table[f"{group}_right"] / table[f"{group}_of"], bounds=SHARE)
+        for group in _groups(table)
     }
+
+
+def _groups(table: pd.DataFrame) -> list[str]:
+    counts = [str(name).removesuffix("_right") for name in table if str(name).endswith("_right")]
+    return [name for name in counts if not name.startswith("late_")]
 
 
 def training_rows(table: pd.DataFrame) -> tuple[list[str], Rows]:
     """`training_table` as headers and cells."""
-    groups = list(accuracy_intervals(table[:-1]))
+    groups = _groups(table)
     margin = "margin_held_out" if "margin_held_out" in table else "margin_seen"
     floors = ["order", "lines", "line"]
     headers = ["seed", *map(group_label, groups)]
@@ -190,9 +193,7 @@ def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], Rows, list[str
                            for row in together.to_dict("records")}),
         "Margin: logit of the right character minus the best wrong one, in nats, at its smallest.",
     ]  # fmt: skip
-    if run.is_complete and run.config.recipe is not None:
-        notes += late_sentences(run)
-    return headers, rows, notes
+    return headers, rows, [*notes, *late_sentences(run)]
 
 
 def operand_table(
@@ -230,7 +231,7 @@ def operand_table(
 
 def late_sentences(run: Run) -> list[str]:
     """At how many late evaluations of a finished run all seen, and all held-out, were right."""
-    late = run.summary()["seeds"]
+    late = run.summary()["seeds"] if run.is_complete else [{}]
     return [
         f"Evaluations in the last sixth of training with all {split.replace('_', '-')} right, "
         f"by seed: {', '.join('{}/{}'.format(*row[f'late_{split}']) for row in late)}."

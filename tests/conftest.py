@@ -4,6 +4,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("tbtt_interp", "beartype.beartype")
 
+import dataclasses  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -70,6 +71,17 @@ def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
          "training.checkpoint_every": 100},
     )  # fmt: skip
     return train_models(recipe, tmp_path_factory.mktemp("runs") / "deep")
+
+
+@pytest.fixture(scope="session")
+def pairs_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Twelve smalls, of which four hold out each of three pairs."""
+    recipe = resolve_recipe(
+        "quick", {"model.size": "small", "framing": "line", "seeds": 12, "steps": 300}
+    )
+    each = (((0, 1),), ((5, 7),), ((9, 9),)) * 4
+    recipe = dataclasses.replace(recipe, held_out_each=each)
+    return train_models(recipe, tmp_path_factory.mktemp("runs") / "pairs")
 
 
 @pytest.fixture(scope="session")

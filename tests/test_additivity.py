@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
-from tbtt_interp import figures
 from tbtt_interp.analyses.additivity import (
+    additive_fit,
     additivity,
-    additivity_table,
+    additivity_claims,
     analyse_additivity,
-    share_findings,
+    answer_summary,
+    main_effect_answers,
+    share_summary,
     shuffled_additivity,
+    variance_shares,
 )
-from tbtt_interp.analyses.main_effects import additive_fit, answer_findings, answered_table
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
+from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.runs import Run
 
 POST = "blocks.0.hook_resid_post"
@@ -80,7 +82,7 @@ def test_what_is_additive_has_no_interaction_and_what_is_random_little_else() ->
     table = torch.randn(6, 10, 4_000, generator=draw)
     assert additivity(table).interaction == pytest.approx(5 * 9 / 59, abs=0.01)
     # permuting the cells of what is additive makes a table of it
-    assert shuffled_additivity(f + g, seed=0) == pytest.approx([9 / 99, 9 / 99, 81 / 99], abs=0.02)
+    assert shuffled_additivity(f + g) == pytest.approx([9 / 99, 9 / 99, 81 / 99], abs=0.02)
 
 
 def test_of_nothing_there_are_no_shares() -> None:
@@ -110,7 +112,8 @@ def test_what_seen_cells_do_not_connect_is_not_estimable() -> None:
 
 
 def test_a_run_s_shares_are_those_of_its_logits(line_run: Run) -> None:
-    table = additivity_table(Subject.of_run(line_run), positions=(-2, -1))
+    result = analyse_additivity(line_run, positions=(-2, -1))
+    table = result.tables["additivity"]
     assert len(table) == 2 * 7 * 2 * 2 * 3
     by = ["operator", "site", "pos", "seed"]
     for name in ("share", "untrained", "shuffled"):
@@ -128,7 +131,7 @@ def test_a_run_s_shares_are_those_of_its_logits(line_run: Run) -> None:
         "and effect == 'interaction'"
     ).iloc[0]  # fmt: skip
     assert row["share"] == pytest.approx((rest**2).sum() / ((y - y.mean(0)) ** 2).sum(), rel=1e-4)
-    assert row["place"] == "=" and row["untrained"] < 0.2
+    assert row["position"] == "=" and row["untrained"] < 0.2
     assert row["shuffled"] == pytest.approx(81 / 99, abs=0.02)
 
 
@@ -152,91 +155,89 @@ def answered_by_hand(run: Run, place: int) -> dict[str, list[bool]]:
             right.setdefault(e.line, []).append(vocabulary.characters[token] == e.answer[k])
     return {
         split: [all(right[e.line]) for e in asked if e.held_out == away]
-        for split, away in (("seen", False), ("held-out", True))
+        for split, away in (("seen", False), ("held out", True))
     }
 
 
 def test_answers_by_main_effects_are_those_of_a_fit_by_hand(line_run: Run) -> None:
-    table = answered_table(Subject.of_run(line_run), sites=[POST])
+    table = over_seeds(line_run, main_effect_answers, sites=[POST])
     for place, seed in enumerate(line_run.seeds):
         by_hand = answered_by_hand(line_run, place)
         rows = table[(table["operator"] == "+") & (table["seed"] == seed)].set_index("split")
         for split, right in by_hand.items():
             assert rows.loc[split, "answered"] == sum(right)
-            assert rows.loc[split, "of"] == rows.loc[split, "estimable"] == len(right)
+            assert rows.loc[split, "n_prompts"] == rows.loc[split, "estimable"] == len(right)
 
 
-def test_what_is_one_for_all_equations_is_put_back_as_it_was(line_run: Run) -> None:
-    """Positions are additive, so the model answers as ever; of its own answers nothing is lost."""
-    table = answered_table(Subject.of_run(line_run), sites=["hook_pos_embed"])
+def test_what_is_the_same_for_all_equations_is_put_back_as_it_was(line_run: Run) -> None:
+    """Positions are additive, so nothing is lost of what the model answers by itself."""
+    table = over_seeds(line_run, main_effect_answers, sites=["hook_pos_embed"])
     assert (table["answered"] == table["model"]).all()
     assert (table["shuffled"] == table["model"]).all()
     counts = evaluate_run(line_run).counts()
-    assert table.query("split == 'held-out'")["model"].sum() == sum(
-        rate["held_out"].hits for rate in counts
-    )
+    sums = table.groupby(["split", "seed"])["model"].sum()
+    assert sums["held out"].sum() == sum(rate["held_out"].hits for rate in counts)
     seen = [sum(rate[name].hits for name in ("seen_addition", "seen_subtraction"))
             for rate in counts]  # fmt: skip
-    found = table.query("split == 'seen'").groupby("seed")["model"].sum()
-    assert found.tolist() == seen and sum(seen) > 300
+    assert sums["seen"].tolist() == seen and sum(seen) > 300
 
 
 def test_main_effects_answer_more_than_those_of_a_shuffled_grid(line_run: Run) -> None:
-    table = answered_table(Subject.of_run(line_run), sites=["blocks.0.attn.hook_z"])
+    table = over_seeds(line_run, main_effect_answers, sites=["blocks.0.attn.hook_z"])
     seen = table[table["split"] == "seen"]
     assert (seen["answered"] > 3 * seen["shuffled"]).all()
 
 
 def test_every_seed_has_its_own_held_out_equations_and_gaps_are_no_answers(line_run: Run) -> None:
-    subject = Subject.of_run(line_run)
-    held_out = subject.held_out.copy()
-    held_out[1] = [e.labels["a"] == 3 for e in subject.examples]
-    table = answered_table(
-        dataclasses.replace(subject, held_out=held_out), sites=["hook_pos_embed", "logits"]
-    )
-    rows = table.query("split == 'held-out'").set_index(["site", "seed", "operator"]).sort_index()
-    assert rows.loc["logits", "of"].tolist() == [2, 2, 10, 10]
+    models = Models.of(line_run)
+    first, second = models.prompts
+    three = np.array([e.labels["a"] == 3 for e in second.examples])
+    prompts = (first, dataclasses.replace(second, held_out=three))
+    models = dataclasses.replace(models, prompts=prompts)
+    table = over_seeds(models, main_effect_answers, sites=["hook_pos_embed", "logits"])
+    rows = table.query("split == 'held out'").set_index(["site", "seed", "operator"]).sort_index()
+    assert rows.loc["logits", "n_prompts"].tolist() == [2, 2, 10, 10]
     assert rows.loc[("logits", 0), "estimable"].tolist() == [2, 2]
     for site in ("logits", "hook_pos_embed"):
         assert (rows.loc[(site, 1), ["estimable", "answered", "shuffled"]] == 0).all(axis=None)
 
 
-def test_models_of_one_s_own_are_split_too_but_have_no_past(line_run: Run) -> None:
+def test_models_of_one_s_own_have_no_untrained_models(line_run: Run) -> None:
     task = line_run.task
-    own = Subject.of_models([line_run.model()], task.examples, task.vocabulary)
+    own = Models.of_models([line_run.model()], task.examples, task.vocabulary)
     result = analyse_additivity(own, sites=[POST, "blocks.0.attn.hook_z.0"], positions=(-5, -1))
     table = result.tables["additivity"]
     assert table["untrained"].isna().all()
-    assert table.loc[table["place"] == "<", "share"].isna().all()  # the same for all equations
+    assert table.loc[table["position"] == "<", "share"].isna().all()  # the grid is constant
     head = table.query("pos == -1 and site == 'blocks.0.attn.hook_z.0'")["share"]
-    whole = additivity_table(own, sites=["blocks.0.attn.hook_z"])["share"]
+    whole = over_seeds(own, variance_shares, sites=["blocks.0.attn.hook_z"])["share"]
     assert np.allclose(head, whole)  # the only one there is
-    assert {f.null_is for f in share_findings(table)} == {"a shuffled grid"}
-    assert str(result.findings[0]).startswith(f"in {POST} at =, the interaction of a and b makes 0")
+    claims = [c for c in result.claims if c.text.startswith("In ")]
+    assert claims[0].text == f"In {POST} at =, the interaction of a and b explains"
+    assert {claim.null_name for claim in claims} == {"shuffled grid"}
     result.figures["additivity"]()
 
 
-def test_a_finding_has_the_nearer_null() -> None:
-    rows = [
-        {"site": "s", "place": "=", "operator": "+", "seed": seed, "effect": "interaction",
-         "share": share + 0.02 * seed, "untrained": 0.1, "shuffled": 0.8}
-        for share in (0.3,) for seed in (0, 1)
-    ]  # fmt: skip
-    low = share_findings(pd.DataFrame(rows))[0]
-    assert (low.effect.mean, low.null) == (pytest.approx(0.31), 0.1) and low.is_beyond
-    high = share_findings(pd.DataFrame(rows).assign(share=0.7))[0]
-    assert high.null == pytest.approx(0.8) and high.null_is == "a shuffled grid"
+def test_a_claim_has_the_closest_null() -> None:
+    rows = pd.DataFrame([
+        {"site": "s", "position": "=", "operator": "+", "seed": seed, "effect": "interaction",
+         "share": 0.3 + 0.02 * seed, "untrained": 0.1, "shuffled": 0.8} for seed in (0, 1, 2)
+    ])  # fmt: skip
     counts = pd.DataFrame([
-        {"site": "s", "operator": operator, "split": "held-out", "seed": seed, "answered": seed,
-         "shuffled": 0.5, "model": 2, "of": 2, "estimable": 2}
+        {"site": "s", "operator": operator, "split": "held out", "seed": seed, "answered": seed,
+         "shuffled": 0.5, "model": 2, "n_prompts": 2, "estimable": 2}
         for operator in "+-" for seed in (0, 1)
     ])  # fmt: skip
-    found = answer_findings(counts)[0]
-    assert (found.effect.mean, found.null) == (0.25, 0.25)
-    assert "the held-out equations (1.00 by the model itself)" in str(found)
+    low, answered = additivity_claims(share_summary(rows), answer_summary(counts))
+    assert (low.effect.mean, low.null) == pytest.approx((0.32, 0.1))
+    assert low.verdict == "supported" and low.null_name == "untrained"
+    high, _ = additivity_claims(share_summary(rows.assign(share=0.7)), answer_summary(counts))
+    assert high.null == pytest.approx(0.8) and high.null_name == "shuffled grid"
+    assert (answered.effect.mean, answered.null) == (0.25, 0.25)
+    assert answered.unit == "of the held out equations, the model itself 1.00"
 
 
-def test_what_cannot_be_split_is_said(line_run: Run, facts_run: Run) -> None:
+def test_what_cannot_be_split_is_an_error(line_run: Run, facts_run: Run) -> None:
     with pytest.raises(TbttError, match="there is no grid of operands here: this analysis needs"):
         analyse_additivity(facts_run)
     for wrong in ("resid_mid", "blocks.0.attn.hook_pattern", f"{POST}.0", "blocks.0.attn.hook_z.1"):
@@ -246,18 +247,16 @@ def test_what_cannot_be_split_is_said(line_run: Run, facts_run: Run) -> None:
         analyse_additivity(line_run, positions=[-6])
 
 
-def test_figures_stack_to_one_and_show_both_nulls(line_run: Run) -> None:
+def test_figures_show_three_shares_and_both_nulls(line_run: Run) -> None:
     result = analyse_additivity(line_run, sites=[POST, "logits"])
-    figure = result.figures["additivity"]()
-    bars = [trace for trace in figure.data if trace.type == "bar"]
-    assert [trace.name for trace in bars] == ["interaction", "operand a", "operand b"] * 2
-    for three in (bars[:3], bars[3:]):
-        assert np.allclose(sum(np.array(trace.y) for trace in three), 1)
-    names = {trace.name for trace in figure.data}
-    assert {"interaction, shuffled grid", "interaction, untrained model"} <= names
-    answers = figures.additivity_answers(result.tables["additivity-answers"])
-    titles = [annotation.text for annotation in answers.layout.annotations]
-    assert titles == ["seen equations", "held-out equations"]
+    shares = result.figures["additivity"]()
+    marks = {trace.name: trace.y for trace in shares.data[:9]}
+    assert np.allclose(sum(np.array(marks[effect]) for effect in ("a", "b", "interaction")), 1)
+    assert {"shuffled grid", "untrained models"} <= marks.keys()
+    answers = result.figures["additivity-answers"]()
+    assert [a.text for a in answers.layout.annotations] == ["seen", "held out"]
+    assert "the models themselves" in {trace.name for trace in answers.data}
+    assert result.display["site"].tolist() == [POST] * 2 + ["logits"] * 2 + ["model"] * 2
 
 
 def test_the_command_prints_rows_and_writes_files(line_run: Run, capsys) -> None:
@@ -266,6 +265,6 @@ def test_the_command_prints_rows_and_writes_files(line_run: Run, capsys) -> None
     rows = json.loads(capsys.readouterr().out)
     assert {row["effect"] for row in rows} == {"a", "b", "interaction"}
     assert main([*command, "--out", "out"]) == 0
-    assert "furthest from its null first" in capsys.readouterr().out
+    assert "furthest from their nulls first" in capsys.readouterr().out
     for name in ("additivity.csv", "additivity-answers.json", "additivity-answers.html"):
         assert (Path("out") / name).is_file()

@@ -11,11 +11,11 @@ import pytest
 from tbtt_interp.cli import main
 from tbtt_interp.compare import compare_runs, differing_settings
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.answers import answers_table
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import difference_over_models
+from tbtt_interp.sweep_tables import models_table
 
 
 def copy_of(run: Run, name: str, seeds: tuple[int, ...] | None = None) -> Run:
@@ -141,7 +141,8 @@ def test_an_imported_model_is_compared_by_its_answers(line_run: Run) -> None:
     """Its counts are what the weights say, which the training's own summary has, too."""
     export_checkpoint(line_run, Path("ckpt.pt"), seed=1)
     imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))
-    mine, theirs = answers_table(imported).iloc[0], answers_table(line_run).set_index("seed").loc[1]
+    mine, theirs = (models_table([run]).set_index("seed") for run in (imported, line_run))
+    mine, theirs = mine.iloc[0], theirs.loc[1]
     for name in ("seen_right", "seen_of", "held_out_right", "held_out_of", "seen_addition_right"):
         assert mine[name] == theirs[name], name
     assert mine["margin_held_out"] == pytest.approx(theirs["margin_held_out"], abs=1e-3)

@@ -10,7 +10,6 @@ from tbtt_interp.conditions import (
     check_one_each,
     claim_over_models,
     interval_note,
-    paired_differences,
     plot_over_training,
 )
 from tbtt_interp.errors import TbttError
@@ -36,8 +35,6 @@ def test_differences_are_paired_by_seed_and_lone_seeds_are_left_out() -> None:
     bounds = stats.ttest_1samp([1.0 - 0.25, 0.75 - 0.5], 0).confidence_interval()
     assert (found.effect.low, found.effect.high) == pytest.approx(tuple(bounds))
     assert found.verdict == "undecided", "two pairs decide nothing"
-    rows = paired_differences(TABLE, {"framing": ("line", "file")}, at="size", condition="framing")
-    assert dict(zip(rows["seed"], rows["value"], strict=True)) == {1: 0.75, 2: 0.25}
 
 
 def test_a_claim_without_models_is_not_measured() -> None:

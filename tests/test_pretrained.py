@@ -270,7 +270,7 @@ def test_where_none_ship_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tbtt_interp.runs.SHIPPED", tmp_path / "none")
-    with pytest.raises(TbttError, match=r"model 'x' is not here: no models come .*`tbtt sweep"):
+    with pytest.raises(TbttError, match=r"model 'x' does not .* no models come .*`tbtt sweep"):
         tbtt.load_pretrained("x")
     assert main(["models"]) == 0
     assert "pack them (`tbtt models --pack runs/ladder --out models`)" in capsys.readouterr().out
@@ -311,7 +311,7 @@ def test_every_command_and_study_takes_a_name_and_leaves_the_models_as_they_are(
     assert main(["ask", MEDIUM, "3+4"]) == 0
     monkeypatch.setattr("sys.argv", ["learning.py", MEDIUM])
     runpy.run_path(str(ROOT / "analyses/learning.py"), run_name="__main__")
-    assert "models learned so much of the order" in capsys.readouterr().out
+    assert "know some of the order" in capsys.readouterr().out
     assert contents(shipped) == before
 
 

@@ -12,15 +12,11 @@ import plotly.graph_objects as go
 import pytest
 
 from tbtt_interp.cli import main
+from tbtt_interp.compare import labelled
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.claims import Claim, Evidence
-from tbtt_interp.report.arms import (
-    arms_of,
-)
-from tbtt_interp.report.building import build_report
-from tbtt_interp.report.opening import open_runs, shipped_places
-from tbtt_interp.report.page import Report, number, render
-from tbtt_interp.report.sections import OF_SWEEPS, Part, Section, build_sections
+from tbtt_interp.report.build import build_report, build_sections, open_runs, shipped_places
+from tbtt_interp.report.page import Built, Report, number, render
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import Interval
 
@@ -68,31 +64,33 @@ class Page(HTMLParser):
 
 
 def claim(
-    low: float, high: float, *, by: str = "the paper", above: bool = True, says: str = "A."
-) -> Claim:
+    low: float, high: float, *, origin: str = "the paper", direction: str = "above",
+    text: str = "A.",
+) -> Claim:  # fmt: skip
     return Claim(
-        says=says, by=by, effect=Interval(mean=(low + high) / 2, low=low, high=high), unit="share",
-        null=0.0, null_is="nothing", models=8, command="tbtt sweep ladder", above=above,
+        text=text, origin=origin, effect=Interval(mean=(low + high) / 2, low=low, high=high, n=8),
+        unit="share", null=0.0, null_name="nothing", command="tbtt sweep ladder",
+        direction=direction,
     )  # fmt: skip
 
 
-def evidence(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Evidence:
-    shown = pd.DataFrame({"size": ["small"], "share": [0.25]})
-    return Evidence(
-        question="Is <it> so?", tables={}, shown=shown, figures={"a figure": draw},
-        sentences=["It is -0.25 & more."], claims=claims, command="python analyses/it.py",
+def result(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Result:
+    return Result(
+        name="it", question="Is <it> so?", tables={}, figures={"a figure": draw}, claims=claims,
+        display=pd.DataFrame({"size": ["small"], "share": [0.25]}),
+        summary=["It is -0.25 & more."], command="python analyses/it.py",
         notes=["Read 3-4 as it stands."],
-        further={"Both, by <way>": pd.DataFrame({"way": ["matched"], "both": ["-0.50 (4)"]})},
+        more_displays={"Both, by <way>": pd.DataFrame({"way": ["matched"], "both": ["-0.50 (4)"]})},
     )  # fmt: skip
 
 
-def planted(run: Run, *parts: Part, problems: dict[str, str] | None = None) -> Page:
-    report = Report(runs=(run,), problems=problems or {}, parts=parts, command="tbtt report")
+def planted(run: Run, *sections: Built, problems: dict[str, str] | None = None) -> Page:
+    report = Report(runs=(run,), problems=problems or {}, sections=sections, command="tbtt report")
     return Page(render(report))
 
 
-def part(name: str, found: Evidence | None, reason: str = "") -> Part:
-    return Part(name=name, evidence=found, reason=reason, seconds=1.0)
+def part(name: str, built: Result | None, reason: str = "") -> Built:
+    return Built(name=name, result=built, reason=reason, seconds=1.0)
 
 
 def test_the_page_loads_nothing_and_its_links_arrive(file_run: Run) -> None:
@@ -114,24 +112,24 @@ def test_the_page_loads_nothing_and_its_links_arrive(file_run: Run) -> None:
 
 def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:
     claims = [
-        claim(0.1, 0.3, says="Up."), claim(-0.3, -0.1, says="Not up."),
-        claim(-0.1, 0.3, says="Open."), claim(-0.3, -0.1, above=False, says="Down."),
-        claim(np.nan, np.nan, by="explored", says="One model."),
+        claim(0.1, 0.3, text="Up."), claim(-0.3, -0.1, text="Not up."),
+        claim(-0.1, 0.3, text="Open."), claim(-0.3, -0.1, direction="below", text="Down."),
+        claim(np.nan, np.nan, origin="explored", text="One model."),
     ]  # fmt: skip
-    page = planted(file_run, part("it", evidence(*claims)), part("more", evidence()))
+    page = planted(file_run, part("it", result(*claims)), part("more", result()))
     for one in claims:
-        rows = [row for row in page.rows if len(row) > 1 and row[1] == one.says]
+        rows = [row for row in page.rows if len(row) > 1 and row[1] == one.text]
         assert [row[0] for row in rows] == [one.verdict] * 2, "in its section, and among all"
     verdicts = [one.verdict for one in claims]
     assert verdicts == ["supported", "contradicted", "undecided", "supported", "undecided"]
 
 
 def test_the_abstract_counts_the_claims_by_who_made_them(file_run: Run) -> None:
-    found = evidence(
-        claim(0.1, 0.2), claim(0.1, 0.2), claim(-0.2, -0.1), claim(-1.0, 1.0, by="explored")
+    built = result(
+        claim(0.1, 0.2), claim(0.1, 0.2), claim(-0.2, -0.1), claim(-1.0, 1.0, origin="explored")
     )
     report = Report(
-        runs=(file_run,), problems={}, parts=(part("it", found),), command="tbtt report"
+        runs=(file_run,), problems={}, sections=(part("it", built),), command="tbtt report"
     )
     text = render(report)
     assert "Claims of the paper: 3, of which 2 supported, 1 contradicted and 0 undecided." in text
@@ -147,7 +145,7 @@ def test_what_was_written_elsewhere_cannot_break_the_page(file_run: Run) -> None
     figure = go.Figure(go.Scatter(y=[1], name="</script><b>out</b>"))
     report = Report(
         runs=(file_run,), problems={"<i>run</i>": "a < b"}, command="tbtt report",
-        parts=(part("it", evidence(claim(0.1, 0.2, says="<u>x</u>"), draw=lambda: figure)),),
+        sections=(part("it", result(claim(0.1, 0.2, text="<u>x</u>"), draw=lambda: figure)),),
     )  # fmt: skip
     text = render(report)
     for raw in ("<i>run</i>", "<u>x</u>", "</script><b>", "Is <it> so?"):
@@ -164,36 +162,23 @@ def test_a_figure_that_cannot_be_drawn_has_its_reason(file_run: Run) -> None:
         raise TbttError("there is no selectivity to draw")
 
     report = Report(
-        runs=(file_run,), problems={}, parts=(part("it", evidence(draw=draw)),), command="tbtt"
+        runs=(file_run,), problems={}, sections=(part("it", result(draw=draw)),), command="tbtt"
     )  # fmt: skip
     assert "a figure: there is no selectivity to draw" in render(report)
 
 
 def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(file_run: Run) -> None:
-    def broken(runs, *, command, tell) -> Evidence:
+    def broken(runs, command: str) -> Result:
         raise TbttError("the tables of sweep ladder do not come with this package")
 
-    heard: list[tuple[int, int]] = []
-    parts = build_sections(
-        [Section(name="broken", build=broken),
-         Section(name="whole", build=lambda runs, *, command, tell: evidence())],
-        [file_run], command="tbtt report", tell=lambda *done: heard.append(done),
-    )  # fmt: skip
-    assert [bool(p.evidence) for p in parts] == [False, True]
-    assert heard[-1] == (200, 200)
-    page = planted(file_run, *parts, problems={"a": "damaged", "b": "damaged"})
+    builders = {"broken": broken, "whole": lambda runs, command: result()}
+    sections = build_sections(builders, [file_run.folder], "tbtt report", "{}").sections
+    assert [bool(section.result) for section in sections] == [False, True]
+    page = planted(file_run, *sections, problems={"a": "damaged", "b": "damaged"})
     assert page.text.count("Left out of this page:") == 1
     assert '<a href="#missing">2 runs and 1 section</a>' in page.text
-    assert "Left out of this page" not in planted(file_run, parts[1]).text
+    assert "Left out of this page" not in planted(file_run, sections[1]).text
     assert "missing" in page.ids and "whole" in page.ids and "broken" not in page.ids
-
-
-def test_sections_whose_tables_are_absent_say_so(monkeypatch, file_run: Run) -> None:
-    from tbtt_interp.evidence import models
-
-    monkeypatch.setattr(models, "MEASURED", Path("nowhere"))
-    parts = build_sections(OF_SWEEPS, [file_run], command="tbtt report")
-    assert all("do not come with this package: train it by tbtt sweep" in p.reason for p in parts)
 
 
 def broken_folder(file_run: Run) -> Path:
@@ -254,13 +239,11 @@ def test_an_imported_run_is_in_the_report_without_its_training(line_run: Run) ->
     export_checkpoint(line_run, Path("ckpt.pt"))
     imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))
     report = build_report([imported.folder], only=["answers", "additivity", "order"])
-    built = {p.name: p for p in report.parts}
-    assert built["additivity"].evidence is not None and built["answers"].evidence is not None
-    assert list(built["answers"].evidence.figures) == ["answers of arithmetic"], "no curves"
-    assert (
-        "the order of the lines" in built["order"].reason
-        and "is not known" in built["order"].reason
-    )
+    built = {section.name: section for section in report.sections}
+    assert built["additivity"].result is not None and built["answers"].result is not None
+    assert list(built["answers"].result.figures) == ["answers"], "no curves"
+    assert "order of the lines" in built["order"].reason
+    assert "not known" in built["order"].reason
     assert "imported" in render(report)
 
 
@@ -275,15 +258,15 @@ def test_the_claims_as_json_are_those_of_the_page(
     page = Page(Path("report.html").read_text())
     assert rows and {row["section"] for row in rows} == {"probes"}
     for row in rows:
-        mine = [cells for cells in page.rows if cells[1:2] == [row["claim"]]]
-        assert {cells[0] for cells in mine} == {row["verdict"]}
+        shown = [cells for cells in page.rows if cells[1:2] == [row["claim"]]]
+        assert {cells[0] for cells in shown} == {row["verdict"]}
         assert row["command"] == f"tbtt report {line_run.folder} --only probes --json"
 
 
 def test_runs_are_opened_below_folders_and_without_them(line_run: Run) -> None:
     parent = line_run.folder.parent
-    assert line_run.folder in [run.folder for run in open_runs([parent]).runs]
-    assert [run.folder for run in open_runs([line_run.folder]).runs] == [line_run.folder]
+    assert line_run.folder in [run.folder for run in open_runs([parent])[0]]
+    assert [run.folder for run in open_runs([line_run.folder])[0]] == [line_run.folder]
 
 
 def test_a_run_is_read_once_however_often_it_is_given(file_run: Run) -> None:
@@ -292,24 +275,22 @@ def test_a_run_is_read_once_however_often_it_is_given(file_run: Run) -> None:
         shutil.copytree(file_run.folder, folder)
     Path("link").symlink_to(copied)
     places = [copied, copied.parent, Path("link")]
-    assert [run.folder for run in open_runs(places).runs] == [copied]
-    assert [run.folder for run in open_runs([again]).runs] == [again], "where it is asked for"
+    assert [run.folder for run in open_runs(places)[0]] == [copied]
+    assert [run.folder for run in open_runs([again])[0]] == [again], "where it is asked for"
 
 
-def test_runs_of_one_name_are_not_one_arm(file_run: Run) -> None:
+def test_runs_of_one_name_have_labels_of_their_own(file_run: Run) -> None:
     runs = [load_run(shutil.copytree(file_run.folder, f"{place}/same")) for place in "ab"]
     report = build_report([run.folder for run in runs], only=["answers"])
-    (found,) = [p.evidence for p in report.parts]
-    assert found is not None and found.shown["models"].tolist() == [2, 2]
-    assert [arm.label for arm in arms_of(runs)] == [
-        "small on file (a/same)", "small on file (b/same)"
-    ]  # fmt: skip
+    (built,) = [section.result for section in report.sections]
+    assert built is not None and built.display["models"].tolist() == [2, 2]
+    assert list(labelled(runs)) == ["small on file (a/same)", "small on file (b/same)"]
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_it_is_built(
     file_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tbtt_interp.report.building.build_sections", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("tbtt_interp.report.build.build_sections", lambda *_, **__: 1 / 0)
     assert main(["report", str(file_run.folder), "--out", "nowhere/page.html"]) == 2
     assert capsys.readouterr().err == (
         "error: nowhere/page.html cannot be written into nowhere: give another --out FILE\n"

@@ -39,6 +39,8 @@ def test_every_study_answers_on_a_run_and_draws(
     sweep = {"forgetting": "ladder"}.get(study.stem, study.stem)
     if sweep in sweep_names():
         folder = request.getfixturevalue("sweeps") / sweep
+    elif study.stem == "influence":
+        folder = request.getfixturevalue("pairs_run").folder
     monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
     shorter = Path(study.name)  # the same, with fewer steps of sampling
     shorter.write_text(study.read_text().replace("STEPS, CHAINS = 6_000", "STEPS, CHAINS = 40"))

@@ -1,4 +1,4 @@
-"""Rule or table: how much of what a model holds over its operands is f(a) + g(b), and what it does.
+"""A rule or a table: how much of each activation is f(a) + g(b), and is that enough to answer?
 
 Source: Scheffé, The Analysis of Variance (1959), chapter 4.
 """
@@ -13,25 +13,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.findings import Finding, Result, Tell, silent
-from tbtt_interp.analyses.main_effects import answer_findings, answered_table
-from tbtt_interp.analyses.operand_grids import Grid, checked_sites, read_sites
-from tbtt_interp.analyses.parts import Parts
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.operand_grid import (
+    LOGITS,
+    GridSizes,
+    cells,
+    grid_sites,
+    operand_grids,
+    read_sites,
+)
 from tbtt_interp.errors import TbttError
+from tbtt_interp.interventions import Location, answer_logits, check_location, put_at_answers
+from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
+from tbtt_interp.plots import points, short_site
+from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import mean_over_models
+from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
 EFFECTS = ("a", "b", "interaction")
-SHUFFLES = 99  # of a grid's cells
+N_SHUFFLES, N_FITS = 99, 5  # shuffled grids, for shares and for fits
 CONSTANT = 1e-12  # of a grid's squares: less than that is rounding
+ESTIMABLE = 1e-6  # in double precision
+SHARES = ["site", "position", "operator", "effect"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,160 +86,276 @@ def additivity(grid: Float[Tensor, "a b d"]) -> Additivity:
     return Additivity(a=a, b=b, interaction=interaction, additive=additive)
 
 
-def shuffled_additivity(grid: Float[Tensor, "a b d"], seed: int) -> Float[np.ndarray, "effect"]:
-    """The shares of a, b and interaction if the grid's cells are permuted, on average."""
-    generator = np.random.default_rng((seed, 0xADD))
-    cells = grid.flatten(0, 1)
-    drawn = (
-        additivity(cells[generator.permutation(len(cells))].view_as(grid)) for _ in range(SHUFFLES)
-    )
-    return np.mean([(found.a, found.b, found.interaction) for found in drawn], 0)
+def shuffled_additivity(grid: Float[Tensor, "a b d"], n: int = N_SHUFFLES) -> list[float]:
+    """The mean shares of a, b and interaction over grids whose cells are permuted."""
+    random = np.random.default_rng((0, 0xADD))
+    flat = grid.flatten(0, 1)
+    drawn = [additivity(flat[random.permutation(len(flat))].view_as(grid)) for _ in range(n)]
+    return np.mean([(found.a, found.b, found.interaction) for found in drawn], 0).tolist()
 
 
-def model_shares(
-    grid: Grid,
+def variance_shares(
     model: "HookedTransformer",
-    sites: Sequence[str],
-    positions: Sequence[int],
-    *,
-    shuffled: bool,
-    seed: int,
-) -> pd.DataFrame:
-    """One model's shares: a row an operator, site, position and effect."""
-    asked = grid.questions.beginnings()
-    values = read_sites(model, asked, sites)
-    rows = []
-    for site, (pos, place) in product(sites, zip(positions, grid.places(positions), strict=True)):
-        here = values[site][torch.arange(len(asked.end)), asked.end + 1 + pos]
-        for operator, cells in grid.cells(here).items():
-            shares = nulls = np.full(len(EFFECTS), np.nan)
-            with suppress(TbttError):  # of what is the same for all equations there are none
-                found = additivity(cells)
-                shares = np.array([found.a, found.b, found.interaction])
-                nulls = shuffled_additivity(cells, seed) if shuffled else nulls
-            rows += [
-                {"operator": operator, "site": site, "pos": pos, "place": place, "effect": effect,
-                 "share": share, "shuffled": null}
-                for effect, share, null in zip(EFFECTS, shares, nulls, strict=True)
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def additivity_table(
-    subject: Subject,
-    *,
+    prompts: PromptSet,
     sites: Sequence[str] | None = None,
     positions: Sequence[int] = (-1,),
-    seed: int = 0,
+    n_shuffles: int = N_SHUFFLES,
 ) -> pd.DataFrame:
-    """What share of the variance over the operand grid is of a, of b and of their interaction.
+    """Shares of the variance over the operand grid of a, of b and of their interaction.
 
-    Every equation of the grid is read, held out or not, and nothing is fitted. The interaction of a
-    table without any rule is what shuffling the cells leaves, (A − 1)(B − 1) / (AB − 1) on average.
+    Every equation of the grid is read, held out or not, and nothing is fitted. Without any rule the
+    interaction is what shuffled cells have, (A − 1)(B − 1) / (AB − 1) on average.
 
     Args:
-        sites: by hook name, with a dot and a number behind for one head, or `logits`; None is
-            `sites_of`.
-        positions: counted back from the prompt's last character, which is -1.
-        seed: of the shuffled grids.
+        sites: by hook name, with a dot and a number behind for one head, or `logits`; None is z,
+            streams and MLPs of each layer, and logits.
+        positions: counted back from the prompt's last token, which is -1.
+        n_shuffles: shuffled grids; 0 leaves their share nan.
     Returns:
-        a row an operator, site, position, seed and effect (a, b, interaction): `share`, and the
-        same share `untrained` and `shuffled`, the mean over shuffled grids. nan where what is held
-        is the same for all equations, and where there is no model before training.
+        one row per operator, site, position and effect (a, b, interaction): `share`, and the same
+        share `shuffled`, the mean over shuffled grids. nan where the grid is constant.
     Raises:
         TbttError: if there is no grid of operands, or no such site or position.
     """
-    grid, chosen = Grid.of(subject), checked_sites(subject, sites)
+    equations, sizes = operand_grids(prompts)
+    sites, batch = grid_sites(model, sites), equations.batch().first_tokens()
+    for pos in positions:
+        check_location(model, Location("hook_embed", pos=pos), batch)
+    values = read_sites(model, batch, sites)
     tables = []
-    for k, s in enumerate(subject.seeds):
-        table = model_shares(grid, subject.models[k], chosen, positions, shuffled=True, seed=seed)
-        before = np.nan
-        if subject.untrained:
-            early = model_shares(
-                grid, subject.untrained[k], chosen, positions, shuffled=False, seed=seed
-            )
-            before = early["share"]
-        tables.append(table.assign(untrained=before, seed=s))
+    for site, pos in product(sites, positions):
+        at = values[site][torch.arange(len(batch)), batch.last_prompt_pos + 1 + pos]
+        for operator, grid in cells(at, sizes).items():
+            shares = nulls = [np.nan] * len(EFFECTS)
+            with suppress(TbttError):  # a constant grid has no shares
+                found = additivity(grid)
+                shares = [found.a, found.b, found.interaction]
+                nulls = shuffled_additivity(grid, n_shuffles) if n_shuffles else nulls
+            name = equations.position_names(pos, pos)[pos]
+            tables.append(pd.DataFrame({
+                "operator": operator, "site": site, "pos": pos, "position": name,
+                "effect": EFFECTS, "share": shares, "shuffled": nulls,
+            }))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
-def share_findings(table: pd.DataFrame) -> list[Finding]:
-    """Of each site and operator the interaction, beside the nearer of its two nulls."""
-    found = []
-    rows = table[(table["effect"] == EFFECTS[-1]) & table["share"].notna()]
-    for (site, place, operator), some in rows.groupby(["site", "place", "operator"], sort=False):
-        effect = mean_over_models(some["share"].tolist())
-        nulls = {"a shuffled grid": some["shuffled"].mean(),
-                 "the untrained model": some["untrained"].mean()}  # fmt: skip
-        nulls = {name: value for name, value in nulls.items() if not np.isnan(value)}
-        near = min(nulls, key=lambda name: abs(nulls[name] - effect.mean))
-        found.append(
-            Finding(
-                what=f"in {site} at {place}, the interaction of a and b makes",
-                effect=effect,
-                null=nulls[near],
-                null_is=near,
-                of=f"the variance over the grid of {operator}",
-            )
-        )
-    return found
+def additive_fit(
+    design: Float[Tensor, "cell level"],
+    values: Float[Tensor, "cell d"],
+    seen: Bool[Tensor, " cell"],
+) -> tuple[Float[Tensor, "cell d"], Bool[Tensor, " cell"]]:
+    """f(a) + g(b) by least squares on the seen cells, and which cells are estimable from these.
+
+    A cell is not estimable where no seen cell has one of its operands, or where the two are not
+    connected by seen cells; its fitted value, of least norm, is arbitrary then.
+
+    Args:
+        design: the operands of each cell in one-hot, beside each other.
+    Source: Scheffé 1959, chapter 1, for what is estimable.
+    """
+    inverse = torch.linalg.pinv(design[seen])
+    missed = (design - design @ inverse @ design[seen]).abs().amax(1)
+    return design @ (inverse @ values[seen]), missed < ESTIMABLE
+
+
+def _designs(
+    batch: PromptBatch, sizes: GridSizes
+) -> list[tuple[Int[Tensor, " answer"], Float[Tensor, "answer level"]]]:
+    """The answer tokens of each operator and place in the answer, and their operands in one-hot."""
+    designs, first = [], 0
+    for a, b in sizes.values():
+        one_hot = torch.cat([torch.eye(a).repeat_interleave(b, 0), torch.eye(b).repeat(a, 1)], 1)
+        cell = batch.answer_example - first
+        first += a * b
+        inside = (cell >= 0) & (cell < a * b)
+        for place in batch.place_in_answer[inside].unique():
+            answers = (inside & (batch.place_in_answer == place)).nonzero().squeeze(1)
+            designs.append((answers, one_hot[cell[answers]].double()))
+    return designs
+
+
+def main_effect_answers(
+    model: "HookedTransformer", prompts: PromptSet, sites: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """How many equations are answered with f(a) + g(b) in place of a site's activation.
+
+    For each operator and place in the answer, f(a) + g(b) is fitted by least squares on the
+    equations that the model was trained on. It is put in wherever an answer token is predicted,
+    with the right tokens before it fed in; all else stays. An equation counts as answered if every
+    token is right and every f(a) + g(b) is estimable. The null permutes the seen equations' values
+    before the fit.
+
+    Args:
+        sites: as for `variance_shares`.
+    Returns:
+        one row per site, operator and split: `answered`, `shuffled` (the mean over permutations),
+        `model` (by the model itself), `n_prompts`, and of these `estimable`.
+    Raises:
+        TbttError: if there is no grid of operands, or no such site.
+    """
+    equations, sizes = operand_grids(prompts)
+    sites, batch = grid_sites(model, sites), equations.batch()
+    seen, designs = torch.from_numpy(equations.seen), _designs(batch, sizes)
+    values = read_sites(model, batch, sites)
+
+    def fitted(
+        old: Tensor, random: np.random.Generator | None
+    ) -> tuple[Tensor, Bool[Tensor, " equation"]]:
+        new, estimable = torch.zeros_like(old), torch.ones(len(batch), dtype=torch.bool)
+        for answers, design in designs:
+            known, cell_values = seen[batch.answer_example[answers]], old[answers]
+            if random is not None:
+                order = torch.from_numpy(random.permutation(int(known.sum())))
+                cell_values[known] = cell_values[known][order]
+            new[answers], is_estimable = additive_fit(design, cell_values, known)
+            estimable[batch.answer_example[answers][~is_estimable]] = False
+        return new, estimable
+
+    def is_right(site: str, new: Tensor) -> Bool[Tensor, " equation"]:
+        if site != LOGITS:
+            new = answer_logits(model, batch, [put_at_answers(site, new, batch)])
+        return batch.margins(new[None])[0] > 0
+
+    operators = [e.labels["operator"] for e in equations.examples]
+    by_model = is_right(LOGITS, batch.at_answers(values[LOGITS]))
+    draws = [np.random.default_rng((0, draw, 0xF17)) for draw in range(N_FITS)]
+    rows = []
+    for site in sites:
+        old = batch.at_answers(values[site]).double()
+        fits = [fitted(old, random) for random in (None, *draws)]
+        estimable = fits[0][1]
+        right = torch.stack([is_right(site, new) for new, _ in fits]) & estimable
+        counted = pd.DataFrame({
+            "answered": right[0], "shuffled": right[1:].double().mean(0), "estimable": estimable,
+            "model": by_model, "n_prompts": 1, "operator": operators,
+            "split": np.where(seen, "seen", "held out"),
+        })  # fmt: skip
+        sums = counted.groupby(["operator", "split"], sort=False).sum().reset_index()
+        rows.append(sums.assign(site=site))
+    return pd.concat(rows, ignore_index=True)
+
+
+def share_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over models of `variance_shares` with `untrained`, without constant grids."""
+    columns = ["share", "shuffled", "untrained"]
+    return summarize(table.dropna(subset="share"), SHARES, columns, bounds=SHARE)
+
+
+def answer_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over models of the shares of equations answered, by site and split."""
+    columns = ["answered", "shuffled", "model"]
+    sums = table.groupby(["site", "split", "seed"], sort=False)[[*columns, "n_prompts"]].sum()
+    shares = sums[columns].div(sums["n_prompts"], axis=0).reset_index()
+    return summarize(shares, ["site", "split"], columns, bounds=SHARE)
+
+
+def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim]:
+    """Each site's interaction, and the equations that its f(a) + g(b) answers.
+
+    Args:
+        shares, answers: of `share_summary` and `answer_summary`.
+    """
+    claims = []
+    for row in shares[shares["effect"] == "interaction"].to_dict("records"):
+        nulls = {"shuffled grid": row["shuffled"], "untrained": row["untrained"]}
+        null, null_name = closest_null(row["share"], nulls)
+        claims.append(Claim(
+            text=f"In {row['site']} at {row['position']}, the interaction of a and b explains",
+            effect=Interval.of_row(row, "share"), null=null, null_name=null_name,
+            unit=f"of the variance over the grid of {row['operator']}", direction="different",
+        ))  # fmt: skip
+    for row in answers.to_dict("records"):
+        claims.append(Claim(
+            text=f"f(a) + g(b) in place of {row['site']} answers",
+            effect=Interval.of_row(row, "answered"), null=row["shuffled"],
+            null_name="f(a) + g(b) of a shuffled grid",
+            unit=f"of the {row['split']} equations, the model itself {row['model']:.2f}",
+        ))  # fmt: skip
+    return claims
+
+
+def plot_variance_shares(shares: pd.DataFrame) -> "Figure":
+    """Shares of the variance over the operand grid at each site, with both nulls.
+
+    Args:
+        shares: of `share_summary`.
+    """
+    title = "a " + shares["operator"] + " b, at " + shares["position"]
+    return points(
+        shares.assign(site=shares["site"].map(short_site), panel=title), name="site", by="effect",
+        value="share", low="share_low", high="share_high", panel="panel", across=2,
+        title="share of variance", horizontal=False,
+        nulls={"shuffled": "shuffled grid", "untrained": "untrained models"},
+    )  # fmt: skip
+
+
+def plot_main_effect_answers(answers: pd.DataFrame) -> "Figure":
+    """The share of equations answered with f(a) + g(b) in place of each site's activation.
+
+    Args:
+        answers: of `answer_summary`.
+    """
+    return points(
+        answers.assign(site=answers["site"].map(short_site)), name="site", value="answered",
+        low="answered_low", high="answered_high", panel="split", across=2, horizontal=False,
+        title="share of equations answered", label="f(a) + g(b) in place of the site, 95 % CI",
+        nulls={"shuffled": "f(a) + g(b) of a shuffled grid", "model": "the models themselves"},
+    )  # fmt: skip
+
+
+def _display(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """One row per site, position and operator; in the last rows the models themselves."""
+    index = ["site", "position", "operator"]
+    cell = [Interval.of_row(row, "share").format() for row in shares.to_dict("records")]
+    wide = shares.assign(cell=cell).pivot_table(
+        index=index, columns="effect", values="cell", aggfunc="first", sort=False)  # fmt: skip
+    of_both = shares[shares["effect"] == "interaction"].set_index(index)
+    wide = wide.join(of_both[["untrained", "shuffled"]].map("{:.2f}".format)).reset_index()
+    of_models = answers[answers["site"] == answers["site"].iloc[-1]]
+    answers = pd.concat([answers, of_models.assign(site="model", answered=of_models["model"])])
+    counts = answers.groupby(["site", "operator", "split"], sort=False)[["answered", "n_prompts"]]
+    sums = counts.sum().astype(int).astype(str)
+    counted = (
+        (sums["answered"] + "/" + sums["n_prompts"]).unstack("split", sort=False).reset_index()
+    )
+    rows = [wide.merge(counted, "left", ["site", "operator"]), counted[counted["site"] == "model"]]
+    return pd.concat(rows).fillna("")
 
 
 def analyse_additivity(
-    subject: Subject | Run,
+    run: Run | Models,
     *,
     sites: Sequence[str] | None = None,
     positions: Sequence[int] = (-1,),
-    parts: Parts | None = None,
-    tell: Tell = silent,
-    seed: int = 0,
 ) -> Result:
-    """Both tables, drawn and said; their arguments."""
-    subject = Subject.of(subject)
-    shares = additivity_table(subject, sites=sites, positions=positions, seed=seed)
-    answers = answered_table(subject, sites=sites, parts=parts, tell=tell, seed=seed)
-    missing = int((answers["of"] - answers["estimable"]).groupby(answers["site"]).sum().max())
+    """How much of each activation is f(a) + g(b), and what f(a) + g(b) alone answers.
+
+    Args:
+        sites, positions: as for `variance_shares`.
+    """
+    models = Models.of(run)
+    options = {"sites": sites, "positions": tuple(positions)}
+    table = over_seeds(models, variance_shares, **options)
+    null = over_untrained(models, variance_shares, **options, n_shuffles=0)
+    table["untrained"] = np.nan if null is None else null["share"]
+    answers = over_seeds(models, main_effect_answers, sites=sites)
+    shares, answer_shares = share_summary(table), answer_summary(answers)
+    missing = (answers["n_prompts"] - answers["estimable"]).groupby(answers["site"]).sum().max()
     return Result(
         name="additivity",
-        tables={"additivity": shares, "additivity-answers": answers},
-        shown=_shown(shares, answers),
-        figures={
-            "additivity": partial(figures.additivity_shares, shares),
-            "additivity-answers": partial(figures.additivity_answers, answers),
-        },
-        findings=[*share_findings(shares), *answer_findings(answers)],
+        tables={"additivity": table, "additivity-answers": answers},
+        display=_display(shares, answers),
+        claims=additivity_claims(shares, answer_shares),
+        figures={"additivity": partial(plot_variance_shares, shares),
+                 "additivity-answers": partial(plot_main_effect_answers, answer_shares)},
         notes=[
             "Shares of the variance over all equations of an operator: of a, of b, and of their "
-            "interaction, with that of untrained models and of shuffled grids beside it. Then the "
-            "equations answered, of all, with f(a) + g(b) in that site's place; by the models "
-            "themselves in the last rows.",
-            "f(a) + g(b) is fitted on seen equations, each of which has a part in its own fit; "
-            f"it is not estimable, and so not an answer, for {missing:,} equations of all models.",
-            "It is put wherever a character is asked. After the first, streams hold the character "
-            "before it, too, which no sum of a and b tells: less is answered for that alone.",
+            "interaction, with the interaction in untrained models and in shuffled grids. Then the "
+            "equations answered with f(a) + g(b) in place of the site's activation; the last rows "
+            "are the models themselves.",
+            "f(a) + g(b) is fitted on seen equations, and each is part of its own fit. It is not "
+            f"estimable, and so no answer, for {missing:,} equations of all models.",
+            "It is put in wherever an answer token is predicted. After the first token, streams "
+            "also hold the token before, which no f(a) + g(b) has: that alone costs answers.",
         ],
-    )
-
-
-def _shown(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row a site, position and operator."""
-    rows = []
-    for (site, place, operator), some in shares.groupby(["site", "place", "operator"], sort=False):
-        row = {"site": site, "at": place, "operator": operator}
-        for effect, each in some.groupby("effect", sort=False):
-            row[str(effect)] = f"{each['share'].mean():.2f}"
-        mine = some[some["effect"] == EFFECTS[-1]]
-        row[EFFECTS[-1]] = mean_over_models(mine["share"].tolist()).format()
-        row |= {null: f"{mine[null].mean():.2f}" for null in ("untrained", "shuffled")}
-        counted = answers[(answers["site"] == site) & (answers["operator"] == operator)]
-        for split, each in counted.groupby("split", sort=False):
-            sums = each[["answered", "of"]].sum()
-            row[str(split)] = f"{sums['answered']:.0f}/{sums['of']:.0f}"
-        rows.append(row)
-    last = answers[answers["site"] == answers["site"].iloc[-1]]
-    for operator, some in last.groupby("operator", sort=False):
-        row = {"site": "model", "at": "", "operator": operator}
-        for split, each in some.groupby("split", sort=False):
-            row[str(split)] = f"{each['model'].sum()}/{each['of'].sum()}"
-        rows.append(row)
-    return pd.DataFrame(rows).fillna("")
+    )  # fmt: skip

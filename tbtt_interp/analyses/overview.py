@@ -1,100 +1,78 @@
-"""Every analysis at quick settings, and what was found, furthest from its null first."""
+"""Every registered analysis at quick settings, with all claims ranked by distance from the null."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from tbtt_interp import figures
-from tbtt_interp.analyses.additivity import analyse_additivity
-from tbtt_interp.analyses.findings import Result, Tell, silent
-from tbtt_interp.analyses.old_attention import analyse_attention
-from tbtt_interp.analyses.old_pairs import Pairs, chosen_pairs
-from tbtt_interp.analyses.old_patching import analyse_patching
-from tbtt_interp.analyses.old_paths import analyse_paths
-from tbtt_interp.analyses.order import analyse_order
-from tbtt_interp.analyses.parts import Parts
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.pairs import ordered_pairs
+from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.errors import TbttError
+from tbtt_interp.over_seeds import MANY_PARAMETERS, Models
+from tbtt_interp.plots import claims_ranked
+from tbtt_interp.results import Claim, Result, claims_table
 from tbtt_interp.runs import Run
 
-SAID = 25
-TOKENS = 1_500  # of the pairs that are patched, where `patching` by itself takes all
-FEWEST = 16  # pairs at least
+N_PRINTED = 25
+N_TOKENS = 1_500  # tokens of the pairs that are patched, where `patching` by itself patches all
+FEWEST_PAIRS = 16
 
 
-def _some(subject: Subject, seed: int) -> Pairs:
-    """As many pairs as have TOKENS in all, or FEWEST."""
-    pairs = chosen_pairs(subject, few=FEWEST)
-    probe = pairs.sample(FEWEST, seed)
-    each = probe.questions(probe.clean).tokens.numel() / len(probe)
-    return pairs.sample(max(FEWEST, int(TOKENS / each)), seed)
+def quick_pairs(models: Models) -> dict[str, int]:
+    """How many pairs to patch: about N_TOKENS tokens of them, and FEWEST_PAIRS at least."""
+    if models.n_parameters > MANY_PARAMETERS:
+        return {"pairs": FEWEST_PAIRS}
+    sample = ordered_pairs(models.shared_prompts).sample(FEWEST_PAIRS, seed=0)
+    tokens = sample.batch(sample.clean).tokens.numel() / len(sample)
+    return {"pairs": max(FEWEST_PAIRS, int(N_TOKENS / tokens))}
 
 
-def _quick_patching(subject: Subject, *, parts: Parts, seed: int) -> Result:
-    return analyse_patching(subject, _some(subject, seed), parts=parts, seed=seed)
+def quick_sites(models: Models) -> dict[str, list[str]]:
+    """The last layer's heads and MLP."""
+    layer = models.first.cfg.n_layers - 1
+    return {"site": [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_mlp_out"]}
 
 
-def _quick_paths(subject: Subject, *, parts: Parts, seed: int) -> Result:
-    return analyse_paths(subject, _some(subject, seed), parts=parts, seed=seed)
+QUICK: Mapping[str, Callable[[Models], dict[str, Any]]] = {
+    "patching": quick_pairs, "paths": quick_pairs, "order": quick_sites,
+}  # fmt: skip
 
 
-def _quick_order(subject: Subject, *, parts: Parts, seed: int) -> Result:
-    last = subject.layers - 1
-    sites = [f"blocks.{last}.attn.hook_z", f"blocks.{last}.hook_mlp_out"]
-    return analyse_order(subject, sites=sites, parts=parts, seed=seed)
+def analyse_overview(run: Models | Run) -> Result:
+    """The claims of every analysis that applies to these models, furthest from their nulls first.
 
-
-QUICK: dict[str, Callable[..., Result]] = {
-    "patching": _quick_patching,
-    "paths": _quick_paths,
-    "attention": analyse_attention,
-    "additivity": analyse_additivity,
-    "order": _quick_order,
-}
-
-
-def analyse_overview(
-    subject: Subject | Run, *, parts: Parts | None = None, tell: Tell = silent, seed: int = 0
-) -> Result:
-    """What every analysis finds that can be asked of these models.
-
-    Those that cannot are said, with their own reason.
-
-    Returns:
-        a table of findings with the name of their `analysis`; each analysis has its own tables
-        only when it is run by itself.
+    Analyses that do not apply are named with the reason. Each analysis has its own tables and
+    figures when it is run by itself.
     """
-    subject, parts = Subject.of(subject), parts or Parts()
-    found, findings, notes = [], [], []
-    for number, (name, analyse) in enumerate(QUICK.items()):
+    models = Models.of(run)
+    tables, notes = [], []
+    claims: list[Claim] = []
+    for name, analysis in ANALYSES.items():
+        if name == "overview":
+            continue
         try:
-            result = analyse(subject, parts=parts.inside(name), seed=seed)
+            result = analysis(models, **QUICK.get(name, lambda _: {})(models))
         except TbttError as error:
-            notes.append(f"Not asked, {name}: {error}.")
-        else:
-            found.append(result.findings_table().assign(analysis=name))
-            findings += [
-                dataclasses.replace(finding, what=f"{name}: {finding.what}")
-                for finding in result.findings
-            ]
-        tell(number + 1, len(QUICK))
-    table = pd.concat(found, ignore_index=True)
-    far = (table["effect"] - table["null"]).abs().sort_values(ascending=False).index
-    table = table.loc[far, ["analysis", *(c for c in table.columns if c != "analysis")]]
-    groups = table.groupby("analysis", sort=False)
-    shown = groups.agg(findings=("what", "size"), beyond_their_null=("beyond", "sum"))
+            notes.append(f"Does not apply, {name}: {error}.")
+            continue
+        tables.append(claims_table(result.claims).assign(analysis=name))
+        claims += [dataclasses.replace(c, text=f"{name}: {c.text}") for c in result.claims]
+    table = pd.concat(tables, ignore_index=True)
+    distance = (table["effect"] - table["null"]).abs()
+    order = distance.sort_values(ascending=False, kind="stable").index
+    table = table.loc[order, ["analysis", *table.columns.drop("analysis")]]
+    verdicts = pd.crosstab(table["analysis"], table["verdict"])
+    kinds = [v for v in ("supported", "contradicted", "undecided") if v in verdicts]
+    display = verdicts.loc[list(dict.fromkeys(table["analysis"])), kinds].reset_index()
     return Result(
-        name="overview",
-        tables={"overview": table},
-        shown=shown.reset_index(),
-        figures={"overview": partial(figures.overview, table)},
-        findings=findings,
+        name="overview", tables={"overview": table}, display=display, claims=claims,
+        figures={"overview": partial(claims_ranked, table)}, n_printed=N_PRINTED,
         notes=[
-            "Effects are shares of all there could be, so that they can be ranked by how far they "
-            "are from their nulls. Some pairs are patched; run an analysis by itself for all.",
+            "Claims by analysis and verdict. Effects are shares of all there could be, so that "
+            "claims can be ranked by the distance from their nulls. Only some pairs are patched: "
+            "run an analysis by itself for all.",
             *notes,
         ],
-        said=SAID,
-    )
+    )  # fmt: skip

@@ -123,6 +123,7 @@ def geometry(
     return analyse_geometry(run, *others, dimensions=dimensions)
 
 
+@register_analysis
 def additivity(
     run: "Source",
     *,
@@ -146,6 +147,7 @@ def additivity(
     return analyse_additivity(run, sites=site, positions=position or (-1,))
 
 
+@register_analysis
 def order(run: "Source", *, site: Sites = None) -> "Result":
     """Which line follows which: how much of the file's order is memorized, and what does it do?
 

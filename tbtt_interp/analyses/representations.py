@@ -11,7 +11,7 @@ from einops import einsum
 from jaxtyping import Float
 
 from tbtt_interp.activations import cached
-from tbtt_interp.analyses.operand_grid import example_grids
+from tbtt_interp.analyses.operand_grid import cells, operand_grids
 from tbtt_interp.errors import TbttError
 from tbtt_interp.prompts import PromptSet
 
@@ -74,12 +74,13 @@ def operand_representations(model: "HookedTransformer", prompts: PromptSet) -> l
                                     values=np.array(digits, float), vectors=rows))  # fmt: skip
     names = [f"blocks.{layer}.{site}" for layer in range(model.cfg.n_layers) for site in SITES]
     names = [name for name in names if name in model.hook_dict]
-    batch = prompts.batch().first_tokens()
+    equations, sizes = operand_grids(prompts)
+    batch = equations.batch().first_tokens()
     cache = cached(model, batch.tokens, names)[1]
     for site in names:
-        last = batch.at_answers(cache[site]).double().cpu().numpy()
-        for operator, examples in example_grids(prompts).items():
-            x = last[examples]
+        last = batch.at_answers(cache[site]).double().cpu()
+        for operator, grid in cells(last, sizes).items():
+            x = grid.numpy()
             x = x - x.mean((0, 1))
             for operand, values, axis in zip("ab", operands[operator], (1, 0), strict=True):
                 vectors, variance = x.mean(axis), (x**2).sum()
@@ -88,7 +89,7 @@ def operand_representations(model: "HookedTransformer", prompts: PromptSet) -> l
                     site=site, operator=operator, operand=operand,
                     values=np.array(values, float), vectors=vectors,
                     share=float(own / variance) if variance else np.nan,
-                    null_share=(len(values) - 1) / (examples.size - 1),
+                    null_share=(len(values) - 1) / (x.shape[0] * x.shape[1] - 1),
                 ))  # fmt: skip
     return found
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbtt_interp.cli.output import AsJson, print_json, print_table, progress
+from tbtt_interp.cli.output import AsJson, print_json, print_table
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ def models_command(
         raise TbttError("--pack FOLDER and --out FOLDER go together: give both, or none to list")
     notes = []
     if pack is not None and out is not None:
+        from rich.console import Console
+
         from tbtt_interp.pretrained.packing import folder_bytes, pack_models
 
-        with progress("packing") as tell:
-            left_out = pack_models(pack, out, tell)
+        with Console(stderr=True).status("packing"):
+            left_out = pack_models(pack, out)
         notes = [f"{folder_bytes(out) / 1e6:.1f} MB in {out}."]
         notes += [f"Left out: {name}: {reason}" for name, reason in left_out.items()]
     table = list_pretrained(out)

@@ -1,18 +1,13 @@
-"""`tbtt report` and `tbtt compare`: the evidence as one page, and two runs side by side."""
+"""`tbtt report` and `tbtt compare`: one page about a folder of runs, and two runs side by side."""
 
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tbtt_interp.cli.answers import RunFolder
-from tbtt_interp.cli.output import AsJson, check_new, print_json, print_table, progress
-
-if TYPE_CHECKING:
-    from tbtt_interp.evidence.claims import Claim
+from tbtt_interp.cli.output import AsJson, check_new, print_json, print_table
 
 Only = Annotated[list[str] | None, typer.Option(help="A section by its name, repeatable. [all]")]
 
@@ -29,33 +24,33 @@ def report_command(
     only: Only = None,
     as_json: AsJson = False,
 ) -> None:
-    """All the evidence as one page that needs nothing else, with a verdict for every claim.
+    """One page about a folder of runs, with a verdict for every claim.
 
     tbtt report --out report.html
 
     tbtt report runs/arithmetic-small-file runs/arithmetic-large-file
 
+    Without runs, the models that come with the package are reported; the page about the paper's
+    own sweeps is built by the study `python analyses/paper.py`.
+
     With --json the claims are printed, and no page is written.
     """
-    from tbtt_interp.report.building import build_report
+    from tbtt_interp.report.build import build_report
+    from tbtt_interp.report.page import render
     from tbtt_interp.runs import write_new
 
     if not as_json:
         check_new(out)
-    with progress("reporting") as tell:
-        report = build_report(runs or [], only=only or [], tell=tell)
+    report = build_report(runs or [], only=only or [])
     table = report.claims_table()
     if as_json:
         print_json(table)
     else:
-        from tbtt_interp.report.page import render
-
         write_new(out, render(report).encode())
         rows = [
-            [part.name, f"{part.seconds:.0f} s", "" if part.evidence is None
-             else _verdicts(part.evidence.claims), part.reason]
-            for part in report.parts
-        ]  # fmt: skip
+            [section.name, f"{section.seconds:.0f} s", section.verdicts, section.reason]
+            for section in report.sections
+        ]
         print_table(
             ["section", "took", "claims", "not built"], rows,
             title=f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(table)} claims of "
@@ -63,11 +58,6 @@ def report_command(
         )  # fmt: skip
     for name, reason in report.problems.items():
         print(f"left out, {name}: {reason}", file=sys.stderr)
-
-
-def _verdicts(claims: "Sequence[Claim]") -> str:
-    count = Counter(claim.verdict for claim in claims)
-    return ", ".join(f"{n} {verdict}" for verdict, n in count.items())
 
 
 def compare_command(

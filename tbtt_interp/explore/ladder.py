@@ -6,12 +6,12 @@ import pandas as pd
 
 from tbtt_interp import figures
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evidence.models import models_table
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.state import State
 from tbtt_interp.model import count_parameters
 from tbtt_interp.runs import Run
+from tbtt_interp.sweep_tables import models_table
 
 
 def ladder_part(catalogue: Catalogue, state: State) -> tuple[Part, list[str]]:
@@ -46,14 +46,12 @@ def ladder_part(catalogue: Catalogue, state: State) -> tuple[Part, list[str]]:
 
 @lru_cache(maxsize=512)
 def _rows(name: str, run: Run) -> pd.DataFrame:
-    table = models_table([run])
-    if "loss" not in table:
+    if run.config.recipe is None:
         raise TbttError("it was not trained here, so that what it answers was not written down")
+    table = models_table([run])
     found = table[["task", "size", "framing", "seed", "order_known"]].assign(
-        run=name, parameters=count_parameters(run.shape),
-        seen=table["seen_right"] / table["seen_of"],
+        run=name, parameters=count_parameters(run.shape), seen=table["seen_accuracy"],
+        held_out=table["held_out_accuracy"],
     )  # fmt: skip
-    held_out = table["held_out_right"] / table["held_out_of"] if "held_out_of" in table else None
-    found["held_out"] = float("nan") if held_out is None else held_out
     acts = [f"open {name}:{seed}" for seed in found["seed"]]
     return found.assign(act=acts)

@@ -2,15 +2,11 @@
 
 from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.additivity import additivity_answers, additivity_shares
-from tbtt_interp.figures.atlas import atlas_maps, atlas_strata
 from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
 from tbtt_interp.figures.cells import cell_map, ladder, signed_bars
 from tbtt_interp.figures.findings import findings_over_steps, overview
-from tbtt_interp.figures.forgetting import order_and_answers
 from tbtt_interp.figures.geometry import code_layouts, code_measures
-from tbtt_interp.figures.influence import influence
-from tbtt_interp.figures.learning import learning_curves
 from tbtt_interp.figures.order import order_answers, order_known, order_patching
 from tbtt_interp.figures.patching import patching_characters, patching_grid
 from tbtt_interp.figures.paths import circuits, paths
@@ -24,15 +20,12 @@ from tbtt_interp.figures.probing import (
 )
 from tbtt_interp.figures.sizes import by_size
 from tbtt_interp.figures.style import save
-from tbtt_interp.figures.sweeps import curves_over_training, over_models
 
 __all__ = [
     "ablations",
     "accuracies_beside_nulls",
     "additivity_answers",
     "additivity_shares",
-    "atlas_maps",
-    "atlas_strata",
     "attention",
     "attribution_bars",
     "beside_nulls",
@@ -41,19 +34,14 @@ __all__ = [
     "circuits",
     "code_layouts",
     "code_measures",
-    "curves_over_training",
     "effects_beside_nulls",
     "findings_over_steps",
-    "influence",
     "ladder",
-    "learning_curves",
     "lens_curves",
     "neuron_maps",
-    "order_and_answers",
     "order_answers",
     "order_known",
     "order_patching",
-    "over_models",
     "overview",
     "patching_characters",
     "patching_grid",

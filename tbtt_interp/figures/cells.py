@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tbtt_interp.figures.style import BLUE, GREY, ORANGE
-from tbtt_interp.figures.sweeps import COLOURS
+from tbtt_interp.plots import COLOURS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

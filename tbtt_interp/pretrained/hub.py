@@ -1,4 +1,4 @@
-"""A model hub: a run goes there as a folder with its card, and comes back as a run.
+"""Runs on a model hub, each as a folder with its card.
 
 Only JSON, safetensors and text are fetched, whatever else a repository holds.
 """
@@ -16,14 +16,12 @@ from tbtt_interp.runs import Run, load_run
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-FETCHED = [
-    "config.json", "metrics.jsonl", "summary.json", "corpus.tsv", "README.md",
-    "checkpoints/step-*.safetensors",
-]  # fmt: skip
+FETCHED = ["config.json", "metrics.jsonl", "summary.json", "corpus.tsv", "README.md",
+           "checkpoints/step-*.safetensors"]  # fmt: skip
 
 
 def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Uploads a finished run, all its models and checkpoints, with a card; returns the address.
+    """Uploads a finished run, with all its models, checkpoints and a card; returns the address.
 
     Args:
         run: or its folder, or the name of one that comes with the package.
@@ -37,13 +35,11 @@ def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = Fals
         pack_run(run, folder, models=len(run.seeds), steps=list(run.checkpoints))
         with _hub() as hub:
             hub.create_repo(repo_id, private=private, exist_ok=True)
-            message = f"Upload {len(run.seeds)} models of {run.config.size}"
             hub.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=message,
+                repo_id=repo_id, folder_path=folder,
+                commit_message=f"Upload {len(run.seeds)} models of {run.config.size}",
                 delete_patterns=FETCHED,  # of an earlier upload: a checkpoint would join this run's
-            )
+            )  # fmt: skip
             return f"{hub.endpoint}/{repo_id}"
 
 
@@ -70,7 +66,7 @@ def _hub() -> "Iterator[HfApi]":
             "a model hub needs huggingface_hub, which is not installed: "
             "pip install 'tbtt_interp[hub]'"
         ) from error
-    # a lost connection is an error of the library below, which that of the hub is one of, too
+    # a lost connection is an error of the library below, a base class of the hub's own error
     lost = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
     try:
         yield HfApi()

@@ -1,4 +1,4 @@
-"""Models that come with the package, by name: no training needed to open one."""
+"""The models that come with the package, by name."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tbtt_interp.errors import TbttError, guess
 from tbtt_interp.runs import Run, load_run, shipped_runs
 from tbtt_interp.tables import list_runs
 
-OVER_TRAINING = "-over-training"  # ends the name of the run that has one model's checkpoints
+OVER_TRAINING = "-over-training"  # ends the name of the run with one model's checkpoints
 NONE_SHIP = (
     "no models come with this copy of the package: train some (`tbtt sweep ladder`), pack them "
     "(`tbtt models --pack runs/ladder --out models`), and load them by their folders"
@@ -17,50 +17,41 @@ NONE_SHIP = (
 
 
 def load_pretrained(name: str, *, over_training: bool = False) -> Run:
-    """A run that comes with the package: several models of one configuration, trained.
+    """A run that comes with the package: several trained models of one configuration.
 
     Its folder is for reading only. `tbtt models` lists the names; every command that takes a run's
-    folder takes them, too.
+    folder takes a name as well.
 
     Args:
         over_training: one model at a dozen steps of its training, not all models at the last.
     Raises:
-        TbttError: if none is called so, naming the nearest.
+        TbttError: if no run has this name, naming the nearest.
     """
     shipped = shipped_runs()
     wanted = name + OVER_TRAINING if over_training else name
-    if not shipped:
-        raise TbttError(f"model '{name}' is not here: {NONE_SHIP}")
     if wanted not in shipped:
-        raise TbttError(
-            f"model '{wanted}' does not come with the package{guess(wanted, shipped)}: "
-            "`tbtt models` lists those that do"
-        )
+        near, then = guess(wanted, shipped), "`tbtt models` lists those that do"
+        then = then if shipped else NONE_SHIP
+        raise TbttError(f"model '{wanted}' does not come with the package{near}: {then}")
     return load_run(shipped[wanted])
 
 
 def list_pretrained(folder: Path | None = None) -> pd.DataFrame:
-    """A row a name: what was trained, and what all its models together answer at the last step.
+    """One row per packed run: what was trained, and the counts of all its models at the last step.
 
     Args:
-        folder: of packed runs; None is those that come with the package.
+        folder: of packed runs; None is the folder that comes with the package.
 
-    Columns: name, task, size, framing, seeds, steps, seen_right, seen_of, held_out_right,
-    held_out_of, loss (mean over models, nats a character), over_training (how many checkpoints of
-    one model there are), problem (why a run cannot be read; nothing else is known of it then).
+    Columns: name, then those of `list_runs`, and over_training, the number of checkpoints of one
+    model over training.
     """
-    root = runs.SHIPPED if folder is None else folder
-    table = list_runs(root)
+    table = list_runs(runs.SHIPPED if folder is None else folder)
     if table.empty:
         return table
-    table["name"] = [Path(run).name for run in table["run"]]
-    kept = {
-        name: len(list((root / name / "checkpoints").glob("step-*.safetensors")))
-        for name in table["name"]
-        if name.endswith(OVER_TRAINING)
-    }
-    table = table[~table["name"].isin(kept)].reset_index(drop=True)
-    table["over_training"] = [kept.get(name + OVER_TRAINING, 0) for name in table["name"]]
-    names = ["name", "task", "size", "framing", "seeds", "steps", "seen_right", "seen_of",
-             "held_out_right", "held_out_of", "loss", "over_training", "problem"]  # fmt: skip
-    return table.reindex(columns=names)
+    folders = {Path(path).name: Path(path) for path in table["run"]}
+    table.insert(0, "name", list(folders))
+    counts = {name: len(list(path.glob("checkpoints/step-*"))) for name, path in folders.items()}
+    table["over_training"] = [counts.get(name + OVER_TRAINING, 0) for name in folders]
+    table = table[~table["name"].str.endswith(OVER_TRAINING)].reset_index(drop=True)
+    return table[["name", "task", "size", "framing", "seeds", "steps", "seen_right", "seen_of",
+                  "held_out_right", "held_out_of", "loss", "over_training", "problem"]]  # fmt: skip

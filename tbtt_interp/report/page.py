@@ -1,4 +1,4 @@
-"""A report as one page: everything in it, nothing fetched."""
+"""A report as one self-contained page: every section's prose, figures, claims and tables."""
 
 import math
 import re
@@ -11,54 +11,66 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.evidence.claims import Claim
-from tbtt_interp.report.sections import Part
+from tbtt_interp.results import Claim, Result, claims_table
 from tbtt_interp.runs import Run, versions
 from tbtt_interp.train.sweep import pairs_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-LONG = 60  # seconds of a section that are said in its heading, too
-FEW = 3  # held-out pairs that are named
-WIDE = 1_160  # pixels that a figure has at most
+LONG = 60  # seconds beyond which a section's own time is given
+N_NAMED = 3  # held-out pairs that are named
+WIDEST = 1_160  # pixels of a figure
 VERDICTS = ("supported", "contradicted", "undecided")
-MADE_BY = {"the paper": "Claims of the paper",
+ORIGINS = {"the paper": "Claims of the paper",
            "expected before the run": "Expectations written down before the runs",
            "explored": "Claims made after looking"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
+class Built:
+    """A section as it came out: its result, or the reason why there is none."""
+
+    name: str
+    result: Result | None
+    reason: str
+    seconds: float
+
+    @property
+    def verdicts(self) -> str:
+        """How its claims came out, in words."""
+        verdicts = Counter(claim.verdict for claim in self.result.claims) if self.result else {}
+        return ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a page is made of.
+    """The sections of a page, and the runs that it opens.
 
     Attributes:
-        problems: by name, why runs could not be read.
-        parts: the sections as they came out.
-        command: that builds it.
+        problems: why runs could not be read, by name.
+        command: the command that builds the page.
     """
 
     runs: tuple[Run, ...]
     problems: dict[str, str]
-    parts: tuple[Part, ...]
+    sections: tuple[Built, ...]
     command: str
 
     def claims(self) -> list[tuple[str, Claim]]:
         """Every claim with its section's name, in order."""
-        built = [part for part in self.parts if part.evidence is not None]
-        return [(part.name, c) for part in built for c in part.evidence.claims]  # pyright: ignore
+        built = [(s.name, s.result) for s in self.sections if s.result is not None]
+        return [(name, claim) for name, result in built for claim in result.claims]
 
     def claims_table(self) -> pd.DataFrame:
-        """A row a claim, as `claims_table` has it, with its `section` in front."""
-        from tbtt_interp.evidence.claims import claims_table
-
+        """One row per claim, as `results.claims_table` has it, with its `section` in front."""
         table = claims_table([claim for _, claim in self.claims()])
         table.insert(0, "section", [name for name, _ in self.claims()])
         return table
 
 
 def render(report: Report) -> str:
-    """The page, as HTML."""
+    """The page as HTML; it loads nothing from elsewhere."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -66,18 +78,18 @@ def render(report: Report) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"cells": cells, "number": number, "words": in_words, "minus": minus}
-    built = [part for part in report.parts if part.evidence is not None]
+    environment.filters |= {"cells": cells, "words": in_words, "minus": minus}
+    sets = [", ".join(f"{k} {v}" for k, v in run.config.versions.items()) for run in report.runs]
     return environment.get_template("page.html.jinja").render(
         report=report,
         abstract=abstract(report),
         left_out=left_out(report),
-        sections=[(part, drawn(part)) for part in built],
-        unbuilt=[part for part in report.parts if part.evidence is None],
+        sections=[(s, figures_of(s.name, s.result)) for s in report.sections if s.result],
+        unbuilt=[section for section in report.sections if section.result is None],
         runs=runs_table(report.runs),
-        held_out=held_out(report.runs),
+        held_out=held_out_pairs(report.runs),
         sizes=sizes_table(report.runs),
-        made_under=made_under(report.runs),
+        made_under=list(dict.fromkeys(sets)),
         versions=versions(),
         long=LONG,
         plotly=get_plotlyjs(),
@@ -85,68 +97,67 @@ def render(report: Report) -> str:
 
 
 def abstract(report: Report) -> list[str]:
-    """What the report is of and how its claims came out, in sentences."""
+    """How many models the report opens, and how its claims came out, in sentences."""
     runs, claims = report.runs, [claim for _, claim in report.claims()]
     models = sum(len(run.seeds) for run in runs)
     tasks = listed(dict.fromkeys(run.tasks[0].name for run in runs), "and")
-    said = [
+    sentences = [
         f"This page opens {models} model{'s' if models != 1 else ''} of {len(runs)} "
         f"run{'s' if len(runs) != 1 else ''}, trained on {tasks}, and makes {len(claims)} claims, "
-        "none corrected for how many they are."
+        "none corrected for the number of claims."
     ]
-    for by in sorted({claim.by for claim in claims}, key=[*MADE_BY].index):
-        mine = [claim for claim in claims if claim.by == by]
-        count = Counter(claim.verdict for claim in mine)
-        how = listed([f"{count[v]} {v}" for v in VERDICTS], "and")
-        said.append(f"{MADE_BY[by]}: {len(mine)}, of which {how}.")
-    return said
+    for origin, words in ORIGINS.items():
+        verdicts = Counter(claim.verdict for claim in claims if claim.origin == origin)
+        if verdicts:
+            counts = listed([f"{verdicts[v]} {v}" for v in VERDICTS], "and")
+            sentences.append(f"{words}: {verdicts.total()}, of which {counts}.")
+    return sentences
 
 
 def left_out(report: Report) -> str:
     """How many runs and sections are not in the page; empty if all are."""
-    unbuilt = sum(part.evidence is None for part in report.parts)
-    counts = {"run": len(report.problems), "section": unbuilt}
-    return listed([f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items() if n] or [""],
-                  "and")  # fmt: skip
+    counts = {"run": len(report.problems),
+              "section": sum(section.result is None for section in report.sections)}  # fmt: skip
+    words = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items() if n]
+    return listed(words or [""], "and")
 
 
-def drawn(part: Part) -> list[dict[str, Any]]:
-    """Each figure of a section: its name, what it shows, its size, and its data as JSON.
+def figures_of(section: str, result: Result) -> list[dict[str, Any]]:
+    """Each figure of a section: its name, caption, size, and data as JSON.
 
-    One that cannot be drawn has its reason in place of data.
+    A figure that cannot be drawn has its reason in place of data.
     """
-    assert part.evidence is not None
-    found = []
-    for name, draw in part.evidence.figures.items():
-        key = re.sub(r"[^a-z0-9]+", "-", f"{part.name}-{name}".lower()).strip("-")
+    figures = []
+    for name, draw in result.figures.items():
+        key = re.sub(r"[^a-z0-9]+", "-", f"{section}-{name}".lower()).strip("-")
         row: dict[str, Any] = {"id": key, "name": in_words(name), "reason": "", "data": ""}
         try:
             figure = draw()
             layout = figure.to_dict()["layout"]
-            size = {"width": min(layout.get("width", 760), WIDE),
+            size = {"width": min(layout.get("width", 760), WIDEST),
                     "height": layout.get("height", 460)}  # fmt: skip
             figure.update_layout(dragmode=False, **size)
-            row |= size | {"says": caption(draw), "data": as_json(figure)}
+            row |= size | {"caption": caption(draw), "data": as_json(figure)}
         except TbttError as error:
             row["reason"] = str(error)
-        found.append(row)
-    return found
+        figures.append(row)
+    return figures
 
 
 def caption(draw: Any) -> str:
-    """What a figure shows: what the function that draws it says, up to its arguments."""
-    said = getattr(draw, "func", draw).__doc__ or ""
-    return " ".join(said.split("Args:")[0].split())
+    """What a figure shows: the docstring of the function that draws it, up to its arguments."""
+    keywords = getattr(draw, "keywords", {})
+    text = keywords.get("caption") or getattr(draw, "func", draw).__doc__ or ""
+    return " ".join(text.split("Args:")[0].split())
 
 
 def as_json(figure: "Figure") -> str:
     """A figure as JSON that can stand in a page's script."""
-    text = figure.to_json()
-    return str(text).replace("<", "\\u003c")
+    return str(figure.to_json()).replace("<", "\\u003c")
 
 
 def in_words(name: str) -> str:
-    """A name as it is read.
+    """A name without underscores and hyphens.
 
     >>> in_words("held_out_right")
     'held out right'
@@ -155,14 +166,14 @@ def in_words(name: str) -> str:
 
 
 def number(value: object) -> str:
-    """A table's cell as text: three digits of what is not whole, and nothing of what is not there.
+    """A table's cell as text: three digits after the point, and empty where it is missing.
 
     >>> [number(x) for x in (0.12345, 4.0, 12345, float("nan"), None, True, "a")]
     ['0.123', '4', '12,345', '', '', 'yes', 'a']
     """
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
-    if hasattr(value, "item"):  # of numpy
+    if hasattr(value, "item"):  # a numpy number
         return number(value.item())  # pyright: ignore
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -185,38 +196,39 @@ def minus(text: str) -> str:
 
 
 def cells(table: pd.DataFrame) -> list[list[tuple[str, bool]]]:
-    """A table's head and rows as text, and whether each is to stand on the right."""
-    right = [_is_number(table[name]) for name in table]
+    """A table's head and rows as text, and whether each cell is aligned on the right."""
+
+    def is_number(column: pd.Series) -> bool:
+        texts = [text for text in map(number, column) if text]
+        return bool(texts) and all(re.match(r"[-+−\d]", text) for text in texts)
+
+    right = [is_number(table[name]) for name in table]
     head = [in_words(str(name)) for name in table]
     rows = [list(map(number, row)) for row in table.itertuples(index=False, name=None)]
     return [list(zip(row, right, strict=True)) for row in (head, *rows)]
 
 
-def _is_number(column: pd.Series) -> bool:
-    texts = [text for text in map(number, column) if text]
-    return bool(texts) and all(re.match(r"[-+−\d]", text) for text in texts)
-
-
-def held_out(runs: Sequence[Run]) -> str:
+def held_out_pairs(runs: Sequence[Run]) -> str:
     """The pairs of operands that runs hold out, in words."""
     named = sorted({pairs_text(pairs) for run in runs for pairs in run.config.held_out if pairs})
     if not named:
         return "where one is held out"
-    few = listed([name.replace(" ", " with ").replace(",", " and ") for name in named[:FEW]], "or")
-    return f"{few}, or another of {len(named)}" if len(named) > FEW else few
+    few = [name.replace(" ", " with ").replace(",", " and ") for name in named[:N_NAMED]]
+    more = f", or another of {len(named)}" if len(named) > N_NAMED else ""
+    return f"{listed(few, 'or')}{more}"
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row a run: what it is, and how it was trained."""
+    """One row per run: its task, size and framing, and how it was trained."""
     rows = []
     for run in runs:
         training = (run.config.recipe or {}).get("training", {})
+        first, last = min(run.seeds), max(run.seeds)
         rows.append({
             "run": run.folder.name, "task": run.tasks[0].name, "size": run.config.size,
             "framing": run.config.framing, "window": run.shape.n_ctx,
-            "held out": held_out([run]) if any(run.config.held_out) else "",
-            "seeds": f"{min(run.seeds)} to {max(run.seeds)}" if len(run.seeds) > 1
-            else str(min(run.seeds)),
+            "held out": held_out_pairs([run]) if any(run.config.held_out) else "",
+            "seeds": f"{first} to {last}" if first < last else str(first),
             "steps": run.config.steps, "learning rate": f"{training.get('learning_rate', '')}",
             "weight decay": f"{training.get('weight_decay', '')}",
             "batch": f"{training.get('batch', '')}", "read at step": max(run.checkpoints),
@@ -225,7 +237,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def sizes_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row a size: what it is made of."""
+    """One row per size: layers, heads, widths and parameters."""
     from tbtt_interp.model import count_parameters
 
     rows = [
@@ -235,9 +247,3 @@ def sizes_table(runs: Sequence[Run]) -> pd.DataFrame:
         for run in runs
     ]  # fmt: skip
     return pd.DataFrame(rows).drop_duplicates("size").sort_values("parameters")
-
-
-def made_under(runs: Sequence[Run]) -> list[str]:
-    """The versions that runs were trained under, each set once."""
-    sets = [", ".join(f"{k} {v}" for k, v in run.config.versions.items()) for run in runs]
-    return list(dict.fromkeys(sets))

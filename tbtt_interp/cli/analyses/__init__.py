@@ -3,8 +3,6 @@
 import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli.analyses.additivity import additivity_command
-from tbtt_interp.cli.analyses.order import order_command
 from tbtt_interp.cli.analyses.paths import paths_command
 from tbtt_interp.cli.analyses.plain import plain_command
 
@@ -13,11 +11,6 @@ COMMANDS = {
         "overview", "Run every analysis at quick settings and rank what was found beside its null."
     ),
     "paths": paths_command,
-    "attention": plain_command(
-        "attention", "Where do heads look, what is it worth, and what would they say of it?"
-    ),
-    "additivity": additivity_command,
-    "order": order_command,
 }
 analyses = typer.Typer(
     help="What moves an answer, through which parts, and how the task is laid out in the weights.",

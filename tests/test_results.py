@@ -1,0 +1,93 @@
+"""Claims are decided by whole intervals, and a result reads in a terminal."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table
+from tbtt_interp.stats import UNMEASURED, Interval
+
+
+def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8,
+          text: str = "It is so.", **also) -> Claim:  # fmt: skip
+    effect = Interval(mean=(low + high) / 2, low=low, high=high, n=n)
+    return Claim(text=text, effect=effect, null=0.5, unit="of all", null_name="a half",
+                 direction=direction, **also)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction", "or_equal", "verdict"),
+    [
+        (0.6, 0.9, "above", False, "supported"),
+        (0.6, 0.9, "below", False, "contradicted"),
+        (0.1, 0.4, "above", False, "contradicted"),
+        (0.1, 0.4, "below", False, "supported"),
+        (0.1, 0.4, "different", False, "supported"),
+        (0.4, 0.6, "above", False, "undecided"),
+        (0.4, 0.6, "different", False, "undecided"),
+        (0.5, 0.6, "above", False, "undecided"),  # more than a half, not at least
+        (0.5, 0.6, "above", True, "supported"),
+        (0.5, 0.5, "above", True, "supported"),
+        (0.5, 0.5, "below", True, "supported"),
+        (0.5, 0.5, "above", False, "undecided"),
+        (0.4, 0.5, "above", True, "undecided"),
+        (0.4, 0.5, "below", True, "supported"),
+        (0.1, 0.4, "above", True, "contradicted"),
+        (math.nan, math.nan, "above", True, "undecided"),
+    ],
+)
+def test_a_verdict_is_where_the_whole_interval_is(
+    low: float, high: float, direction: Direction, or_equal: bool, verdict: str
+) -> None:
+    assert claim(low, high, direction, or_equal=or_equal).verdict == verdict
+
+
+def test_few_models_and_a_large_p_support_nothing() -> None:
+    assert claim(0.6, 0.9, n=2).verdict == "undecided"
+    assert claim(0.6, 0.9, p=0.05).verdict == "supported"
+    assert claim(0.6, 0.9, p=0.06).verdict == "undecided"
+    assert claim(0.1, 0.2, p=0.06).verdict == "contradicted", "p is of the claimed direction"
+
+
+def test_a_claim_on_several_is_as_its_weakest() -> None:
+    yes, more, open_, no = claim(0.6, 0.9), claim(0.8, 0.9), claim(0.4, 0.9), claim(0.1, 0.2)
+    missing = Claim(text="It is so.", effect=UNMEASURED, unit="", null=0.5, null_name="a half")
+    assert all_of([more, yes]) is yes
+    assert all_of([yes, open_]) is open_
+    assert all_of([open_, no, yes, missing]) is no
+    assert all_of([yes, missing]).verdict == "undecided"
+    assert missing.measured == "Not measured: there are no models of these cells."
+
+
+def result(*claims: Claim, sentence: str = "It is.") -> Result:
+    return Result(
+        name="it", question="Is it so?", tables={}, summary=[sentence], command="tbtt it",
+        display=pd.DataFrame({"size": ["small", "large"], "right": ["3/4", None]}),
+        more_displays={"More": pd.DataFrame({"n": [1]})}, claims=claims, notes=["A note."],
+    )  # fmt: skip
+
+
+def test_a_result_reads_in_a_terminal() -> None:
+    sentence = "On many a framing, " * 8 + "no size is worth 0.25 [0.10, 0.40] of another."
+    before = claim(0.6, 0.9, text="It is as long as it is wide. " * 9, origin="the paper")
+    text = str(result(claim(0.4, 0.6), claim(0.1, 0.2), before, sentence=sentence))
+    lines = text.splitlines()
+    assert lines[:2] == ["Is it so?", "tbtt it"] and lines[-1] == "A note."
+    assert max(map(len, lines)) <= 100
+    assert any("0.25 [0.10, 0.40]" in line for line in lines)
+    assert [line for line in lines if line.endswith(":")] == ["More:", "The paper:", "Explored:"]
+    verdicts = ("supported", "contradicted", "undecided")
+    assert [line.split()[0] for line in lines if line.startswith(verdicts)] == [
+        "supported", "contradicted", "undecided"
+    ], "what was explored comes furthest from its null first"  # fmt: skip
+    assert "None" not in text
+
+
+def test_a_claim_is_found_by_how_it_begins_and_tabulated() -> None:
+    found = result(claim(0.6, 0.9, text="Small wins"), claim(0.1, 0.2, text="Large wins"))
+    assert found.claim("Large").verdict == "contradicted"
+    with pytest.raises(TbttError, match=r"has no claim 'Smal win' \(did you mean 'Small wins'"):
+        found.claim("Smal win")
+    assert claims_table(found.claims)["verdict"].tolist() == ["supported", "contradicted"]
