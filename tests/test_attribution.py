@@ -1,8 +1,6 @@
 """Parts sum to the logits, each part is what is lost without it, and streams predict as by hand."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
-from typer.testing import CliRunner
 
 from tbtt_interp.analyses.attribution import (
     ALL,
@@ -26,7 +23,6 @@ from tbtt_interp.analyses.attribution import (
     plot_attribution,
 )
 from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens, plot_logit_lens
-from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.over_seeds import Models, over_seeds, summarize_over_seeds
@@ -316,17 +312,6 @@ def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place() -> None
     assert found["logit difference"] == pytest.approx(expected[1], abs=1e-4)
 
 
-def test_streams_predict_the_same_where_nothing_is_written() -> None:
-    model = of_config(d_mlp=8)
-    for name, x in model.named_parameters():
-        if name.endswith(("W_O", "W_out", "b_O", "b_out")):
-            x.data.zero_()
-    of_stream = [table["value"].to_numpy() for _, table in
-                 logit_lens(model, prompts_of()).groupby("stream", sort=False)]  # fmt: skip
-    assert len(of_stream) == 5
-    assert all(np.array_equal(values, of_stream[0]) for values in of_stream)
-
-
 def test_an_answer_alone_at_its_place_has_no_mismatched_stream() -> None:
     examples = [Example.of("<1+1=", "2>", {}), Example.of("<9+1=", "10>", {})]
     table = logit_lens(of_config(d_mlp=4), prompts_of(examples)).set_index("role")
@@ -378,17 +363,6 @@ def test_figures_have_a_panel_per_role_and_both_nulls(line_run: Run) -> None:
     assert nats.layout.yaxis.title.text == "log-probability, nats"
     shares = result.tables["lens"].query("metric == 'accuracy'")
     assert shares[["value_low", "value_high"]].stack().between(0, 1).all()
-
-
-def test_the_command_writes_tables_and_figures_and_prints_claims(line_run: Run) -> None:
-    run = CliRunner().invoke
-    done = run(app, ["analyses", "attribution", str(line_run.folder), "--out", "out"])
-    assert done.exit_code == 0, done.output
-    assert "layer 0 MLP" in done.output and "furthest from their nulls first" in done.output
-    written = {path.name for path in Path("out").iterdir()}
-    assert {f"{n}.{end}" for n in ("attribution", "lens") for end in ("csv", "html")} <= written
-    done = run(app, ["analyses", "attribution", str(line_run.folder), "--json"])
-    assert json.loads(done.stdout)[0]["kind"] == "token"
 
 
 def test_facts_are_attributed_character_by_character(facts_run: Run) -> None:

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from tbtt_interp.analyses.geometry import (
     analyse_geometry,
-    compare_geometry,
     geometry_claims,
     geometry_table,
     measure_representations,
@@ -237,11 +236,11 @@ def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
 
 def test_sizes_are_compared_in_equal_dimensions(line_run: Run) -> None:
     planted, line = models_of(averaging(DIGITS), name="planted"), Models.of(line_run)
-    table = compare_geometry([line, planted])
+    table = geometry_table(line, planted)
     dimensions = table.groupby("run")["dimensions"].agg(set).to_dict()
     assert dimensions == {line.name: {14}, "planted": {14, 16}}
     with pytest.raises(TbttError, match=r"is 14 wide, so .* 15 dimensions: give --dimensions 14"):
-        compare_geometry([line, planted], dimensions=15)
+        geometry_table(line, planted, dimensions=15)
     with pytest.raises(TbttError, match="dimensions must be at least 2, got 1"):
         geometry_table(planted, dimensions=1)
     result = analyse_geometry(line, planted)

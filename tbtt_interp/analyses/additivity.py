@@ -198,9 +198,7 @@ def main_effect_answers(
     seen, designs = torch.from_numpy(equations.seen), _designs(batch, sizes)
     values = read_sites(model, batch, sites)
 
-    def fitted(
-        old: Tensor, random: np.random.Generator | None
-    ) -> tuple[Tensor, Bool[Tensor, " equation"]]:
+    def fitted(old: Tensor, random: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         new, estimable = torch.zeros_like(old), torch.ones(len(batch), dtype=torch.bool)
         for answers, design in designs:
             known, cell_values = seen[batch.answer_example[answers]], old[answers]
@@ -211,7 +209,7 @@ def main_effect_answers(
             estimable[batch.answer_example[answers][~is_estimable]] = False
         return new, estimable
 
-    def is_right(site: str, new: Tensor) -> Bool[Tensor, " equation"]:
+    def is_right(site: str, new: Tensor) -> Tensor:
         if site != LOGITS:
             new = answer_logits(model, batch, [put_at_answers(site, new, batch)])
         return batch.margins(new[None])[0] > 0
@@ -250,11 +248,7 @@ def answer_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim]:
-    """Each site's interaction, and the equations that its f(a) + g(b) answers.
-
-    Args:
-        shares, answers: of `share_summary` and `answer_summary`.
-    """
+    """Each site's interaction, and the equations that its f(a) + g(b) answers; from summaries."""
     claims = []
     for row in shares[shares["effect"] == "interaction"].to_dict("records"):
         nulls = {"shuffled grid": row["shuffled"], "untrained": row["untrained"]}
@@ -275,11 +269,7 @@ def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim
 
 
 def plot_variance_shares(shares: pd.DataFrame) -> "Figure":
-    """Shares of the variance over the operand grid at each site, with both nulls.
-
-    Args:
-        shares: of `share_summary`.
-    """
+    """Shares of the variance over the operand grid at each site, with both nulls."""
     title = "a " + shares["operator"] + " b, at " + shares["position"]
     return points(
         shares.assign(site=shares["site"].map(short_site), panel=title), name="site", by="effect",
@@ -290,11 +280,7 @@ def plot_variance_shares(shares: pd.DataFrame) -> "Figure":
 
 
 def plot_main_effect_answers(answers: pd.DataFrame) -> "Figure":
-    """The share of equations answered with f(a) + g(b) in place of each site's activation.
-
-    Args:
-        answers: of `answer_summary`.
-    """
+    """The share of equations answered with f(a) + g(b) in place of each site's activation."""
     return points(
         answers.assign(site=answers["site"].map(short_site)), name="site", value="answered",
         low="answered_low", high="answered_high", panel="split", across=2, horizontal=False,
@@ -323,10 +309,7 @@ def _display(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def analyse_additivity(
-    run: Run | Models,
-    *,
-    sites: Sequence[str] | None = None,
-    positions: Sequence[int] = (-1,),
+    run: Run | Models, *, sites: Sequence[str] | None = None, positions: Sequence[int] = (-1,)
 ) -> Result:
     """How much of each activation is f(a) + g(b), and what f(a) + g(b) alone answers.
 

@@ -9,6 +9,7 @@ Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
 import copy
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 TOLERANCE = 1e-4  # nats that the sum over parts may differ from the logit
-CENTRED = ("LN", "LNPre")  # normalisations that subtract a vector's mean
 ALL = "logit difference"
 TOP = 3  # neurons that are printed
 SOURCES = 7  # positions that attention reads from, as far as they are drawn
@@ -68,9 +68,6 @@ class Component(NamedTuple):
         return " ".join(map(str, [*layer, self.kind, *which, *source]))
 
 
-Contributions = dict[Component, Float[Tensor, " answer"]]
-
-
 def in_double(model: "HookedTransformer") -> "HookedTransformer":
     """A copy of the model in double precision."""
     return copy.deepcopy(model).to(torch.float64, print_details=False)
@@ -79,16 +76,16 @@ def in_double(model: "HookedTransformer") -> "HookedTransformer":
 @torch.no_grad()
 def contributions(
     model: "HookedTransformer", batch: PromptBatch, weights: Float[Tensor, "answer d_vocab"]
-) -> Contributions:
+) -> dict[Component, Float[Tensor, " answer"]]:
     """A weighted sum of logits at each answer token, in nats, as a sum over the model's parts.
 
     Args:
         model: in double precision, or the sum is only close.
         weights: of each logit, such as 1 for the right token and -1 for a wrong one.
     Returns:
-        by component. Embeddings, each layer's attention and MLP, and biases sum to the logit
-        difference, which follows them. Attention by the position it reads, heads and neurons are
-        parts of these.
+        by component, as far as the model has it. Embeddings, each layer's attention and MLP, and
+        biases sum to the logit difference, which follows them. Attention by the position it reads,
+        heads and neurons are parts of these.
     Raises:
         TbttError: if the parts do not sum to the model's own logits.
     """
@@ -100,18 +97,17 @@ def contributions(
     answers, at = torch.arange(len(batch.answer_row)), batch.answer_pos
     weights = weights.to(logits)
     norm = dict(getattr(model, "ln_final", torch.nn.Identity()).named_parameters())
-    direction, last_bias = weights @ model.W_U.T, weights @ model.b_U
-    last_bias = last_bias + direction @ norm.get("b", torch.zeros_like(direction[0]))
+    direction = weights @ model.W_U.T
+    last_bias = weights @ model.b_U + (direction * norm.get("b", 0)).sum(-1)
     direction = direction * norm.get("w", 1)
-    if model.cfg.normalization_type in CENTRED:
+    if model.cfg.normalization_type in ("LN", "LNPre"):  # RMS does not subtract the mean
         direction = direction - direction.mean(-1, keepdim=True)
     if "ln_final.hook_scale" in cache:
         direction = direction / cache["ln_final.hook_scale"][answers, at]
-    nothing = torch.zeros_like(direction)
     parts, units = {}, {}
     for kind, hook in (("token", "hook_embed"), ("position", "hook_pos_embed")):
-        written = cache[hook][answers, at] if hook in cache else nothing
-        parts[Component(kind)] = (written * direction).sum(-1)
+        if hook in cache:
+            parts[Component(kind)] = (cache[hook][answers, at] * direction).sum(-1)
     positions = source_positions(batch)
     for layer in range(model.cfg.n_layers):
         v, pattern = (cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("v", "pattern"))
@@ -124,22 +120,19 @@ def contributions(
         place = (place - 1 - positions[0]).clamp(max=len(positions) - 1)
         heads = of_key.new_zeros(*of_key.shape[:2], len(positions))
         heads = heads.scatter_add(2, place[:, None].expand_as(of_key), of_key).permute(1, 2, 0)
-        if (post := cache.get(f"blocks.{layer}.mlp.hook_post")) is None:  # attention alone
-            neurons, mlp_bias = nothing[:, :0].T, nothing.sum(-1)
-        else:
-            neurons = (post[answers, at] * (direction @ model.W_out[layer].T)).T
-            mlp_bias = direction @ model.b_out[layer]
         parts[Component("attention", layer)] = heads.sum((0, 1))
-        for k, pos in enumerate(positions):
-            parts[Component("attention", layer, pos=pos)] = heads[:, k].sum(0)
-        parts[Component("MLP", layer)] = neurons.sum(0)
+        for pos, x in zip(positions, heads.sum(0), strict=True):
+            parts[Component("attention", layer, pos=pos)] = x
         parts[Component("attention bias", layer)] = direction @ model.b_O[layer]
-        parts[Component("MLP bias", layer)] = mlp_bias
         for number, head in enumerate(heads):
             units[Component("head", layer, head=number)] = head.sum(0)
             for pos, x in zip(positions, head, strict=True):
                 units[Component("head", layer, head=number, pos=pos)] = x
-        units |= {Component("neuron", layer, neuron=k): x for k, x in enumerate(neurons)}
+        if (post := cache.get(f"blocks.{layer}.mlp.hook_post")) is not None:
+            neurons = (post[answers, at] * (direction @ model.W_out[layer].T)).T
+            parts[Component("MLP", layer)] = neurons.sum(0)
+            parts[Component("MLP bias", layer)] = direction @ model.b_out[layer]
+            units |= {Component("neuron", layer, neuron=k): x for k, x in enumerate(neurons)}
     parts[Component("last bias")] = last_bias
     total = torch.stack([x for component, x in parts.items() if component.pos is None]).sum(0)
     error = (total - (weights * batch.at_answers(logits)).sum(-1)).abs().max()
@@ -207,15 +200,15 @@ def attribution(
     total = list(own).index(Component(ALL))
     roles = np.array([role for k in range(len(prompts)) for role in prompts.answer_roles(k)])
     tables = []
-    for split, examples in prompts.splits.items():
-        for role in (*in_reading_order(roles), WHOLE):
-            mask = examples[batch.answer_example.numpy()] & ((roles == role) | (role == WHOLE))
-            if mask.any():
-                effect, other = values[..., mask].mean(-1)
-                tables.append(components.assign(
-                    split=split, role=role, effect=effect, mismatched=other,
-                    logit_difference=effect[total], n_answers=mask.sum(),
-                ))  # fmt: skip
+    every_role = (*in_reading_order(roles), WHOLE)
+    for (split, examples), role in product(prompts.splits.items(), every_role):
+        mask = examples[batch.answer_example.numpy()] & ((roles == role) | (role == WHOLE))
+        if mask.any():
+            effect, other = values[..., mask].mean(-1)
+            tables.append(components.assign(
+                split=split, role=role, effect=effect, mismatched=other,
+                logit_difference=effect[total], n_answers=mask.sum(),
+            ))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
@@ -234,11 +227,10 @@ def attribution_tables(models: Models) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = over_seeds(models, attribution, wrong=wrong)
     null = over_untrained(models, attribution, wrong=wrong)
     table["untrained"] = np.nan if null is None else null["effect"]
+    table["share"] = table["effect"] / table["logit_difference"]
+    table["sum"] = table["logit_difference"] * table["n_answers"]
     is_unit = table["kind"].isin(["head", "neuron"])
-    of_layers = table[~is_unit].assign(
-        share=lambda t: t["effect"] / t["logit_difference"],
-        sum=lambda t: t["logit_difference"] * t["n_answers"],
-    )
+    of_layers, units = table[~is_unit], table[is_unit].drop(columns=["share", "sum"])
     values = ["effect", "mismatched", "untrained"]
     summary = summarize(of_layers, GROUP, values, weights="n_answers")
     shares = summarize(of_layers, GROUP, ["share"], weights="sum")
@@ -249,7 +241,7 @@ def attribution_tables(models: Models) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns = ["share", "share_low", "share_high"]
     summary[columns] = shares[columns].where(is_clear)
     summary = summary.assign(logit_difference=whole["effect"], n_answers=counts.to_numpy())
-    return summary, table[is_unit].reset_index(drop=True)
+    return summary, units.reset_index(drop=True)
 
 
 def main_parts(summary: pd.DataFrame) -> pd.DataFrame:

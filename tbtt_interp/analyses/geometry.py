@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tbtt_interp import plots
 from tbtt_interp.analyses.representations import (
     EMBEDDINGS,
     Representation,
@@ -27,17 +28,6 @@ from tbtt_interp.analyses.representations import (
 )
 from tbtt_interp.errors import TbttError
 from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
-from tbtt_interp.plots import (
-    BLACK,
-    BLUE,
-    GREY,
-    NULL_MARKS,
-    error_bars,
-    name_once,
-    panels,
-    points,
-    short_site,
-)
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
@@ -138,48 +128,45 @@ def geometry(
     ], ignore_index=True)  # fmt: skip
 
 
-def geometry_table(run: Run | Models, dimensions: int = DIMENSIONS) -> pd.DataFrame:
+def geometry_table(*runs: Run | Models, dimensions: int = DIMENSIONS) -> pd.DataFrame:
     """Means over models of every measure, compared with a permutation null and untrained models.
 
+    Args:
+        runs: below each other; compare rows of equal `dimensions`.
     Returns:
         the columns of `geometry` with `run`, `width` (of the model), `value`, `value_low`,
         `value_high`; `null`, the mean over draws, and `null_name`; `p`, the share of draws as far
         from that mean, models together; `untrained` and `n_models`.
+    Raises:
+        TbttError: if one of several runs has fewer dimensions than are to be compared.
     """
     if dimensions < 2:
         raise TbttError(f"dimensions must be at least 2, got {dimensions}")
-    models = Models.of(run)
-    table = over_seeds(models, geometry, dimensions=dimensions)
-    summary = summarize(table, GROUP, ["value"])
-    draws = table.groupby(GROUP, sort=False)[list(table.filter(regex="^draw_"))].mean().to_numpy()
-    null = draws.mean(1)
-    distance = np.abs(draws - null[:, None])
-    beyond = (distance >= np.abs(summary["value"].to_numpy() - null)[:, None]).sum(1)
-    p = np.where(distance.any(1), (1 + beyond) / (1 + draws.shape[1]), np.nan)
-    untrained = over_untrained(models, geometry, dimensions=dimensions, n_draws=1)
-    means = pd.DataFrame(columns=[*GROUP, "untrained"]) if untrained is None else (
-        untrained.groupby(GROUP, sort=False)["value"].mean().rename("untrained").reset_index()
-    )  # fmt: skip
-    summary = summary.assign(null=null, null_name=summary["measure"].map(NULLS), p=p)
-    summary = summary.merge(means, "left", GROUP).astype({"untrained": float})
-    return summary.assign(run=models.name, width=models.first.cfg.d_model)
-
-
-def compare_geometry(runs: Sequence[Run | Models], dimensions: int = DIMENSIONS) -> pd.DataFrame:
-    """`geometry_table` of several runs below each other: compare rows of equal `dimensions`.
-
-    Raises:
-        TbttError: if one of several has fewer dimensions than are to be compared.
-    """
-    models = [Models.of(run) for run in runs]
-    narrow = min(models, key=lambda of: of.first.cfg.d_model)
-    width = narrow.first.cfg.d_model
-    if len(models) > 1 and width < dimensions:
+    several = [Models.of(run) for run in runs]
+    width, name = min((models.first.cfg.d_model, models.name) for models in several)
+    if len(several) > 1 and width < dimensions:
         raise TbttError(
-            f"{narrow.name} is {width} wide, so runs cannot be compared in {dimensions} "
-            f"dimensions: give --dimensions {width} or fewer"
+            f"{name} is {width} wide, so runs cannot be compared in {dimensions} dimensions: "
+            f"give --dimensions {width} or fewer"
         )
-    return pd.concat([geometry_table(of, dimensions) for of in models], ignore_index=True)
+    tables = []
+    for models in several:
+        table = over_seeds(models, geometry, dimensions=dimensions)
+        summary = summarize(table, GROUP, ["value"])
+        draws = table.groupby(GROUP, sort=False)[list(table.filter(regex="^draw_"))].mean()
+        draws = draws.to_numpy()
+        null = draws.mean(1)
+        off = np.abs(draws - null[:, None])
+        beyond = (off >= np.abs(summary["value"].to_numpy() - null)[:, None]).sum(1)
+        p = np.where(off.any(1), (1 + beyond) / (1 + draws.shape[1]), np.nan)
+        summary = summary.assign(null=null, null_name=summary["measure"].map(NULLS), p=p,
+                                 run=models.name, width=models.first.cfg.d_model)  # fmt: skip
+        untrained = over_untrained(models, geometry, dimensions=dimensions, n_draws=1)
+        if untrained is not None:
+            means = untrained.groupby(GROUP, sort=False)["value"].mean().rename("untrained")
+            summary = summary.merge(means.reset_index(), "left", GROUP)
+        tables.append(summary if "untrained" in summary else summary.assign(untrained=np.nan))
+    return pd.concat(tables, ignore_index=True)
 
 
 def principal_components(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
@@ -242,15 +229,15 @@ def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure"
     """Every measure with its nulls: of one run as it is, of several in equal dimensions.
 
     Args:
-        table: as `compare_geometry` returns it.
+        table: as `geometry_table` returns it.
         dimensions: in which several runs, or one run and its projection, are compared.
     """
     several = table["run"].nunique() > 1
     rows = table[table["measure"].isin(list(TITLES))]
     rows = rows[rows["dimensions"] == dimensions] if several else rows
-    figure = points(
+    figure = plots.points(
         rows.assign(
-            name=rows["representation"] + ", " + rows["site"].map(short_site),
+            name=rows["representation"] + ", " + rows["site"].map(plots.short_site),
             series=rows["run"].str.rpartition("/")[2] if several
             else rows["dimensions"].astype(str) + " dimensions",
             measure=rows["measure"].map(TITLES),
@@ -280,8 +267,8 @@ def plot_layouts(
     spectra = spectra[spectra["dimensions"] == spectra["width"]]
     key = ["site", "representation"]
     groups: list[Any] = list(maps[maps["site"].isin([EMBEDDINGS, site])].groupby(key, sort=False))
-    names = [f"{name}, {short_site(at)}" for (at, name), _ in groups]
-    figure, places = panels(
+    names = [f"{name}, {plots.short_site(at)}" for (at, name), _ in groups]
+    figure, places = plots.panels(
         names + [""] * 2 * len(names), across=len(names), width=220, height=230, gap=70,
         shared_yaxes=False, horizontal_spacing=0.045,
     )  # fmt: skip
@@ -290,7 +277,7 @@ def plot_layouts(
         map_at, pair_at, bar_at = cells
         figure.add_scatter(
             x=of_map["x"], y=of_map["y"], text=of_map["value"].map("{:g}".format),
-            mode="lines+markers+text", line={"color": GREY, "width": 1}, showlegend=False,
+            mode="lines+markers+text", line={"color": plots.GREY, "width": 1}, showlegend=False,
             marker={"size": 17, "color": of_map["value"], "colorscale": "Tealrose"},
             hovertemplate="%{text}: %{x:.2f}, %{y:.2f}<extra></extra>", **map_at,
         )  # fmt: skip
@@ -308,18 +295,18 @@ def plot_layouts(
         figure.update_xaxes(title="value", **pair_at).update_yaxes(autorange="reversed", **pair_at)
         rows = spectra.set_index(key).loc[group]
         figure.add_bar(
-            x=rows["component"], y=rows["value"], marker_color=BLUE, **bar_at,
-            error_y=error_bars(rows, "value", "value_low", "value_high"), name="mean, 95 % CI",
+            x=rows["component"], y=rows["value"], marker_color=plots.BLUE, name="mean, 95 % CI",
+            error_y=plots.error_bars(rows, "value", "value_low", "value_high"), **bar_at,
         )  # fmt: skip
-        for (column, words), mark in zip(NULL_COLUMNS.items(), NULL_MARKS, strict=False):
+        for (column, words), mark in zip(NULL_COLUMNS.items(), plots.NULL_MARKS, strict=False):
             figure.add_scatter(
                 x=rows["component"], y=rows[column], mode="markers", name=words,
-                marker={"symbol": mark, "size": 8, "color": BLACK}, **bar_at,
+                marker={"symbol": mark, "size": 8, "color": plots.BLACK}, **bar_at,
             )  # fmt: skip
         figure.update_xaxes(title="turns over the values", **bar_at)
         figure.update_yaxes(range=[0, 1], title="" if k else "share of variance", **bar_at)
     bar = {"title": "distance<br>of largest", "len": 0.36, "y": 0.53}
-    return name_once(figure).update_layout(
+    return plots.name_once(figure).update_layout(
         title=f"Maps and distances of seed {maps['seed'].iloc[0]}; spectra of all models",
         coloraxis={"colorscale": "Viridis", "cmin": 0, "colorbar": bar},
         legend={"y": -0.07, "yanchor": "top"},
@@ -344,7 +331,7 @@ def analyse_geometry(
 ) -> Result:
     """How operands are represented; several runs are compared in equal dimensions."""
     first, *_ = models = [Models.of(given) for given in (run, *others)]
-    table = compare_geometry(models, dimensions)
+    table = geometry_table(*models, dimensions=dimensions)
     of_first = table[table["run"] == first.name]
     maps, pairs = (over_seeds(first, f) for f in (principal_components, value_distances))
     note = (f"All in {dimensions} random dimensions, the mean over {N_PROJECTIONS} choices; claims "

@@ -29,8 +29,7 @@ class Representation:
 
     Attributes:
         operator: empty for the embeddings.
-        share: of the variance over all prompts of the operator, this operand's part; nan for the
-            embeddings. The rest is the other operand's part and their interaction.
+        share: this operand's part of the variance over all prompts; nan for the embeddings.
         null_share: the expected share where activations do not depend on operands.
     """
 
@@ -149,9 +148,7 @@ def effective_rank(x: Float[np.ndarray, "*draw value d"]) -> Float[np.ndarray, "
 
 def distances(x: Float[np.ndarray, "*draw value d"]) -> Float[np.ndarray, "*draw value other"]:
     """Euclidean distances between values."""
-    products = einsum(x, x, "... value d, ... other d -> ... value other")
-    squares = np.diagonal(products, axis1=-2, axis2=-1)
-    return np.sqrt(np.maximum(squares[..., None] + squares[..., None, :] - 2 * products, 0))
+    return np.linalg.norm(x[..., None, :] - x[..., None, :, :], axis=-1)
 
 
 def distance_order(
