@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.attribution import analyse_attribution
     from tbtt_interp.analyses.geometry import analyse_geometry
     from tbtt_interp.analyses.memorization import analyse_memorization
-    from tbtt_interp.analyses.old_paths import analyse_paths
     from tbtt_interp.analyses.order import analyse_order
     from tbtt_interp.analyses.overview import analyse_overview
     from tbtt_interp.analyses.patching import analyse_patching
+    from tbtt_interp.analyses.path_patching import analyse_paths
     from tbtt_interp.analyses.registry import register_analysis
     from tbtt_interp.analyses.subject import Subject
     from tbtt_interp.evaluate import evaluate_run
@@ -96,7 +96,7 @@ _HOMES = {
     "analyse_order": "analyses.order",
     "analyse_overview": "analyses.overview",
     "analyse_patching": "analyses.patching",
-    "analyse_paths": "analyses.old_paths",
+    "analyse_paths": "analyses.path_patching",
     "causal_table": "probes.effects",
     "entropy_floors": "tasks",
     "evaluate_run": "evaluate",

@@ -18,6 +18,7 @@ model with them. No other module puts hooks into a model.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -201,14 +202,19 @@ def put_at_answers(site: str, new: Float[Tensor, "answer d"], batch: PromptBatch
     return hook, function
 
 
-def add(hook: str, delta: Tensor, head: int | None = None) -> Hook:
-    """A hook that adds to an activation, or to one head of it."""
+def add(hook: str, delta: Tensor | Callable[[], Tensor], head: int | None = None) -> Hook:
+    """A hook that adds to an activation, or to one head of it.
+
+    Args:
+        delta: a tensor, or a function that returns one when the hook runs.
+    """
 
     def function(values: Tensor) -> Tensor:
+        added = delta if isinstance(delta, Tensor) else delta()
         if head is None:
-            return values + delta
+            return values + added
         values = values.clone()
-        values[:, :, head] += delta
+        values[:, :, head] += added
         return values
 
     return hook, function
@@ -223,6 +229,47 @@ def record_into(store: dict[str, Tensor], hook: str, names: Mapping[str, int | N
         return values
 
     return hook, function
+
+
+@contextmanager
+def split_inputs(model: "HookedTransformer") -> Iterator[None]:
+    """Separate hooks for each head's q, k and v input, the MLP's input and each head's output."""
+    options = ("use_split_qkv_input", "use_hook_mlp_in", "use_attn_result")
+    before = [getattr(model.cfg, name) for name in options]
+    try:
+        for name in options:
+            getattr(model, f"set_{name}")(True)
+        yield
+    finally:
+        for name, value in zip(options, before, strict=True):
+            getattr(model, f"set_{name}")(value)
+
+
+def gradients(
+    model: "HookedTransformer",
+    tokens: Tensor,
+    names: Sequence[str],
+    score: Callable[[Tensor], Tensor],
+    hooks: Sequence[Hook] = (),
+) -> dict[str, Tensor]:
+    """The gradient of a score of the logits with respect to the activation at each hook point.
+
+    Args:
+        names: of the hook points.
+        score: a function of the logits that returns one number.
+        hooks: in force during the forward pass.
+    """
+    read: dict[str, Tensor] = {}
+
+    def track(name: str, values: Tensor) -> Tensor:
+        read[name] = values if values.requires_grad else values.requires_grad_()
+        return read[name]
+
+    tracking = [(name, partial(track, name)) for name in names]
+    with torch.enable_grad():
+        logits = model.run_with_hooks(tokens, fwd_hooks=_adapted([*hooks, *tracking]))  # pyright: ignore
+        found = torch.autograd.grad(score(logits), [read[name] for name in names])
+    return dict(zip(names, found, strict=True))
 
 
 def replace_pattern(layer: int, head: int, pattern: Float[Tensor, "row query key"]) -> Hook:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import tbtt_interp as tbtt
-from tbtt_interp import figures
+from tbtt_interp import plots
 from tbtt_interp.analyses.findings import Finding, Result, over_steps
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
@@ -21,29 +21,29 @@ from tbtt_interp.stats import Interval
 def test_a_command_prints_and_writes_all_it_found(
     line_run: Run, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a browser there is no PNG, and that is said."""
+    """Without a browser there is no PNG, and a note says why."""
 
     def no_browser(figure: object, path: Path) -> None:
         if Path(path).suffix == ".png":
             raise TbttError("needs a browser")
         Path(path).write_text("figure")
 
-    monkeypatch.setattr(figures, "save", no_browser)
+    monkeypatch.setattr(plots, "save", no_browser)
     command = ["analyses", "paths", str(line_run.folder), "--pairs", "20", "--out", "new"]
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "No PNG: needs a browser" in said and "Found, furthest from its null first" in said
-    names = {path.name for path in Path("new").iterdir()}
-    tables = ("paths", "approximations", "circuits", "findings")
-    assert names == {
-        *(f"{n}.csv" for n in tables), *(f"{n}.json" for n in tables), "paths.html",
-        "circuits.html",
+    printed = capsys.readouterr().out
+    assert "No PNG: needs a browser" in printed
+    assert "Claims, furthest from their nulls first" in printed
+    tables = ("paths", "approximations", "circuits", "claims")
+    assert {path.name for path in Path("new").iterdir()} == {
+        *(f"{name}.{ending}" for name in tables for ending in ("csv", "json")),
+        *(f"{name}.html" for name in tables[:3]),
     }  # fmt: skip
     table = pd.read_csv("new/paths.csv")
     assert len(table) == len(json.loads(Path("new/paths.json").read_text()))
     assert main([*command[:-2], "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    np.testing.assert_allclose([row["share"] for row in rows], table["share"], atol=1e-6)
+    fractions = [row["fraction_restored"] for row in json.loads(capsys.readouterr().out)]
+    np.testing.assert_allclose(fractions, table["fraction_restored"], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["geometry", "additivity"])

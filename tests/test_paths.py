@@ -4,45 +4,44 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import copying_subject
+from planted import copying_models
 from transformer_lens.tools.analysis.attribution_patching import attribution_patch
 
-from tbtt_interp.analyses.old_circuits import circuits_table
-from tbtt_interp.analyses.old_edge_attribution import edge_attributions
-from tbtt_interp.analyses.old_graph import (
+from tbtt_interp.analyses.circuits import circuit_scores, circuits_table, edge_attributions
+from tbtt_interp.analyses.graph import (
     EMBED,
     LOGITS,
     Edge,
-    difference,
     edge_hooks,
     edges_of,
-    outputs_of,
+    logit_differences,
     path_delta,
-    receiver_hooks,
-    sender_hooks,
-    split_inputs,
+    receivers_of,
+    sender_outputs,
+    senders_of,
 )
-from tbtt_interp.analyses.old_pairs import Pairs, one_pair, ordered_pairs
-from tbtt_interp.analyses.old_paths import (
+from tbtt_interp.analyses.pairs import Pairs, one_pair, ordered_pairs
+from tbtt_interp.analyses.path_patching import (
     analyse_paths,
     approximations_table,
-    edge_effects,
+    path_effects,
     paths_table,
 )
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.errors import TbttError
+from tbtt_interp.interventions import add, split_inputs
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
+from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.runs import Run
 
 
 @pytest.fixture(scope="module")
-def subject(line_run: Run) -> Subject:
-    return Subject.of_run(line_run)
+def trained(line_run: Run) -> Models:
+    return Models.of(line_run)
 
 
 @pytest.fixture(scope="module")
-def deep(line_run: Run) -> Subject:
-    """Two layers of two heads, untrained but loud."""
+def deep(line_run: Run) -> Models:
+    """Two layers of two heads, untrained, with large weights."""
     shape = Shape(layers=2, heads=2, d_model=12, d_mlp=8, n_ctx=9, d_vocab=17)
     parameters = {
         name: value * 20 if ".W_" in name else value
@@ -50,167 +49,146 @@ def deep(line_run: Run) -> Subject:
     }
     task = line_run.tasks[0]
     model = hooked_transformer(parameters, shape)
-    return Subject.of_models([model], task.examples, task.vocabulary)
+    return Models.of_models([model], task.examples, task.vocabulary)
 
 
-def moved(subject: Subject, pairs: Pairs, edges: list[Edge]) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far these edges together move each pair's logit difference, and how far clean is."""
-    model, asked, wrong = subject.models[0], pairs.questions(pairs.corrupt), pairs.wrong
-    clean = pairs.questions(pairs.clean)
-    before = difference(model, asked, wrong)
+def patched(models: Models, pairs: Pairs, edges: list[Edge]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The effect of these edges together on each pair's logit difference, and the total effect."""
+    model, wrong = models.first, pairs.corrupted_tokens
+    batch, clean = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
+    before = logit_differences(model, batch, wrong)
     with split_inputs(model):
-        hooks = edge_hooks(model, asked, outputs_of(model, clean), edges)
-        return (
-            difference(model, asked, wrong, hooks) - before,
-            difference(model, clean, wrong) - before,
-        )
+        hooks = edge_hooks(model, batch, sender_outputs(model, clean), edges)
+        effect = logit_differences(model, batch, wrong, hooks) - before
+    return effect, logit_differences(model, clean, wrong) - before
 
 
-@pytest.mark.parametrize("which", ["subject", "deep"])
+@pytest.mark.parametrize(("which", "n_edges"), [("trained", 32), ("deep", 6 + 3 + 24 + 6 + 7)])
 def test_all_edges_are_the_clean_run_and_none_the_corrupted(
-    which: str, request: pytest.FixtureRequest
+    which: str, n_edges: int, request: pytest.FixtureRequest
 ) -> None:
-    subject = request.getfixturevalue(which)
-    pairs = ordered_pairs(subject).sample(20, seed=0)
-    edges = edges_of(subject.models[0], pairs.questions(pairs.clean))
-    assert len(edges) == (32 if which == "subject" else 6 + 3 + 24 + 6 + 7)
-    everything, distance = moved(subject, pairs, edges)
-    torch.testing.assert_close(everything, distance, atol=1e-3, rtol=1e-3)
-    assert float(moved(subject, pairs, [])[0].abs().max()) < 1e-3  # float32, summed otherwise
-    assert float(distance.abs().max()) > 0.1
+    models = request.getfixturevalue(which)
+    pairs = ordered_pairs(models.shared_prompts).sample(20, seed=0)
+    edges = edges_of(models.first, pairs.batch(pairs.clean))
+    assert len(edges) == n_edges
+    everything, total = patched(models, pairs, edges)
+    torch.testing.assert_close(everything, total, atol=1e-3, rtol=1e-3)
+    nothing, _ = patched(models, pairs, [])
+    assert float(nothing.abs().max()) < 1e-3  # float32, summed in another order
+    assert float(total.abs().max()) > 0.1
 
 
-def test_inputs_are_split_only_as_long_as_asked(subject: Subject) -> None:
-    config = subject.models[0].cfg
-    with pytest.raises(ZeroDivisionError), split_inputs(subject.models[0]):
+def test_inputs_are_split_only_inside_the_block(trained: Models) -> None:
+    config = trained.first.cfg
+    with pytest.raises(ZeroDivisionError), split_inputs(trained.first):
         assert config.use_split_qkv_input and config.use_hook_mlp_in and config.use_attn_result
         _ = 1 / 0
     assert not (config.use_split_qkv_input or config.use_hook_mlp_in or config.use_attn_result)
 
 
 def test_a_planted_circuit_is_its_two_edges_and_one_path() -> None:
-    subject = copying_subject()
-    pairs = ordered_pairs(subject)
-    effects = edge_effects(subject, pairs)
-    table = paths_table(subject, pairs, effects)
-    found = table[table["share"].abs() > 1e-9]
-    assert found["share"].tolist() == pytest.approx([1.0] * 3)
-    assert list(zip(found["name"], found["place"], strict=True)) == [
+    models = copying_models()
+    pairs = ordered_pairs(models.shared_prompts)
+    effects = over_seeds(models, path_effects, pairs)
+    table = paths_table(models, pairs, effects)
+    found = table[table["fraction_restored"].abs() > 1e-9]
+    assert found["fraction_restored"].tolist() == pytest.approx([1.0] * 3)
+    assert list(zip(found["name"], found["position"], strict=True)) == [
         ("embed → v 0.0", "b"), ("head 0.0 → logits", "="), ("embed → v 0.0 → logits", "all"),
     ]  # fmt: skip
-    circuits = circuits_table(subject, pairs, effects).set_index("edges")
-    assert circuits["faithful"][1] == pytest.approx(0, abs=1e-9)
-    assert circuits["faithful"][2] == pytest.approx(1)
+    circuits = circuits_table(effects, effects["eap"].shape[1]).set_index("edges")
+    assert circuits["faithfulness"][1] == pytest.approx(0, abs=1e-9)
+    assert circuits["faithfulness"][2] == pytest.approx(1)
     assert circuits["random"][2] < 0.2
     assert circuits["right"][2] == circuits["right"].max() > circuits["right"][0]
 
 
-def test_a_path_is_its_edges_where_nothing_else_is_in_between(subject: Subject) -> None:
-    """Attention's output into the logits alone: the same by the edge and by all paths into it."""
-    pairs = one_pair(subject, "3+4", "3+9")
-    model, asked = subject.models[0], pairs.questions(pairs.corrupt)
-    places = [e for e in edges_of(model, asked) if (e.sender, e.receiver) == ("head 0.0", LOGITS)]
-    by_edge, _ = moved(subject, pairs, places)
+def test_an_edge_into_the_logits_is_its_sender_s_change_added_there(trained: Models) -> None:
+    pairs, model = one_pair(trained.shared_prompts, "3+4", "3+9"), trained.first
+    batch, wrong = pairs.batch(pairs.corrupted), pairs.corrupted_tokens
+    into_logits = [e for e in edges_of(model, batch) if e[:2] == ("head 0.0", LOGITS)]
+    by_edge, _ = patched(trained, pairs, into_logits)
     with split_inputs(model):
-        donor, own = outputs_of(model, pairs.questions(pairs.clean)), outputs_of(model, asked)
-        delta = donor["head 0.0"] - own["head 0.0"]
-        stream = receiver_hooks(model)[LOGITS][0]
-        after = difference(model, asked, pairs.wrong, [(stream, lambda x, hook: x + delta)])
-        one = path_delta(model, asked, donor, own, ("v 0.0",))
-        two = path_delta(model, asked, donor, own, ("k 0.0",))
-    torch.testing.assert_close(
-        after - difference(model, asked, pairs.wrong), by_edge, atol=1e-4, rtol=1e-4
-    )
-    assert float(one.abs().max()) > 0.01 and float(two.abs().max()) > 0.01
-    assert float((one - two).abs().max()) > 0.01
+        source = sender_outputs(model, pairs.batch(pairs.clean))
+        own = sender_outputs(model, batch)
+        hook = add(receivers_of(model)[LOGITS].hook, source["head 0.0"] - own["head 0.0"])
+        added = logit_differences(model, batch, wrong, [hook])
+        v, k = (path_delta(model, batch, source, own, (f"{role} 0.0",)) for role in "vk")
+    before = logit_differences(model, batch, wrong)
+    torch.testing.assert_close(added - before, by_edge, atol=1e-4, rtol=1e-4)
+    assert all(float(x.abs().max()) > 0.01 for x in (v, k, v - k)), "v and k carry other changes"
 
 
-@pytest.mark.parametrize("which", ["subject", "deep"])
-def test_attributions_of_a_sender_add_up_to_transformer_lens_s(
+@pytest.mark.parametrize("which", ["trained", "deep"])
+def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(
     which: str, request: pytest.FixtureRequest
 ) -> None:
-    """Of a node TransformerLens has one number: the sum over what reads it."""
-    subject = request.getfixturevalue(which)
-    pairs = one_pair(subject, "<8+9=", "<8+5=")
-    model, asked, clean = (
-        subject.models[0], pairs.questions(pairs.corrupt), pairs.questions(pairs.clean),
-    )  # fmt: skip
-    pos = asked.pos.tolist()
+    """TransformerLens has one number per node: the sum over what reads it."""
+    models = request.getfixturevalue(which)
+    pairs, model = one_pair(models.shared_prompts, "<8+9=", "<8+5="), models.first
+    batch, clean = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
+    wrong = pairs.corrupted_tokens
 
     def metric(logits: torch.Tensor) -> torch.Tensor:
-        return sum(
-            logits[0, p, r] - logits[0, p, w]
-            for p, r, w in zip(pos, asked.target.tolist(), pairs.wrong.tolist(), strict=True)
-        )  # pyright: ignore
+        pos = batch.answer_pos
+        return (logits[0, pos, batch.answer_token] - logits[0, pos, wrong]).sum()
 
-    theirs = attribution_patch(model, clean.tokens, asked.tokens, metric).node_scores
+    theirs = attribution_patch(model, clean.tokens, batch.tokens, metric).node_scores
+    known = {edge._replace(pos=None) for edge in edges_of(model, batch)}
     edges = [
-        Edge(sender, receiver, p - 5)
-        for sender in sender_hooks(model)
-        for receiver in receiver_hooks(model)
-        for p in range(asked.tokens.shape[1])
-        if Edge(sender, receiver, None) in {e._replace(pos=None) for e in edges_of(model, asked)}
+        edge._replace(pos=pos - 5)
+        for edge in (Edge(s, r, None) for s in senders_of(model) for r in receivers_of(model))
+        if edge in known
+        for pos in range(batch.tokens.shape[1])
     ]
     with split_inputs(model):
-        donor, own = outputs_of(model, clean), outputs_of(model, asked)
-        ours = edge_attributions(model, asked, pairs.wrong, donor, own, edges)[:, 0]
+        source, own = sender_outputs(model, clean), sender_outputs(model, batch)
+        ours = edge_attributions(model, batch, wrong, source, own, edges)[:, 0]
     sums = pd.Series(ours.numpy(), index=[(e.sender, e.pos) for e in edges]).groupby(level=0).sum()
     checked = 0
     for node, score in theirs.items():
-        if node.kind == "mlp_out":
-            name = f"MLP {node.layer}"
-        elif node.kind == "attn_head_out":
-            continue  # theirs is per head of z, ours of what it writes: the same number, below
-        else:
-            name = EMBED
+        name = f"MLP {node.layer}" if node.kind == "mlp_out" else EMBED
+        if node.head is not None:  # theirs is of a head's z, ours of its output: the same number
+            name = f"head {node.layer}.{node.head}"
         assert sums[name, node.position - 5] == pytest.approx(score, abs=2e-3)
         checked += abs(score) > 1e-3
-    heads = {(n.layer, n.head, n.position): s for n, s in theirs.items() if n.head is not None}
-    for (layer, head, position), score in heads.items():
-        assert sums[f"head {layer}.{head}", position - 5] == pytest.approx(score, abs=2e-3)
     assert checked
 
 
-def test_integrated_gradients_come_nearer(subject: Subject) -> None:
-    pairs = ordered_pairs(subject).sample(150, seed=0)
-    errors = approximations_table(pairs, edge_effects(subject, pairs))
+def test_integrated_gradients_come_nearer(trained: Models) -> None:
+    pairs = ordered_pairs(trained.shared_prompts).sample(150, seed=0)
+    errors = approximations_table(pairs, over_seeds(trained, path_effects, pairs))
     by_method = errors.groupby("method")["error"].mean()
     assert by_method["eap_ig"] < 0.7 * by_method["eap"]
     assert (errors["pearson"] > 0).all()
 
 
-def test_many_layers_are_answered_edge_by_edge(deep: Subject) -> None:
-    result = analyse_paths(deep, ordered_pairs(deep).sample(12, seed=0))
+def test_models_of_many_layers_are_patched_edge_by_edge(deep: Models) -> None:
+    result = analyse_paths(deep, ordered_pairs(deep.shared_prompts).sample(12, seed=0))
     table = result.tables["paths"]
-    assert set(table["kind"]) == {"edge"} and set(table["place"]) == {"all"}
-    assert np.isfinite(table["share"]).all()
-    for name, draw in result.figures.items():
-        assert draw().data, name
+    assert set(table["kind"]) == {"edge"} and set(table["position"]) == {"all"}
+    assert np.isfinite(table["fraction_restored"]).all()
+    assert all(draw().data for draw in result.figures.values())
 
 
-def test_the_parts_are_drawn_and_said(subject: Subject) -> None:
-    result = analyse_paths(subject, ordered_pairs(subject).sample(60, seed=0))
-    for name, draw in result.figures.items():
-        assert draw().data, name
-    assert any("the strongest edges alone" in str(finding) for finding in result.findings)
+def test_a_result_has_figures_claims_and_the_approximations_errors(trained: Models) -> None:
+    result = analyse_paths(trained, ordered_pairs(trained.shared_prompts).sample(60, seed=0))
+    assert all(draw().data for draw in result.figures.values())
+    assert "random circuits of that size" in str(result.claim("The smallest faithful circuit"))
     assert any("attribution patching (EAP) is off by" in note for note in result.notes)
 
 
-def test_circuits_take_the_edges_that_effects_were_found_of(subject: Subject) -> None:
-    """Also where the pairs that are asked have shorter answers than those they are ranked on."""
-    prompts = ["<8+9=", "<8+5=", "<7+9=", "<3+4=", "<3+5=", "<2+4="]
-    numbers = {prompt: subject.find(prompt) for prompt in prompts}
+def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained: Models) -> None:
+    """Also where the scored pairs have shorter answers than those that rank the edges."""
+    prompts, model = trained.shared_prompts, trained.first
     chosen = [("<8+9=", "<8+5="), ("<7+9=", "<8+9="), ("<3+4=", "<3+5="), ("<2+4=", "<3+4=")]
+    clean, corrupted = (np.array([prompts.find(pair[k]) for pair in chosen]) for k in (0, 1))
     pairs = Pairs(
-        subject=subject, clean=np.array([numbers[a] for a, _ in chosen]),
-        corrupt=np.array([numbers[b] for _, b in chosen]), changed=("b", "a", "b", "a"),
-        left_out={},
-    )  # fmt: skip
-    effects = edge_effects(subject, pairs)
-    for seed in range(6):  # which half is asked
-        circuits = circuits_table(subject, pairs, effects, seed=seed)
-        assert circuits["all"].unique().tolist() == [32]
-        assert circuits["faithful"].iloc[-1] == pytest.approx(1, abs=1e-3)
+        prompts=prompts, clean=clean, corrupted=corrupted, changed=("b", "a", "b", "a"), left_out={}
+    )
+    exact = path_effects(model, prompts, pairs)["exact"][0, :32]
+    for seed in range(6):  # which half is scored
+        scores = circuit_scores(model, prompts, pairs, exact, seed)
+        assert scores["faithfulness"][-1] == pytest.approx(1, abs=1e-3)
     with pytest.raises(TbttError, match="a circuit needs two clean prompts at least"):
-        one = pairs.take(np.array([0]))
-        circuits_table(subject, one, edge_effects(subject, one))
+        circuit_scores(model, prompts, pairs.take(np.array([0])), exact[:, :1])

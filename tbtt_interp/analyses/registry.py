@@ -68,6 +68,7 @@ def patching(
     )
 
 
+@register_analysis
 def paths(
     run: "Source",
     *,

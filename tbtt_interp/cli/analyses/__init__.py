@@ -3,14 +3,12 @@
 import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli.analyses.paths import paths_command
 from tbtt_interp.cli.analyses.plain import plain_command
 
 COMMANDS = {
     "overview": plain_command(
         "overview", "Run every analysis at quick settings and rank what was found beside its null."
     ),
-    "paths": paths_command,
 }
 analyses = typer.Typer(
     help="What moves an answer, through which parts, and how the task is laid out in the weights.",
