@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tbtt_interp.analyses.old_pairs import one_pair
-from tbtt_interp.analyses.old_patching import Cell, patch_pairs
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.pairs import one_pair
+from tbtt_interp.analyses.patching import patch_pairs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete, evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
@@ -24,7 +23,8 @@ from tbtt_interp.explore.state import (
     read_patch,
 )
 from tbtt_interp.explore.views import Views
-from tbtt_interp.prompts import PromptBatch
+from tbtt_interp.interventions import Location
+from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.runs import Run
 
 
@@ -96,21 +96,19 @@ def test_the_patching_map_is_the_librarys(catalogue: Catalogue, name: str, corru
     state = State(view="patching", prompt="3+4", corrupt=corrupt, panes=(pane, pane))
     table = Views(catalogue).parts(state, "a")[0].table
     run = catalogue.run(name)
-    subject = Subject.of_run(run)
-    pairs = one_pair(subject, "3+4", corrupt)
-    place = [a == b for a, b in zip(
-        subject.examples[pairs.clean[0]].answer, subject.examples[pairs.corrupt[0]].answer,
-        strict=False)].index(False)  # fmt: skip
+    prompts = PromptSet.of_seed(run, run.seeds[0])
+    pairs = one_pair(prompts, "3+4", corrupt)
+    clean, corrupted = (prompts.examples[prompts.find(p)].answer for p in ("3+4", corrupt))
+    first = [a == b for a, b in zip(clean, corrupted, strict=False)].index(False)
     patches = [read_patch(act.removeprefix("patch ")) for act in table["act"]]
-    cells = [Cell(p.site, p.head, p.pos - 5) for p in patches]
-    whole, moved = patch_pairs(run.model(), pairs, cells, "denoising", 0)
-    np.testing.assert_allclose(table["effect"], moved[0, :, 0, place], rtol=1e-5, atol=1e-4)
-    if abs(whole[0, place]) < CLOSE:  # a share of next to nothing is not shown
+    locations = [Location(p.site, p.head, p.pos - 5) for p in patches]
+    total, effect = patch_pairs(run.model(), pairs, locations)
+    of_patch = effect[0, :, 0, first]
+    np.testing.assert_allclose(table["effect"], of_patch, rtol=1e-5, atol=1e-4)
+    if abs(total[0, first]) < CLOSE:  # a fraction of next to nothing is not shown
         assert table["value"].isna().all()
     else:
-        np.testing.assert_allclose(
-            table["value"], moved[0, :, 0, place] / whole[0, place], atol=1e-4
-        )
+        np.testing.assert_allclose(table["value"], of_patch / total[0, first], atol=1e-4)
 
 
 def test_patching_everything_gives_the_clean_answer(catalogue: Catalogue) -> None:

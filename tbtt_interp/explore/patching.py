@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tbtt_interp import figures
-from tbtt_interp.analyses.old_patching import OF_HEADS, STREAMS
+from tbtt_interp.analyses.patching import OF_HEADS, STREAMS
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.asking import (
     Hooks,

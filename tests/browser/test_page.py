@@ -5,14 +5,15 @@ import re
 import pytest
 from browser.pointing import Page, cell, drawn, expect, figure, margin, pane, plot
 
-from tbtt_interp.analyses.old_pairs import one_pair
-from tbtt_interp.analyses.old_patching import Cell, patch_pairs
-from tbtt_interp.analyses.subject import Subject
+from tbtt_interp.analyses.pairs import one_pair
+from tbtt_interp.analyses.patching import patch_pairs
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.scene import scene_of
 from tbtt_interp.explore.state import Pane
+from tbtt_interp.interventions import Location
 from tbtt_interp.probes.grid import probe_grid
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
 
@@ -137,12 +138,11 @@ def test_patches_stack_and_are_undone_one_by_one(page: Page, address: str, line_
     mine, title = pane(page), re.compile("^Recovered of the logit difference")
     expect(figure(page, title)).to_be_visible()
     values = drawn(figure(page, title))
-    pairs = one_pair(Subject.of_run(line_run), "3+4", "8-2")
-    whole, moved = patch_pairs(
-        line_run.model(), pairs, [Cell("blocks.0.hook_resid_pre", None, -4)], "denoising", 0
-    )
+    pairs = one_pair(PromptSet.of_seed(line_run, line_run.seeds[0]), "3+4", "8-2")
+    location = Location("blocks.0.hook_resid_pre", pos=-4)
+    total, effect = patch_pairs(line_run.model(), pairs, [location])
     assert values["rows"][0] == "0 resid_pre"
-    assert values["z"][0][1] == pytest.approx(float(moved[0, 0, 0, 0] / whole[0, 0]), abs=1e-4)
+    assert values["z"][0][1] == pytest.approx(float(effect[0, 0, 0, 0] / total[0, 0]), abs=1e-4)
     answered = mine.locator("tr.patched .answered")
     expect(answered).to_have_text("6>")
     for pos in (1, 2, 3):
