@@ -34,6 +34,7 @@ MEASURES = {  # what a claim says, and the unit
     "margin drop": ("Erasing the code of {} lowers the margin by", "nats"),
     "margin drop, held out": ("Erasing the code of {} lowers the held-out margin by", "nats"),
     "answer follows": ("With the code of {} interchanged, the answer follows in", "of pairs"),
+    "logit shift": ("Interchanging the code of {} shifts the logit difference by", "nats"),
     "decoded": ("Where the answer is wrong, {} is decoded in", "of held-out answers"),
     "decoded in code": ("Where the answer is wrong, the code alone gives {} in", "of answers"),
     "corrected": ("Moving the code of {} corrects", "of wrong held-out answers"),
@@ -49,7 +50,8 @@ NOTE = (
 ERASURE_NOTE = (
     "margin drop: nats of logit that answers lose, on average, when the code is erased (LEACE). "
     "answer follows: share of pairs where the first token becomes the source's when its code, or "
-    "its whole activation, is put in. variance: the share erased."
+    "its whole activation, is put in; logit shift: the rise of that token's logit over the base's, "
+    "in nats. variance: the share erased."
 )
 LATENT_NOTE = (
     "Effects are shares of the held-out answers that are wrong. decoded: by a probe fitted on seen "
@@ -65,76 +67,58 @@ def coded_features(examples: Sequence[Example]) -> list[str]:
     return [f.name for f in known if f.is_erased] or has_code
 
 
-def erasure_effects(
-    model: "HookedTransformer", prompts: PromptSet, *, draws: int, seed: int, **place: Any
-) -> pd.DataFrame:
-    """One model's effects of erasure and interchange: measure, kind, draw and value.
-
-    Args:
-        place: feature, site and pos, as in `LabelledActivations.of`.
-    """
-    data = LabelledActivations.of(model, prompts, draws=draws, seed=seed, **place)
-    erased = erasure.erase(data, draws=draws, seed=seed)
-    moved = erasure.interchange(data, draws=draws, seed=seed)
-    drop = erased["split"].map({"seen": "margin drop", "held out": "margin drop, held out"})
-    return pd.concat([
-        erased.assign(measure=drop, value=-erased["margin"], weight=1),
-        moved.assign(measure="answer follows", value=moved["followed"] / moved["of"], weight=1),
-    ]).assign(of=np.nan)  # fmt: skip
+def erasure_effects(model: "HookedTransformer", prompts: PromptSet, **place: Any) -> pd.DataFrame:
+    """One model's effects of erasure and interchange, at a place of `LabelledActivations.of`."""
+    data = LabelledActivations.of(model, prompts, **place)
+    return pd.concat([erasure.erase(data), erasure.interchange(data)])
 
 
 def latent_effects(
-    model: "HookedTransformer", prompts: PromptSet, *, wrong: np.ndarray, draws: int, seed: int,
+    model: "HookedTransformer", prompts: PromptSet, *, wrong: np.ndarray, is_trained: bool = True,
     **place: Any,
 ) -> pd.DataFrame:  # fmt: skip
-    """One model's shares of wrong answers that are decoded and corrected, as `erasure_effects`.
+    """Labels that are decoded, and answers that are corrected, where one model answers wrongly.
 
     Args:
-        wrong: which examples each model answers wrongly.
-        draws: 0 leaves out corrections, for models whose own answers do not matter.
+        wrong: which examples each trained model answers wrongly.
+        is_trained: False leaves out what only trained models are asked.
     """
-    data = LabelledActivations.of(model, prompts, draws=draws, seed=seed, **place)
+    data = LabelledActivations.of(model, prompts, **place)
     mask = wrong[prompts.number][data.labels.has]
-    tables = {"decoded": erasure.decode_wrong(data, mask, draws=draws)}
-    if draws:
-        moved = erasure.correct_wrong(data, mask, draws=draws, seed=seed)
-        tables |= {"corrected": moved, "decoded in code": moved}
-    return pd.concat([
-        table.assign(measure=name, weight=table["of"],
-                     value=table["corrected" if name == "corrected" else "decoded"] / table["of"])
-        for name, table in tables.items()
-    ])  # fmt: skip
+    decoded = erasure.decode_wrong(data, mask)
+    if is_trained:
+        return pd.concat([decoded, erasure.correct_wrong(data, mask)])
+    return decoded[decoded["kind"] == "code"].assign(kind="untrained")
 
 
 def summarize_effect(table: pd.DataFrame) -> dict[str, float]:
     """Mean effect over models with its interval, the mean of each null, and the permutation p.
 
     Args:
-        table: one row per seed, kind and draw: value and weight. An effect is a value minus that of
-            the kind none. Where there is a column `of`, values are shares of so many.
+        table: one row per seed, kind and draw: value, or a count where there is a column `of`.
     Returns:
-        effect, effect_low, effect_high and n_models; for shares count and of; the mean of each
-        other kind; and p, the share of draws with as large an effect, of the null where it is
-        largest. The interval is Student's; for shares it is no narrower than Clopper and Pearson's.
+        effect, effect_low, effect_high and n_models; for counts, whose effects are shares, count
+        and of; the mean of each other kind; and p, the share of draws with as large an effect, of
+        the null where it is largest. The interval is Student's; for shares it is no narrower than
+        Clopper and Pearson's.
     """
     from scipy.stats import binomtest
 
-    base = table[table["kind"] == "none"].set_index("seed")["value"]
-    total = (table["value"] - table["seed"].map(base).fillna(0.0)) * table["weight"]
-    sums = table.assign(total=total).groupby(["kind", "draw"])[["total", "weight"]].sum()
-    means = sums["total"] / sums["weight"]
-    own = table[(table["kind"] == "code") & (table["weight"] > 0)]
-    found = ratios_over_models(total[own.index], own["weight"])
-    mean, low, high, n = (x.item() for x in found)
+    is_count = table.get("of", pd.Series([np.nan])).notna().any()
+    table = table.assign(of=table["of"] if is_count else 1)
+    sums = table.groupby(["kind", "draw"])[["value", "of"]].sum()
+    means = sums["value"] / sums["of"]
+    own = table[(table["kind"] == "code") & (table["of"] > 0)]
+    mean, low, high, n = (x.item() for x in ratios_over_models(own["value"], own["of"]))
     counts = {}
-    if table["of"].notna().any():
-        counts = {"count": round(total[own.index].sum()), "of": int(own["of"].sum())}
+    if is_count:
+        counts = {"count": int(own["value"].sum()), "of": int(own["of"].sum())}
         if n > 1:
             exact = binomtest(counts["count"], counts["of"]).proportion_ci()
             low, high = max(0.0, min(low, exact.low)), min(1.0, max(high, exact.high))
     drawn = [means[null] for null in NULLS if null in means]
     shares = [(1 + (~(x < mean - 1e-9)).sum()) / (1 + len(x)) for x in drawn]
-    others = means.drop(["none", "code"], level="kind", errors="ignore").groupby("kind").mean()
+    others = means.drop("code", level="kind").groupby("kind").mean()
     return {
         "effect": mean, "effect_low": low, "effect_high": high, "n_models": n, **counts,
         **{str(kind).replace(" ", "_"): value for kind, value in others.items()},
@@ -184,10 +168,9 @@ def erasure_table(
         pos: counted from the prompt's last token, which is -1.
         draws: of each null.
     Returns:
-        one row per feature, site and measure: "margin drop" and "margin drop, held out" (erased, in
-        nats of logit), and "answer follows" (interchange, share of pairs that answer the source's
-        first token). Columns as in `summarize_effect`, with whole for the whole activation;
-        variance, the share that is erased; rank and width.
+        one row per feature, site and measure of `erase` and `interchange`. Columns as in
+        `summarize_effect`, with whole for the whole activation; variance, the share that is erased;
+        rank and width.
     """
     models = Models.of(models, step)
     options = {"pos": pos, "draws": draws, "seed": seed}
@@ -223,9 +206,8 @@ def latent_answers(
         effects = over_seeds(models, latent_effects, draws=draws, **options)
         if not early.models:
             return effects
-        untrained = over_seeds(early, latent_effects, draws=0, **options)
-        untrained = untrained[untrained["kind"] == "code"].assign(kind="untrained")
-        return pd.concat([effects, untrained], ignore_index=True)
+        null = over_seeds(early, latent_effects, draws=0, is_trained=False, **options)
+        return pd.concat([effects, null], ignore_index=True)
 
     return _effect_table(models, features, sites, effects_of)
 
@@ -266,7 +248,7 @@ def _result(name: str, table: pd.DataFrame, note: str) -> Result:
 
 def plot_effects(table: pd.DataFrame) -> "Figure":
     """Each share of a table of erasure or latent answers, compared with its nulls."""
-    rows = table[~table["measure"].str.startswith("margin")]
+    rows = table[~table["measure"].str.startswith(("margin", "logit"))]
     return points(
         rows.assign(name=rows["feature"] + " at " + rows["site"].map(short_site)), name="name",
         value="effect", low="effect_low", high="effect_high", panel="measure", nulls=NULL_NAMES,

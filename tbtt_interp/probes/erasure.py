@@ -7,7 +7,7 @@ codes of control tasks, of permuted labels, and random directions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -132,6 +132,7 @@ class LabelledActivations:
         seen: which of these examples the model was trained on.
         codes: the code of the feature, and after it of each control task.
         x: the activations.
+        draws: of each null; `seed` is that of the draws.
     """
 
     model: "HookedTransformer"
@@ -140,8 +141,10 @@ class LabelledActivations:
     location: Location
     labels: Labels
     seen: Bool[np.ndarray, " example"]
-    codes: Float[np.ndarray, "draw example rank"]
+    codes: Float[np.ndarray, "code example rank"]
     x: Float[Tensor, "example d"]
+    draws: int
+    seed: int
 
     @classmethod
     def of(
@@ -152,7 +155,6 @@ class LabelledActivations:
 
         Args:
             pos: counted from the prompt's last token, which is -1.
-            draws: control tasks; `seed` is that of their labels.
         Raises:
             TbttError: if the feature has no code of one or two numbers, or only one class, or if
                 there is no such site or position.
@@ -168,12 +170,27 @@ class LabelledActivations:
                 "no code: choose another"
             )
         values = cached(model, batch.tokens, [location.hook])[1][location.hook].cpu()
-        rows = batch.answer_row[batch.first_answers]
+        x = values[index_of(location, batch, values)]  # pyright: ignore
         return cls(
             model=model, prompts=prompts, batch=batch, location=location, labels=labels, seen=seen,
-            codes=labels.codes[labels.of_model(0)],
-            x=values[index_of(location, batch, values)][rows],  # pyright: ignore
+            codes=labels.codes[labels.of_model(0)], x=x[batch.answer_row[batch.first_answers]],
+            draws=draws, seed=seed,
         )  # fmt: skip
+
+    @cached_property
+    def subspaces(self) -> list[SubspaceDraw]:
+        """The code's own subspace, and the draws of each null."""
+        x, code, seen = self.x[torch.from_numpy(self.seen)], self.codes[0], self.seen
+        found = [SubspaceDraw("code", 0, leace(x, code[seen]), code, code)]
+        for draw, control in enumerate(self.codes[1:]):
+            found.append(SubspaceDraw(NULLS[0], draw, leace(x, control[seen]), control, control))
+        for draw in range(self.draws):
+            generator, permuted = np.random.default_rng((self.seed, draw)), code.copy()
+            permuted[seen] = generator.permutation(code[seen])
+            found.append(SubspaceDraw(NULLS[1], draw, leace(x, permuted[seen]), permuted, code))
+            space = random_subspace(x, code.shape[1], generator)
+            found.append(SubspaceDraw(NULLS[2], draw, space, code, code))
+        return found
 
     def logits(
         self, changes: Sequence[Change], batch: PromptBatch
@@ -183,83 +200,77 @@ class LabelledActivations:
         logits = logits_with_edits(self.model, batch, self.location.hook, edits)
         return torch.stack([one.cpu() for one in logits])
 
-    def subspaces(self, draws: int = DRAWS, seed: int = 0) -> list[SubspaceDraw]:
-        """The code's own subspace, and draws of each null."""
-        x, code, seen = self.x[torch.from_numpy(self.seen)], self.codes[0], self.seen
-        found = [SubspaceDraw("code", 0, leace(x, code[seen]), code, code)]
-        for draw, control in enumerate(self.codes[1 : 1 + draws]):
-            found.append(SubspaceDraw(NULLS[0], draw, leace(x, control[seen]), control, control))
-        for draw in range(draws):
-            generator = np.random.default_rng((seed, draw))
-            permuted = code.copy()
-            permuted[seen] = generator.permutation(code[seen])
-            found.append(SubspaceDraw(NULLS[1], draw, leace(x, permuted[seen]), permuted, code))
-            space = random_subspace(x, code.shape[1], generator)
-            found.append(SubspaceDraw(NULLS[2], draw, space, code, code))
-        return found
+    def margins(self, changes: Sequence[Change]) -> Float[np.ndarray, "change example"]:
+        """The smallest margin of each answer without a change, and with each of them."""
+        return self.batch.margins(self.logits(changes, self.batch)).numpy()
 
-    def table(self, draws: Sequence[tuple[str, int]], **columns: object) -> pd.DataFrame:
-        """One row per kind and draw, with the dimensions of the code and of the activations."""
-        table = pd.DataFrame(draws, columns=["kind", "draw"]).assign(**columns)  # pyright: ignore
-        return table.assign(rank=self.codes.shape[2], width=self.x.shape[1])
+    def effects(
+        self, measure: str, values: np.ndarray, kinds: Sequence[tuple[str, int]] | None = None,
+        **columns: object,
+    ) -> pd.DataFrame:  # fmt: skip
+        """One row per kind and draw; None are those of the subspaces."""
+        kinds = [draw[:2] for draw in self.subspaces] if kinds is None else kinds
+        return pd.DataFrame(kinds, columns=["kind", "draw"]).assign(
+            measure=measure, value=values, rank=self.codes.shape[2], width=self.x.shape[1],
+            **columns,  # pyright: ignore
+        )  # fmt: skip
 
 
-def erase(data: LabelledActivations, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Margins after each subspace is erased.
+def erase(data: LabelledActivations) -> pd.DataFrame:
+    """How much margins drop when each subspace is erased.
 
     Returns:
-        one row per kind (none, code, or one of NULLS), draw and split (seen, held out): margin, the
-        mean over examples of each answer's smallest margin, in nats of logit; `correct` of `of`
-        examples; variance, the share that is erased.
+        one row per measure ("margin drop" of seen examples, "margin drop, held out"), kind (code,
+        or one of NULLS) and draw: value, the mean over examples, in nats of logit; variance, the
+        share that is erased.
     """
-    spaces = data.subspaces(draws, seed)
-    logits = data.logits([draw.space.erase for draw in spaces], data.batch)
-    margins = data.batch.margins(logits).numpy()
-    kinds = [("none", 0), *(draw[:2] for draw in spaces)]
-    after = torch.stack([data.x, *(draw.space.erase(data.x) for draw in spaces)]).double()
+    erasers = [draw.space.erase for draw in data.subspaces]
+    margins = data.margins(erasers)
+    after = torch.stack([data.x, *(eraser(data.x) for eraser in erasers)]).double()
     after = after.var(1, correction=0).sum(-1).numpy()
-    splits = {"seen": data.seen, "held out": ~data.seen}
+    splits = {"margin drop": data.seen, "margin drop, held out": ~data.seen}
     return pd.concat([
-        data.table(kinds, split=split, margin=margins[:, mask].mean(1), of=int(mask.sum()),
-                   correct=(margins[:, mask] > 0).sum(1), variance=1 - after / after[0])
-        for split, mask in splits.items() if mask.any()
+        data.effects(name, (margins[0] - margins[1:])[:, mask].mean(1),
+                     variance=1 - after[1:] / after[0])
+        for name, mask in splits.items() if mask.any()
     ])  # fmt: skip
 
 
-def interchange(data: LabelledActivations, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Answers after each subspace's part of the activation is taken from a source example.
+def interchange(data: LabelledActivations) -> pd.DataFrame:
+    """How answers change when each subspace's part of the activation is a source example's.
 
     Sources are seen examples with another code, whose answer begins with another token than the
     base's.
 
     Returns:
-        one row per kind (none, whole, code, or one of NULLS) and draw: `followed` of `of` pairs
-        answer the source's first token; shift, the mean rise of that logit over the base's, in
-        nats.
+        one row per measure, kind (code, whole activation, or one of NULLS) and draw: value, of
+        "answer follows" the rise of the share of pairs that answer the source's first token, of
+        "logit shift" the mean rise of its logit over that of the base's, in nats.
     Source: interchange interventions, Geiger et al. 2021.
     """
-    batch, spaces = data.batch.first_tokens(), data.subspaces(draws, seed)
-    generator, first, code = (
-        np.random.default_rng((seed, 0x5A9)), batch.answer_token.numpy(), data.codes[0]
-    )  # fmt: skip
+    batch, code = data.batch.first_tokens(), data.codes[0]
+    generator, first = np.random.default_rng((data.seed, 0x5A9)), batch.answer_token.numpy()
     possible = [np.flatnonzero((code != own).any(1) & (first != token) & data.seen)
                 for own, token in zip(code, first, strict=True)]  # fmt: skip
     bases = np.array([base for base, rows in enumerate(possible) if len(rows)], dtype=int)
     if not len(bases):
         raise TbttError("no two examples differ both in the code and in their first character")
     sources = np.array([generator.choice(possible[base], SOURCES) for base in bases])
-    kinds = [("none", 0), ("whole", 0), *(draw[:2] for draw in spaces)]
-    followed, shift, row = np.zeros(len(kinds), int), np.zeros(len(kinds)), np.arange(len(bases))
+    follows, shift, row = [], [], np.arange(len(bases))
     for source in sources.T:
         index = np.arange(len(first))
         index[bases] = source
         x = data.x[torch.from_numpy(index)]
-        placed = [partial(d.space.place, coordinates=d.space.coordinates(x)) for d in spaces]
-        logits = data.logits([lambda old, x=x: x, *placed], batch).numpy()[:, bases]
-        followed += (logits.argmax(-1) == first[source]).sum(-1)
-        difference = logits[:, row, first[source]] - logits[:, row, first[bases]]
-        shift += (difference - difference[0]).sum(-1)
-    return data.table(kinds, followed=followed, of=sources.size, shift=shift / sources.size)
+        placed = [partial(draw.space.place, coordinates=draw.space.coordinates(x))
+                  for draw in data.subspaces]  # fmt: skip
+        logits = data.logits([*placed, lambda old, x=x: x], batch).numpy()[:, bases]
+        follows.append((logits.argmax(-1) == first[source]).mean(-1))
+        shift.append((logits[:, row, first[source]] - logits[:, row, first[bases]]).mean(-1))
+    kinds = [*(draw[:2] for draw in data.subspaces), ("whole", 0)]
+    return pd.concat([
+        data.effects(name, np.mean(values, 0)[1:] - np.mean(values, 0)[0], kinds)
+        for name, values in {"answer follows": follows, "logit shift": shift}.items()
+    ])  # fmt: skip
 
 
 def wrong_answers(model: "HookedTransformer", prompts: PromptSet) -> Arrays:
@@ -269,41 +280,36 @@ def wrong_answers(model: "HookedTransformer", prompts: PromptSet) -> Arrays:
     return {"wrong": prompts.held_out & (margins <= 0)}
 
 
-def decode_wrong(
-    data: LabelledActivations, wrong: Bool[np.ndarray, " example"], *, draws: int = DRAWS,
-) -> pd.DataFrame:  # fmt: skip
+def decode_wrong(data: LabelledActivations, wrong: Bool[np.ndarray, " example"]) -> pd.DataFrame:
     """Labels that a probe fitted on seen examples predicts where the answer is wrong.
 
     Args:
         wrong: which of the examples that have the feature are held out and answered wrongly.
     Returns:
-        one row per kind (code, control task, one hot) and draw: `decoded` of `of`.
+        one row per kind (code, control task, one hot) and draw of the measure "decoded": value,
+        how many labels; `of` so many wrong answers.
     """
     split, labels = Split.of(data.seen, wrong), data.labels.of_model(0)
     examples = zip(data.prompts.examples, data.labels.has, strict=True)
     one_hot = torch.from_numpy(one_hot_text([e.prompt for e, has in examples if has])).double()
-    decoded = [*count_correct(data.x, labels[: 1 + draws], split),
-               *count_correct(one_hot, labels[:1], split)]  # fmt: skip
-    kinds = [("code", 0), *((NULLS[0], k) for k in range(len(decoded) - 2)), ("one hot", 0)]
-    return data.table(kinds, decoded=decoded, of=int(wrong.sum()))
+    correct = count_correct(data.x, labels, split), count_correct(one_hot, labels[:1], split)
+    kinds = [("code", 0), *((NULLS[0], k) for k in range(len(labels) - 1)), ("one hot", 0)]
+    return data.effects("decoded", np.concatenate(correct), kinds, of=int(wrong.sum()))
 
 
-def correct_wrong(
-    data: LabelledActivations, wrong: Bool[np.ndarray, " example"], *, draws: int = DRAWS,
-    seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+def correct_wrong(data: LabelledActivations, wrong: Bool[np.ndarray, " example"]) -> pd.DataFrame:
     """Wrong answers that become right when the code alone is moved to where it should be.
 
     Where it should be is a linear function of the code, fitted on seen examples.
 
     Returns:
-        one row per kind (none, code, or one of NULLS) and draw: `corrected` of `of` wrong answers;
-        `decoded`, how many labels a probe of the subspace's coordinates predicts.
+        one row per measure, kind (code, or one of NULLS) and draw: value, of "corrected" how many
+        of the wrong answers become right, of "decoded in code" how many labels a probe predicts
+        from the subspace's coordinates; `of` so many wrong answers.
     """
     split, labels = Split.of(data.seen, wrong), data.labels.of_model(0)
-    seen, spaces = torch.from_numpy(data.seen), data.subspaces(draws, seed)
-    changes, decoded = [], [0]
-    for kind, number, space, *codes in spaces:
+    seen, changes, decoded = torch.from_numpy(data.seen), [], []
+    for kind, number, space, *codes in data.subspaces:
         fitted, right = (torch.from_numpy(np.pad(code, ((0, 0), (0, 1)), constant_values=1.0))
                          for code in codes)  # fmt: skip
         coordinates = space.coordinates(data.x)
@@ -312,7 +318,6 @@ def correct_wrong(
         changes.append(partial(space.place, coordinates=moved))
         own = labels[[1 + number if kind == NULLS[0] else 0]]
         decoded.append(count_correct(coordinates, own, split).item())
-    margins = data.batch.margins(data.logits(changes, data.batch)).numpy()[:, wrong]
-    kinds = [("none", 0), *(draw[:2] for draw in spaces)]
-    corrected = (margins > 0).sum(1)
-    return data.table(kinds, decoded=decoded, corrected=corrected, of=int(wrong.sum()))
+    corrected = (data.margins(changes)[1:, wrong] > 0).sum(1)
+    counts = {"corrected": corrected, "decoded in code": np.array(decoded)}
+    return pd.concat([data.effects(*one, of=int(wrong.sum())) for one in counts.items()])
