@@ -5,7 +5,7 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import figures
+from tbtt_interp import plots
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
@@ -15,7 +15,7 @@ result = tbtt.analyse_overview(run)
 # %%
 figure = result.figures["overview"]()
 for file in files:
-    figures.save(figure, file)
+    plots.save(figure, file)
 
 # %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")

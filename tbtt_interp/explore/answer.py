@@ -6,16 +6,16 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from tbtt_interp import figures
 from tbtt_interp.analyses.attribution import ALL, contributions, in_double
 from tbtt_interp.analyses.logit_lens import residual_streams
+from tbtt_interp.explore import maps
 from tbtt_interp.explore.asking import changed, read, shown_tokens
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Edge, Pane
-from tbtt_interp.figures.patching import short
 from tbtt_interp.interventions import answer_logits
+from tbtt_interp.plots import short_site
 from tbtt_interp.prompts import PromptBatch
 
 TOP = 5
@@ -47,7 +47,7 @@ def top_part(scene: Scene) -> Part:
     return Part(
         name="next", title="What comes next, after each token", table=pd.DataFrame(rows),
         draw=partial(
-            figures.cell_map, titles=("rank", "after"), unit="probability", bounds=(0.0, 1.0),
+            maps.cell_map, titles=("rank", "after"), unit="probability", bounds=(0.0, 1.0),
             hover={"text": "token %{…}", "next": "in the text: %{…}"},
         ),
         note="The five likeliest tokens, the likeliest on top; dark is sure.",
@@ -68,7 +68,7 @@ def lens_part(scene: Scene) -> Part:
     best, first = probabilities.max(-1)
     names = scene.names[start:]
     rows = [
-        {"row": k, "row_name": short(stream), "column": pos + start, "column_name": names[pos],
+        {"row": k, "row_name": short_site(stream), "column": pos + start, "column_name": names[pos],
          "value": float(said[k, pos]), "text": shown_tokens(
              scene.task.vocabulary, [int(first[k, pos])])[0],
          "sure": float(best[k, pos]), "next": names[pos + 1]}
@@ -78,7 +78,7 @@ def lens_part(scene: Scene) -> Part:
         name="lens", title="Logit lens: each stream read as if it were the last",
         table=pd.DataFrame(rows),
         draw=partial(
-            figures.cell_map, titles=("stream", "at"), unit="probability",
+            maps.cell_map, titles=("stream", "at"), unit="probability",
             bounds=(0.0, 1.0),
             hover={"text": "says %{…}", "sure": "with %{…:.3f}", "next": "in the text: %{…}"},
         ),
@@ -117,7 +117,7 @@ def attribution_part(scene: Scene, character: int) -> Part:
     return Part(
         name="attribution", title=f"What writes {this} and not {other}: {whole:+.2f} in all",
         table=shown.reset_index(drop=True),
-        draw=partial(figures.signed_bars, unit="nats of logit"),
+        draw=partial(maps.signed_bars, unit="nats of logit"),
         note="Direct logit attribution: all parts sum to the logit difference between the "
         f"character that was said and the next best.{lost}",
     )  # fmt: skip

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp.analyses.subject import NAMES
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.state import Edge, Patch
 from tbtt_interp.interventions import knock_out_attention
+from tbtt_interp.prompts import VISIBLE
 from tbtt_interp.tasks import Vocabulary
 
 if TYPE_CHECKING:
@@ -217,4 +217,4 @@ def place_of(site: str, head: int | None, at: int) -> tuple[Any, ...]:
 
 def shown_tokens(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[str]:
     """Tokens as they are shown: blanks and newlines by signs."""
-    return [NAMES.get(c, c) for c in vocabulary.decode(tokens)]
+    return [VISIBLE.get(c, c) for c in vocabulary.decode(tokens)]

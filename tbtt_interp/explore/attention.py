@@ -9,11 +9,11 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp import figures
 from tbtt_interp.analyses.heads import ov_circuit, qk_circuit, token_names, used_tokens
 from tbtt_interp.analyses.token_roles import RoleBatch, prompt_roles
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
+from tbtt_interp.explore import maps
 from tbtt_interp.explore.asking import changed, read
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.parts import Part
@@ -87,7 +87,7 @@ def prompt_part(scene: Scene, layer: int, head: int) -> Part:
     )  # fmt: skip
 
 
-_draw = partial(figures.cell_map, titles=LOOKS, unit="attention", bounds=(0.0, 1.0))
+_draw = partial(maps.cell_map, titles=LOOKS, unit="attention", bounds=(0.0, 1.0))
 
 
 def _edges(
@@ -130,7 +130,7 @@ def heads_part(scene: Scene, pane: Pane) -> list[Part]:
         Part(
             name="heads", title=f"All heads from {names[query]}", table=pd.DataFrame(rows),
             draw=partial(
-                figures.cell_map, titles=("head", "key"), unit="attention", bounds=(0.0, 1.0)
+                maps.cell_map, titles=("head", "key"), unit="attention", bounds=(0.0, 1.0)
             ),
             note="Click a row to look at that head; pin a token to look from it.",
         )
@@ -244,6 +244,6 @@ def circuit_part(scene: Scene, layer: int, head: int, kind: str) -> Part:
     }[kind]  # fmt: skip
     return Part(
         name="attention", title=f"{kind} circuit of head {layer}.{head}", table=pd.DataFrame(rows),
-        draw=partial(figures.cell_map, titles=words[0], unit=words[1], signed=True), note=words[2],
+        draw=partial(maps.cell_map, titles=words[0], unit=words[1], signed=True), note=words[2],
         of=("run", "seed", "step"),
     )  # fmt: skip

@@ -4,8 +4,8 @@ from functools import lru_cache, partial
 
 import pandas as pd
 
-from tbtt_interp import figures
 from tbtt_interp.errors import TbttError
+from tbtt_interp.explore import maps
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.state import State
@@ -37,7 +37,7 @@ def ladder_part(catalogue: Catalogue, state: State) -> tuple[Part, list[str]]:
     part = Part(
         name="ladder", title="Every model at its last step",
         table=pd.concat(tables, ignore_index=True),
-        draw=partial(figures.ladder, shown=shown), of=(),
+        draw=partial(maps.ladder, shown=shown), of=(),
         note="A dot is a model; ringed are those in the panes. Click one to open it. Order known: "
         "the share of the order's bits that the loss shows, on file alone.",
     )  # fmt: skip

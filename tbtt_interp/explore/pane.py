@@ -12,7 +12,7 @@ from tbtt_interp.explore.elements import attributes, button, message, pressed
 from tbtt_interp.explore.patching import Patched
 from tbtt_interp.explore.scene import Scene, count_right
 from tbtt_interp.explore.state import Edge, Pane
-from tbtt_interp.figures.patching import short
+from tbtt_interp.plots import short_site
 from tbtt_interp.tasks import Task
 
 FALLEN = 40  # characters off the left end that are shown
@@ -244,7 +244,7 @@ def _place(found: Patched, patch: Any) -> str:
     names = found.corrupt.names
     token = f"{names[patch.pos]} ({patch.pos + 1})" if patch.pos < len(names) else patch.pos + 1
     head = "" if patch.head is None else f" head {patch.head}"
-    return f"{short(patch.site)}{head} at {token}"
+    return f"{short_site(patch.site)}{head} at {token}"
 
 
 def characters(scene: Scene, pane: Pane, name: str) -> html.Div:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp import figures
+from tbtt_interp.explore import maps
 from tbtt_interp.analyses.patching import OF_HEADS, STREAMS
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.asking import (
@@ -32,7 +32,7 @@ from tbtt_interp.explore.catalogue import Catalogue, Opened
 from tbtt_interp.explore.parts import TOLD, Part
 from tbtt_interp.explore.scene import Scene, scene_of
 from tbtt_interp.explore.state import Edge, Pane, Patch
-from tbtt_interp.figures.patching import short
+from tbtt_interp.plots import short_site
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -178,7 +178,7 @@ def patching_parts(found: Patched, pane: Pane) -> list[Part]:
         line = lines.setdefault((patch.site, patch.head), len(lines))
         rows.append({
             "row": line, "column": patch.pos, "column_name": names[patch.pos],
-            "row_name": short(patch.site) + ("" if patch.head is None else f".{patch.head}"),
+            "row_name": short_site(patch.site) + ("" if patch.head is None else f".{patch.head}"),
             "value": moved / apart if abs(apart) > CLOSE else float("nan"), "effect": moved,
             "mark": "●" if patch in pane.patches else "", "act": f"patch {patch}",
         })  # fmt: skip
@@ -189,7 +189,7 @@ def patching_parts(found: Patched, pane: Pane) -> list[Part]:
             "place by itself",
             table=pd.DataFrame(rows),
             draw=partial(
-                figures.cell_map, titles=("site", "token"), unit="share recovered", signed=True,
+                maps.cell_map, titles=("site", "token"), unit="share recovered", signed=True,
                 bounds=(-1.0, 1.0), hover={"effect": "%{…:+.2f} nats of logit"},
             ),
             of=TOLD,

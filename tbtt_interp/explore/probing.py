@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp import figures
 from tbtt_interp.activations import split_head
 from tbtt_interp.errors import TbttError
+from tbtt_interp.explore import maps
 from tbtt_interp.explore.asking import changed
 from tbtt_interp.explore.catalogue import Opened, stamp_of
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.scene import Scene
 from tbtt_interp.explore.state import Pane, Reading
-from tbtt_interp.figures.patching import short
+from tbtt_interp.plots import short_site
 from tbtt_interp.probes.datasets import read_cells
 from tbtt_interp.probes.features import find_features, label_examples, pair_groups
 from tbtt_interp.probes.grid import probe_grid
@@ -138,7 +138,7 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
     return Part(
         name="probes", title="Features read, above the hardest of their nulls", table=found,
         draw=partial(
-            figures.cell_map, titles=("feature", "site"), unit="accuracy − " + HIGHEST,
+            maps.cell_map, titles=("feature", "site"), unit="accuracy − " + HIGHEST,
             signed=True, bounds=(-1.0, 1.0), hover=hover,
         ),
         of=("run", "step"),
@@ -202,10 +202,10 @@ def reading_part(scene: Scene, reading: Reading) -> Part:
         ]  # fmt: skip
     of_whom = "" if truth is None else f" ✓ is what is true of it: {truth}."
     return Part(
-        name="reading", title=f"{reading.feature} read at {short(reading.site)}, place by place",
+        name="reading", title=f"{reading.feature} read at {short_site(reading.site)}, place by place",
         table=pd.DataFrame(rows),
         draw=partial(
-            figures.cell_map, titles=(reading.feature, "at"), unit="probability", bounds=(0.0, 1.0)
+            maps.cell_map, titles=(reading.feature, "at"), unit="probability", bounds=(0.0, 1.0)
         ),
         note=f"A probe of each position, fitted on {len(learned)} prompts that this model has "
         f"seen, none with these operands or this prompt.{of_whom}",

@@ -7,7 +7,6 @@ from functools import lru_cache
 import numpy as np
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import Questions
 from tbtt_interp.explore.asking import (
     HooksAt,
     Said,
@@ -19,7 +18,8 @@ from tbtt_interp.explore.asking import (
 )
 from tbtt_interp.explore.catalogue import Catalogue, Opened, Which
 from tbtt_interp.explore.state import Edge, Pane
-from tbtt_interp.old_interventions import logits_of
+from tbtt_interp.interventions import answer_logits
+from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Example, Task
@@ -123,10 +123,10 @@ def _cut(edges: tuple[Edge, ...]) -> HooksAt:
 
 
 @lru_cache(maxsize=64)
-def questions_of(run: Run) -> Questions:
+def batch_of(run: Run) -> PromptBatch:
     """Every example of a run's task as a question; they are the same whatever is held out."""
     task = run.tasks[0]
-    return Questions.of(task.examples, task.vocabulary, run.shape.n_ctx)
+    return PromptBatch.of(task.examples, task.vocabulary, run.shape.n_ctx)
 
 
 @lru_cache(maxsize=512)
@@ -136,14 +136,14 @@ def count_right(opened: Opened, run: Run, place: int, cuts: tuple[Edge, ...]) ->
     Raises:
         TbttError: if edges are cut and not all examples fit the window: they slide in it then.
     """
-    questions = questions_of(run)
-    if cuts and not questions.fits.all():
+    batch = batch_of(run)
+    if cuts and not batch.fits.all():
         raise TbttError(
             "some prompts are longer than the window with their answers, so that edges do not "
             "stand at one place in all of them"
         )
     with changed(opened, cuts) as model:
-        margins = questions.margins(logits_of(model, questions)[None])[0].numpy()
+        margins = batch.margins(answer_logits(model, batch)[None])[0].numpy()
     held_out = np.array([example.held_out for example in run.tasks[place].examples])
     sides = {"seen": ~held_out, "held out": held_out}
     return {

@@ -4,7 +4,6 @@ from tbtt_interp.figures.ablation import ablations, neuron_maps
 from tbtt_interp.figures.additivity import additivity_answers, additivity_shares
 from tbtt_interp.figures.attention import attention, qk_and_ov
 from tbtt_interp.figures.attribution import attribution_bars, lens_curves
-from tbtt_interp.figures.cells import cell_map, ladder, signed_bars
 from tbtt_interp.figures.findings import findings_over_steps, overview
 from tbtt_interp.figures.geometry import code_layouts, code_measures
 from tbtt_interp.figures.order import order_answers, order_known, order_patching
@@ -30,13 +29,11 @@ __all__ = [
     "attribution_bars",
     "beside_nulls",
     "by_size",
-    "cell_map",
     "circuits",
     "code_layouts",
     "code_measures",
     "effects_beside_nulls",
     "findings_over_steps",
-    "ladder",
     "lens_curves",
     "neuron_maps",
     "order_answers",
@@ -50,6 +47,5 @@ __all__ = [
     "probe_heatmap",
     "qk_and_ov",
     "save",
-    "signed_bars",
     "unsaid",
 ]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tbtt_interp.figures.style import BLUE, GREY, ORANGE
-from tbtt_interp.plots import COLOURS
+from tbtt_interp.plots import BLUE, COLOURS, GREY, ORANGE
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
