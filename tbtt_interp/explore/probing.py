@@ -202,7 +202,8 @@ def reading_part(scene: Scene, reading: Reading) -> Part:
         ]  # fmt: skip
     of_whom = "" if truth is None else f" ✓ is what is true of it: {truth}."
     return Part(
-        name="reading", title=f"{reading.feature} read at {short_site(reading.site)}, place by place",
+        name="reading",
+        title=f"{reading.feature} read at {short_site(reading.site)}, place by place",
         table=pd.DataFrame(rows),
         draw=partial(
             maps.cell_map, titles=(reading.feature, "at"), unit="probability", bounds=(0.0, 1.0)
