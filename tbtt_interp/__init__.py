@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.attention import analyse_attention
     from tbtt_interp.analyses.attribution import analyse_attribution
     from tbtt_interp.analyses.geometry import analyse_geometry
+    from tbtt_interp.analyses.line_order import analyse_order
     from tbtt_interp.analyses.memorization import analyse_memorization
-    from tbtt_interp.analyses.order import analyse_order
+    from tbtt_interp.analyses.line_order import analyse_order
     from tbtt_interp.analyses.overview import analyse_overview
     from tbtt_interp.analyses.patching import analyse_patching
     from tbtt_interp.analyses.path_patching import analyse_paths
@@ -93,7 +94,7 @@ _HOMES = {
     "analyse_attribution": "analyses.attribution",
     "analyse_geometry": "analyses.geometry",
     "analyse_memorization": "analyses.memorization",
-    "analyse_order": "analyses.order",
+    "analyse_order": "analyses.line_order",
     "analyse_overview": "analyses.overview",
     "analyse_patching": "analyses.patching",
     "analyse_paths": "analyses.path_patching",
