@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.geometry import analyse_geometry
     from tbtt_interp.analyses.line_order import analyse_order
     from tbtt_interp.analyses.memorization import analyse_memorization
-    from tbtt_interp.analyses.line_order import analyse_order
     from tbtt_interp.analyses.overview import analyse_overview
     from tbtt_interp.analyses.patching import analyse_patching
     from tbtt_interp.analyses.path_patching import analyse_paths
     from tbtt_interp.analyses.registry import register_analysis
-    from tbtt_interp.analyses.subject import Subject
     from tbtt_interp.evaluate import evaluate_run
     from tbtt_interp.over_seeds import Models, over_seeds
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
@@ -47,7 +45,6 @@ __all__ = [
     "Recipe",
     "Result",
     "Run",
-    "Subject",
     "Task",
     "TbttError",
     "analyse_additivity",
@@ -87,7 +84,6 @@ _HOMES = {
     "Models": "over_seeds",
     "Recipe": "train.recipe",
     "Run": "runs",
-    "Subject": "analyses.subject",
     "Task": "tasks",
     "analyse_additivity": "analyses.additivity",
     "analyse_attention": "analyses.attention",

@@ -1,5 +1,5 @@
 """`python -m tbtt_interp`: the same as `tbtt`."""
 
-from tbtt_interp.cli import command
+from tbtt_interp.cli import command_line
 
-command()
+command_line()

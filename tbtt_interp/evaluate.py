@@ -1,6 +1,5 @@
 """Exact match and margins by group, losses, and greedy completions, of many models at once."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
@@ -17,7 +16,7 @@ from tbtt_interp.model import Shape, forward
 from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Rate
-from tbtt_interp.tasks import Encoder, Example, Stream, Task, Vocabulary
+from tbtt_interp.tasks import Stream, Task, Vocabulary
 from tbtt_interp.tasks.windows import NOTHING, stack
 
 TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
@@ -196,101 +195,3 @@ def complete(
         found = Completion(text=text[:end], probabilities=tuple(row[:end]), ended=end is not None)
         completions.append(found)
     return completions
-
-
-# What follows is `prompts.PromptBatch` under its old name, for modules that are not ported yet.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Questions:
-    """Prompts and answers as rows to read and places in them where a character is answered.
-
-    A prompt that does not fit the context with its answer loses its left end, character by
-    character as the answer grows, as in nanoGPT.
-
-    Attributes:
-        end: where in each row its prompt's last character stands.
-        of_row: each row's example.
-        row, pos, target, example: of each character that is asked.
-    """
-
-    tokens: Int[Tensor, "row pos"]
-    end: Int[Tensor, " row"]
-    of_row: Int[Tensor, " row"]
-    row: Int[Tensor, " character"]
-    pos: Int[Tensor, " character"]
-    target: Int[Tensor, " character"]
-    example: Int[Tensor, " character"]
-    fits: Bool[np.ndarray, " example"]
-
-    @classmethod
-    def of(cls, examples: Sequence[Example], vocabulary: Encoder, n_ctx: int) -> "Questions":
-        """The questions that these examples put to a model of this context."""
-        asked = [(vocabulary.encode(e.prompt), vocabulary.encode(e.answer)) for e in examples]
-        return cls.of_tokens(asked, n_ctx)
-
-    @classmethod
-    def of_tokens(
-        cls, prompts_and_answers: Sequence[tuple[list[int], list[int]]], n_ctx: int
-    ) -> "Questions":
-        """The same from tokens: of each example its prompt's, and its answer's."""
-        rows: list[list[int]] = []
-        places: list[tuple[int, int]] = []
-        asked: list[tuple[int, int, int, int]] = []
-        fits = []
-        for number, (prompt, answer) in enumerate(prompts_and_answers):
-            tokens = prompt + answer
-            fits.append(len(tokens) - 1 <= n_ctx)
-            end = len(prompt) - 1
-            if fits[-1]:
-                rows.append(tokens[:-1])
-                places.append((end, number))
-            for at in range(len(prompt), len(tokens)):
-                if not fits[-1]:
-                    rows.append(tokens[:at][-n_ctx:])
-                    places.append((end - max(0, at - n_ctx), number))
-                pos = min(at, n_ctx) - 1
-                asked.append((len(rows) - 1, pos, tokens[at], number))
-        longest = max(map(len, rows))
-        padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        row, pos, target, number = torch.tensor(asked).unbind(1)
-        end, of_row = torch.tensor(places).unbind(1)
-        return cls(
-            tokens=padded, end=end, of_row=of_row, row=row, pos=pos, target=target,
-            example=number, fits=np.array(fits),
-        )  # fmt: skip
-
-    @property
-    def first(self) -> Int[Tensor, " example"]:
-        """Which of the asked characters is the first of each example's answer."""
-        return torch.searchsorted(self.example.contiguous(), torch.arange(len(self.fits)))
-
-    @property
-    def lengths(self) -> Int[Tensor, " row"]:
-        """Tokens of each row up to the last that is asked; what is behind is padding."""
-        nothing = torch.zeros_like(self.end)
-        return nothing.scatter_reduce(0, self.row, self.pos + 1, "amax")
-
-    def beginnings(self) -> "Questions":
-        """The first characters of the answers alone, asked of the prompts alone."""
-        rows = self.row[self.first]
-        return dataclasses.replace(
-            self, tokens=self.tokens[rows, : int(self.end.max()) + 1], end=self.end[rows],
-            of_row=self.of_row[rows], row=torch.arange(len(rows)), pos=self.end[rows],
-            target=self.target[self.first], example=self.example[self.first],
-        )  # fmt: skip
-
-    def margins(
-        self, logits: Float[Tensor, "seed character d_vocab"]
-    ) -> Float[Tensor, "seed example"]:
-        """The smallest, over an answer's characters, of the right logit minus the best wrong one.
-
-        Args:
-            logits: where a character is asked.
-        """
-        target = self.target.to(logits.device).expand(len(logits), -1)[..., None]
-        right = logits.gather(-1, target).squeeze(-1)
-        wrong = logits.scatter(-1, target, -torch.inf).amax(-1)
-        margins = torch.full((len(logits), len(self.fits)), torch.inf, device=logits.device)
-        example = self.example.to(logits.device).expand(len(logits), -1)
-        return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin")

@@ -262,13 +262,3 @@ def difference_over_models(first: "pd.Series", second: "pd.Series") -> Differenc
     models = len(first) + len(second)
     interval = Interval(mean=mean, low=float(low), high=float(high), n=models)
     return Difference(interval=interval, models=models, pairs=0)
-
-
-def crossed_intervals(
-    totals: "np.ndarray", weights: "np.ndarray", *, resamples: int = 999, seed: int = 0
-) -> list[Interval]:
-    """Ratios of sums over models and items, `[cell, seed, item]`, with intervals over models."""
-    del resamples, seed
-    found = ratios_over_models(totals.sum(-1), weights.sum(-1))
-    rows = zip(*(x.tolist() for x in found), strict=True)
-    return [Interval(mean=mean, low=low, high=high, n=n) for mean, low, high, n in rows]

@@ -3,7 +3,6 @@
 import torch
 from transformer_lens import HookedTransformer
 
-from tbtt_interp.analyses.subject import Subject
 from tbtt_interp.model import Shape, hooked_transformer, parameter_shapes
 from tbtt_interp.over_seeds import Models
 from tbtt_interp.tasks import Example, Vocabulary
@@ -42,11 +41,6 @@ def copying_examples() -> tuple[Example, ...]:
         for a in range(10)
         for b in range(10)
     )
-
-
-def copying_subject() -> Subject:
-    """The model that copies, and its equations."""
-    return Subject.of_models([copying_model()], copying_examples(), VOCABULARY, name="copying")
 
 
 def copying_models() -> Models:

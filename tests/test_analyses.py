@@ -11,9 +11,9 @@ import pytest
 
 import tbtt_interp as tbtt
 from tbtt_interp import plots
-from tbtt_interp.analyses.findings import Finding, Result, over_steps
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
+from tbtt_interp.results import Claim, Result, over_steps
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval
 
@@ -90,59 +90,34 @@ def test_the_module_runs(line_run: Run) -> None:
     assert "blocks.0.attn.hook_z.0" in done.stdout
 
 
-def test_the_overview_ranks_what_every_analysis_found(
-    file_run: Run, facts_run: Run, capsys: pytest.CaptureFixture
-) -> None:
-    names = ["patching", "paths", "attention", "attribution", "geometry", "additivity", "order",
-             "memorization"]  # fmt: skip
+def test_the_overview_ranks_the_claims_of_every_analysis(file_run: Run, facts_run: Run) -> None:
+    names = {"patching", "paths", "attention", "attribution", "geometry", "additivity", "order",
+             "memorization"}  # fmt: skip
     table = tbtt.analyse_overview(file_run).tables["overview"]
-    assert set(table["analysis"]) == set(names)
-    far = (table["effect"] - table["null"]).abs().to_numpy()
-    assert (np.diff(far) <= 1e-12).all()
-    asked = tbtt.analyse_overview(tbtt.Subject.of(facts_run).take(1))
-    assert set(names) - set(asked.tables["overview"]["analysis"]) == {"geometry", "additivity"}
-    assert sum(note.startswith("Not asked, ") for note in asked.notes) == 2
-    assert asked.figures["overview"]().data
+    assert names <= set(table["analysis"])
+    distance = (table["effect"] - table["null"]).abs().dropna().to_numpy()
+    assert (np.diff(distance) <= 1e-12).all()
+    result = tbtt.analyse_overview(tbtt.Models.of(facts_run).take(1))
+    assert not {"geometry", "additivity"} & set(result.tables["overview"]["analysis"])
+    assert sum(note.startswith("Does not apply, ") for note in result.notes) == 2
+    assert result.figures["overview"]().data
 
 
-def test_what_is_found_is_followed_over_training() -> None:
+def test_claims_are_followed_over_training() -> None:
     def result(value: float) -> Result:
-        finding = Finding(
-            what="z restores", effect=Interval(mean=value, low=value, high=value), null=0.1,
-            null_is="random donors", of="all",
+        claim = Claim(
+            text="z restores", effect=Interval(mean=value, low=value, high=value, n=3), null=0.1,
+            null_name="random donors", unit="of all",
         )  # fmt: skip
-        return Result(name="x", tables={"x": pd.DataFrame({"share": [value]})},
-                      shown=pd.DataFrame(), figures={}, findings=[finding])  # fmt: skip
+        return Result(name="x", tables={"x": pd.DataFrame({"share": [value]})}, claims=[claim],
+                      display=pd.DataFrame())  # fmt: skip
 
     joined = over_steps({10: result(0.2), 20: result(0.6)})
     assert joined.tables["x"].to_dict("list") == {"step": [10, 20], "share": [0.2, 0.6]}
-    assert joined.shown["what"].iloc[0] == "z restores … of all"
-    assert joined.shown[["step", "effect"]].to_numpy().tolist() == [[10, "0.20"], [20, "0.60"]]
-    lines = joined.figures["x-over-steps"]().data
-    assert list(lines[0].y) == [0.2, 0.6] and list(lines[1].y) == [0.1, 0.1]
-
-
-@pytest.mark.parametrize(
-    ("mean", "low", "high", "end"),
-    [(0.9, 0.8, 1.0, "0.10."), (0.2, 0.0, 0.3, "0.10, which is not told apart."),
-     (0.05, 0.04, 0.06, "0.10, less than its null."),
-     (0.9, float("nan"), float("nan"), "0.10, without an interval.")],
-)  # fmt: skip
-def test_a_finding_says_where_it_stands(mean: float, low: float, high: float, end: str) -> None:
-    effect = Interval(mean=mean, low=low, high=high)
-    found = Finding(what="it is", effect=effect, null=0.1, null_is="random", of="all")
-    assert str(found).endswith(end)
-
-
-def test_an_effect_without_a_null_is_not_beyond_it_and_comes_last() -> None:
-    def finding(null: float) -> Finding:
-        effect = Interval(mean=0.5, low=0.4, high=0.6)
-        return Finding(what="it is", effect=effect, null=null, null_is="random", of="all")
-
-    findings = [finding(0.4), finding(float("nan")), finding(0.1)]
-    result = Result(name="x", tables={}, shown=pd.DataFrame(), figures={}, findings=findings)
-    assert [f.null for f in result.ranked()[:2]] == [0.1, 0.4]
-    assert str(result.ranked()[2]).endswith("random: none there, which is not told apart.")
+    assert joined.display["claim"].iloc[0] == "z restores … of all"
+    assert joined.display[["step", "effect"]].to_numpy().tolist() == [[10, "0.20"], [20, "0.60"]]
+    null, effect = joined.figures["x-over-steps"]().data
+    assert list(effect.y) == [0.2, 0.6] and list(null.y) == [0.1, 0.1]
 
 
 def test_checkpoints_are_analysed_one_by_one(file_run: Run, capsys: pytest.CaptureFixture) -> None:

@@ -13,12 +13,12 @@ ROOT = Path(tbtt_interp.__file__).parent
 # Each may import from its own layer and from those above it.
 LAYERS = [
     ["errors"],
-    ["stats", "plots", "results", "figures", "tasks"],
+    ["stats", "plots", "results", "tasks"],
     ["study", "conditions"],
     ["model"],
     ["runs", "prompts"],
     ["evaluate", "baselines", "nanogpt", "activations"],
-    ["tables", "interventions", "old_interventions", "over_seeds"],
+    ["tables", "interventions", "over_seeds"],
     ["train"],
     ["probes"],
     ["analyses"],

@@ -178,6 +178,7 @@ def memorization(
     return analyse_memorization(run, site=site)
 
 
+@register_analysis
 def overview(run: "Source") -> "Result":
     """What does every analysis find, at quick settings, ranked by distance from the null?
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
-from tbtt_interp.cli.analyses import analyses
 from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
 from tbtt_interp.cli.exchange import export_command, import_command
 from tbtt_interp.cli.exploring import explore_command
 from tbtt_interp.cli.models import models_command
 from tbtt_interp.cli.probing import probes_command
-from tbtt_interp.cli.registered import add_commands
+from tbtt_interp.cli.registered import add_commands, analyses
 from tbtt_interp.cli.reporting import compare_command, report_command
 from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command
@@ -28,26 +27,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("train")(train_command)
-app.command("sweep")(sweep_command)
-app.command("runs")(runs_command)
-app.command("models")(models_command)
-app.command("evaluate")(evaluate_command)
-app.command("ask")(ask_command)
-app.command("probes")(probes_command)
-add_commands(analyses)
-app.add_typer(analyses, name="analyses")
-app.command("explore")(explore_command)
-app.command("compare")(compare_command)
-app.command("report")(report_command)
-app.command("import")(import_command)
-app.command("export")(export_command)
+COMMANDS = {
+    "train": train_command, "sweep": sweep_command, "runs": runs_command,
+    "models": models_command, "evaluate": evaluate_command, "ask": ask_command,
+    "probes": probes_command, "analyses": analyses, "explore": explore_command,
+    "compare": compare_command, "report": report_command, "import": import_command,
+    "export": export_command,
+}  # fmt: skip
+for name, command in COMMANDS.items():
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, short_help=command.info.help)
+    else:  # the whole first line, where typer would cut it
+        app.command(name, short_help=(command.__doc__ or "").splitlines()[0])(command)
+add_commands()
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> int:
     """Runs a command and returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    add_commands(analyses)  # those that were registered since this module was imported
+    add_commands()  # those that were registered since this module was imported
     try:
         status = app(arguments, prog_name=program, standalone_mode=False)
     except (TbttError, TyperException) as error:
@@ -61,6 +59,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> in
     return status if isinstance(status, int) else 0
 
 
-def command() -> None:
+def command_line() -> None:
     """The console script."""
     sys.exit(main())

@@ -171,9 +171,17 @@ def _write(result: "Result", out: Path) -> list[str]:
     return notes
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Adds a command for each registered analysis that the app does not have yet."""
-    present = {command.name for command in app.registered_commands}
+analyses = typer.Typer(
+    help="What moves an answer, through which parts, and how the task is represented.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def add_commands() -> None:
+    """Adds a command for each registered analysis that has none yet."""
+    present = {command.name for command in analyses.registered_commands}
     for name, analysis in ANALYSES.items():
         if name not in present:
-            app.command(name)(analysis_command(name, analysis))
+            question = (analysis.__doc__ or "").splitlines()[0]
+            analyses.command(name, short_help=question)(analysis_command(name, analysis))

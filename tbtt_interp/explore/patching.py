@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp.explore import maps
 from tbtt_interp.analyses.patching import OF_HEADS, STREAMS
 from tbtt_interp.errors import TbttError
+from tbtt_interp.explore import maps
 from tbtt_interp.explore.asking import (
     Hooks,
     HooksAt,
