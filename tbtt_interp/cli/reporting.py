@@ -84,4 +84,4 @@ def compare_command(
         return
     rows = [list(map(str, row)) for row in result.display.itertuples(index=False)]
     notes = ["", *result.summary, *(["", *result.notes] if result.notes else [])]
-    print_table(list(result.display), rows, notes=notes)
+    print_table([str(c) for c in result.display], rows, notes=notes)

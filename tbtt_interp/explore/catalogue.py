@@ -116,7 +116,7 @@ class Catalogue:
         if twin in self.folders:
             over = self._read(twin)
             if seed in over.seeds:
-                found = {s: (over, over.place(seed)) for s in over.checkpoints} | found
+                found = {s: (over, over.seed_index(seed)) for s in over.checkpoints} | found
         return dict(sorted(found.items()))
 
     def which(self, name: str, seed: int | None, step: int | None) -> Which:

@@ -124,7 +124,7 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
     ]
     found = table.assign(
         row=table["feature"].map(features), row_name=table["feature"],
-        column=table["site"].map(sites), column_name=table["site"].map(short),
+        column=table["site"].map(sites), column_name=table["site"].map(short_site),
         value=table["accuracy"] - hardest, null=hardest,
         mark=["●" if act == pane.probe else "" for act in acts],
         act=[f"probe {act}" for act in acts],

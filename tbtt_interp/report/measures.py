@@ -78,7 +78,7 @@ def training_figures(runs: Sequence[Run]) -> dict[str, "Callable[[], Figure]"]:
 def geometry(run: Run) -> pd.DataFrame:
     """How much of a's representation is a number line, and how b's lies to it in a − b."""
     dimensions = min(DIMENSIONS, run.shape.d_model)
-    table = geometry_table(models_of(run), dimensions)
+    table = geometry_table(models_of(run), dimensions=dimensions)
     table = table[(table["site"] == last_stream(run)) & (table["dimensions"] == dimensions)]
     panels = {
         LINE: (table["measure"] == "number line") & (table["operand"] == "a"),
