@@ -1,4 +1,4 @@
-"""Activations at named sites, of every seed at once: what probes and analyses read.
+"""Activations at named sites, of every seed at once.
 
 A site is a hook point by TransformerLens' name, such as `blocks.0.hook_resid_post`.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model import hooked_transformer, initial_parameters, one_model
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """What each model holds at each site, on the same texts.
+    """Activations of several models at each site, on the same texts.
 
     Attributes:
-        tokens: the texts, each followed by padding that no earlier position can see.
-        lengths: tokens of each text.
+        tokens: the texts, each followed by padding that no earlier position attends to.
+        lengths: tokens per text.
         sites: by hook name, `[seed, batch, pos, ...]`; a pattern is `[seed, batch, head, query,
             key]`.
     """
@@ -43,7 +44,7 @@ class Activations:
 
 
 def site_names(model: "HookedTransformer") -> list[str]:
-    """Every hook point of a model that a forward pass visits, in that order.
+    """Every hook point that a forward pass of a model visits, in that order.
 
     >>> from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
     >>> shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
@@ -56,14 +57,14 @@ def site_names(model: "HookedTransformer") -> list[str]:
 
 
 def unknown_site(site: str, known: list[str]) -> TbttError:
-    """The error for a site that is not there, naming the nearest: there are too many to list."""
+    """The error for an unknown site, naming the nearest: there are too many sites to list."""
     near = get_close_matches(site, known, n=3, cutoff=0) if known else []
     nearest = f"the nearest are {listed(near)}; site_names() lists all" if near else "there is none"
     return TbttError(f"site '{site}' is not there: {nearest}")
 
 
 def split_head(site: str) -> tuple[str, int | None]:
-    """A site's hook name, and which head it is of if it ends in a number.
+    """A site's hook name, and its head if the site ends in a number.
 
     >>> split_head("blocks.0.attn.hook_z.1"), split_head("hook_embed")
     (('blocks.0.attn.hook_z', 1), ('hook_embed', None))
@@ -75,19 +76,17 @@ def split_head(site: str) -> tuple[str, int | None]:
 def read_texts(
     texts: Sequence[str], vocabulary: Encoder, n_ctx: int
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-    """Texts as tokens, padded on the right, and their lengths.
+    """Texts as tokens, padded on the right, and their lengths in tokens.
 
-    One that is longer than the context loses its left end, as in nanoGPT.
+    A text that is longer than the context loses its left end, as in nanoGPT.
 
     Raises:
-        TbttError: if there is no text, one is empty, or has characters that are no tokens.
+        TbttError: if there is no text, or one is empty or has characters that are no tokens.
     """
     if not texts or not all(texts):
         raise TbttError("there is no text, or an empty one: give prompts such as <3+4=")
-    rows = [vocabulary.encode(text)[-n_ctx:] for text in texts]
-    lengths = torch.tensor([len(row) for row in rows])
-    longest = int(lengths.max())
-    return torch.tensor([row + [0] * (longest - len(row)) for row in rows]), lengths
+    rows = [torch.tensor(vocabulary.encode(text)[-n_ctx:]) for text in texts]
+    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
 def record(
@@ -102,16 +101,12 @@ def record(
     Args:
         sites: by hook name; None is all.
         lengths: of the texts, if shorter than their rows.
-    Raises:
-        TbttError: if a site is unknown.
     """
     known = site_names(models[0])
-    for site in sites or ():
-        if site not in known:
-            raise unknown_site(site, known)
     wanted = list(known if sites is None else sites)
-    with torch.no_grad():
-        caches = [model.run_with_cache(tokens, names_filter=wanted)[1] for model in models]
+    if strange := [site for site in wanted if site not in known]:
+        raise unknown_site(strange[0], known)
+    caches = [cached(model, tokens, wanted)[1] for model in models]
     if lengths is None:
         lengths = torch.full((len(tokens),), tokens.shape[1])
     stacked = {site: torch.stack([cache[site].cpu() for cache in caches]) for site in wanted}
@@ -141,16 +136,15 @@ def run_activations(
         sites: by hook name; None is all.
         step: of a kept checkpoint; None is the last.
     """
-    first = run.tasks[0]
-    if texts is None:
-        texts = [example.prompt + example.answer for example in first.examples]
-    tokens, lengths = read_texts(texts, first.vocabulary, run.shape.n_ctx)
+    task = run.tasks[0]
+    texts = [e.prompt + e.answer for e in task.examples] if texts is None else texts
+    tokens, lengths = read_texts(texts, task.vocabulary, run.shape.n_ctx)
     stacked = run.parameters(step)
     models = [hooked_transformer(one_model(stacked, k), run.shape) for k in range(len(run.seeds))]
     return record(models, tokens, sites=sites, lengths=lengths)
 
 
 def untrained_models(run: Run) -> list["HookedTransformer"]:
-    """Every seed's model as it was initialised; of an imported one, as it might have been."""
+    """Every seed's model at initialisation; an imported run gets the initialisation of its seed."""
     initial = (initial_parameters(run.shape, seed=seed) for seed in run.seeds)
     return [hooked_transformer(parameters, run.shape) for parameters in initial]

@@ -1,4 +1,4 @@
-"""The architecture: a shape, its parameters, the stacked forward pass, and a HookedTransformer.
+"""The architecture: a shape, its parameters, the stacked forward pass, and the HookedTransformer.
 
 The decoder of nanoGPT: learned positions, pre-LayerNorm, exact GELU, input and output embeddings
 tied. Parameters carry HookedTransformer's names and shapes, with a leading seed axis where many
@@ -28,7 +28,7 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Everything that decides which parameters a model has, and how they are used."""
+    """The numbers that decide which parameters a model has, and how they are used."""
 
     layers: int
     heads: int
@@ -50,7 +50,7 @@ class Shape:
 
     @property
     def d_head(self) -> int:
-        """Channels a head."""
+        """Channels per head."""
         return self.d_model // self.heads
 
 
@@ -91,12 +91,12 @@ def parameter_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def is_bias(name: str) -> bool:
-    """Whether a HookedTransformer parameter is a bias, which the paper's models do not have."""
+    """Whether a HookedTransformer parameter is a bias; the paper's models have none."""
     return name.rsplit(".", 1)[-1].startswith("b")
 
 
 def is_matrix(name: str) -> bool:
-    """Whether a parameter has two or more dimensions in nanoGPT, where weight decay asks for that.
+    """Whether a parameter has two or more dimensions in nanoGPT, which applies weight decay to it.
 
     HookedTransformer's shapes would mislead: a query bias has two dimensions here and one there.
     """
@@ -104,7 +104,7 @@ def is_matrix(name: str) -> bool:
 
 
 def count_parameters(shape: Shape) -> int:
-    """Trained parameters of one model, positions not counted, as nanoGPT and the paper count.
+    """The number of trained parameters of one model, without positions, as nanoGPT counts.
 
     >>> count_parameters(Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17))
     1456
@@ -114,7 +114,7 @@ def count_parameters(shape: Shape) -> int:
 
 
 def initial_parameters(shape: Shape, *, seed: int) -> Parameters:
-    """One model as nanoGPT initialises it; the seed alone decides the values.
+    """The parameters of one model as nanoGPT initialises them; the seed alone decides the values.
 
     Source: Radford et al. 2019, section 2.3, for the scale of the two projections that write to the
     residual stream.
@@ -137,7 +137,7 @@ def stack_parameters(models: Sequence[Parameters]) -> Parameters:
 
 
 def one_model(stacked: Mapping[str, Tensor], seed: int) -> Parameters:
-    """One model out of a stack, by its place in it."""
+    """One model of a stack, by its index."""
     return {name: parameter[seed] for name, parameter in stacked.items()}
 
 
@@ -146,7 +146,7 @@ def forward(
 ) -> Float[Tensor, "seed batch pos d_vocab"]:
     """Logits of many models, each on its own tokens, as one computation.
 
-    Equal to each HookedTransformer's own forward pass; a test holds it to that.
+    A test compares them with each HookedTransformer's own forward pass.
 
     Args:
         stacked: parameters with a leading seed axis; biases are used where they are present.
@@ -204,9 +204,9 @@ def forward(
 def fold_layer_norms(stacked: Mapping[str, Tensor], shape: Shape) -> Parameters:
     """The same models with each LayerNorm's scale and shift moved into the matrices that read it.
 
-    What is left of a LayerNorm is its centring and scaling to unit variance. The output embedding
-    has a scale of its own then, so `unembed.W_U`, `[seed, d_model, d_vocab]`, is untied from
-    `embed.W_E`; with biases there is an `unembed.b_U` too. Differentiable.
+    A folded LayerNorm only centres and scales to unit variance. The output embedding then has a
+    scale of its own, so `unembed.W_U`, `[seed, d_model, d_vocab]`, is untied from `embed.W_E`; with
+    biases there is an `unembed.b_U` too. Differentiable.
     """
     folded = {n: value for n, value in stacked.items() if not n.split(".")[-2].startswith("ln")}
     folded["unembed.W_U"] = stacked["embed.W_E"].transpose(1, 2)
@@ -230,9 +230,9 @@ def fold_layer_norms(stacked: Mapping[str, Tensor], shape: Shape) -> Parameters:
 def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransformer":
     """One model as a real HookedTransformer, in eval mode, with the usual hook names.
 
-    Its `W_U` is a copy of `W_E` transposed and its biases are zero, or the model's own where it has
-    them. Do not fold it with `fold_ln` or `process_weights_`: they take an MLP as wide as the model
-    for something else, and the logits change.
+    Its `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. Do
+    not fold it with `fold_ln` or `process_weights_`: they misread an MLP as wide as the model, and
+    the logits change.
 
     Args:
         parameters: of one model, without a seed axis; their dtype becomes the model's.
@@ -241,20 +241,11 @@ def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransform
 
     embeddings = parameters["embed.W_E"]
     config = HookedTransformerConfig(
-        n_layers=shape.layers,
-        n_heads=shape.heads,
-        d_model=shape.d_model,
-        d_head=shape.d_head,
-        d_mlp=shape.d_mlp,
-        n_ctx=shape.n_ctx,
-        d_vocab=shape.d_vocab,
-        act_fn="gelu",
-        normalization_type="LN",
-        eps=EPSILON,
-        init_weights=False,
-        device="cpu",
+        n_layers=shape.layers, n_heads=shape.heads, d_model=shape.d_model, d_head=shape.d_head,
+        d_mlp=shape.d_mlp, n_ctx=shape.n_ctx, d_vocab=shape.d_vocab, act_fn="gelu",
+        normalization_type="LN", eps=EPSILON, init_weights=False, device="cpu",
         dtype=embeddings.dtype,
-    )
+    )  # fmt: skip
     model = HookedTransformer(config, move_to_device=False)
     state = {
         name: torch.zeros_like(value) if is_bias(name) else value

@@ -1,7 +1,7 @@
 """nanoGPT checkpoints as runs, and back: the same numbers under other names.
 
-nanoGPT keeps each projection as a Linear's weight, output by input, with queries, keys and values
-in one; HookedTransformer keeps input by output, and a head axis.
+nanoGPT stores each projection as a Linear's weight, output by input, with queries, keys and values
+in one tensor; HookedTransformer stores input by output, with a head axis.
 """
 
 import io
@@ -14,24 +14,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
-from tbtt_interp.runs import (
-    Run,
-    RunConfig,
-    check_free,
-    checkpoint_path,
-    create_run,
-    versions,
-    write_json,
-    write_new,
-    write_tensors,
-)
+from tbtt_interp.runs import Run, RunConfig, check_free, create_run, write_json, write_tensors
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 
 HEAD, TIED = "lm_head.weight", "transformer.wte.weight"  # one tensor in nanoGPT
-COMPILED = "_orig_mod."  # the prefix of torch.compile
+COMPILED = "_orig_mod."  # torch.compile puts it before every name
 NAMES = {
     "embed.W_E": TIED,
     "pos_embed.W_pos": "transformer.wpe.weight",
@@ -39,39 +30,30 @@ NAMES = {
     "ln_final.b": "transformer.ln_f.bias",
 }
 BLOCK_NAMES = {
-    "ln1.w": "ln_1.weight",
-    "ln1.b": "ln_1.bias",
-    "attn.W_O": "attn.c_proj.weight",
-    "attn.b_O": "attn.c_proj.bias",
-    "ln2.w": "ln_2.weight",
-    "ln2.b": "ln_2.bias",
-    "mlp.W_in": "mlp.c_fc.weight",
-    "mlp.b_in": "mlp.c_fc.bias",
-    "mlp.W_out": "mlp.c_proj.weight",
-    "mlp.b_out": "mlp.c_proj.bias",
-}
+    "ln1.w": "ln_1.weight", "ln1.b": "ln_1.bias",
+    "attn.W_O": "attn.c_proj.weight", "attn.b_O": "attn.c_proj.bias",
+    "ln2.w": "ln_2.weight", "ln2.b": "ln_2.bias",
+    "mlp.W_in": "mlp.c_fc.weight", "mlp.b_in": "mlp.c_fc.bias",
+    "mlp.W_out": "mlp.c_proj.weight", "mlp.b_out": "mlp.c_proj.bias",
+}  # fmt: skip
 
 
 def import_checkpoint(
-    checkpoint: Path,
-    task: str,
-    out: Path,
-    *,
-    text: Path | None = None,
-    held_out: Iterable[Pair] | None = None,
-) -> Run:
+    checkpoint: Path, task: str, out: Path, *, text: Path | None = None,
+    held_out: Iterable[Pair] = PUBLISHED_HELD_OUT,
+) -> Run:  # fmt: skip
     """A run of one model from a nanoGPT checkpoint.
 
     Args:
-        task: what its answers are counted on; its characters are the vocabulary, sorted.
-        text: the text that the model was trained on, if its characters are others.
-        held_out: operand pairs that it was not trained on; None is the published {5, 7}.
+        task: the task that the model is evaluated on; its characters, sorted, are the vocabulary.
+        text: the text that the model was trained on, if its characters differ from the task's.
+        held_out: operand pairs that the model was not trained on.
     Raises:
-        TbttError: if the file is no such checkpoint, would run code on loading, or does not fit the
-            vocabulary; nothing is written then.
+        TbttError: if the file is not such a checkpoint, would run code on loading, or does not fit
+            the vocabulary. Nothing is written then.
     """
     check_free(out)
-    loaded_task = load_task(task, held_out=PUBLISHED_HELD_OUT if held_out is None else held_out)
+    loaded_task = load_task(task, held_out=held_out)
     vocabulary = loaded_task.vocabulary if text is None else _vocabulary(text)
     if strange := sorted(set(loaded_task.vocabulary.characters) - set(vocabulary.characters)):
         raise TbttError(
@@ -87,28 +69,19 @@ def import_checkpoint(
         )
     parameters = from_nanogpt(state, shape, checkpoint)
     parameters = {name: value.float() for name, value in parameters.items()}
+    steps = arguments["iter_num"] if isinstance(arguments["iter_num"], int) else 0
     config = RunConfig(
-        task=task,
-        framing="file",
-        size=f"L{shape.layers}H{shape.heads}D{shape.d_model}",
-        shape=vars(shape),
-        vocabulary=vocabulary.characters,
-        seeds=(0,),
-        held_out=(_held_out(loaded_task),),
-        order_seeds=(None,),
-        steps=_count(arguments.get("iter_num")),
-        recipe=None,
-        environment={"imported_from": checkpoint.name},
-        versions=versions(),
-    )
+        task=task, framing="file", size=f"L{shape.layers}H{shape.heads}D{shape.d_model}",
+        shape=vars(shape), vocabulary=vocabulary.characters, seeds=(0,),
+        held_out=(_held_out(loaded_task),), order_seeds=(None,), steps=max(steps, 0), recipe=None,
+        environment={"imported_from": checkpoint.name}, versions=runs.versions(),
+    )  # fmt: skip
 
     def fill(folder: Path) -> None:
         stacked = stack_parameters([parameters])
-        write_tensors(checkpoint_path(folder, config.steps), stacked)
-        write_json(
-            folder / "summary.json",
-            {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]},
-        )
+        write_tensors(runs.checkpoint_path(folder, config.steps), stacked)
+        summary = {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]}
+        write_json(folder / "summary.json", summary)
 
     return create_run(out, config, loaded_task, fill)
 
@@ -124,27 +97,22 @@ def export_checkpoint(
             f"for {shape.d_model}: it cannot be written for nanoGPT"
         )
     arguments = {
-        "n_layer": shape.layers,
-        "n_head": shape.heads,
-        "n_embd": shape.d_model,
-        "block_size": shape.n_ctx,
-        "bias": shape.bias,
-        "vocab_size": shape.d_vocab,
-        "dropout": 0.0,
-        "mlp_expansion": shape.d_mlp // shape.d_model,
-    }
+        "n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.d_model,
+        "block_size": shape.n_ctx, "bias": shape.bias, "vocab_size": shape.d_vocab,
+        "dropout": 0.0, "mlp_expansion": shape.d_mlp // shape.d_model,
+    }  # fmt: skip
     at = max(run.checkpoints, default=0) if step is None else step
     state = to_nanogpt(one_model(run.parameters(step), run.seed_index(seed)), shape)
     buffer = io.BytesIO()
     torch.save({"model": state, "model_args": arguments, "iter_num": at}, buffer)
-    write_new(path, buffer.getvalue())
+    runs.write_new(path, buffer.getvalue())
 
 
 def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A checkpoint's tensors and arguments, without running anything that it holds.
+    """A checkpoint's tensors and arguments, read without running any code in it.
 
     Raises:
-        TbttError: if it is not there, not a checkpoint, or would run code.
+        TbttError: if it is absent, not a checkpoint, or would run code.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -171,7 +139,7 @@ def from_nanogpt(
     """A nanoGPT model's parameters under HookedTransformer's names and shapes.
 
     Raises:
-        TbttError: naming the tensor that is absent or of another shape than the model has.
+        TbttError: naming a tensor that is absent or has another shape than the model's.
     """
     empty = {k: torch.empty(size, device="meta") for k, size in parameter_shapes(shape).items()}
     for name, expected in to_nanogpt(empty, shape).items():
@@ -244,20 +212,9 @@ def _shape(arguments: Mapping[str, Any], state: Mapping[str, Any], path: Path) -
                 "must be a whole number"
             )
     layers, heads, width, expansion, n_ctx, d_vocab = (given[name] for name in numbers)
-    return Shape(
-        layers=layers,
-        heads=heads,
-        d_model=width,
-        d_mlp=expansion * width,
-        n_ctx=n_ctx,
-        d_vocab=d_vocab,
-        bias=bool(given.get("bias", "transformer.ln_f.bias" in state)),
-    )
-
-
-def _count(steps: object) -> int:
-    """A checkpoint's iter_num; 0 where it has none."""
-    return steps if isinstance(steps, int) and steps > 0 else 0
+    bias = bool(given.get("bias", "transformer.ln_f.bias" in state))
+    return Shape(layers=layers, heads=heads, d_model=width, d_mlp=expansion * width, n_ctx=n_ctx,
+                 d_vocab=d_vocab, bias=bias)  # fmt: skip
 
 
 def _vocabulary(text: Path) -> Vocabulary:
@@ -267,10 +224,8 @@ def _vocabulary(text: Path) -> Vocabulary:
         raise TbttError(f"text {text} cannot be read ({error})") from error
 
 
-def _held_out(task: Task) -> tuple[tuple[int, int], ...]:
+def _held_out(task: Task) -> tuple[Pair, ...]:
+    """The held-out operand pairs, the smaller operand first."""
     operands = [(e.labels.get("a"), e.labels.get("b")) for e in task.examples if e.held_out]
-    return tuple(
-        sorted(
-            {(a, b) for a, b in operands if isinstance(a, int) and isinstance(b, int) and a <= b}
-        )
-    )
+    return tuple(sorted({(a, b) for a, b in operands
+                         if isinstance(a, int) and isinstance(b, int) and a <= b}))  # fmt: skip
