@@ -9,13 +9,18 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
-from tbtt_interp.cli.answers import ask_command, evaluate_command, runs_command
-from tbtt_interp.cli.exchange import export_command, import_command
 from tbtt_interp.cli.exploring import explore_command
-from tbtt_interp.cli.models import models_command
 from tbtt_interp.cli.probing import probes_command
 from tbtt_interp.cli.registered import add_commands, analyses
 from tbtt_interp.cli.reporting import compare_command, report_command
+from tbtt_interp.cli.runs import (
+    ask_command,
+    evaluate_command,
+    export_command,
+    import_command,
+    models_command,
+    runs_command,
+)
 from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command
 from tbtt_interp.errors import TbttError

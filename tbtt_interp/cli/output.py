@@ -1,9 +1,8 @@
-"""What commands print: readable tables, or the same rows as JSON."""
+"""Options that commands share, and their output: readable tables, or the same rows as JSON."""
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,17 +14,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="The table's rows as JSON on standard output, and no more.")
+    bool, typer.Option("--json", help="Only the table's rows, as JSON on standard output.")
 ]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
+]
+Step = Annotated[int | None, typer.Option(help="A kept checkpoint's step. [the last]")]
 
 
 def print_json(table: "pd.DataFrame") -> None:
-    """Rows as JSON on standard output; what is not a number is null."""
+    """Prints a table's rows as JSON; a number that is absent is null."""
     print_json_rows(json.loads(table.to_json(orient="records")))
 
 
 def print_json_rows(rows: Sequence[Mapping[str, object]]) -> None:
-    """Rows that are plain data already, as JSON on standard output."""
+    """Prints rows of plain data as JSON."""
     print(json.dumps(rows, indent=1, ensure_ascii=False))
 
 
@@ -37,10 +40,10 @@ def print_table(
     notes: Sequence[str] = (),
     rule_before_last: int = 0,
 ) -> None:
-    """A table on standard output, as wide as it needs, and notes below it.
+    """Prints a table, as wide as its cells need, with notes below it.
 
     Args:
-        rule_before_last: how many closing rows stand below a line.
+        rule_before_last: how many of the last rows stand below a line.
     """
     from rich import box
     from rich.console import Console
@@ -62,20 +65,8 @@ def print_table(
 
 
 def check_new(out: Path) -> None:
-    """Raises a TbttError, before any work is done, where a new file cannot be written."""
+    """Checks, before any work is done, that a new file can be written; else a TbttError."""
     if out.exists():
         raise TbttError(f"{out} exists: nothing was written; give another --out FILE")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise TbttError(f"{out} cannot be written into {out.parent}: give another --out FILE")
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's standard error, told how many parts are done, and of how many."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        job = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(job, completed=done, total=of)

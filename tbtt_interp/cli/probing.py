@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tbtt_interp.cli.answers import RunFolder
-from tbtt_interp.cli.output import AsJson
+from tbtt_interp.cli.output import AsJson, RunFolder
 from tbtt_interp.cli.registered import Out, OverSteps, Step, run_analysis
 from tbtt_interp.errors import TbttError
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tbtt_interp.cli.answers import RunFolder
-from tbtt_interp.cli.output import AsJson, check_new, print_json, print_table
+from tbtt_interp.cli.output import AsJson, RunFolder, check_new, print_json, print_table
 
 Only = Annotated[list[str] | None, typer.Option(help="A section by its name, repeatable. [all]")]
 

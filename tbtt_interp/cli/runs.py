@@ -1,0 +1,248 @@
+"""Commands for trained runs: `tbtt runs`, `models`, `evaluate`, `ask`, `import` and `export`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tbtt_interp.cli.output import AsJson, RunFolder, Step, print_json, print_json_rows, print_table
+from tbtt_interp.cli.training import HeldOut, parse_pair
+from tbtt_interp.errors import TbttError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHARED = ("task", "size", "framing", "seeds")  # columns of both lists of runs
+
+
+def runs_command(
+    root: Annotated[Path, typer.Argument(help="The folder to search.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs below a folder: task, progress and held-out answers.
+
+    tbtt runs
+    """
+    from tbtt_interp.tables import list_runs
+
+    table = list_runs(root)
+    if as_json:
+        print_json(table)
+    elif table.empty:
+        print(f"no runs below {root}: train one with python -m tbtt_interp.train --size medium")
+    else:
+        _print_runs(table, ["run", *SHARED, "held-out", "loss", "status"])
+
+
+def models_command(
+    pack: Annotated[
+        Path | None, typer.Option(help="Pack the finished runs below this folder.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --pack: a new or empty folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models that come with the package; every RUN may be such a name.
+
+    tbtt models
+
+    tbtt models --pack runs/ladder --out models
+    """
+    from tbtt_interp.pretrained.models import NONE_SHIP, list_pretrained
+
+    if (pack is None) != (out is None):
+        raise TbttError("--pack FOLDER and --out FOLDER go together: give both, or none to list")
+    notes = [
+        "Answers of all seeds after the last step; loss in nats per character, mean over seeds.",
+        "Checkpoints of one seed over training: the name with -over-training at its end.",
+    ]
+    if pack is not None and out is not None:
+        from rich.console import Console
+
+        from tbtt_interp.pretrained.packing import folder_bytes, pack_models
+
+        with Console(stderr=True).status("packing"):
+            left_out = pack_models(pack, out)
+        notes += [f"{folder_bytes(out) / 1e6:.1f} MB in {out}."]
+        notes += [f"Left out: {name}: {reason}" for name, reason in left_out.items()]
+    table = list_pretrained(out)
+    if as_json:
+        print_json(table)
+    elif table.empty:
+        print(NONE_SHIP)
+    else:
+        own = ["steps", "seen", "held-out", "loss", "checkpoints\nof one seed"]
+        _print_runs(table, ["name", *SHARED, *own], notes)
+
+
+def _print_runs(table: "pd.DataFrame", headers: list[str], notes: Sequence[str] = ()) -> None:
+    """Prints one row per run, or its problem in the last column."""
+    rows = []
+    for row in table.to_dict("records"):
+        if row["problem"]:
+            rows.append([row[headers[0]], *[""] * (len(headers) - 2), row["problem"]])
+            continue
+        held_out = f"{row['held_out_right']}/{row['held_out_of']}" if row["held_out_of"] else ""
+        cells = row | {
+            "seen": f"{row['seen_right']}/{row['seen_of']}", "held-out": held_out,
+            "steps": f"{row['steps']:,}",
+            "loss": "" if row["loss"] is None else f"{row['loss']:.3f}",
+            "status": f"{row.get('status')}, {row.get('step', 0):,}/{row['steps']:,} steps",
+            "checkpoints\nof one seed": row.get("over_training") or "",
+        }  # fmt: skip
+        rows.append([str(cells[header]) for header in headers])
+    print_table(headers, rows, notes=notes)
+
+
+def evaluate_command(
+    run_folder: RunFolder,
+    step: Step = None,
+    operands: Annotated[
+        str | None, typer.Option(help="Every equation of these operands.", metavar="LO-HI")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write one row per prompt and seed, as CSV.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count a run's right answers, greedy and exact, and those of two baselines.
+
+    tbtt evaluate runs/arithmetic-medium-file
+
+    tbtt evaluate runs/arithmetic-medium-file --operands 0-19
+    """
+    from tbtt_interp import tables
+    from tbtt_interp.evaluate import evaluate_run
+    from tbtt_interp.runs import load_run, write_new
+
+    run = load_run(run_folder)
+    if operands is None:
+        evaluation = evaluate_run(run, step)
+        answers, table = evaluation.table, tables.score_table(run, evaluation)
+        headers, rows, notes = tables.score_rows(run, table)
+    else:
+        answers, table = tables.operand_table(run, *parse_range(operands), step=step)
+        headers, rows = list(table.columns), [list(map(str, row)) for row in table.to_numpy()]
+        notes = ["Counts are over all seeds. What does not fit the window counts as wrong."]
+    if out is not None:
+        write_new(out, answers.to_csv(index=False).encode())
+    if as_json:
+        print_json(table)
+    else:
+        at = max(run.checkpoints) if step is None else step
+        print_table(headers, rows, title=f"{run_folder} at step {at:,}", notes=notes)
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """A range of operands from the command line.
+
+    >>> parse_range("0-19")
+    (0, 19)
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
+    if not match or int(match[1]) > int(match[2]) or int(match[2]) > 99:
+        raise TbttError(f"operands '{text}' is no range: give two numbers up to 99, as in 0-19")
+    return int(match[1]), int(match[2])
+
+
+def ask_command(
+    run_folder: RunFolder,
+    prompt: Annotated[str, typer.Argument(help="A prompt, or its short form: 3+4, France.")],
+    seed: Annotated[int | None, typer.Option(help="One model only. [all]")] = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show each model's greedy completion and the probability of each character.
+
+    tbtt ask runs/arithmetic-medium-file "3+4="
+    """
+    from tbtt_interp.evaluate import complete
+    from tbtt_interp.prompts import VISIBLE
+    from tbtt_interp.runs import load_run
+
+    run = load_run(run_folder)
+    chosen = list(range(len(run.seeds))) if seed is None else [run.seed_index(seed)]
+    task = run.tasks[chosen[0]]
+    text = task.complete_prompt(prompt)
+    stacked = {name: value[chosen] for name, value in run.parameters(step).items()}
+    longest = max(len(example.answer) for example in task.examples)
+    completions = complete(stacked, run.shape, text, task.vocabulary, task.terminators,
+                           limit=max(32, longest))  # fmt: skip
+    records: list[dict[str, Any]] = []
+    for k, completion in zip(chosen, completions, strict=True):
+        example = next((e for e in run.tasks[k].examples if e.prompt == text), None)
+        records.append(
+            {"seed": run.seeds[k], "completion": completion.text,
+             "right": None if example is None else completion.text == example.answer,
+             "held_out": None if example is None else example.held_out, "ended": completion.ended,
+             "probabilities": [round(p, 4) for p in completion.probabilities]}
+        )  # fmt: skip
+    if as_json:
+        print_json_rows(records)
+        return
+    visible = str.maketrans(VISIBLE)
+    rows = [
+        [str(row["seed"]), row["completion"].translate(visible) + ("" if row["ended"] else " …"),
+         {True: "right", False: "wrong", None: ""}[row["right"]],
+         {True: "held out", False: "seen", None: "not of the task"}[row["held_out"]],
+         "  ".join(f"{character.translate(visible)} {probability:.3f}" for character, probability
+                   in zip(row["completion"], row["probabilities"], strict=True))]
+        for row in records
+    ]  # fmt: skip
+    read = text[-run.shape.n_ctx :]
+    notes = [f"The prompt is longer than the window: the models read {read.translate(visible)!r}."]
+    what = "equation" if "+" in text or "-" in text else "prompt"
+    print_table(["seed", "completion", "", what, "probability of each character"], rows,
+                title=text.translate(visible), notes=[] if read == text else notes)  # fmt: skip
+
+
+def import_command(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="nanoGPT's ckpt.pt.")],
+    task: Annotated[
+        str, typer.Option(help="Its training task: arithmetic, facts, joint, or a text file.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")],
+    held_out: HeldOut = None,
+    text: Annotated[
+        Path | None, typer.Option(help="The text whose characters are its vocabulary. [the task's]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run of a nanoGPT checkpoint. No code in the file is executed.
+
+    tbtt import out-math/ckpt.pt --task arithmetic --out runs/theirs
+    """
+    from tbtt_interp.nanogpt import PUBLISHED_HELD_OUT, import_checkpoint
+
+    pairs = PUBLISHED_HELD_OUT if held_out is None else [parse_pair(pair) for pair in held_out]
+    run = import_checkpoint(checkpoint, task, out, text=text, held_out=pairs)
+    if as_json:
+        print_json_rows([{"run": str(out), "step": run.config.steps, **vars(run.shape)}])
+        return
+    shape = run.shape
+    print(f"{out}: {shape.layers} layers, {shape.heads} heads, width {shape.d_model}, "
+          f"MLP {shape.d_mlp}, window {shape.n_ctx}; next: tbtt evaluate {out}")  # fmt: skip
+
+
+def export_command(
+    run_folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("ckpt.pt"),
+    seed: Annotated[int | None, typer.Option(help="Which model. [the first]")] = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one model as a nanoGPT checkpoint; an import gives back the same bits.
+
+    tbtt export runs/arithmetic-medium-file --seed 0 --out ckpt.pt
+    """
+    from tbtt_interp.nanogpt import export_checkpoint
+    from tbtt_interp.runs import load_run
+
+    run = load_run(run_folder)
+    export_checkpoint(run, out, seed=seed, step=step)
+    chosen = run.seeds[run.seed_index(seed)]
+    if as_json:
+        print_json_rows([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
+    else:
+        print(f"{out}: seed {chosen} of {run_folder}, for nanoGPT")
