@@ -139,7 +139,7 @@ def test_a_kernel_is_compiled_once_for_a_shape_and_kept(monkeypatch: pytest.Monk
     [
         ("/no/such/compiler", None, r"there is no C\+\+ compiler \(/no/such/compiler\)"),
         ("./broken", "echo x.cpp: error: no vectors >&2; exit 1", "broken failed: .*no vectors"),
-        ("./silent", "exit 1", "silent failed: it said nothing"),
+        ("./silent", "exit 1", "silent failed: it printed nothing"),
         ("./empty", 'for made; do :; done; echo > "$made"', r"\.so: file too short|invalid ELF"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_cell_of_many_models_is_never_split() -> None:
         ("expected = 'x'\n[[grid]]", "sweep mine.toml key expected must be a list of texts"),
         ("[[grid", "sweep mine.toml is not readable TOML"),
         ("[[grid]]\nsizes = 'small'", "grid key 'sizes' is unknown (did you mean 'size'?): choose"),
-        ("[[grid]]\nsize = []", "grid key size is empty: give a value, or a list of some"),
+        ("[[grid]]\nsize = []", "grid key size is empty: give a value, or a list of values"),
         ("[[grid]]\nsize = 'smal'", "size 'smal' is unknown (did you mean 'small'?)"),
         ("[[grid]]\nsteps = 'x'", "must be a whole number, got 'x'"),
         ("[[grid]]\nrecipe = 'papr'", "recipe 'papr' is unknown (did you mean 'paper'?)"),

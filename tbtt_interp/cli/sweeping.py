@@ -113,7 +113,7 @@ def _print_cells(
     notes += [f"{run}: {why}" for run, why in zip(failed["run"], failed["problem"], strict=True)]
     if with_results:
         notes.append(
-            "Counts: right answers of all models of a cell, at the last step. Accuracy: mean over "
+            "Counts: right answers of all models per cell, at the last step. Accuracy: mean over "
             "models, with Student's 95 % interval. Loss: mean, in nats per character."
         )
     notes += [f"Expected. {text}" for text in sweep.expected]

@@ -21,8 +21,8 @@ HeldOut = Annotated[
     Option(help="Operands never trained on together, repeatable. [5,7]", metavar="A,B"),
 ]
 DEFAULT_RECIPE = "quick"
-LONG = 1  # hours
-SHOWN = 64  # rows of the table
+LONG = 1  # hours above which training announces its time
+SHOWN = 64  # rows of the printed table
 
 
 def train_command(
@@ -154,9 +154,9 @@ def parse_pair(text: str) -> tuple[int, int]:
 
 def default_name(recipe: "Recipe") -> str:
     """The run's folder name: task, size, framing; recipe and held-out pairs if not the default."""
-    parts = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
+    words = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
     if recipe.name != DEFAULT_RECIPE:
-        parts.append(recipe.name)
+        words.append(recipe.name)
     if recipe.held_out and recipe.held_out != ((5, 7),):
-        parts.append("without-" + "-".join(f"{a}{b}" for a, b in recipe.held_out))
-    return "-".join(parts)
+        words.append("without-" + "-".join(f"{a}{b}" for a, b in recipe.held_out))
+    return "-".join(words)

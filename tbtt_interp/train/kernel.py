@@ -1,8 +1,8 @@
 """The loss and gradient of many small models in one call of compiled C++ (kernel.cpp).
 
-Torch computes a narrow model at a tenth of what the processor can do: its products are too thin,
-and everything between them goes through memory. The kernel is compiled for one shape, in seconds
-and once, and kept in the user's cache (`$XDG_CACHE_HOME/tbtt_interp`, or `~/.cache/tbtt_interp`).
+Torch computes a narrow model at a tenth of the processor's speed: its products are too thin, and
+all operations between them go through memory. The kernel is compiled once per shape, in seconds,
+and kept in the user's cache (`$XDG_CACHE_HOME/tbtt_interp`, or `~/.cache/tbtt_interp`).
 """
 
 import ctypes
@@ -25,12 +25,12 @@ SOURCE = Path(__file__).with_name("kernel.cpp")
 HEADER = Path(__file__).with_name("lanes.h")
 WIDEST = 128  # d_model above which torch's own products are faster
 LONGEST = 256  # n_ctx above which a thread's workspace would take hundreds of megabytes
-PARTS = 4  # in which a model's windows are summed, so that the sum is the same on any threads
+CHUNKS = 4  # partial sums over a model's windows, so that the total is the same on any threads
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
 class KernelError(Exception):
-    """Why there is no kernel: no compiler, or it failed."""
+    """The reason why no kernel could be compiled: no compiler, or its error."""
 
 
 def is_suited(shape: Shape, device: torch.device) -> bool:
@@ -65,11 +65,11 @@ class Kernel:
         targets: Int[Tensor, "seed batch pos"],
         weights: Float[Tensor, "seed batch"],
     ) -> Float[Tensor, " seed"]:
-        """Each model's sum of cross-entropies in nats, each window's times its weight.
+        """Each model's sum of cross-entropies in nats, weighted by window.
 
         Args:
-            targets: what to predict; below 0 where nothing is.
-            weights: of the windows.
+            targets: the tokens to predict; negative where none is predicted.
+            weights: one per window.
         """
         return self.loss_of_flat(flatten(stacked, self.shape), tokens, targets, weights)
 
@@ -80,8 +80,8 @@ class Kernel:
         targets: Int[Tensor, "seed batch pos"],
         weights: Float[Tensor, "seed batch"],
     ) -> Float[Tensor, " seed"]:
-        """The same of parameters that are folded and flat already, as `flatten` makes them."""
-        # the C++ reads what the compiled shape says there is, and knows no types
+        """The same loss from the folded, flat parameters that `flatten` returns."""
+        # the C++ code trusts the compiled shape and type, so other ones are refused here
         if tokens.shape[2] != self.shape.n_ctx or {flat.dtype, weights.dtype} != {self.dtype}:
             raise TbttError(
                 f"this kernel is for {self.shape.n_ctx} positions in {self.dtype}: got "
@@ -120,16 +120,16 @@ def flatten(stacked: Parameters, shape: Shape) -> Float[Tensor, "seed parameter"
 
 
 class _Loss(torch.autograd.Function):
-    """The kernel computes the gradient along with the loss, and keeps it for the way back."""
+    """The kernel computes the gradient with the loss, and keeps it for the backward pass."""
 
     @staticmethod
     def forward(ctx, flat, tokens, targets, weights, call, threads):
         seeds, batch, _ = tokens.shape
-        losses = flat.new_zeros(seeds, PARTS)
-        gradients = flat.new_zeros(seeds, PARTS, flat.shape[1]) if flat.requires_grad else None
+        losses = flat.new_zeros(seeds, CHUNKS)
+        gradients = flat.new_zeros(seeds, CHUNKS, flat.shape[1]) if flat.requires_grad else None
         call(
             *map(_address, (flat, tokens, targets, weights)),
-            *(seeds, batch, PARTS, threads),
+            *(seeds, batch, CHUNKS, threads),
             *map(_address, (losses, gradients)),
         )
         if gradients is not None:
@@ -147,7 +147,7 @@ def _address(tensor: Tensor | None) -> ctypes.c_void_p | None:
 
 
 def _library(shape: Shape, dtype: torch.dtype) -> ctypes.CDLL:
-    """The kernel of a shape, from the cache or compiled into it."""
+    """A shape's kernel from the cache, compiled first if it is not there."""
     names = {
         "REAL": REALS[dtype], "POS": shape.n_ctx, "VOCAB": shape.d_vocab,
         "D_MODEL": shape.d_model, "HEADS": shape.heads, "D_MLP": shape.d_mlp,
@@ -158,7 +158,7 @@ def _library(shape: Shape, dtype: torch.dtype) -> ctypes.CDLL:
     command += ["-fno-trapping-math", "-shared", "-fPIC", "-pthread"]
     command += [f"-D{name}={value}" for name, value in names.items()]
     command += os.environ.get("CXXFLAGS", "").split()
-    # a compiled kernel is for this machine's processor: a home folder may be shared by several
+    # a kernel suits one processor, and machines may share a home folder: hence the node's name
     sources = [path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)]
     key = [*sources, *command, platform.node()]
     name = hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + ".so"
@@ -174,8 +174,8 @@ def _library(shape: Shape, dtype: torch.dtype) -> ctypes.CDLL:
 def _compiler() -> str:
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for name in names:
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     raise KernelError(f"there is no C++ compiler ({', '.join(names)})")
 
 
@@ -193,7 +193,7 @@ def _compile(command: list[str], path: Path) -> None:
             [*command, str(SOURCE), "-o", str(made)], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["it said nothing"]
+            lines = done.stderr.strip().splitlines() or ["it printed nothing"]
             reason = next((line for line in lines if "error" in line), lines[-1])
             raise KernelError(f"{command[0]} failed: {reason}")
         made.replace(path)

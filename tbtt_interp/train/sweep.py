@@ -31,8 +31,8 @@ OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word fo
 IN_EVERY_NAME = ("task", "size", "framing")
 EVERY_PAIR = "every pair"  # as `held_out`: each operand pair of the task in turn
 MODELS = 64  # trained side by side at most; a cell is never split
-# Fitted to the processor time of a step of one model, small to mlt, on every framing; half of that
-# on two cores. Estimates are within a factor of 1.5 of all of these.
+# Fitted to the processor time per model and step, small to mlt, on every framing, halved for two
+# cores. Estimates are within a factor of 1.5 of all measurements.
 RATE = 1.5e11  # floating-point operations per second of two cores in matrix products
 ACTIVATION = 4.8e-9  # seconds per channel, layer and token: LayerNorm, softmax, GELU, memory
 STEP = 3e-4  # seconds per model and step, whatever its size: windows, optimizer, clipping
@@ -151,7 +151,7 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
     axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()
             if key in AXES and key != "held_out"}  # fmt: skip
     if empty := [key for key, values in axes.items() if not values]:
-        raise TbttError(f"{where} key {empty[0]} is empty: give a value, or a list of some")
+        raise TbttError(f"{where} key {empty[0]} is empty: give a value, or a list of values")
     varied = [key for key in axes if len(axes[key]) > 1 and key not in IN_EVERY_NAME]
     for values in product(*axes.values()):
         flags: dict[str, Any] = {AXES[k]: v for k, v in zip(axes, values, strict=True)}

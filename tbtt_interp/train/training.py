@@ -24,8 +24,8 @@ from tbtt_interp.train.step import ModelStack, keep_freed_memory, pick_device
 
 LATE = 5 / 6  # evaluations after this fraction of training are late
 SAVING = 0.05  # the fraction of training time that saving between checkpoints may take
-# Compiling takes 3 s, once, and makes a step of narrow models some three times faster; that time is
-# earned back from about so many activations (windows x pos x d_model x layers x models x steps).
+# Compiling takes 3 s, once, and makes a step of narrow models about three times faster. It saves
+# time from about this many activations (windows x pos x d_model x layers x models x steps).
 WORTH_COMPILING = 1e8
 
 
