@@ -13,21 +13,13 @@ INVERSE_PENALTY = 1e4  # weak enough to fit every equation that an additive mode
 
 
 def nearest_seen(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
-    """The answer of the nearest seen equation: least |Δa| + |Δb|, the first of several.
-
-    Args:
-        seen, asked: equations of one operator.
-    """
+    """The answers of the nearest seen equations of one operator: least |Δa| + |Δb|, the first."""
     nearest = cdist(_operands(asked), _operands(seen), metric="cityblock").argmin(1)
     return [seen[number].answer for number in nearest]
 
 
 def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
-    """Each character of the answer from logits f(a) + g(b), fitted on the seen equations.
-
-    Args:
-        seen, asked: equations of one operator.
-    """
+    """Each character of the answers from logits f(a) + g(b), fitted on one operator's seen ones."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

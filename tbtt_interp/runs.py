@@ -1,4 +1,4 @@
-"""A run on disk: one configuration and several seeds side by side; an interruption leaves it whole.
+"""Runs on disk: one configuration and several seeds side by side, written to survive interruption.
 
 Every file appears whole or not at all, and none is a pickle. `summary.json` is written last, so its
 presence means that the run is complete.
@@ -183,8 +183,7 @@ def load_run(folder: str | Path) -> Run:
                 "runs/, `tbtt models` those that come with the package"
             )
         folder = shipped[str(folder)]
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (path := folder / "config.json").is_file():
         raise TbttError(f"{folder} is not a run: it has no config.json")
     table = _read_json(path)
     try:

@@ -172,7 +172,7 @@ def test_a_table_brings_labels_and_a_held_out_column(tmp_path: Path) -> None:
         ("a.tsv", "prompt\tresult\n1\t2\n", "has no column answer: a table needs prompt and"),
         ("a.csv", "prompt,answer,held_out\n1,2,maybe\n", "line 2: held_out is 'maybe', must be"),
         ("a.csv", 'prompt,answer\n1,2\n1,2,3,4\n', "line 3 has not as many cells as the header"),
-        ("a.txt", "\n\n", "has no lines: give a text file of one example a line"),
+        ("a.txt", "\n\n", "has no lines: give a text file of one example per line"),
         ("a.txt", "one\ntwo\none\n", "has the line 'one\\\\n' twice: keep one of them"),
         ("a.csv", "prompt,answer,held_out\n1,2,true\n", "every line held out"),
     ],

@@ -19,10 +19,10 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
     A table (.tsv or .csv, with a header) has the columns prompt and answer, and may have held_out
     (true or false), group (what the line is counted under) and any labels. Any other file is read
     as plain lines: a line's prompt is then its shortest beginning that no other line shares, and
-    its answer the rest.
+    its answer is the rest.
 
     Args:
-        window, batch: characters a window and windows a step, unless the recipe says otherwise.
+        window, batch: characters per window and windows per step, unless the recipe says otherwise.
     Raises:
         TbttError: if the file cannot be read as text, has no lines, or the same line twice.
     """
@@ -59,7 +59,7 @@ def _from_table(path: Path, text: str) -> tuple[Example, ...]:
         )
     examples = tuple(_example(path, reader.line_num, row) for row in reader)
     if not examples:
-        raise TbttError(f"corpus {path} has a header and no rows: give an example a row")
+        raise TbttError(f"corpus {path} has a header and no rows: give one example per row")
     return examples
 
 
@@ -103,7 +103,7 @@ def _value(cell: str) -> Label:
 def _from_lines(path: Path, text: str) -> tuple[Example, ...]:
     lines = [f"{line}\n" for line in text.split("\n") if line.strip()]
     if not lines:
-        raise TbttError(f"corpus {path} has no lines: give a text file of one example a line")
+        raise TbttError(f"corpus {path} has no lines: give a text file of one example per line")
     prompts = [_shortest_own_beginning(line, lines) for line in lines]
     return tuple(
         Example(line=line, prompt=prompt, answer=line[len(prompt) :], group="lines")

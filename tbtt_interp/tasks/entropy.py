@@ -1,8 +1,7 @@
-"""The lowest loss that knowledge of the lines, and of their order, allows: exact, from the corpus.
+"""Entropy floors: the lowest loss that knowledge of the lines, or of their order, allows.
 
-A model whose loss is below the floor of "knows every line" has memorized something of which line
-follows which, if only, on joint, that equations follow equations and facts follow facts. All floors
-are in nats per predicted character.
+Floors are exact and in nats per predicted character. A model whose loss is below the line-entropy
+floor has memorized part of the line order, if only, on joint, that facts follow equations.
 """
 
 import math
@@ -17,13 +16,13 @@ from tbtt_interp.tasks.windows import FRAMINGS, Stream
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """Entropy floors, in nats per predicted character, lowest knowledge last.
+    """The lowest losses of three models, in nats per predicted character.
 
     Attributes:
-        order: knows the file's order, on the windows of the file.
-        lines: knows every line and not their order, on the same windows (for `shuffled`, on windows
-            of lines drawn afresh).
-        line: knows every line and is given one at a time, its context reset at each.
+        order: the model knows the file's line order; on the windows of the file.
+        lines: the line-entropy floor: it knows every line and not their order; on the same windows
+            (for `shuffled`, on windows of lines drawn afresh).
+        line: it knows every line and reads one at a time, each with a context of its own.
     """
 
     order: float
@@ -34,18 +33,17 @@ class Floors:
 def entropy_floors(lines: Sequence[str], *, framing: str, window: int) -> Floors:
     """The three floors for lines in their file's order.
 
-    `order` counts prefixes over the windows of the file, at every offset. `lines` scores the same
-    windows by the exact predictive that knows every line, draws lines independently and
-    marginalises the unknown offset. `line` counts prefixes over whole lines.
+    `order` counts prefixes over the file's windows at every offset. `lines` scores the same windows
+    by the exact predictive distribution of lines that are drawn independently and read from an
+    unknown offset. `line` counts prefixes over whole lines.
 
     Args:
         lines: the training lines, each ending in its only newline, in the order of the file.
-        framing: file, shuffled or line; it decides which windows `lines` speaks of.
-        window: characters a window. For framing line the file's windows are as wide as the file
-            allows, up to that many.
+        framing: file, shuffled or line: the windows that `lines` is computed on.
+        window: characters per window; for framing line at most as many as the file has.
 
     >>> floors = entropy_floors(["ab\\n", "cd\\n"], framing="file", window=3)
-    >>> round(floors.line, 3)  # nothing to tell once the first character is read
+    >>> round(floors.line, 3)  # the first character, which is given, decides the line
     0.0
     """
     if framing not in FRAMINGS:
@@ -73,10 +71,10 @@ def prefix_entropy(strings: Sequence[str]) -> float:
 
 
 class IndependentLines:
-    """An endless file whose every line is drawn uniformly and independently, read from anywhere.
+    """An endless file whose lines are drawn uniformly and independently, read from any offset.
 
     Args:
-        longest: characters of the longest string that it will be asked for.
+        longest: characters of the longest string to be scored.
     """
 
     def __init__(self, lines: tuple[str, ...], longest: int) -> None:
@@ -92,22 +90,22 @@ class IndependentLines:
         self.expected = {0: 0.0}
 
     def log_probability(self, string: str) -> float:
-        """Of reading this string at a uniformly random place, in nats.
+        """Log-probability of this string at a uniformly random offset, in nats.
 
-        Up to the first newline the string is a piece of one line, at any of its places in any line;
-        from there on it is whole lines and the beginning of one.
+        Up to the first newline the string is a piece of any line; from there on it is whole lines
+        and the beginning of one.
         """
         first, *rest = re.findall(r"[^\n]*\n|[^\n]+", string)
         nats = math.log(self.pieces[first] / self.characters)
         return nats + sum(math.log(self.beginnings[s] / len(self.lines)) for s in rest)
 
     def cross_entropy(self, windows: Sequence[str]) -> float:
-        """Nats per character on these windows, each read from its given first character on."""
+        """Nats per character on these windows; the first character of each is given."""
         nats = sum(self.log_probability(w[0]) - self.log_probability(w) for w in windows)
         return nats / sum(len(w) - 1 for w in windows)
 
     def entropy(self, window: int) -> float:
-        """Nats per character on its own windows: the expectation of the cross-entropy."""
+        """Nats per character on its own windows: the expectation of `cross_entropy`."""
         total = first = 0.0
         for line in self.lines:
             for i in range(len(line)):
@@ -132,8 +130,7 @@ class IndependentLines:
 def stream_floors(stream: Stream) -> Floors:
     """The floors of a model's own data, on the windows that its loss is reported on.
 
-    Fresh windows cannot be listed, so the loss of framing shuffled is that on a sample of them; the
-    floor of the lines is then on that same sample, whose luck it shares.
+    With framing shuffled the loss is on a sample of fresh windows, and so is the floor `lines`.
     """
     floors = entropy_floors(stream.lines, framing=stream.framing, window=stream.window)
     if stream.framing != "shuffled":

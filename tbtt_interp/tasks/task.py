@@ -1,4 +1,4 @@
-"""What a task is: labelled lines in sections, a vocabulary, and a split into seen and held out."""
+"""Tasks: labelled lines in sections, a vocabulary, and a split into seen and held out."""
 
 import re
 from collections import Counter
@@ -17,17 +17,17 @@ Label = int | float | str | bool
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One line of a corpus: what the model is asked, what it should answer, and what is true of it.
+    """One line of a corpus: a prompt, its answer, and labels of both.
 
     >>> example = Example(line="<3+4=7> \\n", prompt="<3+4=", answer="7>", group="addition")
     >>> example.held_out
     False
     """
 
-    line: str  # as it stands in the file, newline included
+    line: str  # as in the file, newline included
     prompt: str  # the line's beginning
-    answer: str  # what follows the prompt, terminator included
-    group: str  # what it is counted under: addition, subtraction, facts, …
+    answer: str  # the rest, terminator included
+    group: str  # for counts: addition, subtraction, facts, …
     held_out: bool = False
     labels: Mapping[str, Label] = field(default_factory=dict)
 
@@ -35,7 +35,7 @@ class Example:
     def of(
         cls, prompt: str, answer: str, labels: Mapping[str, Label], *, held_out: bool = False
     ) -> "Example":
-        """One of your own, as a line by itself.
+        """An example whose line is its prompt and its answer.
 
         >>> Example.of("ab:", "a", {"in order": True}).line
         'ab:a\\n'
@@ -58,7 +58,7 @@ class Example:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What turns text into tokens: a Vocabulary, or a tokenizer of another model."""
+    """Turns text into tokens: a Vocabulary, or the tokenizer of another model."""
 
     def encode(self, text: str) -> list[int]:
         """Text to tokens."""
@@ -67,7 +67,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A character for each token, in code point order as nanoGPT numbers them.
+    """One character per token, in code point order as nanoGPT numbers them.
 
     >>> vocabulary = Vocabulary.of(["<1+2=3>\\n"])
     >>> vocabulary.decode(vocabulary.encode("3+2"))
@@ -78,7 +78,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Vocabulary":
-        """All characters of some texts, sorted."""
+        """The characters of some texts, sorted."""
         return cls("".join(sorted(set().union(*texts))))
 
     @cached_property
@@ -90,11 +90,7 @@ class Vocabulary:
         return len(self.characters)
 
     def encode(self, text: str) -> list[int]:
-        """Text to tokens.
-
-        Raises:
-            TbttError: naming the characters that are no tokens.
-        """
+        """Text to tokens; raises a TbttError that names characters without a token."""
         strange = sorted(set(text) - self.index.keys())
         if strange:
             raise TbttError(
@@ -164,7 +160,7 @@ class Task:
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
-        """The lines that are trained on."""
+        """The training lines."""
         return tuple(example.line for example in self.examples if not example.held_out)
 
     @cached_property
@@ -179,7 +175,7 @@ class Task:
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
-        """What examples are counted under, in order of appearance."""
+        """The examples' groups, in order of appearance."""
         return tuple(dict.fromkeys(example.group for example in self.examples))
 
     @cached_property
@@ -203,7 +199,7 @@ class Task:
             yield from (lines[i] for i in order)
 
     def prompts(self, *, held_out: bool | None = None) -> pd.DataFrame:
-        """Labelled prompts, a row each: prompt, answer, group, held_out and every label.
+        """One row per labelled prompt: prompt, answer, group, held_out and every label.
 
         Args:
             held_out: only the held-out ones, only the seen ones, or (None) all.

@@ -1,7 +1,7 @@
-"""How lines become training windows: cut from one file, cut from fresh lines, or one by one.
+"""Training windows: lines cut from one file, cut from fresh orders, or one line at a time.
 
-The three framings of the same lines tell what a model learned of the lines from what it learned of
-their order. A window is `window` characters to read and, shifted by one, `window` to predict.
+The three framings separate what a model learns of the lines from what it learns of their order. A
+window is `window` characters to read and, shifted by one, `window` characters to predict.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
 
 
 class Windows(NamedTuple):
-    """Distinct windows, and how often each was drawn: the batch, without its repetitions.
+    """Distinct windows of a batch, and how often each was drawn.
 
-    A model's loss on a window drawn twice is twice its loss, so computing it once and counting it
-    twice gives the same mean; of 882 windows drawn from the file, some 190 are repetitions.
+    Computing a window's loss once and counting it twice gives the same mean as computing it twice;
+    of 882 windows drawn from the file, some 190 are repetitions.
 
     Attributes:
-        tokens: to read, `[..., batch, pos]`.
-        targets: to predict, `[..., batch, pos]`; NOTHING where nothing is.
-        counts: `[..., batch]`, how often each window was drawn.
+        tokens: characters to read.
+        targets: characters to predict; NOTHING where there is none.
+        counts: how often each window was drawn.
     """
 
     tokens: Int[np.ndarray, "*seed batch pos"]
@@ -36,23 +36,23 @@ class Windows(NamedTuple):
     counts: Int[np.ndarray, "*seed batch"]
 
     def weights(self) -> Float[np.ndarray, "*seed batch"]:
-        """What a window's summed loss counts in the mean over every predicted character."""
+        """The weight of each window's summed loss in the mean over all predicted characters."""
         characters = (self.targets != NOTHING).sum(-1)
         return self.counts / (self.counts * characters).sum(-1, keepdims=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One model's training data: which windows it is given at which step.
+    """The training data of one model: its windows at each step.
 
-    A step's windows depend on the seed and the step alone, so training resumes, and a model in a
-    stack is fed, exactly as it would be alone.
+    The windows depend on the seed and the step alone, so a resumed model, or one in a stack, gets
+    the same windows as a model that is trained alone and without interruption.
 
     Args:
         framing: `file` cuts windows at uniformly random offsets of the lines as ordered here;
-            `shuffled` cuts the same windows from lines drawn afresh for each; `line` gives whole
-            lines, each with a context of its own.
-        batch: windows a step; None is every line once (`line` only).
+            `shuffled` cuts them from lines drawn afresh for each window; `line` gives whole lines,
+            each with a context of its own.
+        batch: windows per step; None is every line once (`line` only).
     """
 
     lines: tuple[str, ...]
@@ -95,7 +95,7 @@ class Stream:
 
     @cached_property
     def _all(self) -> Windows:
-        """Every window there is, once: of each offset of the file, or each whole line."""
+        """Every window once: at each offset of the file, or each whole line."""
         if self.framing == "file":
             offsets = np.arange(len(self.text) - self.window)
             return _read_and_predict(self.text[offsets[:, None] + np.arange(self.window + 1)])
@@ -116,10 +116,10 @@ class Stream:
         return Windows(tokens.take(distinct, 0), targets.take(distinct, 0), drawn[distinct])
 
     def reference(self) -> Windows:
-        """The fixed windows that a loss is reported on: all there are.
+        """The fixed windows that a loss is reported on: every offset of the file, or every line.
 
-        Every offset of the file; every line once; of `shuffled`, whose windows cannot be listed,
-        as many fresh ones as the file has offsets, the same at every evaluation.
+        With framing shuffled they are as many fresh windows as the file has offsets, the same at
+        every evaluation.
         """
         if self.framing == "shuffled":
             return self._fresh(np.random.default_rng((self.seed, 0, 0xE7A1)), len(self.text))
@@ -148,20 +148,18 @@ def _read_and_predict(windows: Int[np.ndarray, "batch pos_and_next"]) -> Windows
 
 
 def stack(windows: Sequence[Windows]) -> Windows:
-    """Windows of several models along a leading seed axis; rows that fill up count for nothing."""
-    longest = max(len(each.tokens) for each in windows)
+    """Windows of several models along a leading seed axis; padded rows have count 0."""
+    longest = max(len(one.tokens) for one in windows)
     size = (len(windows), longest, windows[0].tokens.shape[1])
-    stacked = Windows(
-        np.zeros(size, int), np.full(size, NOTHING), np.zeros((len(windows), longest), int)
-    )
-    for each, *rows in zip(windows, *stacked, strict=True):
-        for array, row in zip(each, rows, strict=True):
+    stacked = Windows(np.zeros(size, int), np.full(size, NOTHING), np.zeros(size[:2], int))
+    for one, *rows in zip(windows, *stacked, strict=True):
+        for array, row in zip(one, rows, strict=True):
             row[: len(array)] = array
     return stacked
 
 
 def window_of(task: Task, framing: str, window: int | None = None) -> int:
-    """The context a model of this task and framing has, unless a recipe gives another."""
+    """The context of a model of this task and framing, unless a recipe gives another."""
     if framing not in FRAMINGS:
         raise unknown("framing", framing, FRAMINGS)
     if window is not None and window < 1:
