@@ -22,19 +22,21 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.patching import analyse_patching
     from tbtt_interp.analyses.path_patching import analyse_paths
     from tbtt_interp.analyses.registry import register_analysis
+    from tbtt_interp.compare import compare_runs
     from tbtt_interp.evaluate import evaluate_run
-    from tbtt_interp.over_seeds import Models, over_seeds
+    from tbtt_interp.over_seeds import Models
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import load_pretrained
-    from tbtt_interp.probes.effects import causal_table, unsaid_table
+    from tbtt_interp.probes.effects import erasure_table, latent_answers
+    from tbtt_interp.probes.features import register_feature
+    from tbtt_interp.probes.grid import probe_grid
     from tbtt_interp.probes.linear import fit_probe
-    from tbtt_interp.probes.run import probe_run
     from tbtt_interp.prompts import PromptBatch, PromptSet
     from tbtt_interp.results import Claim, Result
     from tbtt_interp.runs import Run, load_run
-    from tbtt_interp.tasks import Task, entropy_floors, load_task
-    from tbtt_interp.train.recipe import Recipe
-    from tbtt_interp.train.resolve import resolve_recipe
+    from tbtt_interp.stats import summarize
+    from tbtt_interp.tasks import Task, entropy_floors, load_task, register_task
+    from tbtt_interp.train.recipe import Recipe, resolve_recipe
     from tbtt_interp.train.training import train_models
 
 __all__ = [
@@ -56,33 +58,34 @@ __all__ = [
     "analyse_overview",
     "analyse_patching",
     "analyse_paths",
-    "causal_table",
+    "compare_runs",
     "entropy_floors",
+    "erasure_table",
     "evaluate_run",
     "fit_probe",
+    "latent_answers",
     "load_from_hub",
     "load_pretrained",
     "load_run",
     "load_task",
-    "over_seeds",
-    "probe_run",
+    "probe_grid",
     "push_pretrained",
     "register_analysis",
+    "register_feature",
+    "register_task",
     "resolve_recipe",
     "run_activations",
+    "summarize",
     "train_models",
-    "unsaid_table",
 ]
 
 _HOMES = {
-    "register_analysis": "analyses.registry",
-    "Result": "results",
     "Claim": "results",
+    "Models": "over_seeds",
     "PromptBatch": "prompts",
     "PromptSet": "prompts",
-    "over_seeds": "over_seeds",
-    "Models": "over_seeds",
     "Recipe": "train.recipe",
+    "Result": "results",
     "Run": "runs",
     "Task": "tasks",
     "analyse_additivity": "analyses.additivity",
@@ -94,20 +97,25 @@ _HOMES = {
     "analyse_overview": "analyses.overview",
     "analyse_patching": "analyses.patching",
     "analyse_paths": "analyses.path_patching",
-    "causal_table": "probes.effects",
+    "compare_runs": "compare",
     "entropy_floors": "tasks",
+    "erasure_table": "probes.effects",
     "evaluate_run": "evaluate",
     "fit_probe": "probes.linear",
+    "latent_answers": "probes.effects",
     "load_from_hub": "pretrained.hub",
     "load_pretrained": "pretrained.models",
     "load_run": "runs",
     "load_task": "tasks",
-    "probe_run": "probes.run",
+    "probe_grid": "probes.grid",
     "push_pretrained": "pretrained.hub",
-    "resolve_recipe": "train.resolve",
+    "register_analysis": "analyses.registry",
+    "register_feature": "probes.features",
+    "register_task": "tasks",
+    "resolve_recipe": "train.recipe",
     "run_activations": "activations",
+    "summarize": "stats",
     "train_models": "train.training",
-    "unsaid_table": "probes.effects",
 }
 
 
