@@ -1,6 +1,6 @@
 """Shared figures: points compared with their nulls, heatmaps, curves, and models by group.
 
-A long-form table goes in, a plotly Figure comes out. Colours can be told apart with any colour
+A long-form table goes in, a plotly Figure comes out. Colours are distinct with any colour
 vision, signed quantities diverge around zero, and axes carry their units.
 """
 
@@ -17,7 +17,7 @@ from tbtt_interp.stats import ANY, Bounds, mean_over_models
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's colours: told apart with any colour vision (Wong, Nature Methods 8, 441, 2011).
+# Okabe and Ito's colours: distinct with any colour vision (Wong, Nature Methods 8, 441, 2011).
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#666666", "#000000"
 OKABE_ITO = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", BLACK)
 COLOURS = {

@@ -221,7 +221,7 @@ def test_many_models_are_trained_by_one_command_and_not_all_are_listed(
     assert main(["train", "--recipe", "influence", "--seeds", "14", "--steps", "2"]) == 0
     out = capsys.readouterr().out
     assert "runs/arithmetic-small-line-influence: 2 steps" in out
-    assert "Of 70 models the first 63, then all; --json has every one." in out
+    assert "The first 63 of 70 models; --json prints all." in out
     assert "\n62 " in out and "\n63 " not in out
 
 

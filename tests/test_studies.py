@@ -30,7 +30,9 @@ def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(
 
 
 @pytest.mark.parametrize(
-    "study", [path for path in STUDIES if path.stem != "mixed_model"], ids=lambda path: path.stem
+    "study",
+    [path for path in STUDIES if path.stem not in ("mixed_model", "paper")],
+    ids=lambda path: path.stem,
 )
 def test_every_study_answers_on_a_run_and_draws(
     study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
@@ -47,6 +49,14 @@ def test_every_study_answers_on_a_run_and_draws(
     runpy.run_path(str(shorter), run_name="__main__")
     assert capsys.readouterr().out.strip().endswith(".")
     assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
+
+
+def test_the_paper_s_page_is_built_from_the_studies(capsys, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "analyses")
+    monkeypatch.setattr("sys.argv", ["paper", "window", "page.html"])
+    runpy.run_path(str(ROOT / "analyses/paper.py"), run_name="__main__")
+    assert re.match(r"window: \d+ ", capsys.readouterr().out)
+    assert "python analyses/paper.py" in Path("page.html").read_text()
 
 
 @pytest.mark.parametrize(

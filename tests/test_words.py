@@ -9,7 +9,7 @@ ROOT = Path(tbtt_interp.__file__).parent
 GONE = (
     r"class (Questions|Subject|Problem|Patient|Aim|Parts|Finding|Evidence|Watcher|Overseer|Machine"
     r"|Held|Characters)\b",
-    r"\b(tell|told|silent|mine|unsaid|nearest_null|further_null|weakest|taker|takers)\b",
+    r"\b(told|silent|mine|unsaid|nearest_null|further_null|takers?)\b|\btell[:=(]",
     r"[dD]ealt anew|[hH]eld against|[oO]ne who knows|beside its null|nats a character",
 )
 BY_STRING = re.compile(r"\b(import_module|__import__)\(")

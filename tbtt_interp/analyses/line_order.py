@@ -91,7 +91,7 @@ def exact_predictives(
 
 
 def label_positions(example: Example, opening: str) -> dict[int, str]:
-    """The positions in a line that only the preceding line could tell: where each label begins.
+    """The positions in a line that only the preceding line predicts, where each label begins.
 
     Args:
         opening: what all lines begin with; what follows it counts where there are no such labels.
