@@ -344,6 +344,8 @@ def _digest(*values: object) -> str:
             return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         if isinstance(value, Mapping):
             return {str(key): plain(item) for key, item in value.items()}
+        if callable(value):  # its address would differ between sessions
+            return getattr(value, "__qualname__", str(value))
         return [plain(x) for x in value] if isinstance(value, (list, tuple)) else str(value)
 
     text = json.dumps(plain(values), sort_keys=True)
