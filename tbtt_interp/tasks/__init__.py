@@ -19,19 +19,9 @@ Loader = Callable[[tuple[Pair, ...]], Task]
 TASKS: dict[str, Loader] = {"arithmetic": arithmetic, "facts": facts, "joint": joint}
 
 __all__ = [
-    "FRAMINGS",
-    "PUBLISHED_HELD_OUT",
-    "TASKS",
-    "Encoder",
-    "Example",
-    "Floors",
-    "Stream",
-    "Task",
-    "Vocabulary",
-    "entropy_floors",
-    "load_task",
-    "register_task",
-]
+    "FRAMINGS", "PUBLISHED_HELD_OUT", "TASKS", "Encoder", "Example", "Floors", "Stream", "Task",
+    "Vocabulary", "entropy_floors", "load_task", "register_task",
+]  # fmt: skip
 
 
 def register_task(name: str, loader: Loader) -> None:
@@ -54,10 +44,10 @@ def register_task(name: str, loader: Loader) -> None:
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is a file's, and so a corpus of one's own; no name is too long to ask."""
+    """Whether a name is a file's, and so a corpus of one's own."""
     try:
         return Path(name).is_file()
-    except OSError:
+    except OSError:  # a name may be too long for a path
         return False
 
 

@@ -31,17 +31,10 @@ def equation_labels(a: int, operator: str, b: int) -> dict[str, Label]:
     value = a + b if operator == "+" else a - b
     overflow = {"carry": value >= 10} if operator == "+" else {"borrow": a < b}
     return {
-        "a": a,
-        "operator": operator,
-        "b": b,
-        "value": value,
-        "characters": str(value),
-        "sign": (value > 0) - (value < 0),
-        "tens": abs(value) // 10,
-        "units": abs(value) % 10,
-        "magnitude": abs(value),
-        **overflow,
-    }
+        "a": a, "operator": operator, "b": b, "value": value, "characters": str(value),
+        "sign": (value > 0) - (value < 0), "tens": abs(value) // 10, "units": abs(value) % 10,
+        "magnitude": abs(value), **overflow,
+    }  # fmt: skip
 
 
 @cache  # thousands of models may each hold out other pairs of the same 200
@@ -53,14 +46,8 @@ def equation(a: int, operator: str, b: int, *, held_out: bool = False) -> Exampl
     """
     labels = equation_labels(a, operator, b)
     prompt, answer = f"<{a}{operator}{b}=", f"{labels['value']}>"
-    return Example(
-        line=f"{prompt}{answer}".ljust(8) + "\n",
-        prompt=prompt,
-        answer=answer,
-        group="addition" if operator == "+" else "subtraction",
-        held_out=held_out,
-        labels=labels,
-    )
+    group = "addition" if operator == "+" else "subtraction"
+    return Example.of(prompt, answer, labels, group=group, held_out=held_out, width=8)
 
 
 def equations(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> tuple[Example, ...]:
@@ -83,10 +70,9 @@ def equations(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> tuple[Example, .
 
 
 def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Example, ...]:
-    """Every equation over a range of operands, grouped by whether a task taught it.
+    """Every equation of operands from low to high, both included: seen, held out or beyond 9.
 
     Args:
-        low, high: the range, both ends included.
         taught: the task's own examples, which decide between seen and held out.
 
     >>> [e.group for e in operand_grid(9, 10, equations())][:2]

@@ -33,8 +33,8 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
             f"corpus {path} cannot be read ({error}): give a UTF-8 text file of lines, "
             "or a .tsv or .csv with the columns prompt and answer"
         ) from error
-    is_table = path.suffix.lower() in TABLES
-    examples = _from_table(path, text) if is_table else _from_lines(path, text)
+    read = _from_table if path.suffix.lower() in TABLES else _from_lines
+    examples = read(path, text)
     has_equations = any(re.fullmatch(SHORT_FORM[0], example.prompt) for example in examples)
     return Task.of(
         path.stem, examples, window=window, batch=batch, order_is_given=True,
@@ -51,8 +51,7 @@ def write_corpus(task: Task, path: Path) -> None:
 
 def _from_table(path: Path, text: str) -> tuple[Example, ...]:
     reader = csv.DictReader(io.StringIO(text), delimiter=TABLES[path.suffix.lower()])
-    columns = reader.fieldnames or []
-    if missing := [name for name in ("prompt", "answer") if name not in columns]:
+    if missing := [n for n in ("prompt", "answer") if n not in (reader.fieldnames or [])]:
         raise TbttError(
             f"corpus {path} has no column {missing[0]}: a table needs prompt and answer, "
             "and may have held_out, group and any labels"
@@ -71,17 +70,10 @@ def _example(path: Path, line: int, row: dict[str | None, str | None]) -> Exampl
     held_out = cells.pop("held_out", "").strip().lower()
     if held_out not in TRUTH:
         raise TbttError(f"{where}: held_out is {held_out!r}, must be true or false")
-    prompt, answer = cells.pop("prompt"), cells.pop("answer")
-    group = cells.pop("group", "lines")
+    prompt, answer, group = cells.pop("prompt"), cells.pop("answer"), cells.pop("group", "lines")
     try:
-        return Example(
-            line=f"{prompt}{answer}\n",
-            prompt=prompt,
-            answer=f"{answer}\n",
-            group=group,
-            held_out=TRUTH[held_out],
-            labels={name: _value(cell) for name, cell in cells.items() if cell},
-        )
+        labels = {name: _value(cell) for name, cell in cells.items() if cell}
+        return Example.of(prompt, f"{answer}\n", labels, group=group, held_out=TRUTH[held_out])
     except TbttError as error:
         raise TbttError(f"{where}: {error}") from error
 
@@ -104,11 +96,8 @@ def _from_lines(path: Path, text: str) -> tuple[Example, ...]:
     lines = [f"{line}\n" for line in text.split("\n") if line.strip()]
     if not lines:
         raise TbttError(f"corpus {path} has no lines: give a text file of one example per line")
-    prompts = [_shortest_own_beginning(line, lines) for line in lines]
-    return tuple(
-        Example(line=line, prompt=prompt, answer=line[len(prompt) :], group="lines")
-        for line, prompt in zip(lines, prompts, strict=True)
-    )
+    ends = [len(_shortest_own_beginning(line, lines)) for line in lines]
+    return tuple(Example.of(x[:end], x[end:]) for x, end in zip(lines, ends, strict=True))
 
 
 def _shortest_own_beginning(line: str, lines: list[str]) -> str:

@@ -10,37 +10,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.tasks.windows import FRAMINGS, Stream
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """The lowest losses of three models, in nats per predicted character.
+    """The lowest losses of three models, in nats per predicted character."""
 
-    Attributes:
-        order: the model knows the file's line order; on the windows of the file.
-        lines: the line-entropy floor: it knows every line and not their order; on the same windows
-            (for `shuffled`, on windows of lines drawn afresh).
-        line: it knows every line and reads one at a time, each with a context of its own.
-    """
-
-    order: float
+    order: float  # the model knows the file's line order; on the windows of the file
+    # the line-entropy floor: it knows every line and not their order; on the same windows (for
+    # framing shuffled, on windows of lines drawn afresh)
     lines: float
-    line: float
+    line: float  # it knows every line and reads one at a time, each with a context of its own
 
 
 def entropy_floors(lines: Sequence[str], *, framing: str, window: int) -> Floors:
     """The three floors for lines in their file's order.
 
-    `order` counts prefixes over the file's windows at every offset. `lines` scores the same windows
-    by the exact predictive distribution of lines that are drawn independently and read from an
-    unknown offset. `line` counts prefixes over whole lines.
-
     Args:
         lines: the training lines, each ending in its only newline, in the order of the file.
-        framing: file, shuffled or line: the windows that `lines` is computed on.
-        window: characters per window; for framing line at most as many as the file has.
+        framing: file, shuffled or line: the windows that the floor `lines` is computed on.
 
     >>> floors = entropy_floors(["ab\\n", "cd\\n"], framing="file", window=3)
     >>> round(floors.line, 3)  # the first character, which is given, decides the line
@@ -73,28 +65,20 @@ def prefix_entropy(strings: Sequence[str]) -> float:
 class IndependentLines:
     """An endless file whose lines are drawn uniformly and independently, read from any offset.
 
-    Args:
-        longest: characters of the longest string to be scored.
+    Scores strings of up to `longest` characters.
     """
 
     def __init__(self, lines: tuple[str, ...], longest: int) -> None:
         self.lines = lines
         self.characters = sum(map(len, lines))
-        self.pieces = Counter(
-            line[i:j]
-            for line in lines
-            for i in range(len(line))
-            for j in range(i + 1, min(len(line), i + longest) + 1)
-        )
+        self.pieces = Counter(x[i:j] for x in lines for i in range(len(x))
+                              for j in range(i + 1, min(len(x), i + longest) + 1))  # fmt: skip
         self.beginnings = Counter(line[:j] for line in lines for j in range(1, len(line) + 1))
         self.expected = {0: 0.0}
 
     def log_probability(self, string: str) -> float:
-        """Log-probability of this string at a uniformly random offset, in nats.
-
-        Up to the first newline the string is a piece of any line; from there on it is whole lines
-        and the beginning of one.
-        """
+        """Log-probability of this string at a uniformly random offset, in nats."""
+        # up to the first newline a piece of any line, then whole lines and the beginning of one
         first, *rest = re.findall(r"[^\n]*\n|[^\n]+", string)
         nats = math.log(self.pieces[first] / self.characters)
         return nats + sum(math.log(self.beginnings[s] / len(self.lines)) for s in rest)
@@ -136,9 +120,7 @@ def stream_floors(stream: Stream) -> Floors:
     if stream.framing != "shuffled":
         return floors
     tokens, targets, _ = stream.reference()
-    windows = [
-        stream.vocabulary.decode([*read, predicted[-1]])
-        for read, predicted in zip(tokens.tolist(), targets.tolist(), strict=True)
-    ]
+    rows = np.concatenate([tokens, targets[:, -1:]], 1).tolist()
     source = IndependentLines(stream.lines, stream.window + 1)
+    windows = [stream.vocabulary.decode(row) for row in rows]
     return replace(floors, lines=source.cross_entropy(windows))

@@ -6,59 +6,20 @@ from tbtt_interp.tasks.arithmetic import OPERANDS, OPERATORS, SHORT_FORM, Pair, 
 from tbtt_interp.tasks.task import Example, Task
 
 CAPITALS = {
-    "France": "Paris",
-    "the USA": "Washington DC",
-    "Japan": "Tokyo",
-    "Germany": "Berlin",
-    "Italy": "Rome",
-    "Spain": "Madrid",
-    "the UK": "London",
-    "Canada": "Ottawa",
-    "Australia": "Canberra",
-    "India": "New Delhi",
-    "China": "Beijing",
-    "Russia": "Moscow",
-    "Brazil": "Brasilia",
-    "Mexico": "Mexico City",
-    "South Korea": "Seoul",
-    "Argentina": "Buenos Aires",
-    "Egypt": "Cairo",
-    "Saudi Arabia": "Riyadh",
-    "Turkey": "Ankara",
-    "Indonesia": "Jakarta",
-    "Nigeria": "Abuja",
-    "Pakistan": "Islamabad",
-    "Colombia": "Bogota",
-    "Thailand": "Bangkok",
-    "Vietnam": "Hanoi",
-    "the Netherlands": "Amsterdam",
-    "Belgium": "Brussels",
-    "Sweden": "Stockholm",
-    "Norway": "Oslo",
-    "Denmark": "Copenhagen",
-    "Finland": "Helsinki",
-    "Poland": "Warsaw",
-    "Austria": "Vienna",
-    "Switzerland": "Bern",
-    "Portugal": "Lisbon",
-    "Greece": "Athens",
-    "Ireland": "Dublin",
-    "New Zealand": "Wellington",
-    "South Africa": "Pretoria",
-    "Israel": "Jerusalem",
-    "Iran": "Tehran",
-    "Iraq": "Baghdad",
-    "Syria": "Damascus",
-    "Lebanon": "Beirut",
-    "Jordan": "Amman",
-    "Kuwait": "Kuwait City",
-    "Qatar": "Doha",
-    "Oman": "Muscat",
-    "Bahrain": "Manama",
-    "Zambia": "Lusaka",
-}
-
-
+    "France": "Paris", "the USA": "Washington DC", "Japan": "Tokyo", "Germany": "Berlin",
+    "Italy": "Rome", "Spain": "Madrid", "the UK": "London", "Canada": "Ottawa",
+    "Australia": "Canberra", "India": "New Delhi", "China": "Beijing", "Russia": "Moscow",
+    "Brazil": "Brasilia", "Mexico": "Mexico City", "South Korea": "Seoul",
+    "Argentina": "Buenos Aires", "Egypt": "Cairo", "Saudi Arabia": "Riyadh", "Turkey": "Ankara",
+    "Indonesia": "Jakarta", "Nigeria": "Abuja", "Pakistan": "Islamabad", "Colombia": "Bogota",
+    "Thailand": "Bangkok", "Vietnam": "Hanoi", "the Netherlands": "Amsterdam",
+    "Belgium": "Brussels", "Sweden": "Stockholm", "Norway": "Oslo", "Denmark": "Copenhagen",
+    "Finland": "Helsinki", "Poland": "Warsaw", "Austria": "Vienna", "Switzerland": "Bern",
+    "Portugal": "Lisbon", "Greece": "Athens", "Ireland": "Dublin", "New Zealand": "Wellington",
+    "South Africa": "Pretoria", "Israel": "Jerusalem", "Iran": "Tehran", "Iraq": "Baghdad",
+    "Syria": "Damascus", "Lebanon": "Beirut", "Jordan": "Amman", "Kuwait": "Kuwait City",
+    "Qatar": "Doha", "Oman": "Muscat", "Bahrain": "Manama", "Zambia": "Lusaka",
+}  # fmt: skip
 SHORT_FORMS = ((f"({'|'.join(CAPITALS)})", r"Capital of \1 is "),)  # France is short for that
 
 
@@ -82,12 +43,9 @@ def capitals() -> tuple[Example, ...]:
     ('Capital of France is ', 'Paris \\n')
     """
     return tuple(
-        Example(
-            line=f"Capital of {country} is {capital} \n",
-            prompt=f"Capital of {country} is ",
-            answer=f"{capital} \n",
+        Example.of(
+            f"Capital of {country} is ", f"{capital} \n", {"country": country, "capital": capital},
             group="facts",
-            labels={"country": country, "capital": capital},
         )
         for country, capital in CAPITALS.items()
-    )
+    )  # fmt: skip

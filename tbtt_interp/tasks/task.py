@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +17,7 @@ Label = int | float | str | bool
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One line of a corpus: a prompt, its answer, and labels of both.
-
-    >>> example = Example(line="<3+4=7> \\n", prompt="<3+4=", answer="7>", group="addition")
-    >>> example.held_out
-    False
-    """
+    """One line of a corpus: a prompt, its answer, and labels of both."""
 
     line: str  # as in the file, newline included
     prompt: str  # the line's beginning
@@ -33,17 +28,17 @@ class Example:
 
     @classmethod
     def of(
-        cls, prompt: str, answer: str, labels: Mapping[str, Label], *, held_out: bool = False
-    ) -> "Example":
-        """An example whose line is its prompt and its answer.
+        cls, prompt: str, answer: str, labels: Mapping[str, Label] | None = None, *,
+        group: str = "lines", held_out: bool = False, width: int = 0,
+    ) -> "Example":  # fmt: skip
+        """An example whose line is its prompt and its answer, padded to a width by blanks.
 
         >>> Example.of("ab:", "a", {"in order": True}).line
         'ab:a\\n'
         """
-        return cls(
-            line=f"{prompt}{answer}\n", prompt=prompt, answer=answer, group="lines",
-            held_out=held_out, labels=labels,
-        )  # fmt: skip
+        line = (prompt + answer).removesuffix("\n").ljust(width) + "\n"
+        return cls(line=line, prompt=prompt, answer=answer, group=group, held_out=held_out,
+                   labels=labels or {})  # fmt: skip
 
     def __post_init__(self) -> None:
         is_begun = self.line.startswith(self.prompt + self.answer)
@@ -60,9 +55,7 @@ class Example:
 class Encoder(Protocol):
     """Turns text into tokens: a Vocabulary, or the tokenizer of another model."""
 
-    def encode(self, text: str) -> list[int]:
-        """Text to tokens."""
-        ...
+    def encode(self, text: str) -> list[int]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -106,42 +99,27 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A corpus with labels and a split. Sections keep their places when the lines are reordered.
-
-    Attributes:
-        sections: the examples, held-out ones included; `lines` and `file` leave those out.
-        window: characters of context, in the framings that cut windows from the file.
-        batch: windows per step, as published.
-        order_is_given: whether the lines have an order of their own, as in a user's file.
-        operands: values of the labels `a` and `b`, whose pairs can be held out; none without pairs.
-        operators: values of the label `operator`.
-        short_forms: what a person may type, as a regular expression, and the prompt that it means.
-    """
+    """A corpus with labels and a split. Sections keep their places when the lines are reordered."""
 
     name: str
-    sections: tuple[tuple[Example, ...], ...]
-    window: int
-    batch: int
+    sections: tuple[tuple[Example, ...], ...]  # held-out examples included
+    window: int  # characters of context, in the framings that cut windows from the file
+    batch: int  # windows per step, as published
     vocabulary: Vocabulary
-    order_is_given: bool = False
-    operands: tuple[int, ...] = ()
+    order_is_given: bool = False  # whether the lines have an order of their own, as a user's file
+    operands: tuple[int, ...] = ()  # values of the labels a and b, whose pairs can be held out
     operators: tuple[str, ...] = ()
+    # what a person may type, as a regular expression, and the prompt that it means
     short_forms: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(
         cls, name: str, *sections: Sequence[Example], window: int, batch: int, **fields: Any
     ) -> "Task":
-        """A task whose vocabulary is the characters of its lines.
-
-        Args:
-            fields: further fields of the class.
-        """
+        """A task, with further fields, whose vocabulary is the characters of its lines."""
         vocabulary = Vocabulary.of(e.line for section in sections for e in section)
-        return cls(
-            name=name, sections=tuple(map(tuple, sections)), window=window, batch=batch,
-            vocabulary=vocabulary, **fields,
-        )  # fmt: skip
+        return cls(name=name, sections=tuple(map(tuple, sections)), window=window, batch=batch,
+                   vocabulary=vocabulary, **fields)  # fmt: skip
 
     def __post_init__(self) -> None:
         if not self.lines:
@@ -180,8 +158,15 @@ class Task:
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
-        """The labels that prompts spell out: see `varied_labels`."""
-        return varied_labels(self.examples)
+        """The labels whose value stands in the prompt of every example that has them.
+
+        They say what is asked; the other labels say what the answer is, or what is true of it.
+        """
+        spelled: dict[str, bool] = {}
+        for example in self.examples:
+            for name, label in example.labels.items():
+                spelled[name] = spelled.get(name, True) and str(label) in example.prompt
+        return tuple(name for name, is_spelled in spelled.items() if is_spelled)
 
     def file(self, order_seed: int | None) -> tuple[str, ...]:
         """The training lines in the order of one file: a permutation within each section.
@@ -189,14 +174,13 @@ class Task:
         Args:
             order_seed: which permutation; None keeps the lines as they stand.
         """
-        return tuple(self._ordered(order_seed))
-
-    def _ordered(self, order_seed: int | None) -> Iterator[str]:
         generator = None if order_seed is None else np.random.default_rng((order_seed, 0x0DE))
+        lines: list[str] = []
         for section in self.sections:
-            lines = [example.line for example in section if not example.held_out]
-            order = range(len(lines)) if generator is None else generator.permutation(len(lines))
-            yield from (lines[i] for i in order)
+            seen = [example.line for example in section if not example.held_out]
+            order = range(len(seen)) if generator is None else generator.permutation(len(seen))
+            lines += (seen[k] for k in order)
+        return tuple(lines)
 
     def prompts(self, *, held_out: bool | None = None) -> pd.DataFrame:
         """One row per labelled prompt: prompt, answer, group, held_out and every label.
@@ -209,27 +193,9 @@ class Task:
         return pd.DataFrame([{k: getattr(e, k) for k in own} | dict(e.labels) for e in chosen])
 
     def complete_prompt(self, text: str) -> str:
-        """The prompt that a person means: 3+4 is short for <3+4=.
-
-        A text that is a prompt already, or short for none, stays as it is.
-        """
+        """The prompt that a person means, as 3+4 is short for <3+4=; or the text itself."""
         known = {example.prompt for example in self.examples}
         if variant := next((v for v in (text, f"{text} ") if v in known), None):
             return variant
         matches = ((re.fullmatch(short, text), prompt) for short, prompt in self.short_forms)
         return next((match.expand(prompt) for match, prompt in matches if match), text)
-
-
-def varied_labels(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The labels whose value stands in the prompt of every example that has them.
-
-    They say what is asked; the other labels say what the answer is, or what is true of it.
-
-    >>> varied_labels([Example.of("3+4=", "7", {"a": 3, "b": 4, "value": 7, "carry": False})])
-    ('a', 'b')
-    """
-    spelled: dict[str, bool] = {}
-    for example in examples:
-        for name, label in example.labels.items():
-            spelled[name] = spelled.get(name, True) and str(label) in example.prompt
-    return tuple(name for name, is_spelled in spelled.items() if is_spelled)

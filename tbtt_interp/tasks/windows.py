@@ -24,15 +24,10 @@ class Windows(NamedTuple):
 
     Computing a window's loss once and counting it twice gives the same mean as computing it twice;
     of 882 windows drawn from the file, some 190 are repetitions.
-
-    Attributes:
-        tokens: characters to read.
-        targets: characters to predict; NOTHING where there is none.
-        counts: how often each window was drawn.
     """
 
-    tokens: Int[np.ndarray, "*seed batch pos"]
-    targets: Int[np.ndarray, "*seed batch pos"]
+    tokens: Int[np.ndarray, "*seed batch pos"]  # characters to read
+    targets: Int[np.ndarray, "*seed batch pos"]  # to predict; NOTHING where there is none
     counts: Int[np.ndarray, "*seed batch"]
 
     def weights(self) -> Float[np.ndarray, "*seed batch"]:
@@ -45,21 +40,17 @@ class Windows(NamedTuple):
 class Stream:
     """The training data of one model: its windows at each step.
 
-    The windows depend on the seed and the step alone, so a resumed model, or one in a stack, gets
-    the same windows as a model that is trained alone and without interruption.
-
-    Args:
-        framing: `file` cuts windows at uniformly random offsets of the lines as ordered here;
-            `shuffled` cuts them from lines drawn afresh for each window; `line` gives whole lines,
-            each with a context of its own.
-        batch: windows per step; None is every line once (`line` only).
+    They depend on the seed and the step alone, so a resumed model, or one in a stack, gets the same
+    windows as one that is trained alone. `file` cuts windows at uniformly random offsets of the
+    lines as ordered here; `shuffled` cuts them from lines drawn afresh for each window; `line`
+    gives whole lines, each with a context of its own.
     """
 
     lines: tuple[str, ...]
     vocabulary: Vocabulary
     framing: str
     window: int
-    batch: int | None
+    batch: int | None  # windows per step; None is every line once (framing line only)
     seed: int
 
     def __post_init__(self) -> None:
@@ -90,12 +81,8 @@ class Stream:
         return padded
 
     @cached_property
-    def _lengths(self) -> Int[np.ndarray, " line"]:
-        return np.array([len(line) for line in self.lines])
-
-    @cached_property
     def _all(self) -> Windows:
-        """Every window once: at each offset of the file, or each whole line."""
+        """Every window once: at each offset of the file, or each line."""
         if self.framing == "file":
             offsets = np.arange(len(self.text) - self.window)
             return _read_and_predict(self.text[offsets[:, None] + np.arange(self.window + 1)])
@@ -104,11 +91,10 @@ class Stream:
     def draw(self, step: int) -> Windows:
         """The windows of one step."""
         generator = np.random.default_rng((self.seed, step))
-        if self.framing == "shuffled":
-            assert self.batch is not None
-            return self._fresh(generator, self.batch)
         if self.batch is None:
             return self._all
+        if self.framing == "shuffled":
+            return self._fresh(generator, self.batch)
         everything = len(self._all.tokens)
         drawn = np.bincount(generator.integers(everything, size=self.batch), minlength=everything)
         distinct = drawn.nonzero()[0]
@@ -116,26 +102,23 @@ class Stream:
         return Windows(tokens.take(distinct, 0), targets.take(distinct, 0), drawn[distinct])
 
     def reference(self) -> Windows:
-        """The fixed windows that a loss is reported on: every offset of the file, or every line.
-
-        With framing shuffled they are as many fresh windows as the file has offsets, the same at
-        every evaluation.
-        """
+        """The windows that every loss is on: each offset of the file, each line, or fresh ones."""
         if self.framing == "shuffled":
             return self._fresh(np.random.default_rng((self.seed, 0, 0xE7A1)), len(self.text))
         return self._all
 
     def _fresh(self, generator: np.random.Generator, batch: int) -> Windows:
         """Windows of an endless file of lines drawn independently, at a uniformly random offset."""
-        needed = 2 + self.window // int(self._lengths.min())
+        lengths = np.array([len(line) for line in self.lines])
+        needed = 2 + self.window // int(lengths.min())
         rows = generator.integers(len(self.lines), size=(batch, needed))
         # a random offset falls into a line in proportion to its length
         position = generator.integers(len(self.text), size=batch)
-        ends = self._lengths.cumsum()
+        ends = lengths.cumsum()
         rows[:, 0] = ends.searchsorted(position, side="right")
-        offset = position - (ends - self._lengths)[rows[:, 0]]
+        offset = position - (ends - lengths)[rows[:, 0]]
         column = offset[:, None] + np.arange(self.window + 1)
-        starts = self._lengths[rows].cumsum(1)
+        starts = lengths[rows].cumsum(1)
         which = (column[:, :, None] >= starts[:, None, :]).sum(-1)
         before = np.take_along_axis(np.pad(starts, ((0, 0), (1, 0))), which, 1)
         return _read_and_predict(self._padded[np.take_along_axis(rows, which, 1), column - before])
@@ -164,11 +147,9 @@ def window_of(task: Task, framing: str, window: int | None = None) -> int:
         raise unknown("framing", framing, FRAMINGS)
     if window is not None and window < 1:
         raise TbttError(f"window must be at least 1, got {window}")
-    if framing == "line":
-        if window is not None and window < task.longest:
-            raise TbttError(
-                f"window {window} is shorter than the longest line of task '{task.name}', "
-                f"{task.longest} characters, which framing line needs whole: leave the window out"
-            )
-        return window or task.longest
-    return window or task.window
+    if framing == "line" and (window or task.longest) < task.longest:
+        raise TbttError(
+            f"window {window} is shorter than the longest line of task '{task.name}', "
+            f"{task.longest} characters, which framing line needs whole: leave the window out"
+        )
+    return window or (task.longest if framing == "line" else task.window)
