@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -51,21 +52,16 @@ def baseline_answers(task: Task) -> pd.DataFrame:
     An operator's equations are answered from its seen ones. Empty for a task without operands.
     """
     rows = []
-    for name, answers in BASELINES.items():
-        for operator in task.operators:
-            equations = [e for e in task.examples if e.labels.get("operator") == operator]
-            if seen := [e for e in equations if not e.held_out]:
-                answered = zip(equations, answers(seen, equations), strict=True)
-                rows += [(name, e.prompt, e.group, e.held_out, text == e.answer)
-                         for e, text in answered]  # fmt: skip
+    for (name, answers), operator in product(BASELINES.items(), task.operators):
+        equations = [e for e in task.examples if e.labels.get("operator") == operator]
+        if seen := [e for e in equations if not e.held_out]:
+            answered = zip(equations, answers(seen, equations), strict=True)
+            rows += [(name, e.prompt, e.group, e.held_out, a == e.answer) for e, a in answered]
     return pd.DataFrame(rows, columns=["baseline", "prompt", "group", "held_out", "right"])
 
 
 def baseline_counts(task: Task) -> pd.DataFrame:
-    """How many equations both baselines answer: baseline, group, right and of.
-
-    Groups are counted as the models' are. Empty for a task without operands.
-    """
+    """How many equations of each of the models' groups both baselines answer: right and of."""
     table = baseline_answers(task)
     group = ("seen_" + table["group"]).where(~table["held_out"].astype(bool), "held_out")
     right = table.assign(group=group).groupby(["baseline", "group"], sort=False)["right"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,6 @@ def answer_margins(
     The margin is the right logit minus the best wrong one, at its smallest over the answer's
     characters, with the right ones fed in. Greedy decoding gives exactly this answer, terminator
     included, if the margin is positive: while every character is right, it reads what is fed here.
-
-    Args:
-        stacked: parameters with a leading seed axis.
     """
     weights = stacked["embed.W_E"]
     tokens = batch.tokens.to(weights.device).expand(len(weights), -1, -1)
@@ -59,11 +57,9 @@ def reference_loss(
     total = torch.zeros(len(streams), dtype=torch.float64)
     start = 0
     for logits in _forward_in_parts(stacked, tokens, shape):
-        part = targets[:, start : start + logits.shape[1]]
+        part = targets[:, start : start + logits.shape[1]].flatten()
         start += logits.shape[1]
-        nats = F.cross_entropy(
-            logits.flatten(0, 2), part.flatten(), ignore_index=NOTHING, reduction="none"
-        )
+        nats = F.cross_entropy(logits.flatten(0, 2), part, ignore_index=NOTHING, reduction="none")
         total += nats.view(len(streams), -1).cpu().double().sum(1)
     return (total / (targets != NOTHING).flatten(1).sum(1).cpu()).tolist()
 
@@ -72,15 +68,13 @@ def reference_loss(
 class Evaluation:
     """The margin of every model on every example of its task.
 
-    Attributes:
-        tasks: one per model; they share their examples and may differ in which are held out.
-        fits: whether each example fits the context.
+    The models' tasks share their examples and may differ in which are held out.
     """
 
     tasks: tuple[Task, ...]
     seeds: tuple[int, ...]
     margins: Float[np.ndarray, "seed example"]
-    fits: Bool[np.ndarray, " example"]
+    fits: Bool[np.ndarray, " example"]  # whether each example fits the context
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -110,13 +104,11 @@ class Evaluation:
 
     def counts(self) -> list[dict[str, Rate]]:
         """Per model, how many examples of each group are right; see `groups`."""
-        right = self.margins > 0
-        hits = {name: (right & mask).sum(1).tolist() for name, mask in self.groups.items()}
-        totals = {name: mask.sum(1).tolist() for name, mask in self.groups.items()}
         return [
-            {name: Rate(hits=hits[name][k], total=totals[name][k]) for name in self.groups}
-            for k in range(len(self.seeds))
-        ]
+            {name: Rate(hits=int((row[mask[k]] > 0).sum()), total=int(mask[k].sum()))
+             for name, mask in self.groups.items()}
+            for k, row in enumerate(self.margins)
+        ]  # fmt: skip
 
     def smallest_margins(self) -> list[dict[str, float]]:
         """Per model, the smallest margin over the seen examples and over the held-out ones."""
@@ -130,28 +122,18 @@ class Evaluation:
 def evaluate_models(
     stacked: Mapping[str, Tensor], shape: Shape, tasks: Sequence[Task], seeds: Sequence[int]
 ) -> Evaluation:
-    """The greedy, exact match up to the terminator, in the parameters' own precision.
-
-    Args:
-        stacked: parameters with a leading seed axis.
-        tasks: one per model.
-    """
+    """The greedy, exact match up to the terminator, in the parameters' own precision."""
     batch = PromptBatch.of(tasks[0].examples, tasks[0].vocabulary, shape.n_ctx)
     margins = answer_margins(stacked, shape, batch).numpy()
     return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=margins, fits=batch.fits)
 
 
 def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
-    """The evaluation of every model of a run on every example of its task.
-
-    Args:
-        step: of a kept checkpoint; None is the last.
-    """
+    """The evaluation of every model of a run, at a kept checkpoint; None is the last."""
     return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completion:
+class Completion(NamedTuple):
     """A model's continuation of a prompt, and the probability of each of its characters."""
 
     text: str
@@ -160,14 +142,9 @@ class Completion:
 
 
 def complete(
-    stacked: Mapping[str, Tensor],
-    shape: Shape,
-    prompt: str,
-    vocabulary: Vocabulary,
-    terminators: frozenset[str],
-    *,
-    limit: int = 32,
-) -> list[Completion]:
+    stacked: Mapping[str, Tensor], shape: Shape, prompt: str, vocabulary: Vocabulary,
+    terminators: frozenset[str], *, limit: int = 32,
+) -> list[Completion]:  # fmt: skip
     """Each model's greedy completion, up to and including its first terminator.
 
     Args:
@@ -192,6 +169,5 @@ def complete(
     completions = []
     for text, row in zip(texts, torch.stack(probabilities, 1).tolist(), strict=True):
         end = next((k + 1 for k, c in enumerate(text) if c in terminators), None)
-        found = Completion(text=text[:end], probabilities=tuple(row[:end]), ended=end is not None)
-        completions.append(found)
+        completions.append(Completion(text[:end], tuple(row[:end]), end is not None))
     return completions

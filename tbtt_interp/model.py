@@ -62,31 +62,18 @@ def parameter_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     (17, 14)
     """
     d, h, e, m = shape.d_model, shape.heads, shape.d_head, shape.d_mlp
+    block: dict[str, tuple[int, ...]] = {
+        "ln1.w": (d,), "ln1.b": (d,),
+        **{f"attn.W_{role}": (h, d, e) for role in "QKV"},
+        **{f"attn.b_{role}": (h, e) for role in "QKV"},
+        "attn.W_O": (h, e, d), "attn.b_O": (d,), "ln2.w": (d,), "ln2.b": (d,),
+        "mlp.W_in": (d, m), "mlp.b_in": (m,), "mlp.W_out": (m, d), "mlp.b_out": (d,),
+    }  # fmt: skip
     shapes: dict[str, tuple[int, ...]] = {
-        "embed.W_E": (shape.d_vocab, d),
-        "pos_embed.W_pos": (shape.n_ctx, d),
-    }
-    for layer in range(shape.layers):
-        block = {
-            "ln1.w": (d,),
-            "ln1.b": (d,),
-            "attn.W_Q": (h, d, e),
-            "attn.W_K": (h, d, e),
-            "attn.W_V": (h, d, e),
-            "attn.b_Q": (h, e),
-            "attn.b_K": (h, e),
-            "attn.b_V": (h, e),
-            "attn.W_O": (h, e, d),
-            "attn.b_O": (d,),
-            "ln2.w": (d,),
-            "ln2.b": (d,),
-            "mlp.W_in": (d, m),
-            "mlp.b_in": (m,),
-            "mlp.W_out": (m, d),
-            "mlp.b_out": (d,),
-        }
-        shapes |= {f"blocks.{layer}.{name}": size for name, size in block.items()}
-    shapes |= {"ln_final.w": (d,), "ln_final.b": (d,)}
+        "embed.W_E": (shape.d_vocab, d), "pos_embed.W_pos": (shape.n_ctx, d),
+        **{f"blocks.{k}.{name}": size for k in range(shape.layers) for name, size in block.items()},
+        "ln_final.w": (d,), "ln_final.b": (d,),
+    }  # fmt: skip
     return {name: size for name, size in shapes.items() if shape.bias or not is_bias(name)}
 
 
@@ -146,10 +133,7 @@ def forward(
 ) -> Float[Tensor, "seed batch pos d_vocab"]:
     """Logits of many models, each on its own tokens, as one computation.
 
-    A test compares them with each HookedTransformer's own forward pass.
-
-    Args:
-        stacked: parameters with a leading seed axis; biases are used where they are present.
+    Biases are used where they are among the stacked parameters.
     """
     seeds, batch, pos = tokens.shape
     d, h = shape.d_model, shape.heads
@@ -171,17 +155,13 @@ def forward(
 
     for layer in range(shape.layers):
         block = f"blocks.{layer}"
-
-        read = {
-            kind: [stacked[f"{block}.attn.{kind}_{role}"] for role in "QKV"]
-            for kind in ("W", "b")
-            if f"{block}.attn.{kind}_Q" in stacked
-        }
-        qkv = linear(
-            norm(x, f"{block}.ln1"),
-            rearrange(read["W"], "role s h d e -> s d (role h e)"),
-            rearrange(read["b"], "role s h e -> s (role h e)") if "b" in read else None,
-        )
+        bias = None
+        if f"{block}.attn.b_Q" in stacked:
+            bias = rearrange([stacked[f"{block}.attn.b_{role}"] for role in "QKV"],
+                             "role s h e -> s (role h e)")  # fmt: skip
+        read = rearrange([stacked[f"{block}.attn.W_{role}"] for role in "QKV"],
+                         "role s h d e -> s d (role h e)")  # fmt: skip
+        qkv = linear(norm(x, f"{block}.ln1"), read, bias)
         q, k, v = rearrange(qkv, "s (b p) (role h e) -> role (s b h) p e", b=batch, role=3, h=h)
         scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(shape.d_head)
         pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
@@ -189,13 +169,9 @@ def forward(
         write = stacked[f"{block}.attn.W_O"].flatten(1, 2)
         x = x + linear(z, write, stacked.get(f"{block}.attn.b_O"))
 
-        pre = linear(
-            norm(x, f"{block}.ln2"),
-            stacked[f"{block}.mlp.W_in"],
-            stacked.get(f"{block}.mlp.b_in"),
-        )
-        write = stacked[f"{block}.mlp.W_out"]
-        x = x + linear(F.gelu(pre), write, stacked.get(f"{block}.mlp.b_out"))
+        mlp = {name: stacked.get(f"{block}.mlp.{name}") for name in ("b_in", "b_out")}
+        pre = linear(norm(x, f"{block}.ln2"), stacked[f"{block}.mlp.W_in"], mlp["b_in"])
+        x = x + linear(F.gelu(pre), stacked[f"{block}.mlp.W_out"], mlp["b_out"])
 
     logits = torch.bmm(norm(x, "ln_final"), embeddings.transpose(1, 2))
     return logits.view(seeds, batch, pos, -1)
@@ -233,9 +209,6 @@ def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransform
     Its `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. Do
     not fold it with `fold_ln` or `process_weights_`: they misread an MLP as wide as the model, and
     the logits change.
-
-    Args:
-        parameters: of one model, without a seed axis; their dtype becomes the model's.
     """
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -254,5 +227,4 @@ def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransform
     }
     state |= {**parameters, "unembed.W_U": embeddings.T}
     model.load_state_dict(state, strict=False)
-    model.eval()
-    return model.to(embeddings.device, print_details=False)
+    return model.eval().to(embeddings.device, print_details=False)

@@ -23,18 +23,19 @@ from tbtt_interp.tasks.arithmetic import Pair
 
 HEAD, TIED = "lm_head.weight", "transformer.wte.weight"  # one tensor in nanoGPT
 COMPILED = "_orig_mod."  # torch.compile puts it before every name
+SAME = "... -> ..."  # patterns of einops, from HookedTransformer to nanoGPT
 NAMES = {
-    "embed.W_E": TIED,
-    "pos_embed.W_pos": "transformer.wpe.weight",
-    "ln_final.w": "transformer.ln_f.weight",
-    "ln_final.b": "transformer.ln_f.bias",
-}
+    "embed.W_E": (TIED, SAME), "pos_embed.W_pos": ("transformer.wpe.weight", SAME),
+    "ln_final.w": ("transformer.ln_f.weight", SAME), "ln_final.b": ("transformer.ln_f.bias", SAME),
+}  # fmt: skip
 BLOCK_NAMES = {
-    "ln1.w": "ln_1.weight", "ln1.b": "ln_1.bias",
-    "attn.W_O": "attn.c_proj.weight", "attn.b_O": "attn.c_proj.bias",
-    "ln2.w": "ln_2.weight", "ln2.b": "ln_2.bias",
-    "mlp.W_in": "mlp.c_fc.weight", "mlp.b_in": "mlp.c_fc.bias",
-    "mlp.W_out": "mlp.c_proj.weight", "mlp.b_out": "mlp.c_proj.bias",
+    "ln1.w": ("ln_1.weight", SAME), "ln1.b": ("ln_1.bias", SAME),
+    "ln2.w": ("ln_2.weight", SAME), "ln2.b": ("ln_2.bias", SAME),
+    **{f"attn.W_{role}": ("attn.c_attn.weight", "h d e -> (h e) d") for role in "QKV"},
+    **{f"attn.b_{role}": ("attn.c_attn.bias", "h e -> (h e)") for role in "QKV"},
+    "attn.W_O": ("attn.c_proj.weight", "h e d -> d (h e)"), "attn.b_O": ("attn.c_proj.bias", SAME),
+    "mlp.W_in": ("mlp.c_fc.weight", "d m -> m d"), "mlp.b_in": ("mlp.c_fc.bias", SAME),
+    "mlp.W_out": ("mlp.c_proj.weight", "m d -> d m"), "mlp.b_out": ("mlp.c_proj.bias", SAME),
 }  # fmt: skip
 
 
@@ -67,8 +68,7 @@ def import_checkpoint(
             f"{checkpoint} has {shape.d_vocab} tokens and task '{task}' {len(vocabulary)} "
             "characters: give the text it was trained on as --text FILE"
         )
-    parameters = from_nanogpt(state, shape, checkpoint)
-    parameters = {name: value.float() for name, value in parameters.items()}
+    parameters = {n: x.float() for n, x in from_nanogpt(state, shape, checkpoint).items()}
     steps = arguments["iter_num"] if isinstance(arguments["iter_num"], int) else 0
     config = RunConfig(
         task=task, framing="file", size=f"L{shape.layers}H{shape.heads}D{shape.d_model}",
@@ -78,8 +78,7 @@ def import_checkpoint(
     )  # fmt: skip
 
     def fill(folder: Path) -> None:
-        stacked = stack_parameters([parameters])
-        write_tensors(runs.checkpoint_path(folder, config.steps), stacked)
+        write_tensors(runs.checkpoint_path(folder, config.steps), stack_parameters([parameters]))
         summary = {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]}
         write_json(folder / "summary.json", summary)
 
@@ -109,11 +108,7 @@ def export_checkpoint(
 
 
 def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A checkpoint's tensors and arguments, read without running any code in it.
-
-    Raises:
-        TbttError: if it is absent, not a checkpoint, or would run code.
-    """
+    """A checkpoint's tensors and arguments; raises a TbttError rather than run any code in it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -126,9 +121,8 @@ def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise TbttError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
     parts = [content.get(k) if isinstance(content, dict) else None for k in ("model", "model_args")]
     if not all(isinstance(part, dict) for part in parts):
-        raise TbttError(
-            f"{path} is no nanoGPT checkpoint: it needs the entries model and model_args"
-        )
+        needs = "it needs the entries model and model_args"
+        raise TbttError(f"{path} is no nanoGPT checkpoint: {needs}")
     state = {str(name).removeprefix(COMPILED): tensor for name, tensor in content["model"].items()}
     return state, {**content["model_args"], "iter_num": content.get("iter_num")}
 
@@ -153,53 +147,35 @@ def from_nanogpt(
             )
     if HEAD in state and not torch.equal(state[HEAD], state[TIED]):
         raise TbttError(f"{source} has an output embedding of its own: only tied models are known")
-    return {name: _from(name, state, shape) for name in empty}
+    parameters = {}
+    for name in empty:
+        theirs, pattern = _counterpart(name)
+        value = (
+            state[theirs].chunk(3)["QKV".index(name[-1])] if "c_attn" in theirs else state[theirs]
+        )
+        ours, mirrored = pattern.split(" -> ")
+        heads = {"h": shape.heads} if "h" in pattern else {}
+        parameters[name] = rearrange(value, f"{mirrored} -> {ours}", **heads).contiguous()
+    return parameters
 
 
 def to_nanogpt(parameters: Parameters, shape: Shape) -> dict[str, Tensor]:
     """The inverse of `from_nanogpt`, exact to the bit."""
-    state: dict[str, Tensor] = {}
-    for name, value in parameters.items():
-        layer, _, inner = name.removeprefix("blocks.").partition(".")
-        if name in NAMES:
-            state[NAMES[name]] = value.clone()
-        elif inner in BLOCK_NAMES:
-            state[f"transformer.h.{layer}.{BLOCK_NAMES[inner]}"] = _as_linear(inner, value).clone()
-    for layer in range(shape.layers):
-        block = f"blocks.{layer}.attn"
-        weight = [rearrange(parameters[f"{block}.W_{r}"], "h d e -> (h e) d") for r in "QKV"]
-        state[f"transformer.h.{layer}.attn.c_attn.weight"] = torch.cat(weight)
-        if shape.bias:
-            bias = [parameters[f"{block}.b_{r}"].flatten() for r in "QKV"]
-            state[f"transformer.h.{layer}.attn.c_attn.bias"] = torch.cat(bias)
-    state[HEAD] = state[TIED]
-    return state
+    parts: dict[str, list[Tensor]] = {}
+    for name in parameter_shapes(shape):  # in whose order queries, keys and values are joined
+        theirs, pattern = _counterpart(name)
+        parts.setdefault(theirs, []).append(rearrange(parameters[name], pattern))
+    state = {name: torch.cat(values).contiguous() for name, values in parts.items()}
+    return state | {HEAD: state[TIED]}
 
 
-def _as_linear(inner: str, value: Tensor) -> Tensor:
-    if inner == "attn.W_O":
-        return rearrange(value, "h e d -> d (h e)").contiguous()
-    return value.T.contiguous() if inner.startswith("mlp.W_") else value
-
-
-def _from(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
+def _counterpart(name: str) -> tuple[str, str]:
+    """The nanoGPT tensor that has a HookedTransformer parameter, and the pattern between them."""
     if name in NAMES:
-        return state[NAMES[name]].contiguous()
-    layer, inner = name.removeprefix("blocks.").split(".", 1)
-    block = f"transformer.h.{layer}"
-    if inner in BLOCK_NAMES:
-        value = state[f"{block}.{BLOCK_NAMES[inner]}"]
-        if inner == "attn.W_O":
-            value = rearrange(value, "d (h e) -> h e d", h=shape.heads)
-        elif inner.startswith("mlp.W_"):
-            value = value.T
-        return value.contiguous()
-    role = "QKV".index(inner[-1])
-    if inner.startswith("attn.W_"):
-        value = state[f"{block}.attn.c_attn.weight"].chunk(3)[role]
-        return rearrange(value, "(h e) d -> h d e", h=shape.heads).contiguous()
-    value = state[f"{block}.attn.c_attn.bias"].chunk(3)[role]
-    return rearrange(value, "(h e) -> h e", h=shape.heads).contiguous()
+        return NAMES[name]
+    _, layer, inner = name.split(".", 2)
+    theirs, pattern = BLOCK_NAMES[inner]
+    return f"transformer.h.{layer}.{theirs}", pattern
 
 
 def _shape(arguments: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Shape:

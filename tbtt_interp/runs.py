@@ -85,11 +85,11 @@ class Run:
     def tasks(self) -> tuple[Task, ...]:
         """Each seed's task; they differ where seeds hold out different pairs."""
         config, corpus, known = self.config, self.folder / "corpus.tsv", {}
-        vocabulary, is_own = Vocabulary(config.vocabulary), corpus.is_file()
+        own = {"name": Path(config.task).stem, "vocabulary": Vocabulary(config.vocabulary)}
         for pairs in set(config.held_out):
-            task = read_corpus(corpus) if is_own else load_task(config.task, held_out=pairs)
-            name = Path(config.task).stem
-            known[pairs] = dataclasses.replace(task, name=name, vocabulary=vocabulary)
+            is_file = corpus.is_file()
+            task = read_corpus(corpus) if is_file else load_task(config.task, held_out=pairs)
+            known[pairs] = dataclasses.replace(task, **own)
         return tuple(known[pairs] for pairs in config.held_out)
 
     @property
@@ -110,10 +110,9 @@ class Run:
         return {int(step): steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)}
 
     def parameters(self, step: int | None = None) -> "Parameters":
-        """Every seed's parameters, stacked: HookedTransformer's names with a leading seed axis.
+        """Every seed's parameters at a kept checkpoint, stacked along a leading seed axis.
 
-        Args:
-            step: of a kept checkpoint; None is the last.
+        They carry HookedTransformer's names. Step None is the last checkpoint.
         """
         if not self.checkpoints:
             raise TbttError(f"{self.folder} has no checkpoint yet: train it on with --resume")
@@ -125,12 +124,7 @@ class Run:
         return read_checkpoint(self.checkpoints[step], self.shape, len(self.seeds))
 
     def model(self, seed: int | None = None, step: int | None = None) -> "HookedTransformer":
-        """One model as a real HookedTransformer, in eval mode.
-
-        Args:
-            seed: one of the run's seeds; None is the first.
-            step: of a kept checkpoint; None is the last.
-        """
+        """One model as a real HookedTransformer, in eval mode: by default the first, at the end."""
         from tbtt_interp.model import hooked_transformer, one_model
 
         parameters = one_model(self.parameters(step), self.seed_index(seed))
@@ -149,10 +143,9 @@ class Run:
         Columns: step, seed, loss, `X_right` and `X_of` for each group X (such as seen_addition and
         held_out), and the smallest margins, `margin_seen` and `margin_held_out`.
         """
+        lines = read_metrics(self.folder)
         return pd.DataFrame(
-            {"step": line["step"], **flat_row(row)}
-            for line in read_metrics(self.folder)
-            for row in line["seeds"]
+            {"step": x["step"], **flat_row(row)} for x in lines for row in x["seeds"]
         )
 
     def summary(self) -> Row:
@@ -212,13 +205,9 @@ def shipped_runs() -> dict[str, Path]:
 def create_run(
     folder: Path, config: RunConfig, task: Task, fill: Callable[[Path], None] = lambda folder: None
 ) -> Run:
-    """A new run folder with its configuration, whole or not at all.
+    """A new run folder with its configuration, whole or not at all; refuses a folder in use.
 
-    Args:
-        task: stored with the run if it is a user's own corpus.
-        fill: puts more into the folder before it appears.
-    Raises:
-        TbttError: if the folder cannot be made or has something else in it.
+    A user's own corpus is stored with it. `fill` puts more into the folder before it appears.
     """
     check_free(folder)
     draft = folder.with_name(f".{folder.name}.tmp")
@@ -237,7 +226,7 @@ def create_run(
 
 
 def check_free(folder: Path) -> None:
-    """Checks that a new run can be put here: raises a TbttError at a file or a folder in use."""
+    """Raises a TbttError where no new run can be put: at a file, or a folder in use."""
     if folder.resolve() == Path.cwd():
         raise TbttError("a run needs a folder of its own: give --out a name that is new")
     try:
