@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from planted_tables import load_study
 from safetensors.torch import load_file
 
 import tbtt_interp as tbtt
@@ -21,15 +22,15 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.model import parameter_shapes
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
-from tbtt_interp.pretrained import packing
-from tbtt_interp.pretrained.models import OVER_TRAINING, list_pretrained
-from tbtt_interp.pretrained.packing import LIMIT, folder_bytes, pack_models, pack_run
+from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import SHIPPED, Run, find_runs, load_run
 from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
 from tbtt_interp.train.sweep import read_sweep
 from tbtt_interp.train.training import Runtime, model_shape, train_models
 
 ROOT = Path(__file__).parents[1]
+packing = load_study("../.ci/pack_models")
+pack_models, pack_run = packing.pack_models, packing.pack_run
 MEDIUM, TEN, FACTS = "arithmetic-medium-file", "arithmetic-small-line", "facts-small-file"
 
 
@@ -84,6 +85,11 @@ def test_a_packed_run_is_the_first_models_of_the_sweep_s(swept: Path, packed: Pa
     )
     assert run.summary()["seeds"] == whole.summary()["seeds"][:8]
     assert run.config.order_seeds == whole.config.order_seeds[:8]
+    for folder in find_runs(packed):
+        run = load_run(folder)
+        recipe = recorded_recipe(run.config.recipe or {})
+        assert recipe.seed_list == run.seeds
+        assert tuple(recipe.order_seed(s, run.task) for s in run.seeds) == run.config.order_seeds
 
 
 def test_one_model_s_checkpoints_are_spread_over_its_training(swept: Path, packed: Path) -> None:
@@ -97,14 +103,6 @@ def test_one_model_s_checkpoints_are_spread_over_its_training(swept: Path, packe
             run.parameters(step)["embed.W_E"], whole.parameters(step)["embed.W_E"][:1]
         )
     assert set(run.metrics()["seed"]) == {0}
-
-
-def test_a_packed_run_s_recipe_trains_the_models_that_it_has(packed: Path) -> None:
-    for folder in find_runs(packed):
-        run = load_run(folder)
-        recipe = recorded_recipe(run.config.recipe or {})
-        assert recipe.seed_list == run.seeds
-        assert tuple(recipe.order_seed(s, run.task) for s in run.seeds) == run.config.order_seeds
 
 
 def test_what_each_model_holds_out_goes_with_it(tmp_path: Path) -> None:
@@ -125,32 +123,30 @@ def test_packing_again_gives_the_same_bytes(swept: Path, packed: Path, tmp_path:
     assert contents(copy.folder) == contents(run.folder)
 
 
-def test_what_is_not_packed_is_named_with_the_reason(swept: Path, tmp_path: Path) -> None:
-    line = load_run(swept / TEN)
-    export_checkpoint(line, tmp_path / "ckpt.pt")
+def test_what_is_not_packed_is_named_with_the_reason(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_checkpoint(load_run(swept / TEN), tmp_path / "ckpt.pt")
     folder = tmp_path / "mixed"
     shutil.copytree(swept, folder)
     import_checkpoint(tmp_path / "ckpt.pt", "arithmetic", folder / "theirs")
-    (folder / MEDIUM / "config.json").write_text("{")
-    left_out = pack_models(folder, tmp_path / "out")
-    assert left_out.keys() == {"cut-off", "theirs", MEDIUM}
-    assert "is not finished: train it on with --resume" in left_out["cut-off"]
-    assert "is an imported model" in left_out["theirs"]
-    assert "is damaged" in left_out[MEDIUM]
-    assert {path.name.removesuffix(OVER_TRAINING) for path in (tmp_path / "out").iterdir()} == {
-        TEN, FACTS
+    for name in ("a", "b", "c"):
+        shutil.copytree(swept / TEN, folder / name)
+    (folder / "a/config.json").write_text("{")
+    (folder / "b/checkpoints/step-000015.safetensors").unlink()
+    (folder / "c/metrics.jsonl").unlink()
+    monkeypatch.setattr("sys.argv", ["pack_models.py", str(folder), "out"])
+    packing.main()
+    assert re.match(r"\d\.\d MB in out\.\n", out := capsys.readouterr().out)
+    for name, reason in {
+        "cut-off": "is not finished: train it on with --resume", "theirs": "is an imported model",
+        "a": "is damaged", "b": "has lost its last checkpoint, of step 15",
+        "c": "lacks the evaluation at step 15",
+    }.items():  # fmt: skip
+        assert re.search(rf"^Left out: {name}: .*{reason}", out, flags=re.MULTILINE)
+    assert {path.name.removesuffix(OVER_TRAINING) for path in Path("out").iterdir()} == {
+        MEDIUM, TEN, FACTS
     }  # fmt: skip
-
-
-def test_a_run_without_its_end_is_not_packed_as_if_it_had_one(swept: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "damaged"
-    shutil.copytree(swept, folder)
-    (folder / TEN / "checkpoints/step-000015.safetensors").unlink()
-    (folder / MEDIUM / "metrics.jsonl").unlink()
-    left_out = pack_models(folder, tmp_path / "out")
-    assert "has lost its last checkpoint, of step 15" in left_out[TEN]
-    assert "lacks the evaluation at step 120" in left_out[MEDIUM]
-    assert list(list_pretrained(tmp_path / "out")["name"]) == [FACTS]
 
 
 def test_packing_writes_all_or_nothing(
@@ -184,11 +180,11 @@ def test_the_ladder_fits() -> None:
         kept = min(13, training.steps // training.checkpoint_every + 2)
         lines = training.steps // training.evaluate_every + 2
         total += one * (models + kept) + 225 * lines * (models + 1) + 2 * 12_000
-    assert total < LIMIT
+    assert total < packing.LIMIT
 
 
 def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights: Path) -> None:
-    assert folder_bytes(weights) < LIMIT
+    assert packing.folder_bytes(weights) < packing.LIMIT
     for folder in find_runs(weights):
         run = load_run(folder)
         suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
@@ -273,7 +269,7 @@ def test_where_none_ship_it_says_what_to_do(
     with pytest.raises(TbttError, match=r"model 'x' does not .* no models come .*`tbtt sweep"):
         tbtt.load_pretrained("x")
     assert main(["models"]) == 0
-    assert "pack them (`tbtt models --pack runs/ladder --out models`)" in capsys.readouterr().out
+    assert "train some (`tbtt sweep ladder`), and load them" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -329,15 +325,3 @@ def test_models_are_listed_with_what_they_answer(
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     assert re.search(rf"{MEDIUM} +arithmetic +medium +file +3 +120 +\d+/588 +\d+/12 ", out)
-
-
-def test_the_command_packs_and_says_what_it_did(
-    swept: Path, packed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["models", "--pack", str(swept), "--out", "models"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"\d\.\d MB in models\.\nLeft out: cut-off: .* is not finished", out)
-    assert contents(Path("models")) == contents(packed)
-    assert list_pretrained(Path("models"))["name"].tolist() == sorted([MEDIUM, TEN, FACTS])
-    assert main(["models", "--pack", str(swept)]) == 2
-    assert "--pack FOLDER and --out FOLDER go together" in capsys.readouterr().err

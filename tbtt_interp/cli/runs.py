@@ -36,37 +36,18 @@ def runs_command(
         _print_runs(table, ["run", *SHARED, "held-out", "loss", "status"])
 
 
-def models_command(
-    pack: Annotated[
-        Path | None, typer.Option(help="Pack the finished runs below this folder.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="With --pack: a new or empty folder.")] = None,
-    as_json: AsJson = False,
-) -> None:
+def models_command(as_json: AsJson = False) -> None:
     """List the models that come with the package; every RUN may be such a name.
 
     tbtt models
-
-    tbtt models --pack runs/ladder --out models
     """
     from tbtt_interp.pretrained.models import NONE_SHIP, list_pretrained
 
-    if (pack is None) != (out is None):
-        raise TbttError("--pack FOLDER and --out FOLDER go together: give both, or none to list")
     notes = [
         "Answers of all seeds after the last step; loss in nats per character, mean over seeds.",
         "Checkpoints of one seed over training: the name with -over-training at its end.",
     ]
-    if pack is not None and out is not None:
-        from rich.console import Console
-
-        from tbtt_interp.pretrained.packing import folder_bytes, pack_models
-
-        with Console(stderr=True).status("packing"):
-            left_out = pack_models(pack, out)
-        notes += [f"{folder_bytes(out) / 1e6:.1f} MB in {out}."]
-        notes += [f"Left out: {name}: {reason}" for name, reason in left_out.items()]
-    table = list_pretrained(out)
+    table = list_pretrained()
     if as_json:
         print_json(table)
     elif table.empty:

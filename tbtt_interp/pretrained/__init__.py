@@ -1,1 +1,1 @@
-"""The models that come with the package: loading, packing, and a hub for them and your own."""
+"""The models that come with the package, model cards, and a hub for these and your own."""

@@ -3,6 +3,7 @@
 Only JSON, safetensors and text are fetched, whatever else a repository holds.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.pretrained.packing import pack_run
+from tbtt_interp.pretrained.card import model_card
 from tbtt_interp.runs import Run, load_run
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ FETCHED = ["config.json", "metrics.jsonl", "summary.json", "corpus.tsv", "README
 
 
 def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Uploads a finished run, with all its models, checkpoints and a card; returns the address.
+    """The address of a finished run once it is uploaded, with its checkpoints and a card.
 
     Args:
         run: or its folder, or the name of one that comes with the package.
@@ -30,9 +31,13 @@ def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = Fals
         TbttError: if the run is unfinished or imported, or the hub refuses.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / repo_id.rpartition("/")[2]
-        pack_run(run, folder, models=len(run.seeds), steps=list(run.checkpoints))
+    card = model_card(run, repo_id.rpartition("/")[2])
+    with TemporaryDirectory() as folder:
+        for path in (path for pattern in FETCHED for path in run.folder.glob(pattern)):
+            copy = Path(folder) / path.relative_to(run.folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         with _hub() as hub:
             hub.create_repo(repo_id, private=private, exist_ok=True)
             hub.upload_folder(

@@ -11,16 +11,15 @@ from tbtt_interp.tables import list_runs
 
 OVER_TRAINING = "-over-training"  # ends the name of the run with one model's checkpoints
 NONE_SHIP = (
-    "no models come with this copy of the package: train some (`tbtt sweep ladder`), pack them "
-    "(`tbtt models --pack runs/ladder --out models`), and load them by their folders"
+    "no models come with this copy of the package: train some (`tbtt sweep ladder`), and load them "
+    "by their folders"
 )
 
 
 def load_pretrained(name: str, *, over_training: bool = False) -> Run:
     """A run that comes with the package: several trained models of one configuration.
 
-    Its folder is for reading only. `tbtt models` lists the names; every command that takes a run's
-    folder takes a name as well.
+    `tbtt models` lists the names; every command that takes a run's folder takes a name as well.
 
     Args:
         over_training: one model at a dozen steps of its training, not all models at the last.
@@ -36,16 +35,13 @@ def load_pretrained(name: str, *, over_training: bool = False) -> Run:
     return load_run(shipped[wanted])
 
 
-def list_pretrained(folder: Path | None = None) -> pd.DataFrame:
-    """One row per packed run: what was trained, and the counts of all its models at the last step.
-
-    Args:
-        folder: of packed runs; None is the folder that comes with the package.
+def list_pretrained() -> pd.DataFrame:
+    """One row per run that comes with the package, with the counts of all its models at the end.
 
     Columns: name, then those of `list_runs`, and over_training, the number of checkpoints of one
     model over training.
     """
-    table = list_runs(runs.SHIPPED if folder is None else folder)
+    table = list_runs(runs.SHIPPED)
     if table.empty:
         return table
     folders = {Path(path).name: Path(path) for path in table["run"]}
