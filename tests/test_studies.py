@@ -11,11 +11,11 @@ import pytest
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run
 from tbtt_interp.study import study_arguments
-from tbtt_interp.train.sweep import sweep_names
+from tbtt_interp.train.recipe import recipe_names
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / folder).glob("*.py"))
-OF_SWEEPS = (*sweep_names(), "forgetting", "mixed_model")
+OF_SWEEPS = (*recipe_names("sweeps"), "forgetting", "mixed_model")
 
 
 @pytest.mark.parametrize("name", OF_SWEEPS)
@@ -39,7 +39,7 @@ def test_every_study_answers_on_a_run_and_draws(
 ) -> None:
     folder = {"order": file_run, "facts": facts_run}.get(study.stem, line_run).folder
     sweep = {"forgetting": "ladder"}.get(study.stem, study.stem)
-    if sweep in sweep_names():
+    if sweep in recipe_names("sweeps"):
         folder = request.getfixturevalue("sweeps") / sweep
     elif study.stem == "influence":
         folder = request.getfixturevalue("pairs_run").folder

@@ -12,8 +12,8 @@ from tiny import sweep_file
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.train.recipe import resolve_recipe
-from tbtt_interp.train.sweep import MODELS, estimated_hours, read_sweep, sweep_names
+from tbtt_interp.train.recipe import recipe_names, resolve_recipe
+from tbtt_interp.train.sweep import MODELS, estimated_hours, read_sweep
 
 
 def grid(text: str) -> list[Any]:
@@ -116,7 +116,7 @@ def test_an_unknown_sweep_names_the_nearest() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", recipe_names("sweeps"))
 def test_every_sweep_that_ships_resolves_and_says_what_it_is_for_and_expects(name: str) -> None:
     sweep = read_sweep(name)
     assert sweep.name == name and sweep.jobs

@@ -8,13 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,22 +29,16 @@ ANSWER = 10  # seconds that a scheduler may take to answer, and its workers to a
 POLL = 5  # seconds between reports of progress
 CHECK_EVERY = 1  # seconds between a worker's checks that its sweep still runs
 Task = Callable[[], str]
-Owner = tuple[str, str]  # a file, and its content while the sweep runs
+Owner = tuple[Path, str]  # a file, and its content while the sweep runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:
-    """Where the jobs of a sweep run.
+    """Where the jobs of a sweep run."""
 
-    Attributes:
-        backend: loky or dask.
-        address: of the Dask scheduler.
-        workers: jobs at once; None is one per core, or as many as the Dask cluster takes.
-    """
-
-    backend: str = "loky"
-    address: str | None = None
-    workers: int | None = None
+    backend: str = "loky"  # or dask
+    address: str | None = None  # of the Dask scheduler
+    workers: int | None = None  # jobs at once; None is one per core, or what the cluster takes
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -76,11 +64,10 @@ def run_sweep(
     """Trains every unfinished job of a sweep, each into its own folder below this one.
 
     Args:
-        executor: where the jobs run; None is one process per core of this machine.
         on_finished: called with a job's name and a message when the job is done or has failed.
         on_progress: called every few seconds with the estimated hours of training left.
     Returns:
-        the reason of each failure, by the job's name.
+        The reason of each failure, by the job's name.
     Raises:
         TbttError: if the folder cannot be made, or the Dask scheduler does not answer.
     """
@@ -114,28 +101,22 @@ def run_sweep(
             task = partial(_train_job, job.recipe, path, owner, threads)
             futures[pool.submit(run, task)] = job
         while futures:
-            for future in wait(futures, timeout=POLL, return_when=FIRST_COMPLETED).done:
-                job = futures.pop(future)
-                if error := future.exception():
-                    finish(job, _reason(error))
-                    continue
+            for future in wait(futures, timeout=POLL, return_when="FIRST_COMPLETED").done:
+                job, error = futures.pop(future), future.exception()
                 done, problem = job.progress(folder)
-                if done < 1 and not problem:
+                if isinstance(error, TbttError):
+                    problem = str(error)
+                elif error is not None:
+                    logging.getLogger(__name__).error("A job failed.", exc_info=error)
+                    problem = " ".join(f"{type(error).__name__}: {error}".split())
+                elif done < 1 and not problem:
                     problem = "the worker's run is not here: workers need a disk that all share"
-                finish(job, problem, future.result())
+                finish(job, problem, "" if error else future.result())
             on_progress(sum(job.hours * (1 - job.done(folder)) for job in futures.values()))
     return failures
 
 
-def _reason(error: BaseException) -> str:
-    """An error as one line; an unforeseen one is also logged with its traceback."""
-    if isinstance(error, TbttError):
-        return str(error)
-    logging.getLogger(__name__).error("A job failed.", exc_info=error)
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-class JobCallback(TrainingCallback):
+class _JobCallback(TrainingCallback):
     """Keeps a training's messages, and stops the training once its sweep has ended."""
 
     def __init__(self, owner: Owner) -> None:
@@ -143,47 +124,41 @@ class JobCallback(TrainingCallback):
         self.messages: list[str] = []
 
     def on_message(self, message: str) -> None:
-        """Keeps the message."""
         self.messages.append(message)
 
     def on_step(self, step: int) -> None:
-        """Raises a TbttError if the sweep has ended."""
         if time.monotonic() - self.checked >= CHECK_EVERY:
             self.checked = time.monotonic()
-            if not _owns(self.owner):
+            if not _owns(*self.owner):
                 raise TbttError("stopped: the sweep was interrupted, or started again elsewhere")
 
 
 def _train_job(recipe: Recipe, folder: str, owner: Owner, threads: int) -> str:
     """Trains a job, in a worker; returns the messages of its training."""
-    callback = JobCallback(owner)
+    callback = _JobCallback(owner)
     train_models(recipe, folder, resume=True, runtime=Runtime(threads=threads), callback=callback)
     return " ".join(callback.messages)
 
 
-def _owns(owner: Owner) -> bool:
-    path, token = owner
-    try:
-        return Path(path).read_text(encoding="utf-8") == token
-    except OSError:
-        return False
+def _owns(path: Path, token: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == token
 
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[Owner]:
     """Marks a folder as this sweep's; jobs of any other sweep in it stop."""
+    path, token = folder.resolve() / ".sweep", uuid4().hex
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = f"{folder} cannot be made ({error.strerror})"
         raise TbttError(f"{reason}: give another --out") from error
-    owner = str(folder.resolve() / ".sweep"), uuid4().hex
-    write_whole(Path(owner[0]), owner[1].encode())
+    write_whole(path, token.encode())
     try:
-        yield owner
+        yield path, token
     finally:
-        if _owns(owner):
-            Path(owner[0]).unlink()
+        if _owns(path, token):
+            path.unlink()
 
 
 @contextmanager
@@ -191,16 +166,14 @@ def _loky(threads: int) -> Iterator[Callable[[Task], str]]:
     """Runs each task in a process of its own, so that a death is charged to one job alone."""
     from loky import ProcessPoolExecutor
 
-    environment = {"OMP_NUM_THREADS": str(threads)}
+    start = partial(ProcessPoolExecutor, 1, env={"OMP_NUM_THREADS": str(threads)},
+                    initializer=_end_with, initargs=(os.getpid(),))  # fmt: skip
     pools: list[ProcessPoolExecutor] = []
     is_over = Event()
 
     def run(task: Task) -> str:
         for _ in range(DEATHS):
-            pool = ProcessPoolExecutor(
-                1, env=environment, initializer=_end_with, initargs=(os.getpid(),)
-            )
-            pools.append(pool)
+            pools.append(pool := start())
             try:
                 if not is_over.is_set():
                     return pool.submit(task).result()
@@ -251,8 +224,6 @@ def _dask(address: str) -> Iterator[Callable[[Task], str]]:
         try:
             client.wait_for_workers(1, timeout=ANSWER)
         except TimeoutError as error:
-            reason = f"the Dask scheduler at {address} has no workers"
-            raise TbttError(
-                f"{reason}: start some by dask worker {address} --nthreads 1"
-            ) from error
+            then = f"start some by dask worker {address} --nthreads 1"
+            raise TbttError(f"the Dask scheduler at {address} has no workers: {then}") from error
         yield run

@@ -42,19 +42,14 @@ def is_suited(shape: Shape, device: torch.device) -> bool:
 class Kernel:
     """The loss of stacked models of one shape, differentiable in their parameters.
 
-    Deterministic: the same bits on any number of threads.
+    Deterministic: the same bits on any number of threads, of which None is torch's own number.
 
-    Args:
-        shape: of each model.
-        dtype: float32 or float64.
-        threads: to compute on; None is torch's number of them now.
     Raises:
         KernelError: if there is no C++ compiler, or it fails.
     """
 
     def __init__(self, shape: Shape, dtype: torch.dtype, threads: int | None = None) -> None:
-        self.shape = shape
-        self.dtype = dtype
+        self.shape, self.dtype = shape, dtype
         self.threads = threads or torch.get_num_threads()
         self._call = _library(shape, dtype).loss_and_gradient
 
@@ -65,22 +60,8 @@ class Kernel:
         targets: Int[Tensor, "seed batch pos"],
         weights: Float[Tensor, "seed batch"],
     ) -> Float[Tensor, " seed"]:
-        """Each model's sum of cross-entropies in nats, weighted by window.
-
-        Args:
-            targets: the tokens to predict; negative where none is predicted.
-            weights: one per window.
-        """
-        return self.loss_of_flat(flatten(stacked, self.shape), tokens, targets, weights)
-
-    def loss_of_flat(
-        self,
-        flat: Float[Tensor, "seed parameter"],
-        tokens: Int[Tensor, "seed batch pos"],
-        targets: Int[Tensor, "seed batch pos"],
-        weights: Float[Tensor, "seed batch"],
-    ) -> Float[Tensor, " seed"]:
-        """The same loss from the folded, flat parameters that `flatten` returns."""
+        """Each model's sum of cross-entropies in nats, weighted by window; none for targets < 0."""
+        flat = _flatten(stacked, self.shape)
         # the C++ code trusts the compiled shape and type, so other ones are refused here
         if tokens.shape[2] != self.shape.n_ctx or {flat.dtype, weights.dtype} != {self.dtype}:
             raise TbttError(
@@ -93,30 +74,21 @@ class Kernel:
         return loss
 
 
-def flatten(stacked: Parameters, shape: Shape) -> Float[Tensor, "seed parameter"]:
+def _flatten(stacked: Parameters, shape: Shape) -> Float[Tensor, "seed parameter"]:
     """Folded parameters in the order in which the kernel reads them."""
-    folded = fold_layer_norms(stacked, shape)
-    names = ["embed.W_E", "pos_embed.W_pos"]
-    flat = [folded[name].flatten(1) for name in names]
-    for layer in range(shape.layers):
-        block = {
-            name.removeprefix(f"blocks.{layer}."): value
-            for name, value in folded.items()
-            if name.startswith(f"blocks.{layer}.")
-        }
-        for kind in ("W", "b") if shape.bias else ("W",):
-            roles = [block[f"attn.{kind}_{role}"] for role in "QKV"]
+    folded, kinds = fold_layer_norms(stacked, shape), ("W", "b") if shape.bias else ("W",)
+    flat = [folded["embed.W_E"], folded["pos_embed.W_pos"]]
+    for block in (f"blocks.{layer}" for layer in range(shape.layers)):
+        for kind in kinds:
+            roles = [folded[f"{block}.attn.{kind}_{role}"] for role in "QKV"]
             roles[0] = roles[0] / shape.d_head**0.5
             # [seed, d_model, head · d_head] or [seed, head · d_head], side by side
             sides = [r.transpose(1, 2).flatten(2) if kind == "W" else r.flatten(1) for r in roles]
-            flat.append(torch.cat(sides, -1).flatten(1))
+            flat.append(torch.cat(sides, -1))
         for name in ("attn.{}_O", "mlp.{}_in", "mlp.{}_out"):
-            kinds = ("W", "b") if shape.bias else ("W",)
-            flat += [block[name.format(kind)].flatten(1) for kind in kinds]
-    flat.append(folded["unembed.W_U"].flatten(1))
-    if shape.bias:
-        flat.append(folded["unembed.b_U"])
-    return torch.cat(flat, 1)
+            flat += [folded[f"{block}.{name.format(kind)}"] for kind in kinds]
+    flat += [folded[f"unembed.{kind}_U"] for kind in kinds]
+    return torch.cat([parameter.flatten(1) for parameter in flat], 1)
 
 
 class _Loss(torch.autograd.Function):
@@ -159,11 +131,11 @@ def _library(shape: Shape, dtype: torch.dtype) -> ctypes.CDLL:
     command += [f"-D{name}={value}" for name, value in names.items()]
     command += os.environ.get("CXXFLAGS", "").split()
     # a kernel suits one processor, and machines may share a home folder: hence the node's name
-    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)]
-    key = [*sources, *command, platform.node()]
+    key = [SOURCE.read_text("utf-8"), HEADER.read_text("utf-8"), *command, platform.node()]
     name = hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + ".so"
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbtt_interp" / name
     try:
-        path = _cache() / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.is_file():
             _compile(command, path)
         return ctypes.CDLL(str(path))
@@ -173,17 +145,9 @@ def _library(shape: Shape, dtype: torch.dtype) -> ctypes.CDLL:
 
 def _compiler() -> str:
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    for name in names:
-        if path := shutil.which(name):
-            return path
+    if path := next(filter(None, map(shutil.which, names)), None):
+        return path
     raise KernelError(f"there is no C++ compiler ({', '.join(names)})")
-
-
-def _cache() -> Path:
-    above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(above) / "tbtt_interp"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
 
 
 def _compile(command: list[str], path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -67,38 +67,24 @@ class TrainingRecipe:
     checkpoint_every: int  # 0 keeps the last step alone
 
     def __post_init__(self) -> None:
-        for name in ("steps", "window", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise TbttError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch != "all" and (isinstance(self.batch, str) or self.batch < 1):
-            raise TbttError(
-                f"training.batch must be a number of windows, at least 1, or 'all', "
-                f"got {self.batch!r}"
-            )
-        for name in ("learning_rate", "epsilon", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TbttError(f"training.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("min_learning_rate", "weight_decay", "warmup", "checkpoint_every"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TbttError(f"training.{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TbttError(f"training.{name} must be in [0, 1), got {getattr(self, name)}")
+        def check(names: str, is_allowed: Callable[[Any], bool], allowed: str) -> None:
+            for name in names.split():
+                if not is_allowed(value := getattr(self, name)):
+                    raise TbttError(f"training.{name} must be {allowed}, got {value!r}")
+
+        check("steps window evaluate_every", lambda x: x >= 1, "at least 1")
+        check("batch", lambda x: x == "all" or (isinstance(x, int) and x >= 1),
+              "a number of windows, at least 1, or 'all'")  # fmt: skip
+        check("learning_rate epsilon clip", lambda x: 0 < x < math.inf, "above 0")
+        check("min_learning_rate weight_decay warmup checkpoint_every",
+              lambda x: 0 <= x < math.inf, "0 or more")  # fmt: skip
+        check("beta1 beta2", lambda x: 0 <= x < 1, "in [0, 1)")
         for name, limit in (("min_learning_rate", "learning_rate"), ("warmup", "decay_until")):
             if getattr(self, name) > getattr(self, limit):
                 raise TbttError(
                     f"training.{name} is {getattr(self, name)} and training.{limit} is "
                     f"{getattr(self, limit)}: give a {name} of at most {limit}"
                 )
-
-    def in_steps(self, steps: int) -> "TrainingRecipe":
-        """The same schedule, stretched or shrunk to another number of steps."""
-        scaled = {
-            key: max(1, getattr(self, key) * steps // self.steps)
-            for key in ("warmup", "decay_until", "evaluate_every", "checkpoint_every")
-            if getattr(self, key) > 0
-        }
-        return dataclasses.replace(self, steps=steps, **scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +127,7 @@ class Recipe:
 
     @property
     def held_out_sets(self) -> tuple[tuple[Pair, ...], ...]:
-        """The pairs that each model holds out, one set per seed."""
+        """The pairs that each model holds out."""
         return self.held_out_each or (self.held_out,) * self.seeds
 
     def tasks(self) -> tuple[Task, ...]:
@@ -155,27 +141,20 @@ class Recipe:
             return self.corpus_seed + seed
         return None if task.order_is_given else self.corpus_seed
 
-    def as_table(self) -> Table:
-        """The recipe as plain data, as it is stored with a run."""
-        return dataclasses.asdict(self)
-
 
 def _schema() -> dict[str, tuple[type, ...]]:
     """The keys that a recipe's TOML may have, and the types of each."""
-
-    def keys_of(kind: type, prefix: str = "") -> dict[str, tuple[type, ...]]:
+    schema: dict[str, tuple[type, ...]] = {}
+    sections = {"": Recipe, "model.": ModelRecipe, "training.": TrainingRecipe}
+    sections |= {f"sizes.{size}.training.": TrainingRecipe for size in SIZES}
+    for section, kind in sections.items():
         hints = typing.get_type_hints(kind)
-        return {prefix + key: typing.get_args(hint) or (hint,) for key, hint in hints.items()}
-
-    schema = keys_of(Recipe) | {"base": (str,), "summary": (str,), "deal_pairs": (int,)}
-    schema |= dict.fromkeys(("held_out", "held_out_each"), (list,))
-    schema |= dict.fromkeys(("model", "training", "sizes"), (dict,))
-    schema |= keys_of(ModelRecipe, "model.") | keys_of(TrainingRecipe, "training.")
-    for size in SIZES:
-        schema |= dict.fromkeys((f"sizes.{size}", f"sizes.{size}.training"), (dict,))
-        schema |= keys_of(TrainingRecipe, f"sizes.{size}.training.")
-    del schema["name"]
-    return schema
+        schema |= {section + key: typing.get_args(hint) or (hint,) for key, hint in hints.items()}
+        schema[section[:-1]] = (dict,)
+    schema |= dict.fromkeys(("sizes", *(f"sizes.{size}" for size in SIZES)), (dict,))
+    schema |= {"held_out": (list,), "held_out_each": (list,), "base": (str,), "summary": (str,),
+               "deal_pairs": (int,)}  # fmt: skip
+    return {key: kinds for key, kinds in schema.items() if key not in ("", "name")}
 
 
 SCHEMA = _schema()
@@ -200,7 +179,7 @@ def read_toml(kind: str, source: str, folder: str = "") -> tuple[Path, Table]:
         raise unknown(kind, source, names, "or give the path of a TOML file")
     try:
         return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TbttError(f"{kind} {path} is not readable TOML: {error}") from error
 
 
@@ -219,25 +198,29 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     (14, 9, 0.1)
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    flag_table: Table = {}
+    over: Table = {}
     for key, value in given.items():
-        _put(flag_table, "training.steps" if key == "steps" else key, value)
-    _check(flag_table, "recipe flag")
-    steps = given.pop("steps", None)
+        *section, last = ("training", "steps") if key == "steps" else key.split(".")
+        (over.setdefault(section[0], {}) if section else over)[last] = value
+    _check(over, "recipe flag")
     name, table = _read(source)
-    _apply_size(table, given.pop("model.size", None))
+    _apply_size(table, over.get("model", {}).pop("size", None))
+    training = table["training"]
     if rate := given.get("training.learning_rate"):  # the lowest rate scales with it
-        training = table["training"]
         training["min_learning_rate"] *= rate / training["learning_rate"]
-    for key, value in given.items():
-        _put(table, key, value)
+    steps = over["training"].pop("steps") if "steps" in given else None
+    table = _merged(table, over)
+    if steps is not None:  # the same schedule, stretched or shrunk
+        training = table["training"]
+        for key in ("warmup", "decay_until", "evaluate_every", "checkpoint_every"):
+            if training[key] > 0:
+                training[key] = max(1, training[key] * steps // training["steps"])
+        training["steps"] = steps
     if "held_out" in given:
         table |= {"held_out_each": [], "deal_pairs": 0}
     _apply_task(table, pairs_given="held_out" in given)
-    table.pop("summary")
+    del table["summary"]
     recipe = recorded_recipe(table | {"name": name})
-    if steps is not None:
-        recipe = dataclasses.replace(recipe, training=recipe.training.in_steps(steps))
     recipe.tasks()  # raises on a pair that the task does not have, or if no lines are left
     return recipe
 
@@ -247,7 +230,7 @@ def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
 
     >>> import json
     >>> recipe = resolve_recipe("quick", {"model.size": "small"})
-    >>> recorded_recipe(json.loads(json.dumps(recipe.as_table()))) == recipe
+    >>> recorded_recipe(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
     True
     """
     floats = {field.name for field in dataclasses.fields(TrainingRecipe) if field.type is float}
@@ -283,13 +266,6 @@ def _merged(base: Table, over: Table) -> Table:
     return base | over | deep
 
 
-def _put(table: Table, key: str, value: object) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        table = table.setdefault(section, {})
-    table[last] = value
-
-
 def _apply_size(table: Table, flag: str | None) -> None:
     """Fills in a size's numbers, and what the recipe changes for that size."""
     model, keys = table["model"], SIZES["small"].keys()
@@ -312,19 +288,17 @@ def _apply_task(table: Table, *, pairs_given: bool) -> None:
     With `deal_pairs` the operand pairs are dealt to so many models, `seeds` times over; each model
     holds out the pairs it was dealt.
     """
-    task = load_task(table["task"], held_out=())
-    training = table["training"]
+    task, training = load_task(table["task"], held_out=()), table["training"]
     training["window"] = window_of(task, table["framing"], training.get("window"))
     training.setdefault("batch", "all" if table["framing"] == "line" else task.batch)
-    hands = table.pop("deal_pairs")
-    pairs = list(combinations_with_replacement(task.operands, 2))
-    if not pairs and (pairs_given or hands or table["held_out_each"]):
-        raise TbttError(
-            f"task '{table['task']}' has no operand pairs to hold out: leave --held-out out, "
-            "or mark lines of your own corpus in its held_out column"
-        )
+    hands, pairs = table.pop("deal_pairs"), list(combinations_with_replacement(task.operands, 2))
     if not pairs:
         table["held_out"] = []
+        if pairs_given or hands or table["held_out_each"]:
+            raise TbttError(
+                f"task '{table['task']}' has no operand pairs to hold out: leave --held-out out, "
+                "or mark lines of your own corpus in its held_out column"
+            )
     if not hands:
         return
     if not 1 < hands <= len(pairs):
@@ -357,15 +331,9 @@ def _check(table: Table, where: str, prefix: str = "") -> None:
             _pairs(pairs, f"{where} key {name}")
 
 
-def _pairs(value: object, where: str) -> tuple[Pair, ...]:
+def _pairs(value: Any, where: str) -> tuple[Pair, ...]:
     """Operand pairs from plain data, sorted, each once and with its smaller operand first."""
-    pairs: set[Pair] = set()
-    for pair in value if isinstance(value, list) else [None]:
-        match pair:
-            case [int(a), int(b)] if bool not in (type(a), type(b)):
-                pairs.add((min(a, b), max(a, b)))
-            case _:
-                raise TbttError(
-                    f"{where} must be a list of operand pairs, as in [[5, 7]], got {value!r}"
-                )
-    return tuple(sorted(pairs))
+    pairs: list[Any] = value if isinstance(value, list) else [None]
+    if not all(isinstance(p, list | tuple) and [*map(type, p)] == [int, int] for p in pairs):
+        raise TbttError(f"{where} must be a list of operand pairs, as in [[5, 7]], got {value!r}")
+    return tuple(sorted({(min(pair), max(pair)) for pair in pairs}))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream
@@ -19,20 +19,14 @@ from tbtt_interp.tasks.windows import NOTHING, Windows, stack
 from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import TrainingRecipe
 
-DEVICES = ("cpu", "cuda", "mps")
-
 
 def pick_device(name: str) -> torch.device:
-    """A device of this machine.
-
-    Raises:
-        TbttError: if the machine has none of that kind.
-    """
-    if name not in DEVICES:
-        raise TbttError(f"device '{name}' is unknown: choose cpu, cuda or mps")
+    """A device of this machine; raises a TbttError if it has none of that kind."""
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in has:
+        raise unknown("device", name, has)
     if not has[name]:
-        present = listed(device for device in DEVICES if has[device])
+        present = listed(device for device in has if has[device])
         raise TbttError(f"device '{name}' is not on this machine: choose {present}")
     return torch.device(name)
 
@@ -55,12 +49,7 @@ class ModelStack:
     """S models in training: stacked parameters, their optimizer, and one step at a time.
 
     No model affects another: each has its own windows, gradient and clipping, and AdamW works
-    element by element.
-
-    Args:
-        parameters: stacked, with a leading seed axis; moved to the device.
-        streams: each model's windows.
-        kernel: computes the loss and its gradient; None leaves both to torch.
+    element by element. Without a kernel, torch computes the loss and its gradient.
     """
 
     def __init__(
@@ -76,21 +65,21 @@ class ModelStack:
         self.parameters = {n: value.to(device).requires_grad_() for n, value in parameters.items()}
         self.shape, self.training, self.streams = shape, training, streams
         self.device, self.kernel = device, kernel
-        decayed = [p for name, p in self.parameters.items() if is_matrix(name)]
-        others = [p for name, p in self.parameters.items() if not is_matrix(name)]
+        groups = [
+            {"params": [p for name, p in self.parameters.items() if is_matrix(name) == decays],
+             "weight_decay": training.weight_decay if decays else 0.0}
+            for decays in (True, False)
+        ]  # fmt: skip
+        betas = (training.beta1, training.beta2)
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": training.weight_decay},
-             {"params": others, "weight_decay": 0.0}],
-            lr=training.learning_rate, betas=(training.beta1, training.beta2),
-            eps=training.epsilon, fused=True,
-        )  # fmt: skip
+            groups, lr=training.learning_rate, betas=betas, eps=training.epsilon, fused=True
+        )
 
     def _windows(self, windows: Sequence[Windows]) -> tuple[Tensor, Tensor, Tensor]:
         stacked = stack(windows)
+        arrays = (stacked.tokens, stacked.targets, stacked.weights())
+        tokens, targets, weights = map(torch.from_numpy, arrays)
         dtype = self.parameters["embed.W_E"].dtype
-        tokens, targets, weights = map(
-            torch.from_numpy, (stacked.tokens, stacked.targets, stacked.weights())
-        )
         return tokens.to(self.device), targets.to(self.device), weights.to(self.device, dtype)
 
     def _loss(
@@ -123,11 +112,7 @@ class ModelStack:
             return self._loss(*self._windows([s.reference() for s in self.streams])).tolist()
 
     def step(self, step: int) -> Float[Tensor, " seed"]:
-        """Trains every model by one step, counted from 0.
-
-        Returns:
-            each model's loss on its windows, in nats per predicted character.
-        """
+        """Each model's loss on its windows before it is trained by one step, counted from 0."""
         # torch's own threads keep the setting they began with, so with torch the bits would depend
         # on when its threads began; the kernel's threads begin anew and inherit the setting
         with denormals_as_zero() if self.kernel else nullcontext():

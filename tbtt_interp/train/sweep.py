@@ -16,7 +16,7 @@ from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks.arithmetic import Pair
-from tbtt_interp.train.recipe import Recipe, Table, read_toml, recipe_names, resolve_recipe
+from tbtt_interp.train.recipe import Recipe, Table, read_toml, resolve_recipe
 from tbtt_interp.train.training import existing_run
 
 # The keys of a grid: the options of `tbtt train`, and a few keys of its recipes.
@@ -41,8 +41,7 @@ STEP = 3e-4  # seconds per model and step, whatever its size: windows, optimizer
 def estimated_hours(recipe: Recipe) -> float:
     """Estimated hours of two CPU cores that a recipe's training takes.
 
-    Counts 6 operations per parameter and predicted character, and a fixed cost per activation and
-    step.
+    6 operations per parameter and predicted character, and a fixed cost per activation and step.
 
     >>> round(estimated_hours(resolve_recipe("paper", {"model.size": "large", "seeds": 16})), 1)
     1.1
@@ -81,11 +80,10 @@ class Job:
 
     def progress(self, folder: Path) -> tuple[float, str]:
         """`done`, and the reason why the job cannot be trained below a folder, if any."""
-        path = folder / self.name
         try:
-            run = existing_run(self.recipe, path, resume=True)
+            run = existing_run(self.recipe, folder / self.name, resume=True)
             if run is None:
-                check_free(path)
+                check_free(folder / self.name)
             elif run.is_complete:
                 check_whole(run)
             return self.done(folder), ""
@@ -95,21 +93,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep's file, resolved.
-
-    Attributes:
-        expected: hypotheses with their measures and thresholds, written before the run.
-    """
+    """A sweep's file, resolved."""
 
     name: str
     summary: str
-    expected: tuple[str, ...]
+    expected: tuple[str, ...]  # hypotheses with measures and thresholds, written before the run
     jobs: tuple[Job, ...]
-
-
-def sweep_names() -> list[str]:
-    """The sweeps that come with the package."""
-    return recipe_names("sweeps")
 
 
 def read_sweep(source: str) -> Sweep:
@@ -145,7 +134,7 @@ def read_sweep(source: str) -> Sweep:
 def _jobs(grid: Table, where: str) -> Iterator[Job]:
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
-    name = grid.get("name", "")
+    source, name = str(grid.get("recipe", "paper")), grid.get("name", "")
     if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
         raise TbttError(f"{where} key name must be a word for folders' names, got {name!r}")
     axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()
@@ -155,7 +144,6 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
     varied = [key for key in axes if len(axes[key]) > 1 and key not in IN_EVERY_NAME]
     for values in product(*axes.values()):
         flags: dict[str, Any] = {AXES[k]: v for k, v in zip(axes, values, strict=True)}
-        source = str(grid.get("recipe", "paper"))
         sets = _held_out_sets(grid.get("held_out"), where)
         if sets == [EVERY_PAIR]:
             operands = resolve_recipe(source, flags).tasks()[0].operands
@@ -164,16 +152,21 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
         cells = [resolve_recipe(source, flags | {"held_out": pairs}) for pairs in sets]
         if len({cell.held_out for cell in cells}) < len(cells):
             raise TbttError(f"{where} key held_out has the same pairs twice: give each set once")
-        recipe = cells[0]
-        words = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
+        first = cells[0]
+        words = [Path(first.task).stem, first.model.size, first.framing]
         words += [f"{key.replace('_', '-')}-{flags[AXES[key]]}" for key in varied]
         words += [name] if name else []
-        at_once = max(1, MODELS // recipe.seeds)
+        at_once = max(1, MODELS // first.seeds)
         starts = range(0, len(cells), at_once)
         for number, start in enumerate(starts, 1):
             part = [f"part-{number}-of-{len(starts)}"] if len(starts) > 1 else []
-            if len(cells) > 1:
-                recipe = _side_by_side(cells[start : start + at_once], start)
+            recipe, beside = first, cells[start : start + at_once]
+            if len(cells) > 1:  # side by side, each cell with seeds of its own
+                recipe = dataclasses.replace(
+                    beside[0], seeds=first.seeds * len(beside),
+                    held_out_each=tuple(c.held_out for c in beside for _ in range(c.seeds)),
+                    first_seed=first.first_seed + start * first.seeds,
+                )  # fmt: skip
             yield Job(name="-".join([*words, *part]), recipe=recipe)
 
 
@@ -181,25 +174,9 @@ def _held_out_sets(value: object, where: str) -> list[Any]:
     """The sets of held-out pairs that a grid lists; one set, or EVERY_PAIR, is a list of one."""
     if isinstance(value, str) and value != EVERY_PAIR:
         raise unknown(f"{where} key held_out", value, [EVERY_PAIR], "or give operand pairs")
-    is_list_of_sets = isinstance(value, list) and any(
-        isinstance(pair, list) and any(isinstance(x, list) for x in pair) for pair in value
-    )
-    return value if is_list_of_sets and isinstance(value, list) else [value]
-
-
-def _side_by_side(cells: Sequence[Recipe], start: int) -> Recipe:
-    """One recipe for cells that differ in their held-out pairs, each with seeds of its own.
-
-    Args:
-        start: how many cells of the grid have earlier seeds.
-    """
-    first = cells[0]
-    return dataclasses.replace(
-        first,
-        held_out_each=tuple(cell.held_out for cell in cells for _ in range(cell.seeds)),
-        seeds=first.seeds * len(cells),
-        first_seed=first.first_seed + start * first.seeds,
-    )
+    sets = value if isinstance(value, list) else []
+    is_nested = any(isinstance(x, list) for pairs in sets if isinstance(pairs, list) for x in pairs)
+    return sets if is_nested else [value]
 
 
 def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:

@@ -1,5 +1,6 @@
 """Training: from a recipe to a run on disk, in steps, evaluations and saves; resumable anywhere."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -47,17 +48,11 @@ class TrainingCallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """The hardware settings of a training run; they affect only the last bits of the weights.
+    """The hardware settings of a training run; they affect only the last bits of the weights."""
 
-    Attributes:
-        device: cpu, cuda or mps; None is the processor, or the device a resumed run started on.
-        threads: processor threads; None leaves torch's own choice.
-        compiled: whether to compile the step; None compiles where it saves time.
-    """
-
-    device: str | None = None
-    threads: int | None = None
-    compiled: bool | None = None
+    device: str | None = None  # cpu, cuda or mps; None is cpu, or what a resumed run started on
+    threads: int | None = None  # of the processor; None leaves torch's own choice
+    compiled: bool | None = None  # whether to compile the step; None does where it saves time
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= 1_024:
@@ -95,11 +90,9 @@ def train_models(
     else:
         runtime = _resumed_runtime(runtime, run, callback)
     with _threads(runtime.threads):
-        tasks = recipe.tasks()
-        stack = _model_stack(recipe, tasks, runtime, callback)
+        stack = _model_stack(recipe, runtime, callback)
         floors = [stream_floors(stream) for stream in stack.streams]
-        if run is None:
-            run = _create(recipe, tasks, folder, stack)
+        run = run or _create(recipe, folder, stack)
         # torch's idle threads spin for a while, on the cores that the kernel computes on
         with _threads(1 if stack.kernel else None):
             _train(run, recipe, stack, floors, callback)
@@ -115,7 +108,7 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
     if not (folder / "config.json").is_file():
         return None
     run = load_run(folder)
-    stored, wanted = run.config.recipe, json.loads(json.dumps(recipe.as_table()))
+    stored, wanted = run.config.recipe, json.loads(json.dumps(dataclasses.asdict(recipe)))
     if stored is None:
         raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
     if stored != wanted:
@@ -139,11 +132,11 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The first setting that differs, in words."""
     for key, value in wanted.items():
-        if stored.get(key) == value:
-            continue
-        if isinstance(value, dict) and isinstance(stored.get(key), dict):
-            return _difference(stored[key], value)
-        return f"{key} is {stored.get(key)!r} there and {value!r} here"
+        there = stored.get(key)
+        if there != value and isinstance(value, dict) and isinstance(there, dict):
+            return _difference(there, value)
+        if there != value:
+            return f"{key} is {there!r} there and {value!r} here"
     return "it has other keys"
 
 
@@ -179,14 +172,12 @@ def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
     ]  # fmt: skip
 
 
-def _model_stack(
-    recipe: Recipe, tasks: Sequence[Task], runtime: Runtime, callback: TrainingCallback
-) -> ModelStack:
+def _model_stack(recipe: Recipe, runtime: Runtime, callback: TrainingCallback) -> ModelStack:
     """The models before training, with a kernel where one is asked for or saves time."""
     device = pick_device(runtime.device or "cpu")
     keep_freed_memory()
-    shape = model_shape(recipe, tasks[0])
-    streams = model_streams(recipe, tasks)
+    tasks = recipe.tasks()
+    shape, streams = model_shape(recipe, tasks[0]), model_streams(recipe, tasks)
     parameters = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
     compiled = runtime.compiled
     if compiled is None:
@@ -204,19 +195,18 @@ def _model_stack(
     return ModelStack(parameters, shape, recipe.training, streams, device=device, kernel=kernel)
 
 
-def _create(recipe: Recipe, tasks: Sequence[Task], folder: Path, stack: ModelStack) -> Run:
-    runtime = Runtime(
-        device=stack.device.type, threads=torch.get_num_threads(),
-        compiled=stack.kernel is not None,
-    )  # fmt: skip
+def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
+    task = recipe.tasks()[0]
     config = RunConfig(
         task=recipe.task, framing=recipe.framing, size=recipe.model.size, shape=vars(stack.shape),
-        vocabulary=tasks[0].vocabulary.characters, seeds=recipe.seed_list,
-        held_out=recipe.held_out_sets, steps=recipe.training.steps, recipe=recipe.as_table(),
-        order_seeds=tuple(recipe.order_seed(seed, tasks[0]) for seed in recipe.seed_list),
-        environment=vars(runtime), versions=runs.versions(),
+        vocabulary=task.vocabulary.characters, seeds=recipe.seed_list,
+        held_out=recipe.held_out_sets, steps=recipe.training.steps,
+        recipe=dataclasses.asdict(recipe), versions=runs.versions(),
+        order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
+        environment={"device": stack.device.type, "threads": torch.get_num_threads(),
+                     "compiled": stack.kernel is not None},
     )  # fmt: skip
-    return runs.create_run(folder, config, tasks[0])
+    return runs.create_run(folder, config, task)
 
 
 def _train(
@@ -232,7 +222,13 @@ def _train(
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
         stack.restore(state)
         lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
-        _check_lines(run, lines, done, training.evaluate_every)
+        expected = {*range(0, done + 1, training.evaluate_every)}
+        expected |= {done} & {training.steps}
+        if missing := expected - {line["step"] for line in lines}:
+            raise TbttError(
+                f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: "
+                "restore the file from a copy, or delete the run's folder and train it again"
+            )
     callback.on_start(done, training.steps)
     started = time.monotonic() - seconds
     last_saved, saving_took = started, 0.0
@@ -253,9 +249,9 @@ def _train(
         elif saving_took > SAVING * (now - last_saved):
             return
         if done > 0:
-            elapsed = torch.tensor(time.monotonic() - started)
-            progress = {"step": torch.tensor(done), "seconds": elapsed}
-            runs.write_tensors(state_path, stack.state() | progress)
+            progress = {"step": done, "seconds": time.monotonic() - started}
+            state = {key: torch.tensor(value) for key, value in progress.items()}
+            runs.write_tensors(state_path, stack.state() | state)
         last_saved = time.monotonic()
         saving_took = last_saved - now
 
@@ -276,15 +272,6 @@ def _train(
     shutil.rmtree(state_path.parent, ignore_errors=True)
 
 
-def _check_lines(run: Run, lines: Sequence[Row], done: int, every: int) -> None:
-    expected = {*range(0, done + 1, every)} | ({done} if done == run.config.steps else set())
-    if missing := expected - {line["step"] for line in lines}:
-        raise TbttError(
-            f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: restore "
-            "the file from a copy, or delete the run's folder and train it again"
-        )
-
-
 def _evaluation(run: Run, stack: ModelStack) -> list[Row]:
     """One row per model, as metrics.jsonl has it."""
     weights = {name: p.detach() for name, p in stack.parameters.items()}
@@ -301,14 +288,11 @@ def _evaluation(run: Run, stack: ModelStack) -> list[Row]:
 
 def _summary(run: Run, floors: Sequence[Floors], lines: Sequence[Row], seconds: float) -> Row:
     late = [line["seeds"] for line in lines if line["step"] > LATE * run.config.steps]
-    return {
-        "steps": run.config.steps,
-        "seconds": round(seconds, 1),
-        "seeds": [
-            row | {"floors": vars(floor)} | _late_counts([rows[k] for rows in late])
-            for k, (row, floor) in enumerate(zip(lines[-1]["seeds"], floors, strict=True))
-        ],
-    }
+    seeds = [
+        row | {"floors": vars(floor)} | _late_counts([rows[k] for rows in late])
+        for k, (row, floor) in enumerate(zip(lines[-1]["seeds"], floors, strict=True))
+    ]
+    return {"steps": run.config.steps, "seconds": round(seconds, 1), "seeds": seeds}
 
 
 def _late_counts(rows: Sequence[Row]) -> Row:
