@@ -61,7 +61,7 @@ class Kernel:
         weights: Float[Tensor, "seed batch"],
     ) -> Float[Tensor, " seed"]:
         """Each model's sum of cross-entropies in nats, weighted by window; none for targets < 0."""
-        flat = _flatten(stacked, self.shape)
+        flat = flatten(stacked, self.shape)
         # the C++ code trusts the compiled shape and type, so other ones are refused here
         if tokens.shape[2] != self.shape.n_ctx or {flat.dtype, weights.dtype} != {self.dtype}:
             raise TbttError(
@@ -74,7 +74,7 @@ class Kernel:
         return loss
 
 
-def _flatten(stacked: Parameters, shape: Shape) -> Float[Tensor, "seed parameter"]:
+def flatten(stacked: Parameters, shape: Shape) -> Float[Tensor, "seed parameter"]:
     """Folded parameters in the order in which the kernel reads them."""
     folded, kinds = fold_layer_norms(stacked, shape), ("W", "b") if shape.bias else ("W",)
     flat = [folded["embed.W_E"], folded["pos_embed.W_pos"]]

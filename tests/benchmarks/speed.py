@@ -13,14 +13,12 @@ import json
 import math
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,10 +42,17 @@ from tbtt_interp.model import (
 )
 from tbtt_interp.over_seeds import Models
 from tbtt_interp.runs import versions
-from tbtt_interp.train.kernel import Kernel, flatten, is_suited
+from tbtt_interp.train.kernel import _Loss, flatten
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
 from tbtt_interp.train.step import ModelStack, clip_each, keep_freed_memory
-from tbtt_interp.train.training import TrainingCallback, model_shape, model_streams, train_models
+from tbtt_interp.train.training import (
+    Runtime,
+    TrainingCallback,
+    _model_stack,
+    model_shape,
+    model_streams,
+    train_models,
+)
 
 Row = dict[str, Any]
 # size, framing, models: the least speed relative to a HookedTransformer, and the least share of the
@@ -74,10 +79,10 @@ def seconds(action: Callable[[], object], times: int = 1) -> float:
 
 
 def operations(shape: Shape, windows: int) -> float:
-    """Of one step of one model: 6 a parameter in a matrix and token, and attention's own.
+    """Of one step of one model: 6 per matrix parameter and token, and attention's own.
 
     Positions are looked up, not multiplied; the tied embedding is multiplied once, to read out.
-    Attention's are 12 · d_model · pos a layer and token, as if it looked ahead, too.
+    Attention's are 12 · d_model · pos per layer and token, as if it looked ahead, too.
     """
     tokens = windows * shape.n_ctx
     sizes = {name: math.prod(size) for name, size in parameter_shapes(shape).items()}
@@ -94,12 +99,7 @@ def matrix_rate() -> float:
 
 def stack_of(recipe: Recipe) -> ModelStack:
     """The stack as train_models makes it."""
-    tasks = recipe.tasks()
-    shape, device = model_shape(recipe, tasks[0]), torch.device("cpu")
-    kernel = Kernel(shape, torch.float32) if is_suited(shape, device) else None
-    stacked = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
-    streams = model_streams(recipe, tasks)
-    return ModelStack(stacked, shape, recipe.training, streams, device=device, kernel=kernel)
+    return _model_stack(recipe, Runtime(), TrainingCallback())
 
 
 def plain_loop(recipe: Recipe, shape: Shape) -> Callable[[], object]:
@@ -149,28 +149,19 @@ def training_row(size: str, framing: str, seeds: int, *, rounds: int) -> Row:
     rate = operations(stack.shape, windows) / step
     times, share = TRAINING[size, framing, seeds] if seeds > 2 or size == "mlt" else (None, None)
     return {
-        "size": size,
-        "framing": framing,
-        "models": seeds,
-        "milliseconds": 1e3 * step,
-        "hooked_transformer_milliseconds": 1e3 * hooked,
-        "times_faster": hooked / step,
-        "times_faster_wanted": times,
-        "gigaflops": rate / 1e9,
-        "matrix_gigaflops": best / 1e9,
-        "share": rate / best,
-        "share_wanted": share,
+        "size": size, "framing": framing, "models": seeds, "milliseconds": 1e3 * step,
+        "hooked_transformer_milliseconds": 1e3 * hooked, "times_faster": hooked / step,
+        "times_faster_wanted": times, "gigaflops": rate / 1e9, "matrix_gigaflops": best / 1e9,
+        "share": rate / best, "share_wanted": share,
         "share_computed": rate / best * distinct / windows,
-    }
+    }  # fmt: skip
 
 
-def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout
+def python(code: str) -> list[float]:
+    """The numbers that a fresh interpreter prints."""
+    command = [sys.executable, "-c", f"import time; t = time.time(); {code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
 
 
 def step_rows(size: str, seeds: int, times: int) -> list[Row]:
@@ -188,7 +179,7 @@ def step_rows(size: str, seeds: int, times: int) -> list[Row]:
     gradient = torch.randn_like(flat)
 
     def compute() -> None:
-        kernel.loss_of_flat(flat.detach().requires_grad_(), *windows)
+        _Loss.apply(flat.detach().requires_grad_(), *windows, kernel._call, kernel.threads)
 
     stack.step(0)
     parts = {
@@ -210,50 +201,40 @@ def step_rows(size: str, seeds: int, times: int) -> list[Row]:
 
 
 def process_rows(size: str, seeds: int, times: int) -> list[Row]:
-    """Seconds that new processes take, with their limits."""
-    rows: list[Row] = []
+    """Seconds that new processes take, and the memory of one, with their limits."""
+    module = [sys.executable, "-m", "tbtt_interp"]
 
-    def add(what: str, taken: float, limit: float | None) -> None:
-        rows.append({"what": what, "measured": taken, "limit": limit})
+    def help_of(command: str) -> float:
+        call = [*module, command, "--help"]
+        return seconds(lambda: subprocess.run(call, check=True, capture_output=True), times)
 
+    imported = statistics.median(
+        python("import tbtt_interp; print(time.time() - t)")[0] for _ in range(times)
+    )
+    slowest = max(map(help_of, COMMANDS[:1] if times == 1 else COMMANDS))
+    cases = [("import tbtt_interp", imported, 0.3), ("the slowest --help", slowest, 0.5)]
+    train = [*module, *f"train --size {size} --seeds {seeds} --steps 1 --compile".split()]
     with tempfile.TemporaryDirectory() as folder:
-        module = [sys.executable, "-m", "tbtt_interp"]
-        imported = "import time; t = time.time(); import tbtt_interp; print(time.time() - t)"
-        add("import tbtt_interp",
-            statistics.median(float(python(imported)) for _ in range(times)), 0.3)  # fmt: skip
-
-        def help_of(command: str) -> float:
-            call = [*module, command, "--help"]
-            return seconds(lambda: subprocess.run(call, check=True, capture_output=True), times)
-
-        add("the slowest --help", max(map(help_of, COMMANDS)), 0.5)
-        train = [*module, *f"train --size {size} --seeds {seeds} --steps 1 --compile".split()]
         fresh = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
-        for number, (state, limit) in enumerate({"nothing": 45.0, "all": 15.0}.items()):
-            call = partial(subprocess.run, [*train, "--out", f"{folder}/{number}"], env=fresh,
-                           check=True, capture_output=True)  # fmt: skip
-            add(f"train, a step and its report, {state} compiled", seconds(call), limit)
-        lens = seconds(lambda: python("import transformer_lens"), times)
-        add("import transformer_lens, in a process of its own", lens, None)
-        loaded = (
-            "import transformer_lens, time; t = time.time(); import torch, tbtt_interp;"
-            f"model = tbtt_interp.load_run('{folder}/1').model();"
+        for state, limit in {"nothing": 45.0, "all": 15.0}.items():
+            started = time.perf_counter()
+            command = [*train, "--out", f"{folder}/{state}"]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            _, status, usage = os.wait4(subprocess.Popen(command, env=fresh, **quiet).pid, 0)
+            assert status == 0, command
+            taken = time.perf_counter() - started
+            cases.append((f"train, a step and its report, {state} compiled", taken, limit))
+        lens, loaded = python(
+            "import transformer_lens; print(time.time() - t); t = time.time();"
+            f"import torch, tbtt_interp; model = tbtt_interp.load_run('{folder}/all').model();"
             "model(torch.zeros(1, 9, dtype=torch.long)); print(time.time() - t)"
         )
-        add(f"load_run and a forward pass of {size}, TransformerLens imported",
-            statistics.median(float(python(loaded)) for _ in range(times)), 3)  # fmt: skip
-        flags = {"model.size": size, "seeds": seeds, "steps": 20}
-        trained = python(
-            "from tbtt_interp.train.recipe import resolve_recipe as r;"
-            "from tbtt_interp.train.training import train_models, Runtime;"
-            f"train_models(r('quick', {flags}), '{folder}/memory', runtime=Runtime(compiled=True));"
-            "from pathlib import Path; status = Path('/proc/self/status');"
-            "print(status.read_text() if status.is_file() else '')"
-        )
-    if peak := re.search(r"VmHWM:\s+(\d+) kB", trained):
-        what = f"most memory in training {seeds} of {size}, gigabytes"
-        add(what, int(peak.group(1)) * 1_024 / 1e9, 4)
-    return rows
+    cases += [
+        ("import transformer_lens, in a process of its own", lens, None),
+        (f"load_run and a forward pass of {size}, TransformerLens imported", loaded, 3),
+        (f"most memory in training {seeds} of {size}, gigabytes", usage.ru_maxrss * 1_024 / 1e9, 4),
+    ]
+    return [{"what": what, "measured": taken, "limit": limit} for what, taken, limit in cases]
 
 
 def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
@@ -263,9 +244,8 @@ def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
     shape = model_shape(recipe, tasks[0])
     stacked = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
     examples, vocabulary = tasks[0].examples, tasks[0].vocabulary
-    tokens = torch.tensor(
-        [(vocabulary.encode(e.prompt + e.answer) + [0] * 9)[:9] for e in examples]
-    )
+    encoded = [vocabulary.encode(e.prompt + e.answer) + [0] * 9 for e in examples]
+    tokens = torch.tensor([row[:9] for row in encoded])
 
     def activations() -> None:
         each = [hooked_transformer(one_model(stacked, k), shape) for k in range(seeds)]
@@ -277,7 +257,7 @@ def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
     model = hooked_transformer(one_model(stacked, 0), shape)
     models = Models.of_models([model], examples, vocabulary)
     pairs = ordered_pairs(models.shared_prompts)
-    pairs = pairs.sample(40, seed=0) if times == 1 else pairs
+    pairs = pairs.sample(10, seed=0) if times == 1 else pairs
     cases = (
         (f"activations of {len(tokens)} equations at every site, {seeds} of {size}",
          seconds(activations, times), 2),
@@ -288,36 +268,26 @@ def computing_rows(size: str, seeds: int, times: int) -> list[Row]:
     return [{"what": what, "measured": taken, "limit": limit} for what, taken, limit in cases]
 
 
-class Clock(TrainingCallback):
-    """Notes when the first step began, after compiling and imports."""
-
-    began: float
-
-    def on_start(self, step: int, steps: int) -> None:
-        self.began = time.perf_counter()
-
-
 def evaluation_share(size: str, framing: str, seeds: int, steps: int) -> Row:
     """The share of a training that evaluating and saving take."""
-    took = {"step": 0.0}
-    step = ModelStack.step
+    began, starts, ends = [], [], []
+    step, callback = ModelStack.step, TrainingCallback()
+    callback.on_start = lambda step, steps: began.append(time.perf_counter())
 
     def timed(stack: ModelStack, number: int) -> object:
-        started = time.perf_counter()
+        starts.append(time.perf_counter())
         loss = step(stack, number)
-        took["step"] += time.perf_counter() - started
+        ends.append(time.perf_counter())
         return loss
 
-    flags = {"model.size": size, "framing": framing, "seeds": seeds}
-    recipe = resolve_recipe("quick", flags)
+    recipe = resolve_recipe("quick", {"model.size": size, "framing": framing, "seeds": seeds})
     training = dataclasses.replace(recipe.training, steps=steps)  # evaluated as often as ever
     recipe = dataclasses.replace(recipe, training=training)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(ModelStack, "step", timed):
-        clock = Clock()
-        train_models(recipe, Path(folder) / "run", callback=clock)
-        whole = time.perf_counter() - clock.began
+        train_models(recipe, Path(folder) / "run", callback=callback)
+        whole = time.perf_counter() - began[0]
     what = f"share of training {seeds} of {size} on {framing} that is not steps"
-    return {"what": what, "measured": 1 - took["step"] / whole, "limit": 0.05}
+    return {"what": what, "measured": 1 - (sum(ends) - sum(starts)) / whole, "limit": 0.05}
 
 
 def machine() -> Row:
