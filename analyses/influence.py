@@ -20,9 +20,9 @@ import tbtt_interp as tbtt
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import Interval, mean_over_models
 from tbtt_interp.study import study_arguments
 

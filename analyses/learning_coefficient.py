@@ -22,8 +22,8 @@ import tbtt_interp as tbtt
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Parameters, forward, parameter_shapes
-from tbtt_interp.over_seeds import MANY_PARAMETERS, Models
 from tbtt_interp.results import Claim, Result
+from tbtt_interp.seeds import MANY_PARAMETERS, Models
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks.windows import NOTHING, stack

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.registry import register_analysis
     from tbtt_interp.compare import compare_runs
     from tbtt_interp.evaluate import evaluate_run
-    from tbtt_interp.over_seeds import Models
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import load_pretrained
     from tbtt_interp.probes.effects import erasure_table, latent_answers
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from tbtt_interp.prompts import PromptBatch, PromptSet
     from tbtt_interp.results import Claim, Result
     from tbtt_interp.runs import Run, load_run
+    from tbtt_interp.seeds import Models, over_seeds
     from tbtt_interp.stats import summarize
     from tbtt_interp.tasks import Task, entropy_floors, load_task, register_task
     from tbtt_interp.train.recipe import Recipe, resolve_recipe
@@ -68,6 +68,7 @@ __all__ = [
     "load_pretrained",
     "load_run",
     "load_task",
+    "over_seeds",
     "probe_grid",
     "push_pretrained",
     "register_analysis",
@@ -80,49 +81,41 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Claim": "results",
-    "Models": "over_seeds",
-    "PromptBatch": "prompts",
-    "PromptSet": "prompts",
-    "Recipe": "train.recipe",
-    "Result": "results",
-    "Run": "runs",
-    "Task": "tasks",
-    "analyse_additivity": "analyses.additivity",
-    "analyse_attention": "analyses.attention",
-    "analyse_attribution": "analyses.attribution",
-    "analyse_geometry": "analyses.geometry",
-    "analyse_memorization": "analyses.memorization",
-    "analyse_order": "analyses.line_order",
-    "analyse_overview": "analyses.overview",
-    "analyse_patching": "analyses.patching",
-    "analyse_paths": "analyses.path_patching",
-    "compare_runs": "compare",
-    "entropy_floors": "tasks",
-    "erasure_table": "probes.effects",
-    "evaluate_run": "evaluate",
-    "fit_probe": "probes.linear",
-    "latent_answers": "probes.effects",
-    "load_from_hub": "pretrained.hub",
-    "load_pretrained": "pretrained.models",
-    "load_run": "runs",
-    "load_task": "tasks",
-    "probe_grid": "probes.grid",
-    "push_pretrained": "pretrained.hub",
-    "register_analysis": "analyses.registry",
-    "register_feature": "probes.features",
-    "register_task": "tasks",
-    "resolve_recipe": "train.recipe",
-    "run_activations": "activations",
-    "summarize": "stats",
-    "train_models": "train.training",
+    "activations": "run_activations",
+    "analyses.additivity": "analyse_additivity",
+    "analyses.attention": "analyse_attention",
+    "analyses.attribution": "analyse_attribution",
+    "analyses.geometry": "analyse_geometry",
+    "analyses.line_order": "analyse_order",
+    "analyses.memorization": "analyse_memorization",
+    "analyses.overview": "analyse_overview",
+    "analyses.patching": "analyse_patching",
+    "analyses.path_patching": "analyse_paths",
+    "analyses.registry": "register_analysis",
+    "compare": "compare_runs",
+    "evaluate": "evaluate_run",
+    "pretrained.hub": "load_from_hub push_pretrained",
+    "pretrained.models": "load_pretrained",
+    "probes.effects": "erasure_table latent_answers",
+    "probes.features": "register_feature",
+    "probes.grid": "probe_grid",
+    "probes.linear": "fit_probe",
+    "prompts": "PromptBatch PromptSet",
+    "results": "Claim Result",
+    "runs": "Run load_run",
+    "seeds": "Models over_seeds",
+    "stats": "summarize",
+    "tasks": "Task entropy_floors load_task register_task",
+    "train.recipe": "Recipe resolve_recipe",
+    "train.training": "train_models",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tbtt_interp' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"tbtt_interp.{_HOMES[name]}"), name)
+    for module, names in _HOMES.items():
+        if name in names.split():
+            return getattr(importlib.import_module(f"tbtt_interp.{module}"), name)
+    raise AttributeError(f"module 'tbtt_interp' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

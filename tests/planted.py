@@ -4,7 +4,7 @@ import torch
 from transformer_lens import HookedTransformer
 
 from tbtt_interp.model import Shape, hooked_transformer, parameter_shapes
-from tbtt_interp.over_seeds import Models
+from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import Example, Vocabulary
 
 DIGITS = "0123456789"

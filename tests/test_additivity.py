@@ -27,8 +27,8 @@ from tbtt_interp.analyses.additivity import (
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 
 POST = "blocks.0.hook_resid_post"
 

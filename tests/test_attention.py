@@ -30,10 +30,10 @@ from tbtt_interp.analyses.heads import (
 )
 from tbtt_interp.analyses.token_roles import PROMPT, RoleBatch, batches_by_context, prompt_roles
 from tbtt_interp.interventions import knock_out_attention, random_pairs, uniform_attention
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.tasks.facts import capitals
 
 

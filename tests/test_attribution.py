@@ -25,9 +25,9 @@ from tbtt_interp.analyses.attribution import (
 from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens, plot_logit_lens
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
-from tbtt_interp.over_seeds import Models, over_seeds, summarize_over_seeds
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds, summarize_over_seeds
 from tbtt_interp.tasks import Example, load_task
 
 SIZES = {"small": (1, 1, 14, 14), "medium": (1, 1, 28, 28), "large": (1, 1, 56, 56),

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.over_seeds import Models
 from tbtt_interp.probes.effects import (
     analyse_erasure,
     coded_features,
@@ -33,6 +32,7 @@ from tbtt_interp.probes.erasure import (
 from tbtt_interp.probes.features import FEATURES, label_examples
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import load_task
 
 MID, POST = "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"

@@ -36,9 +36,9 @@ from tbtt_interp.analyses.representations import (
 from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.tasks import Example, load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
 

@@ -12,8 +12,8 @@ from scipy.stats import t
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.over_seeds import Models
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models
 
 study = load_study("influence")
 MAIN, (ITSELF, OTHER, UNSEEN) = study.MAIN, study.TARGETS

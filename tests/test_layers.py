@@ -18,7 +18,7 @@ LAYERS = [
     ["model"],
     ["runs", "prompts"],
     ["evaluate", "baselines", "nanogpt", "activations"],
-    ["tables", "interventions", "over_seeds"],
+    ["tables", "interventions", "seeds"],
     ["train"],
     ["probes"],
     ["analyses"],

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import reference_loss
-from tbtt_interp.over_seeds import Models
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models
 
 study = load_study("learning_coefficient")
 N = 1_000

@@ -33,9 +33,9 @@ from tbtt_interp.analyses.restricted_loss import (
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import hooked_transformer, initial_parameters
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.tasks import Stream, Vocabulary
 from tbtt_interp.tasks.arithmetic import equation
 from tbtt_interp.tasks.entropy import IndependentLines

@@ -36,10 +36,10 @@ from tbtt_interp.analyses.preceding_line import (
 )
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tasks import Example, Stream, Task, load_task
 from tbtt_interp.tasks.entropy import IndependentLines

@@ -29,9 +29,9 @@ from tbtt_interp.analyses.patching import (
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import Location, mean_by_position
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 
 
 @pytest.fixture(scope="module")

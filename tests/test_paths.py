@@ -30,8 +30,8 @@ from tbtt_interp.analyses.path_patching import (
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import add, split_inputs
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 
 
 @pytest.fixture(scope="module")

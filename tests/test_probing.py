@@ -9,10 +9,10 @@ import pytest
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.over_seeds import Models
 from tbtt_interp.probes.features import find_features
 from tbtt_interp.probes.grid import analyse_probes, probe_grid, probe_steps
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class

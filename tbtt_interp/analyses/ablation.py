@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tbtt_interp.activations import cached
 from tbtt_interp.interventions import logits_with_edits, mean_by_position, source_rows
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.plots import heatmaps, points
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import Interval, summarize
 
 if TYPE_CHECKING:

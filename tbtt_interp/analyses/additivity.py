@@ -26,11 +26,11 @@ from tbtt_interp.analyses.operand_grid import (
 )
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import Location, answer_logits, check_location, put_at_answers
-from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.plots import points, short_site
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from torch import Tensor
 from tbtt_interp import interventions
 from tbtt_interp.analyses import heads
 from tbtt_interp.analyses.token_roles import RoleBatch, batches_by_context
-from tbtt_interp.over_seeds import MANY_PARAMETERS, Models, over_seeds, summarize_over_seeds
 from tbtt_interp.plots import heatmaps
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds, summarize_over_seeds
 from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:

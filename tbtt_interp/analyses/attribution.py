@@ -24,11 +24,11 @@ from tbtt_interp.activations import cached
 from tbtt_interp.analyses.logit_lens import WHOLE, lens_claims, logit_lens, plot_logit_lens
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits
-from tbtt_interp.over_seeds import Models, over_seeds, over_untrained, summarize_over_seeds
 from tbtt_interp.plots import points
 from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
 from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds, over_untrained, summarize_over_seeds
 from tbtt_interp.stats import Interval, summarize
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from tbtt_interp.analyses.pairs import Pairs
 from tbtt_interp.analyses.patching import answer_scores
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits, gradients, split_inputs
-from tbtt_interp.over_seeds import Arrays
 from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.seeds import Arrays
 from tbtt_interp.stats import ratios_over_models
 
 if TYPE_CHECKING:

@@ -27,10 +27,10 @@ from tbtt_interp.analyses.representations import (
     spectrum,
 )
 from tbtt_interp.errors import TbttError
-from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result, closest_null
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import Interval, summarize
 
 if TYPE_CHECKING:

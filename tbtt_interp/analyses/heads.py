@@ -17,11 +17,11 @@ from torch import Tensor
 
 from tbtt_interp import interventions
 from tbtt_interp.activations import cached
-from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.plots import heatmaps
 from tbtt_interp.prompts import VISIBLE, PromptSet
 from tbtt_interp.results import Claim
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import Interval
 from tbtt_interp.tasks import Vocabulary
 

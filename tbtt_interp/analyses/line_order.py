@@ -24,11 +24,11 @@ from tbtt_interp.analyses.pairs import VARIED
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.interventions import answer_logits
-from tbtt_interp.over_seeds import Models, over_seeds, over_untrained
 from tbtt_interp.plots import BLACK, BLUE, ORANGE, name_once, panels, points
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import SHARE, Interval, mean_over_models, summarize
 from tbtt_interp.tasks import Example, Stream
 from tbtt_interp.tasks.entropy import IndependentLines, stream_floors

@@ -25,11 +25,11 @@ from tbtt_interp.analyses.restricted_loss import (
     restricted_loss_claims,
 )
 from tbtt_interp.interventions import answer_logits
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.plots import points
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import mean_over_models, summarize
 from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.entropy import stream_floors

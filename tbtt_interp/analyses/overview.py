@@ -10,10 +10,10 @@ import pandas as pd
 from tbtt_interp.analyses.pairs import ordered_pairs
 from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.errors import TbttError
-from tbtt_interp.over_seeds import MANY_PARAMETERS, Models
 from tbtt_interp.plots import claims_ranked
 from tbtt_interp.results import Claim, Result, claims_table
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import MANY_PARAMETERS, Models
 
 N_PRINTED = 25
 N_TOKENS = 1_500  # tokens of the pairs that are patched, where `patching` by itself patches all

@@ -12,8 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.over_seeds import MANY_PARAMETERS, Models
 from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.seeds import MANY_PARAMETERS, Models
 
 VARIED = ("a", "operator", "b", "country")  # the labels of our tasks that say what is asked
 FEW = 64  # pairs that are patched in models of many parameters

@@ -21,11 +21,11 @@ from tbtt_interp.analyses.pairs import Pairs, chosen_pairs, null_sources, ordere
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.interventions import Location, answer_logits, patch
-from tbtt_interp.over_seeds import Arrays, Models, over_seeds
 from tbtt_interp.plots import heatmaps, short_site
 from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
 from tbtt_interp.results import Claim, Result, strongest_null
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Arrays, Models, over_seeds
 from tbtt_interp.stats import Interval, ratios_over_models
 
 if TYPE_CHECKING:

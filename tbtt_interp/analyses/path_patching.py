@@ -34,11 +34,11 @@ from tbtt_interp.analyses.pairs import Pairs, chosen_pairs, null_sources
 from tbtt_interp.analyses.patching import SOURCES
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import add, split_inputs
-from tbtt_interp.over_seeds import Arrays, Models, over_seeds
 from tbtt_interp.plots import GREY, curves, panels, points
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result, strongest_null
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Arrays, Models, over_seeds
 from tbtt_interp.stats import Interval, ratios_over_models
 
 if TYPE_CHECKING:

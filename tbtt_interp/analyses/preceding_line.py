@@ -16,10 +16,10 @@ import pandas as pd
 from tbtt_interp.analyses.patching import OF_HEADS, locations_of, patched_scores
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits
-from tbtt_interp.over_seeds import MANY_PARAMETERS, Models
 from tbtt_interp.plots import heatmaps, models_by_group, short_site
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim
+from tbtt_interp.seeds import MANY_PARAMETERS, Models
 from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
-    from tbtt_interp.over_seeds import Models
     from tbtt_interp.results import Result
     from tbtt_interp.runs import Run
+    from tbtt_interp.seeds import Models
 
     Source = Run | Models
     Analysis = Callable[..., Result]

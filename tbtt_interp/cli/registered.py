@@ -113,9 +113,9 @@ def _result(
     name: str, analysis: "Callable[..., Result]", runs: "Sequence[Run]",
     steps: Sequence[int | None], parts: Path | None, options: dict[str, Any],
 ) -> "Result":  # fmt: skip
-    from tbtt_interp.over_seeds import Models, seed_cache
     from tbtt_interp.results import over_steps
     from tbtt_interp.runs import versions
+    from tbtt_interp.seeds import Models, seed_cache
 
     found = {}
     for step in steps:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tbtt_interp.activations import read_texts, record, split_head
 from tbtt_interp.errors import TbttError, unknown
-from tbtt_interp.over_seeds import Models
 from tbtt_interp.probes.features import (
     Feature,
     Labels,
@@ -28,6 +27,7 @@ from tbtt_interp.probes.features import (
 )
 from tbtt_interp.probes.linear import Split, grouped_folds, growing_folds
 from tbtt_interp.prompts import PromptSet
+from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import Example, Task
 
 if TYPE_CHECKING:

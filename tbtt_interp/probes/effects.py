@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tbtt_interp.over_seeds import Models, over_seeds
 from tbtt_interp.plots import points, short_site
 from tbtt_interp.probes import erasure
 from tbtt_interp.probes.erasure import DRAWS, NULLS, LabelledActivations
@@ -18,6 +17,7 @@ from tbtt_interp.probes.grid import as_text, highest_null
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import Interval, ratios_over_models
 from tbtt_interp.tasks import Example
 

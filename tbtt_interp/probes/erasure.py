@@ -27,10 +27,10 @@ from tbtt_interp.interventions import (
     index_of,
     logits_with_edits,
 )
-from tbtt_interp.over_seeds import Arrays
 from tbtt_interp.probes.features import Labels, find_features, label_examples, one_hot_text
 from tbtt_interp.probes.linear import Split, count_correct
 from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.seeds import Arrays
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer

@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.over_seeds import Arrays, Models, over_seeds
 from tbtt_interp.plots import curves, heatmaps, points, short_site
 from tbtt_interp.probes import linear
 from tbtt_interp.probes.datasets import (
@@ -34,6 +33,7 @@ from tbtt_interp.probes.features import FEATURES, MID, POST, one_hot_text
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Arrays, Models, over_seeds
 from tbtt_interp.stats import ANY, SHARE, Bounds, Interval, ratios_over_models
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from tbtt_interp.analyses.pairs import chosen_pairs
 from tbtt_interp.analyses.patching import patching_table
 from tbtt_interp.conditions import plot_over_training
 from tbtt_interp.errors import TbttError
-from tbtt_interp.over_seeds import MANY_PARAMETERS, Models, over_seeds, over_untrained
 from tbtt_interp.probes.effects import latent_answers
 from tbtt_interp.probes.grid import probe_grid
 from tbtt_interp.report.sections import Section
 from tbtt_interp.runs import Run
+from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds, over_untrained
 from tbtt_interp.stats import SHARE
 from tbtt_interp.sweep_tables import models_table, over_training_table
 

@@ -40,8 +40,8 @@ from tbtt_interp.model import (
     parameter_shapes,
     stack_parameters,
 )
-from tbtt_interp.over_seeds import Models
 from tbtt_interp.runs import versions
+from tbtt_interp.seeds import Models
 from tbtt_interp.train.kernel import _Loss, flatten
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
 from tbtt_interp.train.step import ModelStack, clip_each, keep_freed_memory
