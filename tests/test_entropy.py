@@ -27,9 +27,7 @@ def test_floors_of_arithmetic_to_three_decimals() -> None:
     ("name", "window", "published"),
     [("arithmetic", 9, 0.532), ("facts", 24, 0.179), ("joint", 24, 0.196)],
 )
-def test_the_lowest_published_loss_is_just_above_the_floor_of_the_order(
-    name: str, window: int, published: float
-) -> None:
+def test_the_lowest_published_loss_is_just_above_the_floor_of_the_order(name, window, published):
     """Losses of the paper's best runs: below what the lines allow, at what their order allows."""
     floors = entropy_floors(load_task(name).file(0), framing="file", window=window)
     assert floors.order - 1e-3 < published < floors.order + 3e-3
@@ -59,9 +57,7 @@ def stationary(lines: tuple[str, ...], string: str) -> float:
 
 
 @given(lines=LINES, window=st.integers(1, 5))
-def test_the_floor_of_the_lines_is_that_of_the_forward_algorithm(
-    lines: tuple[str, ...], window: int
-) -> None:
+def test_the_floor_of_the_lines_is_that_of_the_forward_algorithm(lines, window):
     text = "".join(lines)
     assume(len(text) > window)
     windows = [text[i : i + window + 1] for i in range(len(text) - window)]
@@ -72,9 +68,7 @@ def test_the_floor_of_the_lines_is_that_of_the_forward_algorithm(
 
 @settings(max_examples=40)
 @given(lines=LINES, window=st.integers(1, 5))
-def test_the_floor_of_shuffled_is_the_entropy_of_all_windows(
-    lines: tuple[str, ...], window: int
-) -> None:
+def test_the_floor_of_shuffled_is_the_entropy_of_all_windows(lines, window):
     assume(len("".join(lines)) > window)
     strings = ("".join(s) for s in itertools.product("ab\n", repeat=window + 1))
     nats = 0.0
@@ -87,9 +81,7 @@ def test_the_floor_of_shuffled_is_the_entropy_of_all_windows(
 
 
 @given(lines=LINES, window=st.integers(1, 6))
-def test_the_floor_of_the_order_is_the_conditional_entropy_of_each_character(
-    lines: tuple[str, ...], window: int
-) -> None:
+def test_the_floor_of_the_order_is_the_conditional_entropy_of_each_character(lines, window):
     text = "".join(lines)
     assume(len(text) > window)
     offsets = range(len(text) - window)

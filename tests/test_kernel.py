@@ -143,9 +143,7 @@ def test_a_kernel_is_compiled_once_for_a_shape_and_kept(monkeypatch: pytest.Monk
         ("./empty", 'for made; do :; done; echo > "$made"', r"\.so: file too short|invalid ELF"),
     ],
 )
-def test_why_there_is_no_kernel(
-    compiler: str, says: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_why_there_is_no_kernel(compiler: str, says: str | None, reason: str, monkeypatch) -> None:
     if says is not None:
         Path(compiler).write_text(f"#!/bin/sh\n{says}\n")
         os.chmod(compiler, 0o755)

@@ -123,9 +123,7 @@ def test_packing_again_gives_the_same_bytes(swept: Path, packed: Path, tmp_path:
     assert contents(copy.folder) == contents(run.folder)
 
 
-def test_what_is_not_packed_is_named_with_the_reason(
-    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_packed_is_named_with_the_reason(swept, tmp_path, capsys, monkeypatch):
     export_checkpoint(load_run(swept / TEN), tmp_path / "ckpt.pt")
     folder = tmp_path / "mixed"
     shutil.copytree(swept, folder)
@@ -149,9 +147,7 @@ def test_what_is_not_packed_is_named_with_the_reason(
     }  # fmt: skip
 
 
-def test_packing_writes_all_or_nothing(
-    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packing_writes_all_or_nothing(swept: Path, tmp_path, monkeypatch) -> None:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(TbttError, match="there is no finished run below none: train some with"):
         pack_models(Path("none"), tmp_path / "out")
@@ -262,9 +258,7 @@ def test_a_model_that_ships_is_opened_by_name(shipped: Path) -> None:
     )
 
 
-def test_where_none_ship_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_none_ship_it_says_what_to_do(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("tbtt_interp.runs.SHIPPED", tmp_path / "none")
     with pytest.raises(TbttError, match=r"model 'x' does not .* no models come .*`tbtt sweep"):
         tbtt.load_pretrained("x")
@@ -311,9 +305,7 @@ def test_every_command_and_study_takes_a_name_and_leaves_the_models_as_they_are(
     assert contents(shipped) == before
 
 
-def test_models_are_listed_with_what_they_answer(
-    shipped: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_are_listed_with_what_they_answer(shipped: Path, capsys) -> None:
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows.keys() == {MEDIUM, TEN, FACTS}

@@ -14,9 +14,11 @@ import pytest
 from tiny import short
 
 from tbtt_interp import runs
+from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import load_run
 from tbtt_interp.train import training
+from tbtt_interp.train.recipe import recorded_recipe
 from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
 
 
@@ -50,9 +52,15 @@ def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("whole")
-    os.chdir(folder)
+    os.chdir(tmp_path_factory.mktemp("whole"))
     return contents(train_models(short(), "run").folder)
+
+
+@pytest.fixture
+def killed() -> None:
+    """A run that is gone at step 10, between two evaluations."""
+    with pytest.raises(Killed):
+        train_models(short(), "run", callback=Deadly(10), runtime=Runtime(threads=1))
 
 
 WRITES = 18  # files that a short run writes or replaces, the folder itself included
@@ -75,8 +83,8 @@ def dying(at: int, moment: str) -> Callable[[Path, Path], None]:
     return replace_or_die
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("write", range(1, WRITES + 1))
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_at_any_file_a_resumed_run_is_the_same_to_the_bit(
     write: int, moment: str, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,15 +99,8 @@ def test_killed_at_any_file_a_resumed_run_is_the_same_to_the_bit(
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_short_run_writes_as_many_files_as_are_killed_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs.os, "replace", dying(WRITES + 1, "before"))
-    assert train_models(short(), "run").is_complete
-
-
 @pytest.mark.parametrize("step", [1, 5, 12])
-def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
-    step: int, uninterrupted: dict[str, bytes]
-) -> None:
+def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(step, uninterrupted):
     for _ in range(2):  # the second time it dies on resuming, too
         with pytest.raises(Killed):
             train_models(short(), "run", resume=True, callback=Deadly(step))
@@ -110,7 +111,6 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(
 def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
     whole = train_models(short(), "whole", runtime=Runtime(compiled=True, threads=2))
     assert whole.config.environment["compiled"] is True
-
     with pytest.raises(Killed):
         train_models(short(), "run", callback=Deadly(8), runtime=Runtime(compiled=True, threads=1))
     resumed = train_models(short(), "run", resume=True, runtime=Runtime(threads=2))
@@ -120,33 +120,32 @@ def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
         assert ours[name] == theirs[name], name
 
 
-def test_a_killed_process_goes_on_from_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_process_goes_on_from_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     """With a real SIGKILL, through the command line."""
-    command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
-               "--seeds", "1", "--steps", "600", "--no-compile", "--threads", "1"]  # fmt: skip
-    process = subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    for _ in range(600):
-        if metrics.is_file() and len(metrics.read_text().splitlines()) > 3:
-            break
-        time.sleep(0.1)
+    command = ["train", "--size", "small", "--framing", "line", "--seeds", "1", "--steps", "300",
+               "--no-compile", "--threads", "1", "--out", "killed"]  # fmt: skip
+    module = [sys.executable, "-m", "tbtt_interp"]
+    process = subprocess.Popen([*module, *command], stderr=subprocess.DEVNULL)
+    metrics = Path("killed/metrics.jsonl")
+    end = time.monotonic() + 60
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 3):
+        assert time.monotonic() < end, "this has not happened"
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not load_run("killed").is_complete
-    again = subprocess.run(
-        [*command, "--out", "killed", "--resume"], capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 0, again.stderr
-    assert "Resuming at step" in again.stderr
-    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    run = load_run("killed")
+    assert not run.is_complete
+    assert main([*command, "--resume"]) == 0
+    assert "Resuming at step" in capsys.readouterr().err
+    recipe = recorded_recipe(run.config.recipe or {})
+    whole = train_models(recipe, "whole", runtime=Runtime(threads=1, compiled=False))
+    assert contents(run.folder) == contents(whole.folder)
 
 
 def test_a_finished_run_is_not_trained_again() -> None:
     folder = train_models(short(), "run").folder
     before = contents(folder)
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
     for resume in (False, True):
         assert train_models(short(), "run", resume=resume, callback=Deadly(1)).is_complete
     assert contents(folder) == before
@@ -157,36 +156,27 @@ def test_a_corpus_that_changed_is_not_mixed_with_its_run(tmp_path: Path) -> None
     corpus = tmp_path / "lines.txt"
     corpus.write_text("a=1\nb=2\nc=3\n")
     recipe = short(task=str(corpus))
-    train_models(recipe, "run")
     assert train_models(recipe, "run").is_complete
     corpus.write_text("a=1\nb=2\nc=2\n")
     with pytest.raises(TbttError, match=r"lines\.txt has changed since the run in run started"):
         train_models(recipe, "run", resume=True)
 
 
-def test_metrics_with_a_hole_are_not_trained_on() -> None:
-    with pytest.raises(Killed):
-        train_models(short(), "run", callback=Deadly(10))
-    metrics = Path("run/metrics.jsonl")
-    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
+    state, metrics = Path("run/resume/state.safetensors"), Path("run/metrics.jsonl")
+    whole = metrics.read_text()
+    metrics.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     with pytest.raises(TbttError, match=r"metrics\.jsonl lacks the evaluation at step 9"):
         train_models(short(), "run", resume=True)
-
-
-def test_resuming_on_other_terms_gives_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    messages: list[str] = []
-    callback = TrainingCallback()
-    monkeypatch.setattr(callback, "on_message", messages.append)
-    with pytest.raises(Killed):
-        train_models(short(), "run", callback=Deadly(7), runtime=Runtime(threads=1))
-    train_models(short(), "run", resume=True, callback=callback, runtime=Runtime(threads=2))
-    assert any("started on another device, with other threads" in m for m in messages)
-
-
-def test_a_damaged_resume_state_is_named() -> None:
-    with pytest.raises(Killed):
-        train_models(short(), "run", callback=Deadly(7))
-    state = Path("run/resume/state.safetensors")
+    metrics.write_text(whole)
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(TbttError, match=r"state\.safetensors is damaged or truncated"):
         train_models(short(), "run", resume=True)
+
+
+def test_resuming_on_other_terms_gives_a_warning(killed: None, monkeypatch) -> None:
+    messages: list[str] = []
+    callback = TrainingCallback()
+    monkeypatch.setattr(callback, "on_message", messages.append)
+    train_models(short(), "run", resume=True, callback=callback, runtime=Runtime(threads=2))
+    assert any("started on another device, with other threads" in m for m in messages)

@@ -106,9 +106,7 @@ def test_damaged_metrics_name_the_line(copied: Path) -> None:
     "content",
     [b"\xff\xfe\n", b'{"step": 0, "seeds": 3}\n', b'{"step": 0, "seeds": [{}]}\n', b"1\n"],
 )
-def test_metrics_that_are_none_break_one_run_and_not_the_list(
-    content: bytes, copied: Path, tmp_path: Path
-) -> None:
+def test_metrics_that_are_none_break_one_run_and_not_the_list(content, copied, tmp_path):
     damaged(copied, "metrics.jsonl", content)
     with pytest.raises(TbttError, match=r"metrics\.jsonl, line 1 is damaged"):
         load_run(copied).metrics()

@@ -96,9 +96,7 @@ def test_every_thread_of_the_kernel_takes_denormals_for_zero(threads: int) -> No
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", ALONE, ids=str)
 @pytest.mark.parametrize("framing", ["file", "shuffled", "line"])
-def test_a_stacked_seed_trains_as_it_would_alone(
-    framing: str, dtype: torch.dtype, compiled: bool
-) -> None:
+def test_a_stacked_seed_trains_as_it_would_alone(framing, dtype, compiled):
     """With its own file order and its own held-out pair; {9, 9} leaves 198 lines, others 196."""
     steps, tolerance = ALONE[dtype]
     pairs = ((5, 7), (9, 9), (0, 3))

@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import SWEEP, sweep_file
+from tiny import SWEEP, sweep_file, train_here
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
@@ -19,23 +17,6 @@ from tbtt_interp.train import backends
 from tbtt_interp.train.backends import run_sweep
 from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.sweep import Sweep, read_sweep
-
-
-def train_here(patched: pytest.MonkeyPatch) -> list[str]:
-    """Jobs are trained in this process, one by one; returns the folders of those that started."""
-    started: list[str] = []
-
-    @contextmanager
-    def here(threads: int) -> Iterator[Any]:
-        def run(task: Any) -> str:
-            started.append(Path(task.args[1]).name)
-            return task()
-
-        yield run
-
-    patched.setattr(backends, "_loky", here)
-    patched.setattr("loky.cpu_count", lambda: 1)
-    return started
 
 
 @pytest.fixture
@@ -69,9 +50,7 @@ def test_a_pair_of_equals_leaves_198_lines_and_is_two_held_out_equations(finishe
     assert table["seen_of"].tolist() == [196, 196, 198, 198]
 
 
-def test_a_sweep_counts_its_models_answers(
-    started: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_counts_its_models_answers(started: list[str], capsys) -> None:
     command = ["sweep", sweep_file(), "--out", "out"]
     assert main([*command, "--json", "--dry-run"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -111,9 +90,7 @@ def test_only_missing_jobs_are_trained(started: list[str], finished: Sweep) -> N
     assert all(load_run(path).is_complete for path in find_runs(Path("out")))
 
 
-def test_jobs_fail_alone_and_give_their_reasons(
-    started: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_fail_alone_and_give_their_reasons(started: list[str], capsys, monkeypatch) -> None:
     thesis = Path("out/arithmetic-small-line/thesis.tex")
     thesis.parent.mkdir(parents=True)
     thesis.write_text("all of it")
@@ -142,9 +119,7 @@ def test_jobs_fail_alone_and_give_their_reasons(
     assert "facts-small-file-alone: KeyError: 'Atlantis'" in err
 
 
-def test_a_run_of_other_settings_is_not_taken_for_the_job_s(
-    started: list[str], finished: Sweep
-) -> None:
+def test_a_run_of_other_settings_is_not_taken_for_the_job_s(started, finished):
     changed = read_sweep(sweep_file(SWEEP.replace("batch = 8", "batch = 9")))
     failures = run_sweep(changed, Path("out"))
     assert failures.keys() == {"arithmetic-small-file-alone", "facts-small-file-alone"}
@@ -161,9 +136,7 @@ def test_a_run_of_other_settings_is_not_taken_for_the_job_s(
         ("checkpoints/step-000003.safetensors", "has lost its last checkpoint, of step 3"),
     ],
 )
-def test_a_damaged_run_is_its_job_s_problem_alone(
-    file: str, message: str, started: list[str], finished: Sweep, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_run_is_its_job_s_problem_alone(file, message, started, finished, capsys):
     damaged = Path("out/facts-small-file-alone") / file
     damaged.unlink()
     if file in ("summary.json", "config.json"):
@@ -175,9 +148,7 @@ def test_a_damaged_run_is_its_job_s_problem_alone(
     assert started == []
 
 
-def test_messages_and_runs_of_workers_come_back(
-    started: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_and_runs_of_workers_come_back(started: list[str], monkeypatch) -> None:
     train = backends._train_job
     sweep = read_sweep(sweep_file("[[grid]]\nsize = 'small'\nsteps = 2\nseeds = 1"))
     messages: dict[str, str] = {}

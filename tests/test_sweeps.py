@@ -138,9 +138,7 @@ SPEEDS = [("small", "file", 1.04), ("medium", "file", 2.39), ("large", "file", 6
 
 
 @pytest.mark.parametrize(("size", "framing", "milliseconds"), SPEEDS)
-def test_estimated_hours_are_what_was_measured_within_a_half(
-    size: str, framing: str, milliseconds: float
-) -> None:
+def test_estimated_hours_are_what_was_measured_within_a_half(size, framing, milliseconds):
     recipe = resolve_recipe("paper", {"model.size": size, "framing": framing, "seeds": 1})
     estimated = estimated_hours(recipe) * 3_600_000 / recipe.training.steps
     assert 2 / 3 < estimated / milliseconds < 3 / 2
@@ -148,9 +146,7 @@ def test_estimated_hours_are_what_was_measured_within_a_half(
     assert estimated_hours(twice) == pytest.approx(2 * estimated_hours(recipe))
 
 
-def test_a_dry_run_lists_what_there_is_to_do_and_writes_nothing(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_dry_run_lists_what_there_is_to_do_and_writes_nothing(capsys) -> None:
     assert main(["sweep", sweep_file(), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "runs/mine: Two cells side by side, and two alone." in out

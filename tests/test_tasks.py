@@ -18,9 +18,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
     ("name", "lines", "characters", "window", "batch"),
     [("arithmetic", 196, 17, 9, 882), ("facts", 50, 51, 24, 576), ("joint", 246, 66, 24, 576)],
 )
-def test_corpora_have_the_published_sizes(
-    name: str, lines: int, characters: int, window: int, batch: int
-) -> None:
+def test_corpora_have_the_published_sizes(name, lines, characters, window, batch):
     task = load_task(name)
     assert (len(task.lines), len(task.vocabulary)) == (lines, characters)
     assert (task.window, task.batch) == (window, batch)
@@ -177,9 +175,7 @@ def test_a_table_brings_labels_and_a_held_out_column(tmp_path: Path) -> None:
         ("a.csv", "prompt,answer,held_out\n1,2,true\n", "every line held out"),
     ],
 )  # fmt: skip
-def test_a_corpus_that_cannot_be_used_says_why(
-    tmp_path: Path, name: str, text: str, message: str
-) -> None:
+def test_a_corpus_that_cannot_be_used_says_why(tmp_path, name, text, message):
     with pytest.raises(TbttError, match=message):
         load_task(str(corpus(tmp_path, name, text)))
 

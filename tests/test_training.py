@@ -90,9 +90,7 @@ def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("task", ["facts", "joint"])
-def test_the_other_tasks_go_through_every_command(
-    task: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_other_tasks_go_through_every_command(task: str, capsys) -> None:
     for framing in ("file", "shuffled", "line"):
         flags = ["--task", task, "--framing", framing, "--size", "small", "--seeds", "1"]
         assert main(["train", *flags, "--steps", "2", "--batch", "8"]) == 0
@@ -107,9 +105,7 @@ def test_the_other_tasks_go_through_every_command(
     assert main(["runs"]) == 0
 
 
-def test_a_user_s_own_corpus_goes_through_every_command(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_user_s_own_corpus_goes_through_every_command(capsys) -> None:
     header = "prompt,answer,held_out,group,operator,a\n"
     rows = "a: ,x [/b] :smile:,no,[red],+,1\nb: ,y,yes,[red],+,2\nc: ,z,no,odd,-,3\n"
     Path("own.csv").write_text(header + rows)

@@ -1,8 +1,13 @@
 """Recipes and sweeps of a few steps, as files in the folder of the test."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tbtt_interp.train import backends
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
 
 SWEEP = """
@@ -46,3 +51,20 @@ def sweep_file(text: str = SWEEP) -> str:
     """The path of a sweep that says this."""
     Path("mine.toml").write_text(text, encoding="utf-8")
     return "mine.toml"
+
+
+def train_here(patched: pytest.MonkeyPatch) -> list[str]:
+    """Jobs are trained in this process, one by one; returns the folders of those that started."""
+    started: list[str] = []
+
+    @contextmanager
+    def here(threads: int) -> Iterator[Any]:
+        def run(task: Any) -> str:
+            started.append(Path(task.args[1]).name)
+            return task()
+
+        yield run
+
+    patched.setattr(backends, "_loky", here)
+    patched.setattr("loky.cpu_count", lambda: 1)
+    return started
