@@ -93,13 +93,7 @@ def test_the_floor_of_the_order_is_the_conditional_entropy_of_each_character(lin
             nats -= math.log(right / len(same))
     floors = entropy_floors(lines, framing="file", window=window)
     assert floors.order == pytest.approx(nats / len(offsets) / window)
-
-
-@given(lines=LINES, window=st.integers(1, 6))
-def test_who_knows_more_is_surprised_less(lines: tuple[str, ...], window: int) -> None:
-    assume(len("".join(lines)) > window)
-    floors = entropy_floors(lines, framing="file", window=window)
-    assert -1e-12 < floors.order <= floors.lines + 1e-12
+    assert floors.order <= floors.lines + 1e-12, "who knows more is surprised less"
 
 
 def test_the_floor_of_fresh_windows_is_on_the_windows_of_the_loss() -> None:

@@ -1,10 +1,6 @@
 """Counting answers: the margins' verdict is that of greedy decoding by another model."""
 
-import json
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.stats import ttest_1samp
@@ -31,7 +27,8 @@ def test_margins_say_what_greedy_decoding_answers(line_run: Run) -> None:
     """On a half-trained run, whose answers are partly right, by TransformerLens's model."""
     step = 250
     table = evaluate_run(line_run, step).table
-    assert 0 < table["right"].sum() < len(table)
+    assert 0 < table["right"].sum() < len(table) == 400
+    assert set(table["group"]) == {"addition", "subtraction"}
     for seed in line_run.seeds:
         model = line_run.model(seed, step)
         mine = table[table["seed"] == seed]
@@ -66,43 +63,34 @@ def test_a_prompt_longer_than_the_window_loses_its_left_end() -> None:
 
 def test_what_does_not_fit_is_known() -> None:
     examples = [equation(3, "+", 4), equation(19, "+", 19), equation(100, "+", 5)]
-    assert PromptBatch.of(examples, load_task("arithmetic").vocabulary, 9).fits.tolist() == [
-        True,
-        True,
-        False,
-    ]
+    batch = PromptBatch.of(examples, load_task("arithmetic").vocabulary, 9)
+    assert batch.fits.tolist() == [True, True, False]
 
 
 def test_the_reference_loss_is_the_mean_over_every_window(line_run: Run) -> None:
     task = line_run.task
-    stream = Stream(
-        lines=task.file(0), vocabulary=task.vocabulary, framing="file", window=9, batch=1, seed=0
-    )
-    model = line_run.model(0)
+    stream = Stream(lines=task.file(0), vocabulary=task.vocabulary, framing="file", window=9,
+                    batch=1, seed=0)  # fmt: skip
     tokens, targets, _ = map(torch.from_numpy, stream.reference())
-    expected = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+    logits = line_run.model(0)(tokens).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, targets.flatten()).item()
     one = {name: value[:1] for name, value in line_run.parameters().items()}
-    assert reference_loss(one, line_run.shape, [stream])[0] == pytest.approx(
-        expected.item(), abs=1e-5
-    )
+    found = reference_loss(one, line_run.shape, [stream])[0]
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run: Run) -> None:
-    task = line_run.task
-    found = complete(
-        line_run.parameters(), line_run.shape, "<3+4=", task.vocabulary, task.terminators
-    )
+    task, models = line_run.task, (line_run.parameters(), line_run.shape)
+    index = task.vocabulary.index
+    found = complete(*models, "<3+4=", task.vocabulary, task.terminators)
     for seed, completion in zip(line_run.seeds, found, strict=True):
         assert completion.text == "7>" and completion.ended
         tokens = torch.tensor([task.vocabulary.encode("<3+4=7")])
-        probability = line_run.model(seed)(tokens).softmax(-1)[0, [4, 5]].detach()
-        expected = [
-            probability[0, task.vocabulary.index["7"]],
-            probability[1, task.vocabulary.index[">"]],
-        ]
-        assert completion.probabilities == pytest.approx([float(p) for p in expected], abs=1e-4)
+        probability = line_run.model(seed)(tokens).softmax(-1)[0].detach()
+        expected = [float(probability[4, index["7"]]), float(probability[5, index[">"]])]
+        assert completion.probabilities == pytest.approx(expected, abs=1e-4)
     with pytest.raises(TbttError, match="the prompt is empty"):
-        complete(line_run.parameters(), line_run.shape, "", task.vocabulary, task.terminators)
+        complete(*models, "", task.vocabulary, task.terminators)
 
 
 def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
@@ -145,9 +133,8 @@ def test_the_nearest_seen_equation_is_the_nearest() -> None:
     """By hand: of 4+7, 6+7, 5+6 and 5+8, all at distance 1, 4+7 comes first."""
     seen = [e for e in equations([(5, 7)]) if not e.held_out and e.group == "addition"]
     assert nearest_seen(seen, [equation(5, "+", 7)]) == ["11>"]
-    assert nearest_seen([equation(1, "+", 1), equation(9, "+", 9)], [equation(7, "+", 8)]) == [
-        "18>"
-    ]
+    ends = [equation(1, "+", 1), equation(9, "+", 9)]
+    assert nearest_seen(ends, [equation(7, "+", 8)]) == ["18>"]
 
 
 def test_an_additive_table_is_learned_by_the_additive_model() -> None:
@@ -182,12 +169,3 @@ def test_the_interval_of_a_ratio_holds_its_level() -> None:
     assert found.mean == pytest.approx(totals.sum(1) / weights.sum(1))
     inside = (found.low <= 0.3) & (found.high >= 0.3)
     assert 0.93 < inside.mean() < 0.965
-
-
-def test_the_table_of_answers_is_long_form(line_run: Run, tmp_path: Path) -> None:
-    table = evaluate_run(line_run).table
-    assert len(table) == 400
-    assert set(table["group"]) == {"addition", "subtraction"}
-    table.to_json(tmp_path / "t.json", orient="records")
-    assert isinstance(json.loads((tmp_path / "t.json").read_text()), list)
-    assert isinstance(table, pd.DataFrame)

@@ -9,14 +9,11 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+from tiny import contents
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run, load_run
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -87,11 +84,9 @@ def test_only_data_is_fetched_and_what_is_stale_goes(file_run: Run, hub: Path) -
 
 
 def test_what_the_hub_refuses_is_one_line(file_run: Run, hub: Path, tmp_path: Path) -> None:
-    with pytest.raises(TbttError) as caught:
+    reason = "the model hub refused or was not reached: 404: no repository me/none"
+    with pytest.raises(TbttError, match=reason):
         tbtt.load_from_hub("me/none")
-    assert str(caught.value) == (
-        "the model hub refused or was not reached: 404: no repository me/none"
-    )
     with pytest.raises(TbttError, match="Repo id must"):
         tbtt.load_from_hub("no name//")
     shutil.copytree(file_run.folder, tmp_path / "cut-off")

@@ -1,5 +1,6 @@
 """The compiled loss and gradient: torch's own, whatever the shape, the threads and the vectors."""
 
+import dataclasses
 import os
 import platform
 from pathlib import Path
@@ -124,12 +125,12 @@ def test_a_model_that_diverged_has_no_loss_and_harms_no_other() -> None:
 
 def test_a_kernel_is_compiled_once_for_a_shape_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    Kernel(SMALL, torch.float32)
+    Kernel(SHAPES["least"], torch.float32)
     (first,) = Path("cache/tbtt_interp").iterdir()
     made = first.stat().st_mtime_ns
-    Kernel(SMALL, torch.float32)
-    assert first.stat().st_mtime_ns == made
     Kernel(SHAPES["least"], torch.float32)
+    assert first.stat().st_mtime_ns == made
+    Kernel(SHAPES["least"], torch.float64)
     assert len(list(Path("cache/tbtt_interp").iterdir())) == 2
     assert Path("cache/tbtt_interp").stat().st_mode & 0o777 == 0o700
 
@@ -154,13 +155,10 @@ def test_why_there_is_no_kernel(compiler: str, says: str | None, reason: str, mo
 
 
 def test_wide_models_and_other_devices_are_left_to_torch() -> None:
-    cpu = torch.device("cpu")
-    assert is_suited(SHAPES["large, of facts"], cpu)
-    assert not is_suited(SHAPES["large, of facts"], torch.device("cuda"))
-    mlt = Shape(layers=6, heads=6, d_model=384, d_mlp=1536, n_ctx=9, d_vocab=17)
-    long = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=1_024, d_vocab=17)
-    assert not is_suited(mlt, cpu)
-    assert not is_suited(long, cpu)
+    large, cpu = SHAPES["large, of facts"], torch.device("cpu")
+    assert is_suited(large, cpu) and not is_suited(large, torch.device("cuda"))
+    assert not is_suited(dataclasses.replace(large, d_model=384, d_mlp=1536), cpu)
+    assert not is_suited(dataclasses.replace(large, n_ctx=1_024), cpu)
 
 
 def test_what_a_kernel_would_misread_is_refused() -> None:

@@ -8,57 +8,50 @@ from typing import Any
 import pytest
 import torch
 from oracle import NanoGPT
+from tiny import short
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.model import Shape
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.runs import Run
+from tbtt_interp.train.training import train_models
 
 ARGUMENTS = {"n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 9, "bias": False,
              "vocab_size": 17, "dropout": 0.2, "mlp_expansion": 3}  # fmt: skip
+TOKENS = torch.arange(9)[None]
 
 
 def checkpoint(path: Path = Path("ckpt.pt"), prefix: str = "", **changes: Any) -> NanoGPT:
     """A checkpoint as nanoGPT's train.py writes it, and the model in it."""
     arguments = {**ARGUMENTS, **changes}
-    shape = Shape(
-        layers=arguments["n_layer"],
-        heads=arguments["n_head"],
-        d_model=arguments["n_embd"],
-        d_mlp=arguments.get("mlp_expansion", 4) * arguments["n_embd"],
-        n_ctx=arguments["block_size"],
-        d_vocab=arguments["vocab_size"],
-        bias=arguments["bias"],
-    )
+    layers, heads, width, n_ctx, bias, tokens, _, expansion = arguments.values()
     torch.manual_seed(0)
-    model = NanoGPT(shape)
+    model = NanoGPT(Shape(layers=layers, heads=heads, d_model=width, d_mlp=expansion * width,
+                          n_ctx=n_ctx, d_vocab=tokens, bias=bias))  # fmt: skip
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
     state = {prefix + name: value for name, value in model.state_dict().items()}
-    torch.save(
-        {
-            "model": state,
-            "model_args": arguments,
-            "optimizer": torch.optim.AdamW(model.parameters()).state_dict(),
-            "iter_num": 700,
-            "best_val_loss": torch.tensor(0.5),
-            "config": {"dataset": "as_math"},
-        },
-        path,
-    )
+    torch.save({
+        "model": state, "model_args": arguments, "iter_num": 700,
+        "optimizer": torch.optim.AdamW(model.parameters()).state_dict(),
+        "best_val_loss": torch.tensor(0.5), "config": {"dataset": "as_math"},
+    }, path)  # fmt: skip
     return model
+
+
+def imported(
+    folder: str = "run", path: str = "ckpt.pt", task: str = "arithmetic", **of: Any
+) -> Run:
+    return import_checkpoint(Path(path), task, Path(folder), **of)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_an_imported_model_has_the_original_s_logits(bias: bool, prefix: str) -> None:
-    original = checkpoint(bias=bias, prefix=prefix)
-    run = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
-    tokens = torch.arange(9)[None]
-    torch.testing.assert_close(run.model()(tokens), original(tokens), rtol=0, atol=1e-4)
-    assert list(run.checkpoints) == [700]
-    assert run.is_complete
+    original, run = checkpoint(bias=bias, prefix=prefix), imported()
+    torch.testing.assert_close(run.model()(TOKENS), original(TOKENS), rtol=0, atol=1e-4)
+    assert list(run.checkpoints) == [700] and run.is_complete
     assert len(evaluate_run(run).table) == 200
 
 
@@ -68,29 +61,26 @@ def test_an_mlp_of_four_widths_goes_without_saying() -> None:
     content = torch.load("ckpt.pt", weights_only=True)
     del content["model_args"]["mlp_expansion"], content["model_args"]["bias"]
     torch.save(content, "ckpt.pt")
-    run = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
-    tokens = torch.arange(9)[None]
-    torch.testing.assert_close(run.model()(tokens), original(tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(imported().model()(TOKENS), original(TOKENS), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_round_trip_is_exact(bias: bool) -> None:
-    original = checkpoint(bias=bias)
-    run = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
+    original, run = checkpoint(bias=bias), imported()
     export_checkpoint(run, Path("again.pt"))
     written = torch.load("again.pt", weights_only=True)
     assert written["model"].keys() == original.state_dict().keys()
     for name, value in original.state_dict().items():
         assert torch.equal(written["model"][name], value), name
     assert written["model_args"] == {**ARGUMENTS, "bias": bias, "dropout": 0.0}
-    again = import_checkpoint(Path("again.pt"), "arithmetic", Path("run2"))
+    again = imported("run2", "again.pt")
     for name, value in run.parameters().items():
         assert torch.equal(again.parameters()[name], value), name
 
 
 def test_a_trained_run_goes_out_and_comes_back(line_run: Run) -> None:
     export_checkpoint(line_run, Path("ckpt.pt"), seed=1)
-    run = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
+    run = imported()
     for name, value in line_run.parameters().items():
         assert torch.equal(run.parameters()[name][0], value[1])
     table = evaluate_run(line_run).table
@@ -102,7 +92,7 @@ def test_the_vocabulary_may_come_from_a_text() -> None:
     characters = "".join(map(chr, range(33, 33 + 48))) + "abc \n"
     Path("text.txt").write_text(characters + "=")
     checkpoint(vocab_size=len(set(characters + "=")))
-    run = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"), text=Path("text.txt"))
+    run = imported(text=Path("text.txt"))
     assert run.config.vocabulary == "".join(sorted(set(characters + "=")))
     assert run.task.vocabulary.index["\n"] == 0
 
@@ -117,20 +107,17 @@ class Harm:
 def test_a_pickle_that_would_run_code_is_refused() -> None:
     torch.save({"model": {}, "model_args": ARGUMENTS, "config": Harm()}, "ckpt.pt")
     with pytest.raises(TbttError, match=r"ckpt\.pt was refused: loading it would run code"):
-        import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
+        imported()
     Path("raw.pt").write_bytes(pickle.dumps(Harm()))
     with pytest.raises(TbttError, match=r"raw\.pt was refused"):
-        import_checkpoint(Path("raw.pt"), "arithmetic", Path("run"))
+        imported(path="raw.pt")
     assert not Path("harmed").exists() and not Path("run").exists()
 
 
 def test_what_cannot_be_imported_says_why_and_writes_nothing() -> None:
     def refused(message: str, **arguments: Any) -> None:
-        arguments = {"task": "arithmetic", "text": None} | arguments
         with pytest.raises(TbttError, match=message):
-            import_checkpoint(
-                Path("ckpt.pt"), arguments["task"], Path("run"), text=arguments["text"]
-            )
+            imported(**arguments)
         assert not Path("run").exists()
 
     refused(r"ckpt\.pt cannot be read as a torch checkpoint")
@@ -173,7 +160,7 @@ def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch: pytest.Monkey
     with monkeypatch.context() as patched:
         patched.setattr("tbtt_interp.nanogpt.write_tensors", full)
         with pytest.raises(TbttError, match=r"run cannot be written \(No space left on device\)"):
-            import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("run"))
+            imported()
     assert {path.name for path in Path().iterdir()} == {"ckpt.pt"}
 
 
@@ -185,14 +172,7 @@ def test_exporting_overwrites_nothing(line_run: Run) -> None:
 
 
 def test_an_mlp_that_is_no_multiple_cannot_be_exported() -> None:
-    from tbtt_interp.train.recipe import resolve_recipe
-    from tbtt_interp.train.training import train_models
-
-    Path("odd.toml").write_text(
-        "seeds = 1\n[model]\nlayers = 1\nheads = 1\nd_model = 4\nd_mlp = 6\n"
-        "[training]\nsteps = 1\nbatch = 2\nwarmup = 0\ndecay_until = 1\n"
-    )
-    run = train_models(resolve_recipe("odd.toml"), "run")
+    run = train_models(short(**{"model.size": "L1H1D4M6", "seeds": 1}), "run")
     with pytest.raises(TbttError, match="nanoGPT's MLP is a whole multiple of the width"):
         export_checkpoint(run, Path("ckpt.pt"))
     assert not Path("ckpt.pt").exists()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import short
+from tiny import contents, short
 
 from tbtt_interp import runs
 from tbtt_interp.cli import main
@@ -22,11 +22,11 @@ from tbtt_interp.train.recipe import recorded_recipe
 from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def untimed(folder: Path) -> dict[str, bytes]:
     """Every file of a run, but for the seconds it took."""
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    summary = json.loads(found["summary.json"])
-    return found | {"summary.json": json.dumps(summary | {"seconds": 0}).encode()}
+    found = contents(folder)
+    summary = json.loads(found["summary.json"]) | {"seconds": 0}
+    return found | {"summary.json": json.dumps(summary).encode()}
 
 
 class Killed(BaseException):
@@ -53,7 +53,7 @@ def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     os.chdir(tmp_path_factory.mktemp("whole"))
-    return contents(train_models(short(), "run").folder)
+    return untimed(train_models(short(), "run").folder)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_killed_at_any_file_a_resumed_run_is_the_same_to_the_bit(
     is_over = Path("run/summary.json").exists()
     assert is_over == (write == WRITES and moment == "after")
     train_models(short(), "run", resume=True)
-    assert contents(Path("run")) == uninterrupted
+    assert untimed(Path("run")) == uninterrupted
     assert not Path("run/resume").exists()
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
 
@@ -105,7 +105,7 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(step, uninter
         with pytest.raises(Killed):
             train_models(short(), "run", resume=True, callback=Deadly(step))
     train_models(short(), "run", resume=True)
-    assert contents(Path("run")) == uninterrupted
+    assert untimed(Path("run")) == uninterrupted
 
 
 def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
@@ -114,7 +114,7 @@ def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
     with pytest.raises(Killed):
         train_models(short(), "run", callback=Deadly(8), runtime=Runtime(compiled=True, threads=1))
     resumed = train_models(short(), "run", resume=True, runtime=Runtime(threads=2))
-    ours, theirs = (contents(run.folder) for run in (resumed, whole))
+    ours, theirs = (untimed(run.folder) for run in (resumed, whole))
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"config.json"}:  # which names the threads
         assert ours[name] == theirs[name], name
@@ -139,16 +139,16 @@ def test_a_killed_process_goes_on_from_where_it_was(capsys: pytest.CaptureFixtur
     assert "Resuming at step" in capsys.readouterr().err
     recipe = recorded_recipe(run.config.recipe or {})
     whole = train_models(recipe, "whole", runtime=Runtime(threads=1, compiled=False))
-    assert contents(run.folder) == contents(whole.folder)
+    assert untimed(run.folder) == untimed(whole.folder)
 
 
 def test_a_finished_run_is_not_trained_again() -> None:
     folder = train_models(short(), "run").folder
-    before = contents(folder)
+    before = untimed(folder)
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     for resume in (False, True):
         assert train_models(short(), "run", resume=resume, callback=Deadly(1)).is_complete
-    assert contents(folder) == before
+    assert untimed(folder) == before
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
 
 

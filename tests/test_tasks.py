@@ -1,5 +1,6 @@
 """What a task promises: published corpora, true labels, disjoint splits, orders of one's own."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -122,12 +123,12 @@ def test_impossible_held_out_sets(pairs: list[tuple[int, int]], message: str) ->
 
 
 def test_an_unknown_task_names_the_nearest_one() -> None:
-    with pytest.raises(TbttError) as error:
-        load_task("arithmetics")
-    assert str(error.value) == (
-        "task 'arithmetics' is unknown (did you mean 'arithmetic'?): "
-        "choose arithmetic, facts or joint, or give the path of a text file"
+    nearest = (
+        "task 'arithmetics' is unknown (did you mean 'arithmetic'?): choose arithmetic, facts or "
+        "joint, or give the path of a text file"
     )
+    with pytest.raises(TbttError, match=re.escape(nearest)):
+        load_task("arithmetics")
 
 
 def corpus(folder: Path, name: str, text: str) -> Path:
@@ -180,13 +181,9 @@ def test_a_corpus_that_cannot_be_used_says_why(tmp_path, name, text, message):
         load_task(str(corpus(tmp_path, name, text)))
 
 
-def test_a_corpus_that_is_not_there_says_so() -> None:
+def test_a_corpus_that_is_not_there_or_no_text_says_so() -> None:
     with pytest.raises(TbttError, match=r"corpus lines\.txt is not there"):
         load_task("lines.txt")
-
-
-def test_a_binary_file_is_no_corpus(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"\xff\xfe\x00\x80")
+    Path("a.txt").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(TbttError, match=r"a\.txt cannot be read .*: give a UTF-8 text file"):
-        load_task(str(path))
+        load_task("a.txt")

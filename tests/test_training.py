@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import short
+from tiny import contents, short
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Row, Run, load_run
 from tbtt_interp.tables import accuracy_intervals, next_step, training_rows, training_table
-from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.training import TrainingCallback, train_models
 
 
@@ -62,16 +61,8 @@ def test_a_callback_receives_every_step_and_evaluation(monkeypatch: pytest.Monke
     assert list(run.checkpoints) == [0, 4, 8, 12]
 
 
-def write_pairs(held_out_each: str) -> None:
-    Path("pairs.toml").write_text(
-        f"seeds = 2\nframing = 'line'\nheld_out_each = {held_out_each}\n"
-        "[model]\nsize = 'small'\n[training]\nsteps = 2\nwarmup = 0\ndecay_until = 2\n"
-    )
-
-
 def test_seeds_may_hold_out_different_pairs() -> None:
-    write_pairs("[[[5, 7]], [[9, 9]]]")
-    run = train_models(resolve_recipe("pairs.toml"), "run")
+    run = train_models(short(held_out_each=[[[5, 7]], [[9, 9]]]), "run")
     assert accuracy_intervals(training_table(run)[:-1])["held_out"].mean == 0
     assert [len(task.lines) for task in run.tasks] == [196, 198]
     assert run.metrics()["held_out_of"].tolist()[-2:] == [4, 2]
@@ -80,13 +71,11 @@ def test_seeds_may_hold_out_different_pairs() -> None:
 
 
 def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    write_pairs("[[], [[5, 7]]]")
-    assert main(["train", "--recipe", "pairs.toml", "--out", "run"]) == 0
-    assert "0/0" in capsys.readouterr().out
+    run = train_models(short(held_out_each=[[], [[5, 7]]]), "run")
+    late = [row.get("late_held_out") for row in run.summary()["seeds"]]
+    assert late == [None, [0, 1]]
     assert main(["evaluate", "run"]) == 0
     assert "0/4" in capsys.readouterr().out
-    late = [row.get("late_held_out") for row in load_run("run").summary()["seeds"]]
-    assert late == [None, [0, 1]]
 
 
 @pytest.mark.parametrize("task", ["facts", "joint"])
@@ -112,38 +101,31 @@ def test_a_user_s_own_corpus_goes_through_every_command(capsys) -> None:
     command = ["train", "--task", "own.csv", "--size", "small", "--seeds", "2", "--steps", "2"]
     assert main([*command, "--framing", "line"]) == 0
     assert "seen [red]" in capsys.readouterr().out
-    run = "runs/own-small-line"
-    assert main(["evaluate", run]) == 0
+    folder = "runs/own-small-line"
+    Path("own.csv").unlink()  # the corpus travels with its run
+    assert main(["evaluate", folder]) == 0
     assert "nearest" not in capsys.readouterr().out, "its operands are no digits"
-    assert main(["ask", run, "a:"]) == 0
+    assert main(["ask", folder, "a:"]) == 0
     assert capsys.readouterr().out.startswith("a:␣\n")
-    assert main(["evaluate", run, "--operands", "0-9"]) == 2
+    assert main(["evaluate", folder, "--operands", "0-9"]) == 2
     assert "has no equations" in capsys.readouterr().err
-
-
-def test_a_user_s_own_corpus_trains_and_travels_with_its_run(tmp_path: Path) -> None:
-    corpus = tmp_path / "abc.tsv"
-    corpus.write_text("prompt\tanswer\theld_out\tkind\na=\t1\tno\tx\nb=\t2\tno\ty\nc=\t3\tyes\tx\n")
-    run = train_models(short(task=str(corpus)), "run")
-    corpus.unlink()
-    task = load_run("run").task
-    assert task.prompts(held_out=True)["prompt"].tolist() == ["c="]
-    assert task.prompts()["kind"].tolist() == ["x", "y", "x"]
-    assert run.metrics()["seen_lines_of"].tolist()[-1] == 2
-    assert run.metrics()["held_out_of"].tolist()[-1] == 1
-
-
-def files() -> set[str]:
-    return {str(path) for path in Path().rglob("*")}
+    run = load_run(folder)
+    assert run.task.prompts(held_out=True)["prompt"].tolist() == ["b: "]
+    assert run.task.prompts()["operator"].tolist() == ["+", "+", "-"]
+    assert run.metrics()[["seen_[red]_of", "seen_odd_of", "held_out_of"]].iloc[-1].tolist() == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_a_refused_training_gives_its_reason_and_writes_nothing() -> None:
     def refused(folder: str, message: str, **flags: Any) -> None:
         recipe = short(**flags)
-        before = files()
+        before = contents(Path())
         with pytest.raises(TbttError, match=message):
             train_models(recipe, folder)
-        assert files() == before
+        assert contents(Path()) == before
 
     Path("file").write_text("mine")
     refused("file", "file exists and is not a run: nothing was written; give another --out FOLDER")
@@ -157,28 +139,19 @@ def test_a_refused_training_gives_its_reason_and_writes_nothing() -> None:
     refused("run", r"another recipe \(weight_decay is 0.0 there and 0.1 here\)", **flags)
     Path("run/summary.json").unlink()
     refused("run", "run holds an unfinished run of this recipe: add --resume to continue it")
-    refused("run", r"another recipe \(seeds is 2 there", seeds=4)
-
-
-def test_a_file_without_room_for_a_window_is_refused() -> None:
     Path("tiny.txt").write_text("a\nb\n")
-    recipe = resolve_recipe("quick", {"task": "tiny.txt", "steps": 1})
-    with pytest.raises(TbttError, match="a window of 24 characters does not fit a file of 4"):
-        train_models(recipe, "run")
-    assert not Path("run").exists()
+    flags = {"framing": "file", "training.batch": 8, "training.window": 24}
+    message = "a window of 24 characters does not fit a file of 4"
+    refused("tiny", message, task="tiny.txt", **flags)
 
 
 def test_the_next_step_follows_from_the_framing_and_the_loss() -> None:
-    def trained(framing: str) -> Run:
-        flags = {"framing": framing, "steps": 2, "seeds": 1, "model.size": "small"}
-        return train_models(resolve_recipe("quick", flags), framing)
-
     for framing, words, other in (
         ("line", "windows of fresh orders", "shuffled"),
         ("shuffled", "whose order can be memorized", "file"),
         ("file", "no order to memorize", "line"),
     ):
-        run = trained(framing)
+        run = train_models(short(framing=framing, steps=2, **{"training.batch": 8}), framing)
         assert words in next_step(run)[0]
         assert next_step(run)[1] == other
         headers, rows = training_rows(training_table(run))

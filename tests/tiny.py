@@ -53,6 +53,11 @@ def sweep_file(text: str = SWEEP) -> str:
     return "mine.toml"
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def train_here(patched: pytest.MonkeyPatch) -> list[str]:
     """Jobs are trained in this process, one by one; returns the folders of those that started."""
     started: list[str] = []
