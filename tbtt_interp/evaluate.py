@@ -66,12 +66,9 @@ def reference_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The margin of every model on every example of its task.
+    """The margin of every model on every example of its task."""
 
-    The models' tasks share their examples and may differ in which are held out.
-    """
-
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task, ...]  # they share their examples and may differ in which are held out
     seeds: tuple[int, ...]
     margins: Float[np.ndarray, "seed example"]
     fits: Bool[np.ndarray, " example"]  # whether each example fits the context
@@ -147,11 +144,8 @@ def complete(
 ) -> list[Completion]:  # fmt: skip
     """Each model's greedy completion, up to and including its first terminator.
 
-    Args:
-        prompt: as the corpus writes it; beyond the context its left end is lost.
-        limit: characters after which a completion that has not ended is cut.
-    Raises:
-        TbttError: if the prompt is empty or has characters that are no tokens.
+    Of a prompt beyond the context the left end is lost. A completion is cut after `limit`
+    characters.
     """
     if not prompt:
         raise TbttError("the prompt is empty: give one, such as 3+4=")

@@ -103,8 +103,7 @@ def count_parameters(shape: Shape) -> int:
 def initial_parameters(shape: Shape, *, seed: int) -> Parameters:
     """The parameters of one model as nanoGPT initialises them; the seed alone decides the values.
 
-    Source: Radford et al. 2019, section 2.3, for the scale of the two projections that write to the
-    residual stream.
+    Source: Radford et al. 2019, section 2.3, for the scale of the two that write to the residual.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = {}
@@ -131,10 +130,7 @@ def one_model(stacked: Mapping[str, Tensor], seed: int) -> Parameters:
 def forward(
     stacked: Mapping[str, Tensor], tokens: Int[Tensor, "seed batch pos"], shape: Shape
 ) -> Float[Tensor, "seed batch pos d_vocab"]:
-    """Logits of many models, each on its own tokens, as one computation.
-
-    Biases are used where they are among the stacked parameters.
-    """
+    """Logits of many models, each on its own tokens, as one computation."""
     seeds, batch, pos = tokens.shape
     d, h = shape.d_model, shape.heads
 

@@ -43,15 +43,11 @@ def import_checkpoint(
     checkpoint: Path, task: str, out: Path, *, text: Path | None = None,
     held_out: Iterable[Pair] = PUBLISHED_HELD_OUT,
 ) -> Run:  # fmt: skip
-    """A run of one model from a nanoGPT checkpoint.
+    """A run of one model from a nanoGPT checkpoint, whole or not at all.
 
     Args:
         task: the task that the model is evaluated on; its characters, sorted, are the vocabulary.
         text: the text that the model was trained on, if its characters differ from the task's.
-        held_out: operand pairs that the model was not trained on.
-    Raises:
-        TbttError: if the file is not such a checkpoint, would run code on loading, or does not fit
-            the vocabulary. Nothing is written then.
     """
     check_free(out)
     loaded_task = load_task(task, held_out=held_out)
@@ -130,11 +126,7 @@ def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def from_nanogpt(
     state: Mapping[str, Any], shape: Shape, source: object = "the state"
 ) -> Parameters:
-    """A nanoGPT model's parameters under HookedTransformer's names and shapes.
-
-    Raises:
-        TbttError: naming a tensor that is absent or has another shape than the model's.
-    """
+    """A nanoGPT model's parameters under HookedTransformer's names and shapes."""
     empty = {k: torch.empty(size, device="meta") for k, size in parameter_shapes(shape).items()}
     for name, expected in to_nanogpt(empty, shape).items():
         found = state.get(name, state[TIED] if name == HEAD and TIED in state else None)

@@ -118,9 +118,8 @@ class Run:
             raise TbttError(f"{self.folder} has no checkpoint yet: train it on with --resume")
         step = max(self.checkpoints) if step is None else step
         if step not in self.checkpoints:
-            raise TbttError(
-                f"{self.folder} has no checkpoint at step {step}: choose {listed(self.checkpoints)}"
-            )
+            kept = listed(self.checkpoints)
+            raise TbttError(f"{self.folder} has no checkpoint at step {step}: choose {kept}")
         return read_checkpoint(self.checkpoints[step], self.shape, len(self.seeds))
 
     def model(self, seed: int | None = None, step: int | None = None) -> "HookedTransformer":
@@ -162,11 +161,7 @@ class Run:
 
 
 def load_run(folder: str | Path) -> Run:
-    """A run from its folder, or by the name of one that comes with the package.
-
-    Raises:
-        TbttError: if the folder is not there, is no run, or its configuration is damaged.
-    """
+    """A run from its folder, or by the name of one that comes with the package."""
     folder = Path(folder)
     if not folder.is_dir():
         shipped = shipped_runs()
@@ -231,9 +226,8 @@ def check_free(folder: Path) -> None:
         raise TbttError("a run needs a folder of its own: give --out a name that is new")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise TbttError(
-                f"{folder} exists and is not a run: nothing was written; give another --out FOLDER"
-            )
+            what = f"{folder} exists and is not a run"
+            raise TbttError(f"{what}: nothing was written; give another --out FOLDER")
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -297,9 +291,8 @@ def read_checkpoint(path: Path, shape: "Shape", seeds: int) -> "Parameters":
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in {**expected, **stored}:
         if (size := stored.get(name, "absent")) != (own := expected.get(name, "absent")):
-            raise TbttError(
-                f"{path} is not this run's: {name} is {size}, its configuration says {own}"
-            )
+            wrong = f"{name} is {size}, its configuration says {own}"
+            raise TbttError(f"{path} is not this run's: {wrong}")
     return tensors
 
 

@@ -27,8 +27,6 @@ def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = Fals
     Args:
         run: or its folder, or the name of one that comes with the package.
         repo_id: "owner/name", made if it is not there; you must be logged in (`hf auth login`).
-    Raises:
-        TbttError: if the run is unfinished or imported, or the hub refuses.
     """
     run = run if isinstance(run, Run) else load_run(run)
     card = model_card(run, repo_id.rpartition("/")[2])
@@ -49,13 +47,7 @@ def push_pretrained(run: Run | str | Path, repo_id: str, *, private: bool = Fals
 
 
 def load_from_hub(repo_id: str, *, revision: str | None = None) -> Run:
-    """A run from a model hub, kept in huggingface_hub's cache.
-
-    Args:
-        revision: a branch, tag or commit; None is the newest.
-    Raises:
-        TbttError: if there is no such repository, it cannot be reached, or it holds no run.
-    """
+    """A run from a model hub at a branch, tag or commit, kept in huggingface_hub's cache."""
     with _hub() as hub:
         folder = hub.snapshot_download(repo_id, revision=revision, allow_patterns=FETCHED)
     return load_run(str(folder))

@@ -20,11 +20,7 @@ def load_pretrained(name: str, *, over_training: bool = False) -> Run:
     """A run that comes with the package: several trained models of one configuration.
 
     `tbtt models` lists the names; every command that takes a run's folder takes a name as well.
-
-    Args:
-        over_training: one model at a dozen steps of its training, not all models at the last.
-    Raises:
-        TbttError: if no run has this name, naming the nearest.
+    With `over_training`: one model at a dozen steps of its training, not all models at the last.
     """
     shipped = shipped_runs()
     wanted = name + OVER_TRAINING if over_training else name

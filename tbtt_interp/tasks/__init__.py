@@ -27,10 +27,7 @@ __all__ = [
 def register_task(name: str, loader: Loader) -> None:
     """Makes a task known by name to `load_task`, recipes, sweeps and the command line.
 
-    Args:
-        loader: the task from its held-out operand pairs, which a task without operands ignores.
-    Raises:
-        TbttError: if another task has that name.
+    The loader makes the task from its held-out operand pairs, if it has operands.
 
     >>> examples = [Example.of("a:", "b", {"letter": "a"}), Example.of("b:", "c", {"letter": "b"})]
     >>> register_task("letters", lambda _: Task.of("letters", examples, window=5, batch=8))
@@ -55,10 +52,8 @@ def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Ta
     """A task by name, or a corpus from a file.
 
     Args:
-        name: arithmetic, facts, joint, a registered task, or the path of a corpus (see
-            `read_corpus`).
-        held_out: operand pairs whose equations are not trained on; a task without operands has
-            none.
+        name: arithmetic, facts, joint, a registered task, or the path of a corpus.
+        held_out: operand pairs whose equations are not trained on.
     Source: windows and batches are those of arXiv 2506.09099 and its public code.
 
     >>> task = load_task("arithmetic")

@@ -70,10 +70,7 @@ def equations(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> tuple[Example, .
 
 
 def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Example, ...]:
-    """Every equation of operands from low to high, both included: seen, held out or beyond 9.
-
-    Args:
-        taught: the task's own examples, which decide between seen and held out.
+    """Every equation of operands from low to high, as seen or held out in a task, or beyond 9.
 
     >>> [e.group for e in operand_grid(9, 10, equations())][:2]
     ['seen', 'beyond 9']

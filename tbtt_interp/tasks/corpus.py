@@ -20,11 +20,6 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
     (true or false), group (what the line is counted under) and any labels. Any other file is read
     as plain lines: a line's prompt is then its shortest beginning that no other line shares, and
     its answer is the rest.
-
-    Args:
-        window, batch: characters per window and windows per step, unless the recipe says otherwise.
-    Raises:
-        TbttError: if the file cannot be read as text, has no lines, or the same line twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

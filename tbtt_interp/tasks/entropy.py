@@ -63,10 +63,7 @@ def prefix_entropy(strings: Sequence[str]) -> float:
 
 
 class IndependentLines:
-    """An endless file whose lines are drawn uniformly and independently, read from any offset.
-
-    Scores strings of up to `longest` characters.
-    """
+    """An endless file of lines drawn uniformly and independently, read from any offset."""
 
     def __init__(self, lines: tuple[str, ...], longest: int) -> None:
         self.lines = lines
@@ -112,12 +109,9 @@ class IndependentLines:
 
 
 def stream_floors(stream: Stream) -> Floors:
-    """The floors of a model's own data, on the windows that its loss is reported on.
-
-    With framing shuffled the loss is on a sample of fresh windows, and so is the floor `lines`.
-    """
+    """The floors of a model's own data, on the windows that its loss is reported on."""
     floors = entropy_floors(stream.lines, framing=stream.framing, window=stream.window)
-    if stream.framing != "shuffled":
+    if stream.framing != "shuffled":  # whose loss is on a sample of fresh windows
         return floors
     tokens, targets, _ = stream.reference()
     rows = np.concatenate([tokens, targets[:, -1:]], 1).tolist()

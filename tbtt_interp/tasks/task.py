@@ -169,11 +169,7 @@ class Task:
         return tuple(name for name, is_spelled in spelled.items() if is_spelled)
 
     def file(self, order_seed: int | None) -> tuple[str, ...]:
-        """The training lines in the order of one file: a permutation within each section.
-
-        Args:
-            order_seed: which permutation; None keeps the lines as they stand.
-        """
+        """The training lines, permuted within each section; None keeps them as they stand."""
         generator = None if order_seed is None else np.random.default_rng((order_seed, 0x0DE))
         lines: list[str] = []
         for section in self.sections:
@@ -183,11 +179,7 @@ class Task:
         return tuple(lines)
 
     def prompts(self, *, held_out: bool | None = None) -> pd.DataFrame:
-        """One row per labelled prompt: prompt, answer, group, held_out and every label.
-
-        Args:
-            held_out: only the held-out ones, only the seen ones, or (None) all.
-        """
+        """One row per labelled prompt: prompt, answer, group, held_out and every label."""
         chosen = [e for e in self.examples if held_out is None or e.held_out == held_out]
         own = ("prompt", "answer", "group", "held_out")
         return pd.DataFrame([{k: getattr(e, k) for k in own} | dict(e.labels) for e in chosen])

@@ -54,13 +54,6 @@ class Stream:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.framing not in FRAMINGS:
-            raise unknown("framing", self.framing, FRAMINGS)
-        if self.batch is None and self.framing != "line":
-            raise TbttError(
-                f"batch 'all' is for framing line, where it means every line once: "
-                f"with framing {self.framing} give a number of windows"
-            )
         if self.framing == "file" and len(self.text) <= self.window:
             raise TbttError(
                 f"a window of {self.window} characters does not fit a file of {len(self.text)}: "
@@ -145,11 +138,11 @@ def window_of(task: Task, framing: str, window: int | None = None) -> int:
     """The context of a model of this task and framing, unless a recipe gives another."""
     if framing not in FRAMINGS:
         raise unknown("framing", framing, FRAMINGS)
-    if window is not None and window < 1:
-        raise TbttError(f"window must be at least 1, got {window}")
-    if framing == "line" and (window or task.longest) < task.longest:
+    if window is None:
+        return task.longest if framing == "line" else task.window
+    if framing == "line" and window < task.longest:
         raise TbttError(
             f"window {window} is shorter than the longest line of task '{task.name}', "
             f"{task.longest} characters, which framing line needs whole: leave the window out"
         )
-    return window or (task.longest if framing == "line" else task.window)
+    return window

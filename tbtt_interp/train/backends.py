@@ -63,13 +63,8 @@ def run_sweep(
 ) -> dict[str, str]:
     """Trains every unfinished job of a sweep, each into its own folder below this one.
 
-    Args:
-        on_finished: called with a job's name and a message when the job is done or has failed.
-        on_progress: called every few seconds with the estimated hours of training left.
-    Returns:
-        The reason of each failure, by the job's name.
-    Raises:
-        TbttError: if the folder cannot be made, or the Dask scheduler does not answer.
+    Returns the reason of each failure by the job's name. `on_finished` gets a job's name and how
+    it ended; `on_progress` gets the estimated hours of training left, every few seconds.
     """
     from loky import cpu_count
 

@@ -42,10 +42,7 @@ def is_suited(shape: Shape, device: torch.device) -> bool:
 class Kernel:
     """The loss of stacked models of one shape, differentiable in their parameters.
 
-    Deterministic: the same bits on any number of threads, of which None is torch's own number.
-
-    Raises:
-        KernelError: if there is no C++ compiler, or it fails.
+    The same bits on any number of threads. Raises a KernelError if nothing can be compiled.
     """
 
     def __init__(self, shape: Shape, dtype: torch.dtype, threads: int | None = None) -> None:

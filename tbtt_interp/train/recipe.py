@@ -190,8 +190,6 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
         source: the name of a recipe that comes with the package, or the path of a TOML file.
         flags: options of the command line, by the recipe's keys, dotted for those of a table
             (`training.weight_decay`); None is not given. `steps` scales the schedule.
-    Raises:
-        TbttError: on an unknown key, a wrong type, or values that do not go together.
 
     >>> recipe = resolve_recipe("quick", {"model.size": "n14", "training.weight_decay": 0.1})
     >>> recipe.model.d_model, recipe.training.window, recipe.training.weight_decay

@@ -41,14 +41,13 @@ STEP = 3e-4  # seconds per model and step, whatever its size: windows, optimizer
 def estimated_hours(recipe: Recipe) -> float:
     """Estimated hours of two CPU cores that a recipe's training takes.
 
-    6 operations per parameter and predicted character, and a fixed cost per activation and step.
-
     >>> round(estimated_hours(resolve_recipe("paper", {"model.size": "large", "seeds": 16})), 1)
     1.1
     """
     model, training = recipe.model, recipe.training
     parameters = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_mlp)
     rows = training.batch if isinstance(training.batch, int) else len(recipe.tasks()[0].lines)
+    # 6 operations per parameter and predicted character, a fixed cost per activation and per step
     token = 6 * parameters / RATE + ACTIVATION * model.d_model * model.layers
     step = STEP + token * rows * training.window
     return step * training.steps * recipe.seeds / 3_600
@@ -102,12 +101,7 @@ class Sweep:
 
 
 def read_sweep(source: str) -> Sweep:
-    """A sweep with every cell resolved and checked.
-
-    Args:
-        source: the name of a sweep that comes with the package, or the path of a TOML file.
-    Raises:
-        TbttError: on an unknown key or value, or two jobs of one name.
+    """A sweep by its name, or by the path of a TOML file, with every cell resolved and checked.
 
     >>> len(read_sweep("atlas").jobs[0].cells())
     16
@@ -180,11 +174,7 @@ def _held_out_sets(value: object, where: str) -> list[Any]:
 
 
 def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:
-    """A row per cell: its settings, and how much of its training is done.
-
-    Keys: `run`, `task`, `size`, `framing`, `held_out` ("5,7"), `models`, `steps`, `learning_rate`,
-    `weight_decay`; `done`, a fraction; `hours_left`, of two CPU cores, estimated; `problem`.
-    """
+    """A row per cell: its settings, the fraction done, and the hours of two cores left."""
     rows = []
     for job in sweep.jobs:
         recipe, (done, problem) = job.recipe, job.progress(folder)

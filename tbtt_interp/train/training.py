@@ -62,21 +62,14 @@ class Runtime:
 
 
 def train_models(
-    recipe: Recipe,
-    folder: str | Path,
-    *,
-    resume: bool = False,
-    runtime: Runtime | None = None,
+    recipe: Recipe, folder: str | Path, *, resume: bool = False, runtime: Runtime | None = None,
     callback: TrainingCallback | None = None,
-) -> Run:
+) -> Run:  # fmt: skip
     """The run of a recipe's models, trained side by side into a folder.
 
     A finished run is returned as it is. With `resume`, an unfinished run continues; on the same
-    machine it ends in the same bits as an uninterrupted run.
-
-    Raises:
-        TbttError: before anything is written, if the folder holds something else, a run of another
-            recipe, or an unfinished run without `resume`.
+    machine it ends in the same bits as an uninterrupted run. A folder that holds something else is
+    refused before anything is written.
     """
     folder = Path(folder)
     callback = callback or TrainingCallback()
@@ -100,11 +93,7 @@ def train_models(
 
 
 def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
-    """The run of this recipe that a folder already holds, if any.
-
-    Raises:
-        TbttError: if the run has another recipe, or is unfinished and `resume` is not given.
-    """
+    """The run of this recipe that a folder already holds, if any; a TbttError for other runs."""
     if not (folder / "config.json").is_file():
         return None
     run = load_run(folder)
@@ -112,15 +101,11 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
     if stored is None:
         raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
     if stored != wanted:
-        raise TbttError(
-            f"{folder} holds a run made with another recipe ({_difference(stored, wanted)}): "
-            "give another --out FOLDER, or the same settings"
-        )
+        what = f"a run made with another recipe ({_difference(stored, wanted)})"
+        raise TbttError(f"{folder} holds {what}: give another --out FOLDER, or the same settings")
     if [task.examples for task in run.tasks] != [task.examples for task in recipe.tasks()]:
-        raise TbttError(
-            f"{recipe.task} has changed since the run in {folder} started: restore it, or give "
-            "another --out FOLDER"
-        )
+        what = f"{recipe.task} has changed since the run in {folder} started"
+        raise TbttError(f"{what}: restore it, or give another --out FOLDER")
     if not run.is_complete and not resume:
         raise TbttError(
             f"{folder} holds an unfinished run of this recipe: add --resume to continue it, "
@@ -222,8 +207,7 @@ def _train(
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
         stack.restore(state)
         lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
-        expected = {*range(0, done + 1, training.evaluate_every)}
-        expected |= {done} & {training.steps}
+        expected = {*range(0, done + 1, training.evaluate_every), *({done} & {training.steps})}
         if missing := expected - {line["step"] for line in lines}:
             raise TbttError(
                 f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: "
