@@ -5,6 +5,7 @@ the instruments to open them. Importing this needs neither torch nor Transformer
 imported when first used.
 """
 
+# ruff: noqa: F401
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -39,47 +40,6 @@ if TYPE_CHECKING:
     from tbtt_interp.train.recipe import Recipe, resolve_recipe
     from tbtt_interp.train.training import train_models
 
-__all__ = [
-    "Claim",
-    "Models",
-    "PromptBatch",
-    "PromptSet",
-    "Recipe",
-    "Result",
-    "Run",
-    "Task",
-    "TbttError",
-    "analyse_additivity",
-    "analyse_attention",
-    "analyse_attribution",
-    "analyse_geometry",
-    "analyse_memorization",
-    "analyse_order",
-    "analyse_overview",
-    "analyse_patching",
-    "analyse_paths",
-    "compare_runs",
-    "entropy_floors",
-    "erasure_table",
-    "evaluate_run",
-    "fit_probe",
-    "latent_answers",
-    "load_from_hub",
-    "load_pretrained",
-    "load_run",
-    "load_task",
-    "over_seeds",
-    "probe_grid",
-    "push_pretrained",
-    "register_analysis",
-    "register_feature",
-    "register_task",
-    "resolve_recipe",
-    "run_activations",
-    "summarize",
-    "train_models",
-]
-
 _HOMES = {
     "activations": "run_activations",
     "analyses.additivity": "analyse_additivity",
@@ -108,14 +68,15 @@ _HOMES = {
     "tasks": "Task entropy_floors load_task register_task",
     "train.recipe": "Recipe resolve_recipe",
     "train.training": "train_models",
-}
+}  # the imports above, made when a name is first used
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+__all__ = ["TbttError", *_HOME]  # noqa: PLE0604  # pyright: ignore
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names.split():
-            return getattr(importlib.import_module(f"tbtt_interp.{module}"), name)
-    raise AttributeError(f"module 'tbtt_interp' has no attribute '{name}'")
+    if name not in _HOME:
+        raise AttributeError(f"module 'tbtt_interp' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"tbtt_interp.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
