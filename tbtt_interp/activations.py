@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.model import hooked_transformer, initial_parameters, one_model
+from tbtt_interp.model import hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Encoder
 
@@ -24,13 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """Activations of several models at each site, on the same texts.
+    """Activations of several models by hook name, on the same texts, padded on the right.
 
-    Attributes:
-        tokens: the texts, each followed by padding that no earlier position attends to.
-        lengths: tokens per text.
-        sites: by hook name, `[seed, batch, pos, ...]`; a pattern is `[seed, batch, head, query,
-            key]`.
+    Sites are `[seed, batch, pos, ...]`, and patterns `[seed, batch, head, query, key]`.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -79,9 +75,6 @@ def read_texts(
     """Texts as tokens, padded on the right, and their lengths in tokens.
 
     A text that is longer than the context loses its left end, as in nanoGPT.
-
-    Raises:
-        TbttError: if there is no text, or one is empty or has characters that are no tokens.
     """
     if not texts or not all(texts):
         raise TbttError("there is no text, or an empty one: give prompts such as <3+4=")
@@ -90,26 +83,18 @@ def read_texts(
 
 
 def record(
-    models: Sequence["HookedTransformer"],
-    tokens: Int[Tensor, "batch pos"],
-    *,
-    sites: Sequence[str] | None = None,
-    lengths: Int[Tensor, " batch"] | None = None,
-) -> Activations:
-    """The activations of models of one shape on the same tokens.
-
-    Args:
-        sites: by hook name; None is all.
-        lengths: of the texts, if shorter than their rows.
-    """
+    models: Sequence["HookedTransformer"], tokens: Int[Tensor, "batch pos"], *,
+    sites: Sequence[str] | None = None, lengths: Int[Tensor, " batch"] | None = None,
+) -> Activations:  # fmt: skip
+    """The activations of models of one shape on the same tokens; sites are hook names."""
     known = site_names(models[0])
-    wanted = list(known if sites is None else sites)
-    if strange := [site for site in wanted if site not in known]:
+    sites = known if sites is None else sites
+    if strange := [site for site in sites if site not in known]:
         raise unknown_site(strange[0], known)
-    caches = [cached(model, tokens, wanted)[1] for model in models]
+    caches = [cached(model, tokens, sites)[1] for model in models]
     if lengths is None:
         lengths = torch.full((len(tokens),), tokens.shape[1])
-    stacked = {site: torch.stack([cache[site].cpu() for cache in caches]) for site in wanted}
+    stacked = {site: torch.stack([cache[site].cpu() for cache in caches]) for site in sites}
     return Activations(tokens=tokens, lengths=lengths, sites=stacked)
 
 
@@ -123,28 +108,24 @@ def cached(
 
 
 def run_activations(
-    run: Run,
-    texts: Sequence[str] | None = None,
-    *,
-    sites: Sequence[str] | None = None,
+    run: Run, texts: Sequence[str] | None = None, *, sites: Sequence[str] | None = None,
     step: int | None = None,
-) -> Activations:
+) -> Activations:  # fmt: skip
     """The activations of every seed of a run, in the order of `run.seeds`.
 
     Args:
         texts: None is every prompt of the task with its answer.
-        sites: by hook name; None is all.
+        sites: hook names; None is all.
         step: of a kept checkpoint; None is the last.
     """
     task = run.tasks[0]
     texts = [e.prompt + e.answer for e in task.examples] if texts is None else texts
     tokens, lengths = read_texts(texts, task.vocabulary, run.shape.n_ctx)
-    stacked = run.parameters(step)
-    models = [hooked_transformer(one_model(stacked, k), run.shape) for k in range(len(run.seeds))]
+    models = [run.model(seed, step) for seed in run.seeds]
     return record(models, tokens, sites=sites, lengths=lengths)
 
 
 def untrained_models(run: Run) -> list["HookedTransformer"]:
-    """Every seed's model at initialisation; an imported run gets the initialisation of its seed."""
+    """Every seed's model at initialisation."""
     initial = (initial_parameters(run.shape, seed=seed) for seed in run.seeds)
     return [hooked_transformer(parameters, run.shape) for parameters in initial]

@@ -1,8 +1,7 @@
 """Every change of a model's activations: patch, ablate, replace a pattern, knock out attention.
 
 A hook is a TransformerLens hook name with a function that gets the activation and returns the one
-to put in its place. The functions here make hooks; `answer_logits` and `logits_with_edits` run a
-model with them. No other module puts hooks into a model.
+to put in its place. No other module puts hooks into a model.
 
     >>> from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
     >>> from tbtt_interp.tasks import load_task
@@ -16,10 +15,10 @@ model with them. No other module puts hooks into a model.
     torch.Size([4, 17])
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,13 +38,9 @@ Hook = tuple[str, Change]  # a hook point's name, and what is done to its activa
 
 
 class Location(NamedTuple):
-    """A place in a model: a hook point, one head of it, and a position of the prompt.
+    """A hook point, one head of it, and a position; None is all heads, and every position.
 
-    Attributes:
-        hook: the hook point's TransformerLens name.
-        head: None for a hook point without heads, or for all heads.
-        pos: counted from the prompt's last token, which is -1; None is every position. For an
-            attention pattern it is the query's position.
+    Positions count from the prompt's last token, which is -1; a pattern has its query's.
     """
 
     hook: str
@@ -61,22 +56,10 @@ class Location(NamedTuple):
         """
         return cls(*split_head(site), pos)
 
-    @property
-    def site(self) -> str:
-        """The hook's name, with the head behind it where there is one."""
-        return self.hook if self.head is None else f"{self.hook}.{self.head}"
-
-
-def run_with(
-    model: "HookedTransformer", tokens: Tensor, hooks: Sequence[Hook] = (), **options: object
-) -> Float[Tensor, "row pos d_vocab"]:
-    """Logits of a forward pass with hooks, without gradients.
-
-    Args:
-        options: further arguments of TransformerLens' `run_with_hooks`, such as `start_at_layer`.
-    """
-    with torch.no_grad():
-        return model.run_with_hooks(tokens, fwd_hooks=_adapted(hooks), **options)  # pyright: ignore
+    def read(self, activations: Any) -> Float[Tensor, "row pos ..."]:
+        """This head's activations at every position, from activations by hook name."""
+        values = activations[self.hook]
+        return values if self.head is None else values[:, :, self.head]
 
 
 def _adapted(hooks: Sequence[Hook]) -> list[tuple[str, Callable[..., Tensor]]]:
@@ -84,12 +67,12 @@ def _adapted(hooks: Sequence[Hook]) -> list[tuple[str, Callable[..., Tensor]]]:
     return [(name, lambda values, hook, f=function: f(values)) for name, function in hooks]
 
 
-@contextmanager
-def hooked(model: "HookedTransformer", hooks: Sequence[Hook]) -> Iterator["HookedTransformer"]:
-    """The model with hooks for as long as the block lasts; those it does not have are left out."""
-    present = [(name, function) for name, function in hooks if name in model.hook_dict]
-    with model.hooks(fwd_hooks=_adapted(present)):  # pyright: ignore
-        yield model
+def run_with(
+    model: "HookedTransformer", tokens: Int[Tensor, "row pos"], hooks: Sequence[Hook] = ()
+) -> Float[Tensor, "row pos d_vocab"]:
+    """Logits of a forward pass with hooks, without gradients."""
+    with torch.no_grad():
+        return model.run_with_hooks(tokens, fwd_hooks=_adapted(hooks))  # pyright: ignore
 
 
 def answer_logits(
@@ -97,96 +80,63 @@ def answer_logits(
 ) -> Float[Tensor, "answer d_vocab"]:
     """Logits that predict the answers' tokens, in float64.
 
-    Args:
-        hooks: they get all rows at once. Without hooks the rows go in smaller batches.
+    Hooks get all rows at once; without hooks rows go in smaller batches.
     """
-    if hooks:
-        return batch.at_answers(run_with(model, batch.tokens, hooks)).double().cpu()
-    rows = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in batch.tokens.split(rows)])
-    return batch.at_answers(logits).double().cpu()
+    at_once = len(batch.tokens) if hooks else max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
+    logits = [run_with(model, rows, hooks) for rows in batch.tokens.split(at_once)]
+    return batch.at_answers(torch.cat(logits)).double().cpu()
 
 
 def logits_with_edits(
-    model: "HookedTransformer",
-    batch: PromptBatch,
-    hook: str,
-    edits: Sequence[Change],
-    **options: object,
+    model: "HookedTransformer", batch: PromptBatch, hook: str, edits: Sequence[Change]
 ) -> Iterator[Float[Tensor, "answer d_vocab"]]:
-    """Logits that predict the answers' tokens with each of some edits made by itself.
+    """Logits that predict the answers' tokens with each edit of a hook's activation by itself.
 
-    Edits share forward passes, as many at once as fit.
-
-    Args:
-        hook: the hook point's name.
-        edits: each gets the activations of all rows and returns them changed.
-        options: further arguments of `run_with_hooks`.
+    Edits share forward passes, as many at once as fit. Each gets the activations of all rows.
     """
     at_once = max(1, TOKENS_AT_ONCE // batch.tokens.numel())
     for first in range(0, len(edits), at_once):
         some = edits[first : first + at_once]
 
         def change(values: Tensor, some: Sequence[Change] = some) -> Tensor:
-            copies = values.unflatten(0, (len(some), -1))
-            pairs = zip(some, copies, strict=True)
-            return torch.cat([edit(copy).to(values.device) for edit, copy in pairs])
+            copies = zip(some, values.chunk(len(some)), strict=True)
+            return torch.cat([edit(copy).to(values.device) for edit, copy in copies])
 
         tokens = batch.tokens.repeat(len(some), 1)
-        for logits in run_with(model, tokens, [(hook, change)], **options).chunk(len(some)):
+        for logits in run_with(model, tokens, [(hook, change)]).chunk(len(some)):
             yield batch.at_answers(logits)
 
 
 def index_of(
-    location: Location, batch: PromptBatch, values: Float[Tensor, "row ..."]
-) -> tuple[object, ...]:
+    location: Location, batch: PromptBatch | None, values: Float[Tensor, "row ..."]
+) -> tuple[Any, ...]:
     """The index of a location into activations `[row, pos, ...]` or patterns `[row, head, ...]`.
 
     Rows that do not reach the position are left out.
     """
     is_pattern = location.hook.endswith(("hook_pattern", "hook_attn_scores"))
-    head = slice(None) if location.head is None else location.head
+    head = () if location.head is None else (location.head,)
     if location.pos is None:
-        if location.head is None:
-            return (slice(None),)
-        return (slice(None), head) if is_pattern else (slice(None), slice(None), head)
+        return (slice(None), *(() if is_pattern or not head else (slice(None),)), *head)
+    assert batch is not None
     at = batch.last_prompt_pos + 1 + location.pos
     rows = ((at >= 0) & (at < values.shape[2 if is_pattern else 1])).nonzero().squeeze(1)
-    if is_pattern:
-        return (rows, head, at[rows])
-    return (rows, at[rows]) if location.head is None else (rows, at[rows], head)
+    return (rows, *(head or (slice(None),)), at[rows]) if is_pattern else (rows, at[rows], *head)
 
 
-def changed(values: Tensor, index: tuple[object, ...], new: Tensor) -> Tensor:
+def changed(values: Tensor, index: tuple[Any, ...], new: Tensor) -> Tensor:
     """A copy of activations with others at an index."""
     values = values.clone()
-    values[index] = new.to(values)  # pyright: ignore
+    values[index] = new.to(values)
     return values
 
 
-def patch(location: Location, source: Float[Tensor, "row ..."], batch: PromptBatch) -> Hook:
-    """A hook that puts the activation of another run in at a location.
-
-    Args:
-        source: the other run's activations at this hook, row for row.
-    Source: activation patching, Zhang and Nanda 2024; interchange interventions, Geiger et al.
-        2021.
-    """
+def edit(location: Location, change: Change, batch: PromptBatch | None = None) -> Hook:
+    """A hook that changes the activation at a location; only a position needs the batch."""
 
     def function(values: Tensor) -> Tensor:
         index = index_of(location, batch, values)
-        return changed(values, index, source[index])  # pyright: ignore
-
-    return location.hook, function
-
-
-def edit(location: Location, change: Change, batch: PromptBatch) -> Hook:
-    """A hook that changes the activation at a location; `change` gets it, a row per row."""
-
-    def function(values: Tensor) -> Tensor:
-        index = index_of(location, batch, values)
-        return changed(values, index, change(values[index]))  # pyright: ignore
+        return changed(values, index, change(values[index]))
 
     return location.hook, function
 
@@ -195,37 +145,14 @@ def put_at_answers(site: str, new: Float[Tensor, "answer d"], batch: PromptBatch
     """A hook that puts activations in at the positions that predict the answers' tokens."""
     hook, head = split_head(site)
     index = (batch.answer_row, batch.answer_pos, *(() if head is None else (head,)))
+    return hook, lambda values: changed(values, index, new.view_as(values[index]))
+
+
+def record_into(store: dict[str, Tensor], hook: str) -> Hook:
+    """A hook that keeps an activation as it is in this run, under its hook's name."""
 
     def function(values: Tensor) -> Tensor:
-        return changed(values, index, new.view_as(values[index]))
-
-    return hook, function
-
-
-def add(hook: str, delta: Tensor | Callable[[], Tensor], head: int | None = None) -> Hook:
-    """A hook that adds to an activation, or to one head of it.
-
-    Args:
-        delta: a tensor, or a function that returns one when the hook runs.
-    """
-
-    def function(values: Tensor) -> Tensor:
-        added = delta if isinstance(delta, Tensor) else delta()
-        if head is None:
-            return values + added
-        values = values.clone()
-        values[:, :, head] += added
-        return values
-
-    return hook, function
-
-
-def record_into(store: dict[str, Tensor], hook: str, names: Mapping[str, int | None]) -> Hook:
-    """A hook that keeps an activation as it is in this run, whole or head by head, by name."""
-
-    def function(values: Tensor) -> Tensor:
-        for name, head in names.items():
-            store[name] = values if head is None else values[:, :, head]
+        store[hook] = values
         return values
 
     return hook, function
@@ -235,27 +162,23 @@ def record_into(store: dict[str, Tensor], hook: str, names: Mapping[str, int | N
 def split_inputs(model: "HookedTransformer") -> Iterator[None]:
     """Separate hooks for each head's q, k and v input, the MLP's input and each head's output."""
     options = ("use_split_qkv_input", "use_hook_mlp_in", "use_attn_result")
-    before = [getattr(model.cfg, name) for name in options]
+    before = {name: getattr(model.cfg, name) for name in options}
     try:
         for name in options:
             getattr(model, f"set_{name}")(True)
         yield
     finally:
-        for name, value in zip(options, before, strict=True):
+        for name, value in before.items():
             getattr(model, f"set_{name}")(value)
 
 
 def gradients(
-    model: "HookedTransformer",
-    tokens: Tensor,
-    names: Sequence[str],
-    score: Callable[[Tensor], Tensor],
-    hooks: Sequence[Hook] = (),
-) -> dict[str, Tensor]:
+    model: "HookedTransformer", tokens: Int[Tensor, "row pos"], names: Sequence[str],
+    score: Callable[[Tensor], Tensor], hooks: Sequence[Hook] = (),
+) -> dict[str, Tensor]:  # fmt: skip
     """The gradient of a score of the logits with respect to the activation at each hook point.
 
     Args:
-        names: of the hook points.
         score: a function of the logits that returns one number.
         hooks: in force during the forward pass.
     """
@@ -274,11 +197,7 @@ def gradients(
 
 def replace_pattern(layer: int, head: int, pattern: Float[Tensor, "row query key"]) -> Hook:
     """A hook that puts another attention pattern in place of one head's."""
-
-    def function(values: Tensor) -> Tensor:
-        return changed(values, (slice(None), head), pattern)
-
-    return f"blocks.{layer}.attn.hook_pattern", function
+    return edit(Location(f"blocks.{layer}.attn.hook_pattern", head), lambda _: pattern)
 
 
 def knock_out_attention(
@@ -291,12 +210,11 @@ def knock_out_attention(
     Source: attention knockout, Geva et al. 2023, section 3.
     """
 
-    def function(pattern: Tensor) -> Tensor:
-        kept = pattern[:, head] * ~query_key_pairs
-        scaled = kept / kept.sum(-1, keepdim=True).clamp(min=1e-9)
-        return changed(pattern, (slice(None), head), scaled)
+    def change(pattern: Tensor) -> Tensor:
+        kept = pattern * ~query_key_pairs
+        return kept / kept.sum(-1, keepdim=True).clamp(min=1e-9)
 
-    return f"blocks.{layer}.attn.hook_pattern", function
+    return edit(Location(f"blocks.{layer}.attn.hook_pattern", head), change)
 
 
 def uniform_attention(size: int) -> Float[Tensor, "query key"]:
@@ -313,10 +231,7 @@ def uniform_attention(size: int) -> Float[Tensor, "query key"]:
 def random_pairs(
     query_key_pairs: Bool[Tensor, "row query key"], generator: np.random.Generator
 ) -> Bool[Tensor, "row query key"]:
-    """For each query as many other visible keys, drawn at random, as it has in these pairs.
-
-    Fewer where there are not so many others.
-    """
+    """For each query as many other visible keys, drawn at random, as it has here, if there are."""
     size = query_key_pairs.shape[-1]
     others = torch.ones(size, size, dtype=torch.bool).tril() & ~query_key_pairs
     order = torch.from_numpy(generator.random(query_key_pairs.shape))
@@ -331,16 +246,21 @@ def mean_by_position(
 
     Source: mean ablation, Wang et al. 2023, section 2.1.
     """
-    end = batch.last_prompt_pos
     pos = torch.arange(values.shape[1])
-    offset = pos - end[:, None] + int(end.max())  # [row, pos]
-    there = (pos < batch.lengths[:, None]).to(values.dtype)
-    flat = values * there.view(*there.shape, *[1] * (values.ndim - 2))
-    size = int(offset.max()) + 1
-    sums = torch.zeros(size, *values.shape[2:], dtype=values.dtype)
-    sums.index_add_(0, offset.flatten(), flat.flatten(0, 1))
-    counts = torch.zeros(size, dtype=values.dtype).index_add_(0, offset.flatten(), there.flatten())
-    return (sums / counts.clamp(min=1).view(-1, *[1] * (values.ndim - 2)))[offset]
+    offset = pos - batch.last_prompt_pos[:, None] + int(batch.last_prompt_pos.max())  # from 0 on
+    is_there = pos < batch.lengths[:, None]
+    sums = torch.zeros(int(offset.max()) + 1, *values.shape[2:], dtype=values.dtype)
+    sums.index_add_(0, offset[is_there], values[is_there])
+    counts = offset[is_there].bincount(minlength=len(sums)).clamp(min=1)
+    return (sums / counts.view(-1, *[1] * (values.ndim - 2)))[offset]
+
+
+def draw_sources(
+    is_allowed: Bool[np.ndarray, "row source"], generator: np.random.Generator
+) -> Int[np.ndarray, " row"]:
+    """For each row one of its allowed sources, drawn at random; -1 where there is none."""
+    allowed = map(np.flatnonzero, is_allowed)
+    return np.array([generator.choice(sources) if len(sources) else -1 for sources in allowed])
 
 
 def source_rows(
@@ -354,16 +274,11 @@ def source_rows(
         rows no shorter than the row they are for; -1 where there is none.
     Source: resample ablation, Chan et al. 2022.
     """
-    example, length = batch.row_example.tolist(), batch.lengths.tolist()
-    known: dict[object, list[int]] = {}
-    pairs = list(zip(batch.last_prompt_pos.tolist(), keys, strict=True))
-    for row, key in enumerate(pairs):
-        known.setdefault(key, []).append(row)
-    others = (
-        [r for r in known[key] if example[r] != k and length[r] >= length[row]]
-        for row, (key, k) in enumerate(zip(pairs, example, strict=True))
-    )
-    return torch.tensor([int(generator.choice(rows or [-1])) for rows in others])
+    key = torch.from_numpy(np.unique(keys, return_inverse=True)[1])
+    example, end, length = batch.row_example, batch.last_prompt_pos, batch.lengths
+    is_alike = (key == key[:, None]) & (end == end[:, None]) & (length >= length[:, None])
+    is_allowed = (is_alike & (example != example[:, None])).numpy()
+    return torch.from_numpy(draw_sources(is_allowed, generator))
 
 
 def check_location(model: "HookedTransformer", location: Location, batch: PromptBatch) -> None:

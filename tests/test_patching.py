@@ -10,22 +10,21 @@ import pandas as pd
 import pytest
 import torch
 from planted import copying_models
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens import patching as tl_patching
 
 from tbtt_interp.analyses import patching
-from tbtt_interp.analyses.ablation import (
-    ablation_summary,
-    ablation_table,
-    neuron_maps,
-)
-from tbtt_interp.analyses.pairs import chosen_pairs, null_sources, one_pair, ordered_pairs
+from tbtt_interp.analyses.ablation import ablation_summary, ablation_table, neuron_maps
+from tbtt_interp.analyses.pairs import chosen_pairs, one_pair, ordered_pairs
 from tbtt_interp.analyses.patching import (
     METRICS,
     analyse_patching,
     locations_of,
     patch_pairs,
     patching_table,
+    plot_patching,
 )
+from tbtt_interp.analyses.path_patching import analyse_paths
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import Location, mean_by_position
@@ -68,17 +67,18 @@ def test_a_planted_circuit_is_found_where_it_is_and_nowhere_else(planted: pd.Dat
 
 
 def test_noising_and_denoising_agree_on_a_planted_chain(planted: pd.DataFrame) -> None:
-    directions = [rows["fraction_restored"] for _, rows in of_answers(planted).groupby("direction")]
-    assert len(directions) == 2
-    np.testing.assert_allclose(directions[0], directions[1], atol=1e-9)
+    denoising, noising = (
+        rows["fraction_restored"] for _, rows in of_answers(planted).groupby("direction")
+    )
+    np.testing.assert_allclose(denoising, noising, atol=1e-9)
 
 
 def test_a_source_with_the_same_answer_restores_nothing_and_a_random_one_half(
     planted: pd.DataFrame,
 ) -> None:
     """A random source's b lowers the corrupted answer's logit and does not raise the clean one."""
-    row = of_answers(planted).query("direction == 'denoising' and site == 'blocks.0.attn.hook_v'")
-    row = row[(row["position"] == "b") & (row["head"] == 0)].iloc[0]
+    row = of_answers(planted).query("direction == 'denoising' and position == 'b' and head == 0")
+    row = row[row["site"] == "blocks.0.attn.hook_v"].iloc[0]
     assert row["same_answer"] == pytest.approx(0, abs=1e-9)
     assert 0.4 < row["random"] < 0.6
 
@@ -94,8 +94,10 @@ def test_patching_a_run_with_itself_changes_nothing(models: Models, prompts: Pro
 
 @pytest.mark.parametrize("direction", ["denoising", "noising"])
 def test_patching_everything_is_the_other_run(
-    models: Models, prompts: PromptSet, direction: str
+    models: Models, prompts: PromptSet, direction: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the pairs do not fit one forward pass."""
+    monkeypatch.setattr(patching, "TOKENS_AT_ONCE", 2 * 9 * 20)
     pairs = ordered_pairs(prompts).sample(50, seed=2)
     locations = [Location("blocks.0.hook_resid_pre"), Location("blocks.0.attn.hook_z", 0)]
     total, effect = patch_pairs(models.first, pairs, locations, direction)
@@ -159,10 +161,10 @@ def test_countries_align_by_length_and_a_note_says_that_long_prompts_are_cut(
     assert any("lose their left end" in note for note in pairs.notes())
     long = np.flatnonzero([lengths[k] > 24 for k in pairs.clean])
     chosen = pairs.take(np.array([*long[:6], *range(6)]))
-    result = analyse_patching(models, chosen, sites=["blocks.0.hook_resid_pre"], ablate=False)
-    drawn = [draw() for draw in result.figures.values()]
-    assert any("lose their left end" in figure.layout.title.subtitle.text for figure in drawn)
-    everything = of_answers(result.tables["patching"]).query("position == 'all'")
+    table = patching_table(models, chosen, sites=["blocks.0.hook_resid_pre"])
+    figure = plot_patching(table, note=" ".join(chosen.notes()))
+    assert "lose their left end" in figure.layout.title.subtitle.text
+    everything = of_answers(table).query("position == 'all'")
     np.testing.assert_allclose(everything["fraction_restored"], 1, atol=1e-3)
 
 
@@ -207,11 +209,10 @@ def test_an_unknown_site_is_refused(models: Models) -> None:
 def test_null_sources_have_the_base_s_answer_and_are_not_of_the_pair(prompts: PromptSet) -> None:
     pairs = ordered_pairs(prompts)
     answers = np.array([e.answer for e in prompts.examples])
-    source = null_sources(pairs, "same answer", pairs.corrupted, seed=0)
-    known = source >= 0
-    assert (answers[source] == answers[pairs.corrupted])[known].all()
-    assert ((source != pairs.clean) & (source != pairs.corrupted)).all()
-    assert set(answers[pairs.corrupted[~known]]) >= {"18>", "-9>"}  # 9+9 and 0-9 alone
+    source, is_known = pairs.source_examples("same answer", pairs.corrupted, seed=0)
+    assert (answers[source] == answers[pairs.corrupted]).all()
+    assert ((source != pairs.clean) & (source != pairs.corrupted))[is_known].all()
+    assert set(answers[pairs.corrupted[~is_known]]) >= {"18>", "-9>"}  # 9+9 and 0-9 alone
 
 
 def test_an_interrupted_grid_goes_on_where_it_was(
@@ -296,3 +297,20 @@ def test_a_result_has_figures_claims_and_a_display(models: Models, prompts: Prom
 def test_where_no_other_example_has_the_answer_the_null_is_unknown(facts_run: Run) -> None:
     summary = ablation_summary(over_seeds(facts_run, ablation_table))
     assert summary["logprob_drop_null"][summary["kind"] != "neuron"].isna().all()
+
+
+def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated(prompts: PromptSet) -> None:
+    config = HookedTransformerConfig(
+        n_layers=2, d_model=8, n_heads=2, d_head=4, n_ctx=9, d_vocab=17, attn_only=True,
+        device="cpu", seed=0,
+    )  # fmt: skip
+    model = HookedTransformer(config, move_to_device=False)
+    models = Models.of_models([model], prompts.examples, prompts.vocabulary)
+    result = analyse_patching(models, ordered_pairs(models.shared_prompts).sample(8, seed=0))
+    sites = result.tables["patching"]["site"].str.removeprefix("blocks.0.").unique()[:6].tolist()
+    assert sites == ["hook_resid_pre", "attn.hook_v", "attn.hook_pattern", "attn.hook_z",
+                     "hook_attn_out", "hook_resid_post"]  # fmt: skip
+    assert set(result.tables["ablations"]["kind"]) == {"head"}
+    assert all(draw().data for draw in result.figures.values())
+    with pytest.raises(TbttError, match="paths go through MLPs, and this model has none"):
+        analyse_paths(models, n_pairs=4)

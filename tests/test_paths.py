@@ -1,5 +1,7 @@
 """Edges, paths and circuits: what is planted is found, and sums agree with whole patches."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,28 +9,27 @@ import torch
 from planted import copying_models
 from transformer_lens.tools.analysis.attribution_patching import attribution_patch
 
-from tbtt_interp.analyses.circuits import circuit_scores, circuits_table, edge_attributions
+from tbtt_interp.analyses import path_patching
 from tbtt_interp.analyses.graph import (
     EMBED,
     LOGITS,
     Edge,
-    edge_hooks,
+    PathPatching,
     edges_of,
-    logit_differences,
-    path_delta,
     receivers_of,
-    sender_outputs,
     senders_of,
 )
 from tbtt_interp.analyses.pairs import Pairs, one_pair, ordered_pairs
 from tbtt_interp.analyses.path_patching import (
     analyse_paths,
     approximations_table,
+    circuit_scores,
+    circuits_table,
     path_effects,
     paths_table,
 )
 from tbtt_interp.errors import TbttError
-from tbtt_interp.interventions import add, split_inputs
+from tbtt_interp.interventions import edit, split_inputs
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
@@ -52,15 +53,10 @@ def deep(line_run: Run) -> Models:
     return Models.of_models([model], task.examples, task.vocabulary)
 
 
-def patched(models: Models, pairs: Pairs, edges: list[Edge]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The effect of these edges together on each pair's logit difference, and the total effect."""
-    model, wrong = models.first, pairs.corrupted_tokens
-    batch, clean = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
-    before = logit_differences(model, batch, wrong)
-    with split_inputs(model):
-        hooks = edge_hooks(model, batch, sender_outputs(model, clean), edges)
-        effect = logit_differences(model, batch, wrong, hooks) - before
-    return effect, logit_differences(model, clean, wrong) - before
+def patched(models: Models, pairs: Pairs) -> PathPatching:
+    """The corrupted run, into which the clean one is patched."""
+    corrupted, clean = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
+    return PathPatching(models.first, corrupted, clean, pairs.corrupted_tokens)
 
 
 @pytest.mark.parametrize(("which", "n_edges"), [("trained", 32), ("deep", 6 + 3 + 24 + 6 + 7)])
@@ -71,9 +67,11 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupted(
     pairs = ordered_pairs(models.shared_prompts).sample(20, seed=0)
     edges = edges_of(models.first, pairs.batch(pairs.clean))
     assert len(edges) == n_edges
-    everything, total = patched(models, pairs, edges)
+    with split_inputs(models.first):
+        run = patched(models, pairs)
+        before, total = run.differences(), run.total_effects()
+        everything, nothing = (run.differences(run.edge_hooks(x)) - before for x in (edges, []))
     torch.testing.assert_close(everything, total, atol=1e-3, rtol=1e-3)
-    nothing, _ = patched(models, pairs, [])
     assert float(nothing.abs().max()) < 1e-3  # float32, summed in another order
     assert float(total.abs().max()) > 0.1
 
@@ -88,7 +86,7 @@ def test_inputs_are_split_only_inside_the_block(trained: Models) -> None:
 
 def test_a_planted_circuit_is_its_two_edges_and_one_path() -> None:
     models = copying_models()
-    pairs = ordered_pairs(models.shared_prompts)
+    pairs = ordered_pairs(models.shared_prompts).sample(200, seed=0)
     effects = over_seeds(models, path_effects, pairs)
     table = paths_table(models, pairs, effects)
     found = table[table["fraction_restored"].abs() > 1e-9]
@@ -105,18 +103,17 @@ def test_a_planted_circuit_is_its_two_edges_and_one_path() -> None:
 
 def test_an_edge_into_the_logits_is_its_sender_s_change_added_there(trained: Models) -> None:
     pairs, model = one_pair(trained.shared_prompts, "3+4", "3+9"), trained.first
-    batch, wrong = pairs.batch(pairs.corrupted), pairs.corrupted_tokens
-    into_logits = [e for e in edges_of(model, batch) if e[:2] == ("head 0.0", LOGITS)]
-    by_edge, _ = patched(trained, pairs, into_logits)
     with split_inputs(model):
-        source = sender_outputs(model, pairs.batch(pairs.clean))
-        own = sender_outputs(model, batch)
-        hook = add(receivers_of(model)[LOGITS].hook, source["head 0.0"] - own["head 0.0"])
-        added = logit_differences(model, batch, wrong, [hook])
-        v, k = (path_delta(model, batch, source, own, (f"{role} 0.0",)) for role in "vk")
-    before = logit_differences(model, batch, wrong)
-    torch.testing.assert_close(added - before, by_edge, atol=1e-4, rtol=1e-4)
-    assert all(float(x.abs().max()) > 0.01 for x in (v, k, v - k)), "v and k carry other changes"
+        run = patched(trained, pairs)
+        edges = [e for e in edges_of(model, run.base) if e[:2] == ("head 0.0", LOGITS)]
+        own, source = run.written
+        added = edit(receivers_of(model)[LOGITS], (source["head 0.0"] - own["head 0.0"]).add)
+        by_edge, by_hand = run.differences(run.edge_hooks(edges)), run.differences([added])
+        v, k = (run.differences(run.path_hooks((f"{role} 0.0",))) for role in "vk")
+        before = run.differences()
+    torch.testing.assert_close(by_hand, by_edge, atol=1e-4, rtol=1e-4)
+    differing = [by_edge, before, v, k]
+    assert all(float((x - y).abs()) > 0.01 for x, y in combinations(differing, 2))
 
 
 @pytest.mark.parametrize("which", ["trained", "deep"])
@@ -126,14 +123,14 @@ def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(
     """TransformerLens has one number per node: the sum over what reads it."""
     models = request.getfixturevalue(which)
     pairs, model = one_pair(models.shared_prompts, "<8+9=", "<8+5="), models.first
-    batch, clean = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
-    wrong = pairs.corrupted_tokens
+    run = patched(models, pairs)
+    batch, wrong = run.base, run.wrong
 
     def metric(logits: torch.Tensor) -> torch.Tensor:
         pos = batch.answer_pos
         return (logits[0, pos, batch.answer_token] - logits[0, pos, wrong]).sum()
 
-    theirs = attribution_patch(model, clean.tokens, batch.tokens, metric).node_scores
+    theirs = attribution_patch(model, run.source.tokens, batch.tokens, metric).node_scores
     known = {edge._replace(pos=None) for edge in edges_of(model, batch)}
     edges = [
         edge._replace(pos=pos - 5)
@@ -142,8 +139,7 @@ def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(
         for pos in range(batch.tokens.shape[1])
     ]
     with split_inputs(model):
-        source, own = sender_outputs(model, clean), sender_outputs(model, batch)
-        ours = edge_attributions(model, batch, wrong, source, own, edges)[:, 0]
+        ours = run.attributions(edges)[:, 0]
     sums = pd.Series(ours.numpy(), index=[(e.sender, e.pos) for e in edges]).groupby(level=0).sum()
     checked = 0
     for node, score in theirs.items():
@@ -156,8 +152,9 @@ def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(
 
 
 def test_integrated_gradients_come_nearer(trained: Models) -> None:
-    pairs = ordered_pairs(trained.shared_prompts).sample(150, seed=0)
-    errors = approximations_table(pairs, over_seeds(trained, path_effects, pairs))
+    pairs = ordered_pairs(trained.shared_prompts).sample(60, seed=0)
+    effects = over_seeds(trained, path_effects, pairs)
+    errors = approximations_table(paths_table(trained, pairs, effects), pairs, effects)
     by_method = errors.groupby("method")["error"].mean()
     assert by_method["eap_ig"] < 0.7 * by_method["eap"]
     assert (errors["pearson"] > 0).all()
@@ -178,7 +175,9 @@ def test_a_result_has_figures_claims_and_the_approximations_errors(trained: Mode
     assert any("attribution patching (EAP) is off by" in note for note in result.notes)
 
 
-def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained: Models) -> None:
+def test_circuits_are_of_the_edges_that_effects_were_measured_of(
+    trained: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the scored pairs have shorter answers than those that rank the edges."""
     prompts, model = trained.shared_prompts, trained.first
     chosen = [("<8+9=", "<8+5="), ("<7+9=", "<8+9="), ("<3+4=", "<3+5="), ("<2+4=", "<3+4=")]
@@ -186,9 +185,14 @@ def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained: Models
     pairs = Pairs(
         prompts=prompts, clean=clean, corrupted=corrupted, changed=("b", "a", "b", "a"), left_out={}
     )
-    exact = path_effects(model, prompts, pairs)["exact"][0, :32]
+    with split_inputs(model):
+        run = patched(trained, pairs)
+        edges = edges_of(model, run.base)
+        effects = [run.differences(run.edge_hooks([edge])) - run.differences() for edge in edges]
+    exact = torch.stack(effects).numpy()
+    monkeypatch.setattr(path_patching, "RANDOM", 1)
     for seed in range(6):  # which half is scored
         scores = circuit_scores(model, prompts, pairs, exact, seed)
-        assert scores["faithfulness"][-1] == pytest.approx(1, abs=1e-3)
+        assert scores["kept"][-1, 0] == pytest.approx(1, abs=1e-3)
     with pytest.raises(TbttError, match="a circuit needs two clean prompts at least"):
         circuit_scores(model, prompts, pairs.take(np.array([0])), exact[:, :1])

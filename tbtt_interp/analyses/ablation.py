@@ -1,9 +1,9 @@
 """Ablation: what answers lose without a head, an MLP or one neuron, and what neurons respond to."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from functools import partial
-from math import nan
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tbtt_interp.activations import cached
-from tbtt_interp.interventions import logits_with_edits, mean_by_position, source_rows
+from tbtt_interp.interventions import changed, logits_with_edits, mean_by_position, source_rows
 from tbtt_interp.plots import heatmaps, points
-from tbtt_interp.prompts import PromptSet
+from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
@@ -26,19 +26,16 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import ActivationCache, HookedTransformer
 
-MODES = ("zero", "mean", "resample")
+SITES = {"head": "attn.hook_z", "MLP": "hook_mlp_out", "neuron": "mlp.hook_post",
+         "random direction": "mlp.hook_post"}  # fmt: skip
 NEURONS = 64  # neurons of a layer that are ablated, those that write most
 DRAWN = 8  # neurons in a figure, those that cost most
 COMPONENT = ["kind", "layer", "number", "mode", "split"]
+COUNTS = ["right_before", "kept", "right", "of"]
 
 
 class Component(NamedTuple):
-    """What is ablated: a head, an MLP, a neuron, or a random direction among a layer's neurons.
-
-    Attributes:
-        number: of the head, the neuron or the draw.
-        site: the hook's name.
-    """
+    """What is ablated, one of SITES: the number of a head, a neuron or a random direction."""
 
     kind: str
     layer: int
@@ -47,24 +44,17 @@ class Component(NamedTuple):
 
 
 def components_of(model: "HookedTransformer", cache: "ActivationCache") -> list[Component]:
-    """Every head and MLP; every neuron, or a layer's that write most; as many random directions.
-
-    Args:
-        cache: has the activations of each layer's neurons.
-    """
+    """Every head and MLP; every neuron, or a layer's that write most; as many random directions."""
     found = []
     for layer in range(model.cfg.n_layers):
-        block = f"blocks.{layer}."
-        heads = range(model.cfg.n_heads)
-        found += [Component("head", layer, k, f"{block}attn.hook_z") for k in heads]
-        if model.cfg.attn_only:
-            continue
-        found.append(Component("MLP", layer, 0, f"{block}hook_mlp_out"))
-        post = cache[f"{block}mlp.hook_post"]
-        writes = post.flatten(0, 1).std(0) * model.blocks[layer].mlp.W_out.norm(dim=1).cpu()  # pyright: ignore
-        chosen = writes.topk(min(NEURONS, len(writes))).indices.sort().values.tolist()
-        for kind, numbers in (("neuron", chosen), ("random direction", range(len(chosen)))):
-            found += [Component(kind, layer, k, f"{block}mlp.hook_post") for k in numbers]
+        numbers = {"head": list(range(model.cfg.n_heads))}
+        if not model.cfg.attn_only:
+            post, block = cache[f"blocks.{layer}.{SITES['neuron']}"], model.blocks[layer]
+            writes = post.flatten(0, 1).std(0) * block.mlp.W_out.norm(dim=1).cpu()  # pyright: ignore
+            chosen = writes.topk(min(NEURONS, len(writes))).indices.sort().values.tolist()
+            numbers |= {"MLP": [0], "neuron": chosen, "random direction": list(range(len(chosen)))}
+        found += [Component(kind, layer, k, f"blocks.{layer}.{SITES[kind]}")
+                  for kind in numbers for k in numbers[kind]]  # fmt: skip
     return found
 
 
@@ -73,18 +63,37 @@ def ablated(
     seed: int,
 ) -> Float[Tensor, "row pos ..."]:  # fmt: skip
     """Activations with those of one component replaced by new ones."""
-    if component.kind == "MLP":
-        return new
     if component.kind == "random direction":
         generator = np.random.default_rng((seed, component.layer, component.number))
         drawn = torch.from_numpy(generator.standard_normal(values.shape[-1])).to(values)
         direction = F.normalize(drawn, dim=0)
         return values + ((new - values) @ direction)[..., None] * direction
-    index = (..., component.number, slice(None)) if component.kind == "head" else (
-        ..., component.number)  # fmt: skip
-    values = values.clone()
-    values[index] = new[index]
-    return values
+    index = (..., component.number) if component.kind == "neuron" else (...,)
+    index = (..., component.number, slice(None)) if component.kind == "head" else index
+    return changed(values, index, new[index])
+
+
+def ablated_logits(
+    model: "HookedTransformer", batch: PromptBatch, cache: "ActivationCache",
+    sources: Mapping[str, Tensor], seed: int,
+) -> Iterator[tuple[Component, str, Float[Tensor, "answer d_vocab"]]]:  # fmt: skip
+    """Each component, each mode that it is ablated in, and the logits at the answers.
+
+    Args:
+        sources: for each mode of resampling the row that each row gets its activations from.
+    """
+    for site, components in groupby(components_of(model, cache), key=lambda one: one.site):
+        values = cache[site]
+        new = {"zero": torch.zeros_like(values), "mean": mean_by_position(values, batch)}
+        for mode, rows in sources.items():
+            new[mode] = values[torch.where(rows < 0, torch.arange(len(rows)), rows)]
+        jobs = [
+            (component, mode) for component in components for mode in new
+            if mode != "same answer" or component.kind in ("head", "MLP")
+        ]  # fmt: skip
+        edits = [partial(ablated, new=new[mode], component=c, seed=seed) for c, mode in jobs]
+        after = logits_with_edits(model, batch, site, edits)
+        yield from ((*job, logits) for job, logits in zip(jobs, after, strict=True))
 
 
 def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
@@ -94,69 +103,44 @@ def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0
     and `resample` to a random other example's. For heads and MLPs, `same answer` resamples from an
     example with the same answer; examples without one are left out.
 
-    Args:
-        seed: of sources and directions.
     Returns:
-        One row per component (`kind`, `layer`, `number`), mode and split: `logprob_drop`, nats per
-        whole answer; `accuracy_drop`, the share of right answers lost; the counts of answers
-        `right_before`, `kept` (those still right), `right` and `of`; and the `rank` of a neuron or
-        direction in its layer, 0 for the one whose mean ablation costs seen answers most.
+        One row per component, mode and split: `logprob_drop`, nats per whole answer;
+        `accuracy_drop`, the share of right answers lost; the counts of answers `right_before`,
+        `kept` (those still right), `right` and `of`; and the `rank` of a neuron or direction in
+        its layer, 0 for the one whose mean ablation costs seen answers most.
     """
-    batch = prompts.batch()
-    example, names = batch.row_example, ("attn.hook_z", "hook_mlp_out", "mlp.hook_post")
-    sites = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names]
-    logits, cache = cached(model, batch.tokens, sites)
-    answers = [prompts.examples[k].answer for k in example.tolist()]
-    generator = prompts.random(seed)
-    sources = {
-        "resample": source_rows([""] * len(answers), batch, generator),
-        "same answer": source_rows(answers, batch, generator),
-    }
-    has_source = torch.ones(len(batch), dtype=torch.bool)
-    has_source[example[sources["same answer"] < 0]] = False
+    batch, generator = prompts.batch(), prompts.random(seed)
+    answers = [prompts.examples[k].answer for k in batch.row_example.tolist()]
+    keys = {"resample": [""] * len(answers), "same answer": answers}
+    sources = {mode: source_rows(of, batch, generator) for mode, of in keys.items()}
+    has_source = np.ones(len(batch), dtype=bool)
+    has_source[batch.row_example[sources["same answer"] < 0]] = False
 
     def scored(logits: Float[Tensor, "answer d_vocab"]) -> tuple[np.ndarray, np.ndarray]:
         logits = logits.double().cpu()
         return batch.answer_logprobs(logits).numpy(), batch.margins(logits[None])[0].numpy() > 0
 
+    sites = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers)
+             for name in SITES.values()]  # fmt: skip
+    logits, cache = cached(model, batch.tokens, sites)
     logprobs_before, right_before = scored(batch.at_answers(logits))
-    components = components_of(model, cache)
-    rows = []
-    for site in dict.fromkeys(component.site for component in components):
-        values = cache[site]
-        new = {"zero": torch.zeros_like(values), "mean": mean_by_position(values, batch)} | {
-            mode: values[torch.where(chosen < 0, torch.arange(len(chosen)), chosen)]
-            for mode, chosen in sources.items()
-        }
-        jobs = [
-            (c, mode) for c in components if c.site == site for mode in new
-            if mode in MODES or c.kind in ("head", "MLP")
-        ]  # fmt: skip
-        edits: list[Callable[[Tensor], Tensor]] = [
-            partial(ablated, new=new[mode], component=c, seed=seed) for c, mode in jobs
-        ]
-        after = logits_with_edits(model, batch, site, edits)
-        for (component, mode), logits in zip(jobs, after, strict=True):
-            logprobs, right = scored(logits)
-            asked = has_source.numpy() if mode == "same answer" else np.ones(len(batch), bool)
-            for split, mask in prompts.splits.items():
-                of = mask & asked
-                before, kept = (int(x[of].sum()) for x in (right_before, right_before & right))
-                drop = (logprobs_before - logprobs)[of]
-                rows.append(component._asdict() | {
-                    "mode": mode, "split": split,
-                    "logprob_drop": float(drop.mean()) if of.any() else nan,
-                    "accuracy_drop": 1 - kept / before if before else nan,
-                    "right_before": before, "kept": kept, "right": int(right[of].sum()),
-                    "of": int(of.sum()),
-                })  # fmt: skip
-    table = pd.DataFrame(rows)
-    units = table["kind"].isin(["neuron", "random direction"]) & (table["mode"] == "mean")
-    ranked = table[units & (table["split"] == next(iter(prompts.splits)))]
+    rows, sums = [], []
+    for component, mode, logits in ablated_logits(model, batch, cache, sources, seed):
+        logprobs, right = scored(logits)
+        of_answer = np.stack([logprobs_before - logprobs, right_before, right_before & right,
+                              right, np.ones(len(batch))])  # fmt: skip
+        for split, mask in prompts.splits.items():
+            rows.append((*component, mode, split))
+            sums.append(of_answer @ (mask & has_source if mode == "same answer" else mask))
+    table = pd.DataFrame(rows, columns=[*Component._fields, "mode", "split"])
+    table[["logprob_drop", *COUNTS]] = np.stack(sums)
+    table["logprob_drop"] /= table["of"]
+    table["accuracy_drop"] = 1 - table["kept"] / table["right_before"]
+    is_ranked = table["kind"].isin(["neuron", "random direction"]) & (table["mode"] == "mean")
+    ranked = table[is_ranked & (table["split"] == next(iter(prompts.splits)))]
     drops = ranked.groupby(["kind", "layer"])["logprob_drop"]
-    rank = drops.rank(ascending=False, method="first").astype(int) - 1
-    ranks = ranked[COMPONENT[:3]].assign(rank=rank)
-    return table.merge(ranks, "left", COMPONENT[:3]).astype({"rank": "Int64"})
+    ranks = ranked[COMPONENT[:3]].assign(rank=drops.rank(ascending=False, method="first") - 1)
+    return table.merge(ranks, "left").astype({"rank": "Int64"} | dict.fromkeys(COUNTS, int))
 
 
 def ablation_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -164,16 +148,12 @@ def ablation_summary(table: pd.DataFrame) -> pd.DataFrame:
 
     The null of a resampled head or MLP is a resample with the same answer; that of a neuron is the
     random direction of the same rank.
-
-    Args:
-        table: `ablation_table` of every seed.
     """
     table = table.assign(number=table["rank"].fillna(table["number"]).astype(int))
-    drops, counts = ["logprob_drop", "accuracy_drop"], ["right_before", "kept", "right", "of"]
+    drops, ends = ["logprob_drop", "accuracy_drop"], ["accuracy_drop_low", "accuracy_drop_high"]
     summary = summarize(table, COMPONENT, drops)
-    ends = ["accuracy_drop_low", "accuracy_drop_high"]
     summary[ends] = summary[ends].clip(0, 1)
-    summary[counts] = table.groupby(COMPONENT, sort=False)[counts].sum().to_numpy()
+    summary[COUNTS] = table.groupby(COMPONENT, sort=False)[COUNTS].sum().to_numpy()
     direction, same = summary["kind"] == "random direction", summary["mode"] == "same answer"
     nulls = pd.concat([
         summary[direction].assign(kind="neuron"), summary[same].assign(mode="resample"),
@@ -186,57 +166,53 @@ def neuron_maps(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 
     Returns:
         One row per layer, neuron and example: `operator`, `a`, `b`, `activation`.
-    Raises:
-        TbttError: if the examples are no grid of operands.
     """
     operators, names = prompts.require_grids(), ["operator", "a", "b"]
-    labels = [e.labels for e in prompts.examples]
-    chosen = [k for k, known in enumerate(labels) if str(known.get("operator")) in operators]
-    equations = pd.DataFrame([{name: labels[k][name] for name in names} for k in chosen])
-    batch = prompts.batch(chosen).first_tokens()
-    sites = [f"blocks.{layer}.mlp.hook_post" for layer in range(model.cfg.n_layers)]
+    labels = pd.DataFrame([e.labels for e in prompts.examples], dtype=object)
+    equations = labels.loc[labels["operator"].isin(list(operators)), names].infer_objects()
+    batch = prompts.batch(equations.index.tolist()).first_tokens()
+    sites = [f"blocks.{layer}.{SITES['neuron']}" for layer in range(model.cfg.n_layers)]
     cache = cached(model, batch.tokens, sites)[1]
-    found = []
-    for layer, site in enumerate(sites):
-        wide = pd.DataFrame(batch.at_answers(cache[site]).double().numpy()).join(equations)
-        long = wide.melt(names, var_name="neuron", value_name="activation")
-        found.append(long.assign(layer=layer))
-    columns = ["layer", "neuron", *names, "activation"]
-    return pd.concat(found, ignore_index=True)[columns].astype({"neuron": int})
+    maps = {
+        layer: pd.DataFrame(batch.at_answers(cache[site]).double().numpy(), equations.index)
+        .join(equations).melt(names, var_name="neuron", value_name="activation")
+        for layer, site in enumerate(sites)
+    }  # fmt: skip
+    table = pd.concat(maps, names=["layer"]).reset_index("layer").astype({"neuron": int})
+    return table[["layer", "neuron", *names, "activation"]].reset_index(drop=True)
 
 
 def ablation_claims(summary: pd.DataFrame) -> list[Claim]:
     """The share of right seen answers lost without each head and MLP, and the costliest neuron."""
     seen = summary[(summary["split"] == "seen") & summary["accuracy_drop"].notna()]
-    whole = seen[(seen["kind"] != "neuron") & (seen["mode"] == "resample")]
-    neurons = seen[(seen["kind"] == "neuron") & (seen["mode"] == "mean") & (seen["number"] == 0)]
+    is_neuron = seen["kind"] == "neuron"
+    whole = seen[~is_neuron & (seen["mode"] == "resample")]
+    neurons = seen[is_neuron & (seen["mode"] == "mean") & (seen["number"] == 0)]
     claims = []
     for row in pd.concat([whole, neurons]).to_dict("records"):
-        text = f"{row['kind']} {row['layer']}.{row['number']}, resampled from another example,"
-        null_name = "resampled from an example with the same answer"
-        if row["kind"] == "neuron":
-            text = f"Layer {row['layer']}'s costliest neuron, set to its mean,"
+        kind, layer = row["kind"], row["layer"]
+        if kind == "neuron":
+            text = f"Layer {layer}'s costliest neuron, set to its mean, costs"
             null_name = "the costliest random direction"
+        else:
+            name = f"{kind[0].upper()}{kind[1:]} {layer}.{row['number']}"
+            text = f"{name}, resampled from another example, costs"
+            null_name = "resampled from an example with the same answer"
         claims.append(Claim(
-            text=f"{text[0].upper()}{text[1:]} costs", null=row["accuracy_drop_null"],
-            effect=Interval.of_row(row, "accuracy_drop"), unit="of the right seen answers",
-            null_name=null_name,
+            text=text, effect=Interval.of_row(row, "accuracy_drop"), null_name=null_name,
+            unit="of the right seen answers", null=row["accuracy_drop_null"],
         ))  # fmt: skip
     return claims
 
 
 def with_ablations(result: Result, run: Models | Run, *, seed: int = 0) -> Result:
-    """A result with what answers lose without each component, and what neurons respond to.
-
-    Args:
-        seed: of sources and directions.
-    """
+    """A result with what answers lose without each component, and what neurons respond to."""
     models = Models.of(run)
     table = over_seeds(models, ablation_table, seed)
     summary = ablation_summary(table)
     tables = {**result.tables, "ablations": summary, "ablations-by-seed": table}
     figures = {**result.figures, "ablations": partial(plot_ablations, summary)}
-    if models.shared_prompts.operand_grids:
+    if models.shared_prompts.operand_grids and not models.first.cfg.attn_only:
         ranks = table[table["kind"] == "neuron"].rename(columns={"number": "neuron"})
         ranks = ranks[["seed", "layer", "neuron", "rank"]].drop_duplicates()
         tables["neurons"] = over_seeds(models, neuron_maps).merge(ranks, "left")
@@ -246,11 +222,7 @@ def with_ablations(result: Result, run: Models | Run, *, seed: int = 0) -> Resul
 
 
 def plot_ablations(summary: pd.DataFrame) -> "Figure":
-    """The share of right answers lost without each head, each MLP and the costliest neurons.
-
-    Args:
-        summary: as `ablation_summary` returns it.
-    """
+    """The share of right answers lost without each head, each MLP and the costliest neurons."""
     rows = summary[(summary["kind"] != "neuron") | (summary["number"] < DRAWN)]
     rows = rows.sort_values(["split", "layer", "kind", "number"], ascending=[False, *[True] * 3])
     layer, number = rows["layer"].astype(str), rows["number"].astype(str)
@@ -264,14 +236,9 @@ def plot_ablations(summary: pd.DataFrame) -> "Figure":
     )  # fmt: skip
 
 
-def plot_neurons(maps: pd.DataFrame, seed: int | None = None) -> "Figure":
-    """The activation of one model's costliest neurons over the operands, an operator per row.
-
-    Args:
-        maps: `neuron_maps` of every seed, with the `rank` of each neuron.
-        seed: of the model; None is the first.
-    """
-    seed = int(maps["seed"].iloc[0]) if seed is None else seed
+def plot_neurons(maps: pd.DataFrame) -> "Figure":
+    """The activation of the first model's costliest neurons over the operands."""
+    seed = maps["seed"].iloc[0]
     rows = maps[(maps["seed"] == seed) & (maps["rank"] < DRAWN)].sort_values(["rank", "layer"])
     neurons = rows[["layer", "neuron"]].drop_duplicates().head(DRAWN)
     rows = rows.merge(neurons).sort_values(["operator", "rank", "layer", "a", "b"])

@@ -5,7 +5,8 @@ An edge is what one sender contributes to the input of one receiver, at one posi
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,9 +14,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tbtt_interp.activations import cached
-from tbtt_interp.analyses.patching import answer_scores
+from tbtt_interp.analyses.patching import answer_scores, offsets_of
 from tbtt_interp.errors import TbttError
-from tbtt_interp.interventions import Hook, Location, add, answer_logits, record_into, run_with
+from tbtt_interp.interventions import (
+    Hook,
+    Location,
+    answer_logits,
+    edit,
+    gradients,
+    record_into,
+    run_with,
+)
 from tbtt_interp.prompts import PromptBatch
 
 if TYPE_CHECKING:
@@ -23,7 +32,6 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 EMBED = "embed"
-Outputs = Mapping[str, Float[Tensor, "row pos d_model"]]  # what each sender writes
 
 
 class Edge(NamedTuple):
@@ -71,24 +79,19 @@ def edges_of(model: "HookedTransformer", batch: PromptBatch) -> list[Edge]:
     """
     if model.cfg.attn_only:
         raise TbttError("paths go through MLPs, and this model has none: patch it instead")
-    first = -int(batch.last_prompt_pos.max()) - 1
-    last = int((batch.answer_pos - batch.last_prompt_pos[batch.answer_row]).max()) - 1
-    found = []
-    for receiver in receivers_of(model):
-        start = first if receiver[0] in "kv" else -1
-        positions = range(start, last + 1) if model.cfg.n_layers == 1 else [None]
-        for sender in senders_of(model):
-            if _comes_before(sender, receiver):
-                found += [Edge(sender, receiver, pos) for pos in positions]
-    return found
 
+    def stage(name: str) -> tuple[float, bool]:
+        if name in (EMBED, LOGITS):
+            return (-1.0 if name == EMBED else torch.inf), False
+        return float(name.split(" ")[1].partition(".")[0]), name.startswith("MLP")
 
-def _comes_before(sender: str, receiver: str) -> bool:
-    if receiver == LOGITS or sender == EMBED:
-        return True
-    layer, other = (int(name.split(" ")[1].split(".")[0]) for name in (sender, receiver))
-    is_into_mlp = sender.startswith("head") and receiver.startswith("MLP")
-    return layer < other or (layer == other and is_into_mlp)
+    return [
+        Edge(sender, receiver, pos)
+        for receiver in receivers_of(model) for sender in senders_of(model)
+        if stage(sender) < stage(receiver)
+        for pos in (offsets_of(batch) if model.cfg.n_layers == 1 else [None])
+        if pos is None or pos >= -1 or receiver[0] in "kv"
+    ]  # fmt: skip
 
 
 def paths_of(model: "HookedTransformer") -> list[tuple[str, ...]]:
@@ -99,76 +102,115 @@ def paths_of(model: "HookedTransformer") -> list[tuple[str, ...]]:
     return [(), ("MLP 0",), *heads, *((*head, "MLP 0") for head in heads)]
 
 
-def sender_outputs(model: "HookedTransformer", batch: PromptBatch) -> dict[str, Tensor]:
-    """What each sender writes, [row, pos, d_model]; goes inside `split_inputs`."""
-    senders = senders_of(model)
-    cache = cached(model, batch.tokens, list({at.hook for at in senders.values()}))[1]
-    return {
-        name: cache[hook] if head is None else cache[hook][:, :, head]
-        for name, (hook, head, _) in senders.items()
-    }
-
-
-def at_position(batch: PromptBatch, pos: int | None) -> Bool[Tensor, "row pos"]:
-    """Where each row has a position; None is everywhere."""
-    here = torch.arange(batch.tokens.shape[1]) == (batch.last_prompt_pos + 1 + (pos or 0))[:, None]
-    return torch.ones_like(here) if pos is None else here
-
-
-def edge_hooks(
-    model: "HookedTransformer", batch: PromptBatch, source: Outputs, edges: Collection[Edge]
-) -> list[Hook]:
-    """Hooks under which each of some edges carries what its sender writes in the source run.
-
-    Every other edge carries what its sender writes in the run itself, which these edges may change.
-    """
-    written: dict[str, Tensor] = {}
-    names: dict[str, dict[str, int | None]] = {}
-    for name, (hook, head, _) in senders_of(model).items():
-        names.setdefault(hook, {})[name] = head
-    into: dict[str, list[Edge]] = {}
-    for edge in edges:
-        into.setdefault(edge.receiver, []).append(edge)
-
-    def delta(edges: Sequence[Edge]) -> Tensor:
-        moved = ((source[e.sender] - written[e.sender], at_position(batch, e.pos)) for e in edges)
-        return sum((change * here[..., None] for change, here in moved), torch.zeros(()))
-
-    receivers = receivers_of(model)
-    recording = [record_into(written, hook, heads) for hook, heads in names.items()]
-    return recording + [
-        add(receivers[name].hook, partial(delta, incoming), receivers[name].head)
-        for name, incoming in into.items()
-    ]
-
-
-def path_delta(
-    model: "HookedTransformer", batch: PromptBatch, source: Outputs, own: Outputs,
-    path: tuple[str, ...],
-) -> Float[Tensor, "row pos d_model"]:  # fmt: skip
-    """The change that reaches the logits when the source's embeddings go along one path alone.
-
-    Args:
-        own: what the senders of the unchanged run write.
-        path: receivers in order, such as `v 0.0`, `MLP 0`, without the logits. Each reads the
-            change in what the one before writes, and nothing else sees that change.
-    Source: path patching, Goldowsky-Dill et al. 2023.
-    """
-    delta = source[EMBED] - own[EMBED]
-    for receiver in path:
-        sender = receiver if receiver.startswith("MLP") else f"head {receiver.split(' ')[1]}"
-        (into, head, _), out = receivers_of(model)[receiver], senders_of(model)[sender]
-        written: dict[str, Tensor] = {}
-        recording = record_into(written, out.hook, {sender: out.head})
-        run_with(model, batch.tokens, [add(into, delta, head), recording])
-        delta = written[sender] - own[sender]
-    return delta
-
-
 def logit_differences(
-    model: "HookedTransformer", batch: PromptBatch, corrupted_tokens: Int[Tensor, " answer"],
-    hooks: Sequence[Hook] = (),
-) -> Float[Tensor, " example"]:  # fmt: skip
-    """For each pair, the sum of its answer tokens' logit differences."""
-    logits = answer_logits(model, batch, hooks)
-    return batch.sum_by_example(answer_scores(logits, batch.answer_token, corrupted_tokens)[0])
+    logits: Float[Tensor, "answer d_vocab"], batch: PromptBatch, wrong: Int[Tensor, " answer"]
+) -> Float[Tensor, " example"]:
+    """For each pair, the sum of its answer tokens' logits minus those of the wrong tokens."""
+    return batch.sum_by_example(answer_scores(logits, batch.answer_token, wrong)[0])
+
+
+@dataclass(frozen=True)
+class PathPatching:
+    """A run whose edges and paths can carry what another run writes; goes inside `split_inputs`.
+
+    Attributes:
+        base, source: the clean answers after the prompts of this run, and of the other.
+        wrong: the corrupted answers' tokens at their places.
+    """
+
+    model: "HookedTransformer"
+    base: PromptBatch
+    source: PromptBatch
+    wrong: Int[Tensor, " answer"]
+
+    @cached_property
+    def written(self) -> tuple[dict[str, Tensor], ...]:
+        """What each sender writes in this run and in the other, [row, pos, d_model]."""
+        senders = senders_of(self.model)
+        hooks = list({at.hook for at in senders.values()})
+        caches = (cached(self.model, run.tokens, hooks)[1] for run in (self.base, self.source))
+        return tuple({name: at.read(run) for name, at in senders.items()} for run in caches)
+
+    def differences(self, hooks: Sequence[Hook] = ()) -> Float[Tensor, " example"]:
+        """Each pair's logit difference in this run, with hooks."""
+        return logit_differences(answer_logits(self.model, self.base, hooks), self.base, self.wrong)
+
+    def total_effects(self) -> Float[Tensor, " example"]:
+        """How far each pair's logit difference in the source run is above that in this run."""
+        source = PathPatching(self.model, self.source, self.source, self.wrong)
+        return source.differences() - self.differences()
+
+    def where(self, pos: int | None) -> Bool[Tensor, "row pos"]:
+        """Where each row has a position; None is everywhere."""
+        offset = torch.arange(self.base.tokens.shape[1]) - self.base.last_prompt_pos[:, None] - 1
+        return offset == pos if pos is not None else torch.ones_like(offset, dtype=torch.bool)
+
+    def edge_hooks(self, edges: Collection[Edge]) -> list[Hook]:
+        """Hooks under which some edges carry what their senders write in the source run.
+
+        Every other edge carries what its sender writes in this run, which these may change.
+        """
+        senders, receivers = senders_of(self.model), receivers_of(self.model)
+        (_, source), now = self.written, {}
+        moved: dict[str, dict[str, Tensor]] = {}  # where, by receiver and sender
+        for sender, receiver, pos in edges:
+            masks, here = moved.setdefault(receiver, {}), self.where(pos)
+            masks[sender] = masks[sender] | here if sender in masks else here
+
+        def change(values: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+            for name, mask in masks.items():
+                values = values + (source[name] - senders[name].read(now)) * mask[..., None]
+            return values
+
+        recording = [record_into(now, hook) for hook in {at.hook for at in senders.values()}]
+        return recording + [
+            edit(receivers[name], partial(change, masks=masks)) for name, masks in moved.items()
+        ]
+
+    def path_hooks(self, path: tuple[str, ...]) -> list[Hook]:
+        """Hooks under which the source's embeddings go along one path alone.
+
+        Args:
+            path: receivers in order, such as `v 0.0`, `MLP 0`, without the logits. Each reads the
+                change in what the one before writes, and nothing else sees that change.
+        Source: path patching, Goldowsky-Dill et al. 2023.
+        """
+        (own, source), receivers = self.written, receivers_of(self.model)
+        delta = source[EMBED] - own[EMBED]
+        for receiver in path:
+            sender = receiver if receiver.startswith("MLP") else f"head {receiver.split(' ')[1]}"
+            at, now = senders_of(self.model)[sender], {}
+            hooks = [edit(receivers[receiver], delta.add), record_into(now, at.hook)]
+            run_with(self.model, self.base.tokens, hooks)
+            delta = at.read(now) - own[sender]
+        return [edit(receivers[LOGITS], delta.add)]
+
+    def attributions(self, edges: Sequence[Edge], steps: int = 1) -> Float[Tensor, "edge example"]:
+        """How far each edge moves each pair's logit difference, to first order.
+
+        It is the source's output minus the run's own, times the gradient of the logit difference
+        with respect to what the receiver reads.
+
+        Args:
+            steps: 1 takes the gradient at the unchanged run (attribution patching, Nanda 2023;
+                edges, Syed et al. 2023). More take its mean at so many embeddings on the straight
+                line to the source's (EAP-IG, Hanna et al. 2024).
+        """
+        (own, source), receivers = self.written, receivers_of(self.model)
+        hooks = list({receivers[edge.receiver].hook for edge in edges})
+        slopes = dict.fromkeys(hooks, torch.zeros(()))
+
+        def score(logits: Tensor) -> Tensor:
+            return logit_differences(self.base.at_answers(logits), self.base, self.wrong).sum()
+
+        for step in range(1, steps + 1) if steps > 1 else [0]:
+            put = partial(torch.lerp, end=source[EMBED], weight=step / steps)
+            start = [edit(senders_of(self.model)[EMBED], put)]
+            for hook, slope in gradients(self.model, self.base.tokens, hooks, score, start).items():
+                slopes[hook] = slopes[hook] + slope / steps
+        of_row = torch.stack([
+            ((source[sender] - own[sender]) * receivers[receiver].read(slopes)).sum(-1)
+            .mul(self.where(pos)).sum(1) for sender, receiver, pos in edges
+        ]).double()  # fmt: skip
+        rows = of_row.new_zeros(len(edges), len(self.base))
+        return rows.index_add(1, self.base.row_example, of_row)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 
 from tbtt_interp.analyses import preceding_line as after
-from tbtt_interp.analyses.pairs import VARIED
+from tbtt_interp.analyses.token_roles import VARIED
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.interventions import answer_logits

@@ -4,28 +4,28 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.interventions import draw_sources
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.seeds import MANY_PARAMETERS, Models
+from tbtt_interp.tasks.task import varied_labels
 
-VARIED = ("a", "operator", "b", "country")  # the labels of our tasks that say what is asked
 FEW = 64  # pairs that are patched in models of many parameters
+SOURCES = ("pair", "same answer", "random")  # the pair's other prompt, and two nulls
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs of a clean and a corrupted prompt.
+    """Pairs of a clean and a corrupted prompt, by the numbers of their examples.
 
     Attributes:
-        clean, corrupted: the numbers of their examples.
-        changed: for each pair, the one thing that differs.
+        changed: for each pair, the label that differs.
         left_out: counts of the pairs that could not be used, by reason.
     """
 
@@ -58,7 +58,7 @@ class Pairs:
         return {label: np.flatnonzero(changed == label) for label in dict.fromkeys(self.changed)}
 
     def notes(self) -> list[str]:
-        """What a reader of a table over these pairs has to know."""
+        """How answers are scored, which pairs are left out, and whether prompts are cut."""
         notes = [
             "Each answer token is predicted after the clean answer's own beginning. Where the "
             "answers differ in length, they are scored up to the end of the shorter one."
@@ -87,8 +87,7 @@ class Pairs:
     def batch(self, examples: Int[np.ndarray, " pair"]) -> PromptBatch:
         """The scored clean answers, each after the prompt of one of these examples.
 
-        The clean answer's beginning is fed in after every prompt, so runs differ in their prompts
-        alone.
+        Runs differ in their prompts alone: the clean answer's beginning is fed in after each.
         """
         tokens, ends = self.prompts.tokens, zip(examples, self.clean, self.n_scored, strict=True)
         return PromptBatch.of_tokens(
@@ -100,6 +99,28 @@ class Pairs:
         """The corrupted answers' tokens at the places of the scored clean ones."""
         scored = zip(self.corrupted, self.n_scored, strict=True)
         return torch.tensor([t for k, n in scored for t in self.prompts.tokens[k][1][:n]])
+
+    def source_examples(
+        self, kind: str, base: Int[np.ndarray, " pair"], seed: int
+    ) -> tuple[Int[np.ndarray, " pair"], Bool[np.ndarray, " pair"]]:
+        """For each pair the example that activations come from, and whether there is one.
+
+        Args:
+            kind: one of SOURCES. `same answer` draws among examples with the base's answer,
+                `random` among all; none is of the pair, and prompts are as long as the pair's.
+            base: the pairs' clean or their corrupted examples; it stands where there is no source.
+        """
+        if kind == "pair":
+            return np.where(base == self.clean, self.corrupted, self.clean), base >= 0
+        lengths = np.array([len(prompt) for prompt, _ in self.prompts.tokens])
+        answers = np.array([example.answer for example in self.prompts.examples])
+        is_allowed = lengths == lengths[self.clean][:, None]
+        if kind == "same answer":
+            is_allowed &= answers == answers[base][:, None]
+        for own in (self.clean, self.corrupted):
+            is_allowed[np.arange(len(self)), own] = False
+        source = draw_sources(is_allowed, np.random.default_rng((seed, 0xD0)))
+        return np.where(source < 0, base, source), source >= 0
 
 
 def one_pair(prompts: PromptSet, clean: str, corrupted: str) -> Pairs:
@@ -121,7 +142,8 @@ def one_pair(prompts: PromptSet, clean: str, corrupted: str) -> Pairs:
             f"clean prompt {a.prompt!r} and corrupted prompt {b.prompt!r} have the same answer, "
             f"{a.answer!r}: give two that differ, since the logit difference is between answers"
         )
-    changed = [name for name in VARIED if a.labels.get(name) != b.labels.get(name)]
+    names = varied_labels(prompts.examples)
+    changed = [name for name in names if a.labels.get(name) != b.labels.get(name)]
     return Pairs(
         prompts=prompts, clean=np.array([first]), corrupted=np.array([second]),
         changed=(" and ".join(changed) or "prompt",), left_out={},
@@ -134,33 +156,28 @@ def ordered_pairs(prompts: PromptSet, varied: Sequence[str] | None = None) -> Pa
     Pairs whose prompts differ in length, and pairs with one answer, are counted and left out.
 
     Args:
-        varied: the labels; None is those of the built-in tasks that the examples have.
-    Raises:
-        TbttError: if there is no such pair.
+        varied: the labels; None is those that prompts spell out, see `varied_labels`.
     """
-    known = {name for example in prompts.examples for name in example.labels}
-    names = [n for n in VARIED if n in known] if varied is None else list(varied)
-    left_out = {"prompts that do not align": 0, "one answer for both": 0}
-    found: list[tuple[int, int, str]] = []
-    for (i, clean), (j, corrupted) in permutations(enumerate(prompts.examples), 2):
-        changed = [n for n in names if clean.labels.get(n) != corrupted.labels.get(n)]
-        if len(changed) != 1 or not all(changed[0] in e.labels for e in (clean, corrupted)):
-            continue
-        if len(prompts.tokens[i][0]) != len(prompts.tokens[j][0]):
-            left_out["prompts that do not align"] += 1
-        elif clean.answer == corrupted.answer:
-            left_out["one answer for both"] += 1
-        else:
-            found.append((i, j, changed[0]))
-    if not found:
+    names = list(varied_labels(prompts.examples) if varied is None else varied)
+    labels = np.array([[e.labels.get(n) for n in names] for e in prompts.examples], dtype=object)
+    is_known = np.array([[n in e.labels for n in names] for e in prompts.examples])
+    differs = labels[:, None] != labels  # [clean, corrupted, label]
+    is_one = (differs.sum(-1) == 1) & (differs & is_known[:, None] & is_known).any(-1)
+    lengths = np.array([len(prompt) for prompt, _ in prompts.tokens])
+    answers = np.array([example.answer for example in prompts.examples])
+    is_aligned, is_same = lengths[:, None] == lengths, answers[:, None] == answers
+    left_out = {"prompts that do not align": is_one & ~is_aligned,
+                "one answer for both": is_one & is_aligned & is_same}  # fmt: skip
+    clean, corrupted = np.nonzero(is_one & is_aligned & ~is_same)
+    if not len(clean):
         raise TbttError(
             "no two examples differ in one label and align: patching needs labels such as a, "
             "operator and b, and prompts of equal length"
         )
-    clean, corrupted, changed = zip(*found, strict=True)
     return Pairs(
-        prompts=prompts, clean=np.array(clean), corrupted=np.array(corrupted), changed=changed,
-        left_out={reason: n for reason, n in left_out.items() if n},
+        prompts=prompts, clean=clean, corrupted=corrupted,
+        changed=tuple(names[k] for k in differs[clean, corrupted].argmax(-1)),
+        left_out={reason: int(mask.sum()) for reason, mask in left_out.items() if mask.any()},
     )  # fmt: skip
 
 
@@ -171,9 +188,9 @@ def chosen_pairs(
     """One pair by its prompts, all ordered pairs, or a random sample of them.
 
     Args:
-        held_out: two operands such as 5,7; only pairs whose clean equation has these operands and
-            was held out from every model.
-        count: the size of the sample; None is all pairs, and `few` in models of many parameters.
+        held_out: two operands, as in 5,7; only pairs whose clean equation has them and was held
+            out from every model.
+        count: of the sample; None is all pairs, and `few` in models of many parameters.
     """
     if clean is not None and corrupted is not None:
         return one_pair(models.shared_prompts, clean, corrupted)
@@ -191,26 +208,3 @@ def chosen_pairs(
     if count is None and models.n_parameters > MANY_PARAMETERS:
         count = few
     return pairs if count is None else pairs.sample(count, seed)
-
-
-def null_sources(
-    pairs: Pairs, kind: str, base: Int[np.ndarray, " pair"], seed: int
-) -> Int[np.ndarray, " pair"]:
-    """For each pair another example to take activations from; -1 where there is none.
-
-    Args:
-        kind: `same answer` draws among examples with the base example's answer, `random` among
-            all. Neither is of the pair itself, and their prompts are as long as the pair's.
-    """
-    generator = np.random.default_rng((seed, 0xD0))
-    lengths = np.array([len(prompt) for prompt, _ in pairs.prompts.tokens])
-    answers = np.array([example.answer for example in pairs.prompts.examples])
-    chosen = np.full(len(pairs), -1)
-    for k, (clean, corrupted) in enumerate(zip(pairs.clean, pairs.corrupted, strict=True)):
-        allowed = lengths == lengths[clean]
-        if kind == "same answer":
-            allowed &= answers == answers[base[k]]
-        allowed[[clean, corrupted]] = False
-        if (examples := allowed.nonzero()[0]).size:
-            chosen[k] = generator.choice(examples)
-    return chosen

@@ -4,23 +4,23 @@ Source: Zhang and Nanda 2024, Towards Best Practices of Activation Patching in L
 Heimersheim and Nanda 2024, How to Use and Interpret Activation Patching.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from einops import einsum
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.activations import cached, unknown_site
+from tbtt_interp.activations import cached, site_names, unknown_site
 from tbtt_interp.analyses.ablation import with_ablations
-from tbtt_interp.analyses.pairs import Pairs, chosen_pairs, null_sources, ordered_pairs
+from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs, ordered_pairs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
-from tbtt_interp.interventions import Location, answer_logits, patch
+from tbtt_interp.interventions import Location, answer_logits, changed, index_of, run_with
 from tbtt_interp.plots import heatmaps, short_site
 from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
 from tbtt_interp.results import Claim, Result, strongest_null
@@ -35,38 +35,34 @@ if TYPE_CHECKING:
 STREAMS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
 OF_HEADS = ("attn.hook_v", "attn.hook_pattern", "attn.hook_z")
 DIRECTIONS = {"denoising": "restores", "noising": "destroys"}
-SOURCES = ("pair", "same answer", "random")  # the pair's other prompt, and two nulls
 METRICS = ("logit difference", "log-probability")
 WHOLE = "answer"  # all of an answer's tokens together
 
 
-def sites_of(model: "HookedTransformer") -> list[str]:
-    """Every site that is patched, in the order of a forward pass."""
-    names = (STREAMS[0], *OF_HEADS, *STREAMS[1:])
-    sites = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names]
-    return [site for site in sites if site in model.hook_dict]
+def offsets_of(batch: PromptBatch) -> range:
+    """The positions that any row has, counted from its prompt's last token, which is -1."""
+    last = (batch.answer_pos - batch.last_prompt_pos[batch.answer_row]).max()
+    return range(-int(batch.last_prompt_pos.max()) - 1, int(last))
 
 
 def locations_of(
     model: "HookedTransformer", batch: PromptBatch, sites: Sequence[str] | None = None
 ) -> list[Location]:
-    """Every head of some sites, at each position that any prompt has and at all positions.
+    """Every head of some sites (None is all), at each position and at all positions.
 
-    Args:
-        sites: hook names; None is `sites_of`.
     Raises:
         TbttError: if a site is unknown or cannot be patched.
     """
-    known = sites_of(model)
+    names, visited = (STREAMS[0], *OF_HEADS, *STREAMS[1:]), set(site_names(model))
+    every = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names]
+    known = [site for site in every if site in visited]
     if unknown := [site for site in sites or () if site not in known]:
         raise unknown_site(unknown[0], known)
-    first = -int(batch.last_prompt_pos.max()) - 1
-    last = int((batch.answer_pos - batch.last_prompt_pos[batch.answer_row]).max()) - 1
     return [
         Location(site, head, pos)
         for site in sites or known
         for head in (range(model.cfg.n_heads) if site.endswith(OF_HEADS) else [None])
-        for pos in (*range(first, last + 1), None)
+        for pos in (*offsets_of(batch), None)
     ]
 
 
@@ -74,10 +70,22 @@ def patched_scores(
     model: "HookedTransformer", base: PromptBatch, source: PromptBatch,
     locations: Sequence[Location], score: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "location ..."]:  # fmt: skip
-    """A score of the base run's answer logits, with one location at a time from the source run."""
-    cache = cached(model, source.tokens, list({location.hook for location in locations}))[1]
-    hooks = (patch(location, cache[location.hook], base) for location in locations)
-    return torch.stack([score(answer_logits(model, base, [hook])) for hook in hooks])
+    """A score of the base run's answer logits, with one location at a time from the source run.
+
+    Rows that have the same activation there in both runs are not run again.
+    """
+    hooks = list({location.hook for location in locations})
+    (logits, own), (_, other) = (cached(model, x.tokens, hooks) for x in (base, source))
+
+    def patched(location: Location) -> Float[Tensor, "answer d_vocab"]:
+        values, after = own[location.hook], logits.clone()
+        index = index_of(location, base, values)
+        new = changed(values, index, other[location.hook][index])
+        if len(rows := (new != values).flatten(1).any(1).nonzero().squeeze(1)):
+            after[rows] = run_with(model, base.tokens[rows], [(location.hook, lambda _: new[rows])])
+        return base.at_answers(after).double().cpu()
+
+    return torch.stack([score(patched(location)) for location in locations])
 
 
 def answer_scores(
@@ -96,30 +104,27 @@ def patch_pairs(
     direction: str = "denoising",
     seed: int = 0,
 ) -> tuple[Float[Tensor, "metric answer"], Float[Tensor, "source location metric answer"]]:
-    """How far the source run, and a patch from it at each location, moves each token's score.
+    """The total effect of the source run, and of a patch from it at each location, in nats.
 
-    Denoising patches the clean run into the corrupted one, noising the other way round.
-
-    Args:
-        seed: of the null sources.
-    Returns:
-        the total effect, and the effect of each patch, in nats. Positive is towards the clean
-        answer when denoising, and away from it when noising; nan where there is no null source.
+    Denoising patches the clean run into the corrupted one, noising the other way round. Positive
+    is towards the source's answer; nan where there is no null source.
     """
-    base, own_source, sign = pairs.corrupted, pairs.clean, 1
-    if direction == "noising":
-        base, own_source, sign = own_source, base, -1
-    batch = pairs.batch(base)
+    at_once = max(1, TOKENS_AT_ONCE // 2 // model.cfg.n_ctx)
+    if len(pairs) > at_once:
+        numbers = np.split(np.arange(len(pairs)), range(at_once, len(pairs), at_once))
+        parts = [patch_pairs(model, pairs.take(k), locations, direction, seed) for k in numbers]
+        return torch.cat([total for total, _ in parts], -1), torch.cat([x for _, x in parts], -1)
+    base, sign = (pairs.corrupted, 1) if direction == "denoising" else (pairs.clean, -1)
+    batch, effects = pairs.batch(base), []
     score = partial(answer_scores, clean=batch.answer_token, corrupted=pairs.corrupted_tokens)
     before = score(answer_logits(model, batch))
-    effects = []
     for kind in SOURCES:
-        source = own_source if kind == "pair" else null_sources(pairs, kind, base, seed)
-        is_known = torch.from_numpy(source >= 0)[batch.answer_example]
-        source_batch = pairs.batch(np.where(source >= 0, source, base))
-        after = patched_scores(model, batch, source_batch, locations, score)
-        effects.append((sign * (after - before)).where(is_known, torch.nan))
-    total = score(answer_logits(model, pairs.batch(own_source))) - before
+        source, is_known = pairs.source_examples(kind, base, seed)
+        after = patched_scores(model, batch, pairs.batch(source), locations, score)
+        has_source = torch.from_numpy(is_known)[batch.answer_example]
+        effects.append((sign * (after - before)).where(has_source, torch.nan))
+    source, _ = pairs.source_examples("pair", base, seed)
+    total = score(answer_logits(model, pairs.batch(source))) - before
     return sign * total, torch.stack(effects)
 
 
@@ -136,30 +141,52 @@ def patching_sums(
     """Sums of `patch_pairs` over the answer tokens of each group of `groups_of`.
 
     Returns:
-        `effect` [direction, source, group, metric, location]; `total_effect` of the tokens that
-        have a source, [direction, source, group, metric]; their count `n` [direction, source,
-        group].
+        `effect` [direction, source, location, metric, group]; with a location axis of 1
+        `total_effect` of the tokens that have a source, and their count `n`.
     """
-    at_once = max(1, TOKENS_AT_ONCE // 2 // prompts.n_ctx)
-    sums: list[Arrays] = []
+    groups, found = groups_of(pairs), []
+    tokens = zip(np.repeat(pairs.changed, pairs.n_scored), pairs.roles, strict=True)
+    in_group = torch.tensor([
+        [label == changed and of in (role, WHOLE) for label, of in groups]
+        for changed, role in tokens
+    ]).double()  # fmt: skip
     for direction in DIRECTIONS:
-        parts = []
-        for first in range(0, len(pairs), at_once):
-            chunk = pairs.take(np.arange(first, min(first + at_once, len(pairs))))
-            tokens = list(zip(np.repeat(chunk.changed, chunk.n_scored), chunk.roles, strict=True))
-            in_group = torch.tensor([
-                [label == changed and role in (own, WHOLE) for label, role in groups_of(pairs)]
-                for changed, own in tokens
-            ]).double()  # fmt: skip
-            total, effect = patch_pairs(model, chunk, locations, direction, seed)
-            known = effect[:, 0, 0].isfinite().double()
-            parts.append({
-                "effect": einsum(effect.nan_to_num(), in_group, "s l m a, a g -> s g m l"),
-                "total_effect": einsum(total, known, in_group, "m a, s a, a g -> s g m"),
-                "n": known @ in_group,
-            })  # fmt: skip
-        sums.append({k: np.sum([part[k].numpy() for part in parts], 0) for k in parts[0]})
-    return {name: np.stack([part[name] for part in sums]) for name in sums[0]}
+        total, effect = patch_pairs(model, pairs, locations, direction, seed)
+        known = effect[:, :1].isfinite().double()
+        of_token = {"effect": effect.nan_to_num(), "total_effect": total * known, "n": known}
+        found.append({name: (values @ in_group).numpy() for name, values in of_token.items()})
+    return {name: np.stack([sums[name] for sums in found]) for name in found[0]}
+
+
+def fraction_columns(
+    effect: Float[np.ndarray, "source ... model"], total: Float[np.ndarray, "source ... model"]
+) -> dict[str, np.ndarray]:
+    """Columns of the fraction that each of SOURCES restores, the first with its interval.
+
+    Fractions are ratios of sums over models, and intervals are Student's.
+    """
+    mean, low, high, n = ratios_over_models(effect, total)
+    return {
+        "fraction_restored": mean[0], "fraction_restored_low": low[0],
+        "fraction_restored_high": high[0], "same_answer": mean[1], "random": mean[2],
+        "n_models": n[0],
+    }  # fmt: skip
+
+
+def fraction_claims(
+    rows: pd.DataFrame, texts: Iterable[str], *, unit: str = "of the logit difference",
+    nulls: Sequence[str] = ("same_answer", "random"),
+    null_name: str = "the stronger of the two null sources",
+) -> list[Claim]:  # fmt: skip
+    """A claim per row of a table: a text, the fraction restored, and the strongest null's."""
+    return [
+        Claim(
+            text=text, effect=Interval.of_row(row, "fraction_restored"), unit=unit,
+            null=strongest_null(row["fraction_restored"], [row[null] for null in nulls]),
+            null_name=null_name,
+        )
+        for row, text in zip(rows.to_dict("records"), texts, strict=True)
+    ]  # fmt: skip
 
 
 def patching_table(
@@ -168,53 +195,40 @@ def patching_table(
 ) -> pd.DataFrame:  # fmt: skip
     """The fraction of the total effect that a patch restores, per location, with two nulls.
 
-    The fraction is a ratio of sums over answer tokens and models. Its interval is Student's over
-    models. The nulls are the same fraction where the source is another example with the base's
-    answer (`same_answer`), and any other example (`random`).
+    The nulls are the same fraction where the source is another example with the base's answer
+    (`same_answer`), and any other example (`random`).
 
     Args:
         pairs: None is `ordered_pairs`.
-        sites: hook names; None is `sites_of`.
-        seed: of the null sources.
+        sites: hook names; None is all that can be patched.
     Returns:
         One row per direction, changed label, role of the answer token (`answer` is all together),
         metric and location: `effect` and `total_effect` in nats per answer token,
-        `fraction_restored` with its interval, `same_answer`, `random`, and `n_answers`, the answer
-        tokens of each model.
-    Raises:
-        TbttError: if a site is unknown or cannot be patched.
+        `fraction_restored` with its interval, the nulls, and each model's `n_answers`.
     """
     models = Models.of(run)
     pairs = ordered_pairs(models.shared_prompts) if pairs is None else pairs
-    locations = locations_of(models.first, pairs.batch(pairs.clean), sites)
-    sums = over_seeds(models, patching_sums, pairs, locations, seed)
-    effect, total = (np.moveaxis(sums[name], 0, -1) for name in ("effect", "total_effect"))
-    fraction = ratios_over_models(effect, total[..., None, :])
-    n = sums["n"][:, :, 0].sum(0)[..., None, None]  # of all models, [direction, group, 1, 1]
-    n[n == 0] = np.nan
-    values = {
-        "effect": effect[:, 0].sum(-1) / n, "fraction_restored": fraction.mean[:, 0],
-        "fraction_restored_low": fraction.low[:, 0], "fraction_restored_high": fraction.high[:, 0],
-        "same_answer": fraction.mean[:, 1], "random": fraction.mean[:, 2],
-        "total_effect": total[:, 0].sum(-1)[..., None] / n, "n_models": fraction.n[:, 0],
-        "n_answers": n // len(models.models),
-    }  # fmt: skip
-    offsets = [location.pos or 0 for location in locations]
-    names = pairs.prompts.position_names(min(offsets), max(offsets))
+    batch = pairs.batch(pairs.clean)
+    locations, offsets = locations_of(models.first, batch, sites), offsets_of(batch)
+    names = {**pairs.prompts.position_names(offsets[0], offsets[-1]), None: "all"}
     table = pd.DataFrame(
-        [
-            (direction, *group, metric, *at, "all" if at.pos is None else names[at.pos])
-            for direction in DIRECTIONS
-            for group in groups_of(pairs)
-            for metric in METRICS
-            for at in locations
-        ],
+        [(direction, *group, metric, *at, names[at.pos]) for direction in DIRECTIONS
+         for group in groups_of(pairs) for metric in METRICS for at in locations],
         columns=["direction", "changed", "role", "metric", "site", "head", "pos", "position"],
-    ).astype({"head": "Int64", "pos": "Int64"})
-    shape = fraction.mean[:, 0].shape
-    table = table.assign(**{k: np.broadcast_to(x, shape).ravel() for k, x in values.items()})
-    known = table.dropna(subset=["n_answers"]).astype({"n_answers": int})
-    return known.reset_index(drop=True)
+    ).astype({"head": "Int64", "pos": "Int64"})  # fmt: skip
+    sums = over_seeds(models, patching_sums, pairs, locations, seed)
+    axes = "model direction source location metric group"
+    effect, total, n = (
+        rearrange(sums[name], f"{axes} -> source direction group metric location model")
+        for name in ("effect", "total_effect", "n")
+    )
+    nats = {"effect": effect[0].mean(-1), "total_effect": total[0].mean(-1)}
+    columns = {**nats, **fraction_columns(effect, total), "n_answers": n[0].mean(-1)}
+    shape = effect.shape[1:-1]
+    table = table.assign(**{k: np.broadcast_to(x, shape).ravel() for k, x in columns.items()})
+    table = table[table["n_answers"] > 0].astype({"n_answers": int}).reset_index(drop=True)
+    table[list(nats)] = table[list(nats)].div(table["n_answers"], axis=0)
+    return table
 
 
 def _logit_differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -238,32 +252,20 @@ def patching_claims(table: pd.DataFrame) -> list[Claim]:
     rows = _logit_differences(table).query("role == @WHOLE").dropna(subset=["pos"])
     rows = rows[rows["site"].str.endswith((*OF_HEADS, "mlp_out"))].sort_values("fraction_restored")
     strongest = rows.groupby(["direction", "changed", "site"]).tail(1).sort_index()
-    return [
-        Claim(
-            text=f"Where {row['changed']} differs, {row['location']} at {row['position']} "
-            f"{DIRECTIONS[row['direction']]}",
-            effect=Interval.of_row(row, "fraction_restored"), unit="of the logit difference",
-            null=strongest_null(row["fraction_restored"], [row["same_answer"], row["random"]]),
-            null_name="the stronger of the two null sources",
-        )
-        for row in strongest.to_dict("records")
-    ]  # fmt: skip
+    texts = ("Where " + strongest["changed"] + " differs, " + strongest["location"] + " at "
+             + strongest["position"] + " " + strongest["direction"].map(DIRECTIONS))  # fmt: skip
+    return fraction_claims(strongest, texts)
 
 
 def analyse_patching(
     run: Models | Run, pairs: Pairs | None = None, *, clean: str | None = None,
     corrupt: str | None = None, held_out: str | None = None, n_pairs: int | None = None,
-    sites: Sequence[str] | None = None, ablate: bool = True, seed: int = 0,
+    sites: Sequence[str] | None = None, seed: int = 0,
 ) -> Result:  # fmt: skip
     """The table of `patching_table`, and what answers lose when a component is ablated.
 
-    Args:
-        pairs: None is the pairs that the next four options choose; see `chosen_pairs`.
-        clean, corrupt: the prompts of one pair, which goes without ablation.
-        held_out: only clean equations of this held-out pair of operands, as in 5,7.
-        n_pairs: how many pairs, drawn at random.
-        sites: hook names; None is `sites_of`.
-        ablate: whether heads, MLPs and neurons are ablated, too; see `ablation_table`.
+    One pair by its prompts goes without ablation. For the options see `chosen_pairs`.
+
     Raises:
         TbttError: if options do not go together, or a site is unknown.
     """
@@ -293,37 +295,31 @@ def analyse_patching(
             "position.",
         ],
     )  # fmt: skip
-    return result if clean or not ablate else with_ablations(result, models, seed=seed)
+    return result if clean else with_ablations(result, models, seed=seed)
 
 
 def plot_patching(table: pd.DataFrame, *, by_role: bool = False, note: str = "") -> "Figure":
     """Fractions restored by each location: a panel per changed label, with its total effect.
 
-    Args:
-        table: as `patching_table` returns it.
-        by_role: one panel per role of an answer token, denoising, instead of one per direction.
-        note: what a reader has to know, put under the title.
+    Panels are by direction too, or denoising alone by role of an answer token.
     """
     rows = _logit_differences(table)
-    rows = rows[(rows["role"] != WHOLE) & (rows["direction"] == "denoising")
-                if by_role else rows["role"] == WHOLE]  # fmt: skip
-    inner = rows["changed"] + " differs"
-    panel = inner + ", " + rows["role"] if by_role else rows["direction"] + ", " + inner
+    if by_role:
+        rows = rows[(rows["role"] != WHOLE) & (rows["direction"] == "denoising")]
+        panel, what = rows["changed"] + " differs, " + rows["role"], "restored, by answer token"
+    else:
+        rows = rows[rows["role"] == WHOLE]
+        panel, what = rows["direction"] + ", " + rows["changed"] + " differs", "moved"
+    apart = rows["total_effect"].map("{:.1f} nats apart".format)
     figure = heatmaps(
-        rows.assign(
-            panel=panel + "<br>" + rows["total_effect"].map("{:.1f} nats apart".format),
-            location=rows["location"].map(short_site),
-        ),
+        rows.assign(panel=panel + "<br>" + apart, location=rows["location"].map(short_site)),
         row="location", column="position", value="fraction_restored", panel="panel", signed=True,
         title="fraction", across=rows["role" if by_role else "changed"].nunique(),
         hover=["fraction_restored_low", "fraction_restored_high", "same_answer", "random",
                "effect", "n_answers"],
     )  # fmt: skip
-    what = "restored, by answer token" if by_role else "moved"
-    title = {
-        "text": f"Fraction of the logit difference {what}",
-        "subtitle": {"text": note},
-        "y": 0.985,
-        "yanchor": "top",
-    }
-    return figure.update_layout(title=title, margin={"t": 130})
+    title = f"Fraction of the logit difference {what}"
+    return figure.update_layout(
+        title={"text": title, "subtitle": {"text": note}, "y": 0.985, "yanchor": "top"},
+        margin={"t": 130},
+    )

@@ -10,33 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
+from jaxtyping import Float, Int
 
-from tbtt_interp.analyses.circuits import (
-    RANDOM,
-    STEPS,
-    circuit_scores,
-    circuits_table,
-    edge_attributions,
-)
 from tbtt_interp.analyses.graph import (
     EMBED,
     LOGITS,
-    edge_hooks,
+    PathPatching,
     edges_of,
     logit_differences,
-    path_delta,
     paths_of,
-    receivers_of,
-    sender_outputs,
 )
-from tbtt_interp.analyses.pairs import Pairs, chosen_pairs, null_sources
-from tbtt_interp.analyses.patching import SOURCES
+from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs
+from tbtt_interp.analyses.patching import fraction_claims, fraction_columns, offsets_of
 from tbtt_interp.errors import TbttError
-from tbtt_interp.interventions import add, split_inputs
+from tbtt_interp.interventions import answer_logits, split_inputs
 from tbtt_interp.plots import GREY, curves, panels, points
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.results import Claim, Result, strongest_null
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Arrays, Models, over_seeds
 from tbtt_interp.stats import Interval, ratios_over_models
@@ -45,6 +35,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
+STEPS = 5  # of the integral of EAP-IG, as Hanna et al. 2024 take
+RANDOM = 10  # random circuits of each size
 SHOWN = 0.02  # the least fraction restored that is printed and claimed
 FAITHFUL = 0.9  # of the smallest circuit that is claimed
 FEW = 16  # pairs, where models are large and have thousands of edges
@@ -58,86 +50,137 @@ def path_effects(
     """What each edge and path restores of each pair's logit difference, denoising, in nats.
 
     Returns:
-        `total_effect` [pair], of which the clean run differs from the corrupted one; `exact`
-        [source, edge + path, pair], nan where there is no null source; `eap` and `eap_ig` [edge,
-        pair]; and the arrays of `circuit_scores`.
+        `total_effect` [pair]; `exact` [source, edge + path, pair], nan where there is no null
+        source; `eap` and `eap_ig` [edge, pair]; and the arrays of `circuit_scores`.
     """
-    batch, wrong = pairs.batch(pairs.corrupted), pairs.corrupted_tokens
-    edges, paths = edges_of(model, batch), paths_of(model)
-    stream = receivers_of(model)[LOGITS].hook
-    before = logit_differences(model, batch, wrong)
-    clean = logit_differences(model, pairs.batch(pairs.clean), wrong)
-    exact, fast = [], {}
+    base, exact, arrays = pairs.batch(pairs.corrupted), [], {}
+    edges, paths = edges_of(model, base), paths_of(model)
     with split_inputs(model):
-        own = sender_outputs(model, batch)
         for kind in SOURCES:
-            chosen = (
-                pairs.clean if kind == "pair" else null_sources(pairs, kind, pairs.corrupted, seed)
-            )
-            is_known = torch.from_numpy(chosen >= 0)
-            source_batch = pairs.batch(np.where(chosen >= 0, chosen, pairs.corrupted))
-            source = sender_outputs(model, source_batch)
-            hooks = [
-                *(edge_hooks(model, batch, source, [edge]) for edge in edges),
-                *([add(stream, path_delta(model, batch, source, own, path))] for path in paths),
-            ]
-            effects = [logit_differences(model, batch, wrong, hook) - before for hook in hooks]
-            exact.append(torch.stack(effects).where(is_known, torch.nan))
+            source, is_known = pairs.source_examples(kind, pairs.corrupted, seed)
+            run = PathPatching(model, base, pairs.batch(source), pairs.corrupted_tokens)
+            hooks = [*(run.edge_hooks([edge]) for edge in edges), *map(run.path_hooks, paths)]
+            effects = torch.stack([run.differences(hook) for hook in hooks]) - run.differences()
+            exact.append(np.where(is_known, effects, np.nan))
             if kind == "pair":
-                for name, steps in (("eap", 1), ("eap_ig", STEPS)):
-                    rows = edge_attributions(model, batch, wrong, source, own, edges, steps=steps)
-                    of_pair = torch.zeros(len(edges), len(pairs), dtype=rows.dtype)
-                    fast[name] = of_pair.index_add(1, batch.row_example, rows)
-    tensors = {"exact": torch.stack(exact), "total_effect": clean - before, **fast}
-    arrays = {name: values.numpy() for name, values in tensors.items()}
-    scores = circuit_scores(model, prompts, pairs, arrays["exact"][0, : len(edges)], seed)
-    return arrays | scores
+                of_pair = {"total_effect": run.total_effects(), "eap": run.attributions(edges),
+                           "eap_ig": run.attributions(edges, STEPS)}  # fmt: skip
+                arrays = {name: values.numpy() for name, values in of_pair.items()}
+    scores = circuit_scores(model, prompts, pairs, exact[0][: len(edges)], seed)
+    return arrays | {"exact": np.stack(exact)} | scores
+
+
+def circuit_sizes(n_edges: int) -> list[int]:
+    """Numbers of edges that circuits keep: none, powers of two and three times these, and all.
+
+    >>> circuit_sizes(10)
+    [0, 1, 2, 3, 4, 6, 8, 10]
+    """
+    powers = (m * 2**n for n in range(12) for m in (1, 3))
+    return sorted({0, *(size for size in powers if size < n_edges), n_edges})
+
+
+def circuit_scores(
+    model: "HookedTransformer", prompts: PromptSet, pairs: Pairs,
+    exact: Float[np.ndarray, "edge pair"], seed: int = 0,
+) -> Arrays:  # fmt: skip
+    """What the strongest edges alone answer, when every other edge carries the corrupted run.
+
+    Edges are ranked by their exact effects on the pairs of half of the clean prompts, and circuits
+    are scored on the others. The null is as many edges drawn at random.
+
+    Returns:
+        `kept`, the share of the logit difference, and `right`, the answer tokens that are
+        predicted: [size, 1 + RANDOM], the strongest edges first; and `of`, all answer tokens.
+    Source: faithfulness and its null, Shi et al. 2024.
+    """
+    names = np.unique(pairs.clean)
+    if len(names) < 2:
+        raise TbttError(
+            "a circuit needs two clean prompts at least, one to rank edges on and one to ask: "
+            "give more pairs"
+        )
+    ranking = np.random.default_rng((seed, 0xC1)).permutation(names)[: len(names) // 2]
+    ranks_edges = np.isin(pairs.clean, ranking)
+    order = np.argsort(-np.abs(exact[:, ranks_edges].sum(1)))
+    edges = edges_of(model, pairs.batch(pairs.corrupted))  # the edges that `exact` is of
+    scored = pairs.take(np.flatnonzero(~ranks_edges))
+    clean, corrupted = scored.batch(scored.clean), scored.batch(scored.corrupted)
+    with split_inputs(model):
+        run = PathPatching(model, clean, corrupted, scored.corrupted_tokens)
+        whole, total = run.differences().sum(), run.total_effects().sum()
+
+        def answers(order: Int[np.ndarray, " edge"], size: int) -> tuple[float, int]:
+            hooks = run.edge_hooks([edges[k] for k in order[size:]])
+            logits = answer_logits(model, clean, hooks)
+            score = logit_differences(logits, clean, run.wrong).sum()
+            n_right = (logits.argmax(1) == clean.answer_token).sum()
+            return float(1 - (score - whole) / total), int(n_right)
+
+        generator, found = prompts.random(seed, 0xC1), []
+        for size in circuit_sizes(len(edges)):
+            orders = [order, *(generator.permutation(len(edges)) for _ in range(RANDOM))]
+            if size in (0, len(edges)):  # in any order these are the same edges
+                found.append([answers(order, size)] * len(orders))
+            else:
+                found.append([answers(one, size) for one in orders])
+    kept, right = np.moveaxis(np.array(found), -1, 0)
+    return {"kept": kept, "right": right.astype(int), "of": np.array(len(clean.answer_token))}
+
+
+def circuits_table(scores: Arrays, n_edges: int) -> pd.DataFrame:
+    """`circuit_scores` of every model as one row per size of a circuit.
+
+    Returns:
+        `edges`, of the `all` that there are; `faithfulness`, the share of the logit difference
+        kept, with its interval; `random` and `random_most`, the mean and the greatest of random
+        circuits; `right`, `of` and `right_random`, sums over models.
+    """
+    kept, right = scores["kept"], scores["right"]
+    mean, low, high, n = ratios_over_models(kept[..., 0].T, np.ones(1))
+    return pd.DataFrame({
+        "edges": circuit_sizes(n_edges), "all": n_edges, "faithfulness": mean,
+        "faithfulness_low": low, "faithfulness_high": high, "random": kept[..., 1:].mean((0, 2)),
+        "random_most": kept[..., 1:].max(2).mean(0), "right": right[..., 0].sum(0),
+        "of": scores["of"].sum(), "right_random": right[..., 1:].mean(2).sum(0), "n_models": n,
+    })  # fmt: skip
 
 
 def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
-    """What each edge, and in one layer each whole path, restores of the logit difference.
-
-    Whole answers, denoising; fractions, intervals and nulls are as in `patching_table`.
+    """What each edge, and in one layer each whole path, restores of whole answers, denoising.
 
     Args:
         effects: `path_effects` of every model.
     Returns:
         One row per changed label and edge or path: `kind`, `name`, `sender`, `receiver`, `pos`,
-        `position`, `fraction_restored` with its interval, `same_answer`, `random`, and for edges
-        the approximations `eap` and `eap_ig`.
+        `position`, `fraction_restored` with its interval, the nulls `same_answer` and `random`,
+        and for edges the approximations `eap` and `eap_ig`.
     """
-    edges = edges_of(models.first, pairs.batch(pairs.corrupted))
-    offsets = [edge.pos for edge in edges if edge.pos is not None] or [-1]
-    names = pairs.prompts.position_names(min(offsets), max(offsets))
-    rows = [("edge", f"{e.sender} → {e.receiver}", *e, "all" if e.pos is None else names[e.pos])
-            for e in edges]  # fmt: skip
+    batch = pairs.batch(pairs.corrupted)
+    offsets = offsets_of(batch)
+    names = {**pairs.prompts.position_names(offsets[0], offsets[-1]), None: "all"}
+    rows = [("edge", f"{edge.sender} → {edge.receiver}", *edge, names[edge.pos])
+            for edge in edges_of(models.first, batch)]  # fmt: skip
     rows += [("path", " → ".join([EMBED, *path, LOGITS]), None, None, None, "all")
              for path in paths_of(models.first)]  # fmt: skip
     columns = ["kind", "name", "sender", "receiver", "pos", "position"]
     cells = pd.DataFrame(rows, columns=columns).astype({"pos": "Int64"})
     found = []
     for label, numbers in pairs.by_change().items():
-        exact, total = effects["exact"][..., numbers], effects["total_effect"][:, numbers]
-        weights = (np.isfinite(exact) * total[:, None, None]).sum(-1)
-        fraction = ratios_over_models(
-            np.moveaxis(np.nan_to_num(exact).sum(-1), 0, -1), np.moveaxis(weights, 0, -1)
-        )
-        approximations = {
-            name: pd.Series(effects[name][..., numbers].sum((0, 2)) / total.sum())
-            for name in METHODS
-        }
-        found.append(cells.assign(
-            changed=label, fraction_restored=fraction.mean[0],
-            fraction_restored_low=fraction.low[0], fraction_restored_high=fraction.high[0],
-            same_answer=fraction.mean[1], random=fraction.mean[2], n_models=fraction.n[0],
-            **approximations,
-        ))  # fmt: skip
+        exact = np.moveaxis(effects["exact"][..., numbers], 0, -1)  # [source, edge, pair, model]
+        total = effects["total_effect"][:, numbers].T  # [pair, model]
+        fractions = fraction_columns(np.nansum(exact, -2), (np.isfinite(exact) * total).sum(-2))
+        fast = {name: pd.Series(effects[name][..., numbers].sum((0, 2)) / total.sum())
+                for name in METHODS}  # fmt: skip
+        found.append(cells.assign(changed=label, **fractions, **fast))
     return pd.concat(found, ignore_index=True)
 
 
-def approximations_table(pairs: Pairs, effects: Arrays) -> pd.DataFrame:
+def approximations_table(table: pd.DataFrame, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     """How far the fast approximations are from the exact effects of edges.
 
+    Args:
+        table: `paths_table` of these effects.
     Returns:
         One row per changed label and `method`: `pearson` and `spearman`, correlations over edges
         with the exact fraction; `error`, the summed distance from it over the summed exact
@@ -145,35 +188,27 @@ def approximations_table(pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     """
     rows = []
     for label, numbers in pairs.by_change().items():
-        total = effects["total_effect"][:, numbers].sum()
+        edges = table[(table["changed"] == label) & (table["kind"] == "edge")]
+        exact = edges["fraction_restored"]
+        of_pair = effects["exact"][:, 0, : len(edges)][..., numbers]
         for name in METHODS:
-            fast = effects[name][..., numbers]
-            exact = effects["exact"][:, 0, : fast.shape[1]][..., numbers]
-            of_edge, exact_of_edge = (x.sum((0, 2)) / total for x in (fast, exact))
+            fast, fast_of_pair = edges[name], effects[name][..., numbers].ravel()
             rows.append({
-                "changed": label, "method": name,
-                "pearson": np.corrcoef(of_edge, exact_of_edge)[0, 1],
-                "spearman": spearmanr(of_edge, exact_of_edge).statistic,  # pyright: ignore
-                "error": np.abs(of_edge - exact_of_edge).sum() / np.abs(exact_of_edge).sum(),
-                "pair_pearson": np.corrcoef(fast.ravel(), exact.ravel())[0, 1],
+                "changed": label, "method": name, "pearson": fast.corr(exact),
+                "spearman": fast.corr(exact, "spearman"),
+                "error": (fast - exact).abs().sum() / exact.abs().sum(),
+                "pair_pearson": np.corrcoef(fast_of_pair, of_pair.ravel())[0, 1],
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def path_claims(table: pd.DataFrame, circuits: pd.DataFrame) -> list[Claim]:
+def path_claims(table: pd.DataFrame, by_size: pd.DataFrame) -> list[Claim]:
     """What each whole path (in deeper models each edge) restores, and the smallest good circuit."""
     kind = "path" if (table["kind"] == "path").any() else "edge"
     strong = table[(table["kind"] == kind) & (table["fraction_restored"].abs() > SHOWN)]
-    claims = [
-        Claim(
-            text=f"Where {row['changed']} differs, {row['name']} alone restores",
-            effect=Interval.of_row(row, "fraction_restored"), unit="of the logit difference",
-            null=strongest_null(row["fraction_restored"], [row["same_answer"], row["random"]]),
-            null_name="the stronger of the two null sources",
-        )
-        for row in strong.to_dict("records")
-    ]  # fmt: skip
-    good = circuits[circuits["faithfulness"] >= FAITHFUL].iloc[0].to_dict()
+    texts = "Where " + strong["changed"] + " differs, " + strong["name"] + " alone restores"
+    claims = fraction_claims(strong, texts)
+    good = by_size[by_size["faithfulness"] >= FAITHFUL].iloc[0].to_dict()
     if good["edges"] < good["all"]:
         claims.append(Claim(
             text="The smallest faithful circuit, the strongest edges alone, keeps",
@@ -191,33 +226,29 @@ def analyse_paths(
 
     Args:
         pairs: None is `n_pairs` pairs of `chosen_pairs`, or all; of large models FEW.
-    Raises:
-        TbttError: if there are too few pairs, or the models have no MLPs.
     """
     if n_pairs is not None and n_pairs < 4:
         raise TbttError(f"pairs must be at least 4, half of them to rank edges on, got {n_pairs}")
     models = Models.of(run)
     pairs = chosen_pairs(models, count=n_pairs, few=FEW, seed=seed) if pairs is None else pairs
     effects = over_seeds(models, path_effects, pairs, seed)
-    table, errors = paths_table(models, pairs, effects), approximations_table(pairs, effects)
-    circuits = circuits_table(effects, effects["eap"].shape[1])
+    table = paths_table(models, pairs, effects)
+    errors = approximations_table(table, pairs, effects)
+    by_size = circuits_table(effects, effects["eap"].shape[1])
     numbers = ["fraction_restored", "fraction_restored_low", "fraction_restored_high",
                "same_answer", "random", *METHODS]  # fmt: skip
-    shown = table[table["fraction_restored"].abs() > SHOWN][
-        ["changed", "name", "position", *numbers]
-    ]
+    shown = table[table["fraction_restored"].abs() > SHOWN]
+    written = shown[numbers].map("{:.2f}".format).replace("nan", "")
     means = errors.groupby("method")["error"].mean()
     return Result(
         name="paths",
-        tables={"paths": table, "approximations": errors, "circuits": circuits},
-        display=shown[["changed", "name", "position"]].assign(
-            **{n: shown[n].map("{:.2f}".format).replace("nan", "") for n in numbers}
-        ),
-        claims=path_claims(table, circuits),
+        tables={"paths": table, "approximations": errors, "circuits": by_size},
+        display=shown[["changed", "name", "position"]].join(written),
+        claims=path_claims(table, by_size),
         figures={
             "paths": partial(plot_paths, table),
             "approximations": partial(plot_approximations, table),
-            "circuits": partial(plot_circuits, circuits),
+            "circuits": partial(plot_circuits, by_size),
         },
         notes=[
             f"{len(pairs):,} pairs, denoising, whole answers. Edges and paths that restore less "
@@ -232,11 +263,7 @@ def analyse_paths(
 
 
 def plot_paths(table: pd.DataFrame) -> "Figure":
-    """What each edge and path restores by itself: exact, approximated, and from null sources.
-
-    Args:
-        table: as `paths_table` returns it.
-    """
+    """What each edge and path restores by itself: exact, approximated, and from null sources."""
     name = table["name"] + (" at " + table["position"]).where(table["kind"] == "edge", "")
     strength = table["fraction_restored"].abs().groupby(name).max()
     drawn = strength[strength > 0.01].nlargest(DRAWN).index
@@ -250,11 +277,7 @@ def plot_paths(table: pd.DataFrame) -> "Figure":
 
 
 def plot_approximations(table: pd.DataFrame) -> "Figure":
-    """The two approximations of each edge against its exact fraction.
-
-    Args:
-        table: as `paths_table` returns it.
-    """
+    """The two approximations of each edge against its exact fraction."""
     rows = table[table["kind"] == "edge"]
     figure, _ = panels([""], width=520, height=420)
     ends = [rows["fraction_restored"].min(), rows["fraction_restored"].max()]
@@ -269,14 +292,10 @@ def plot_approximations(table: pd.DataFrame) -> "Figure":
     return figure.update_yaxes(title="approximated fraction")
 
 
-def plot_circuits(circuits: pd.DataFrame) -> "Figure":
-    """What circuits of each size keep of the logit difference, with as many random edges.
-
-    Args:
-        circuits: as `circuits_table` returns it.
-    """
+def plot_circuits(by_size: pd.DataFrame) -> "Figure":
+    """What circuits of each size keep of the logit difference, with as many random edges."""
     return curves(
-        circuits.assign(edges_kept="strongest edges, 95 % CI"), x="edges", y="faithfulness",
+        by_size.assign(edges_kept="strongest edges, 95 % CI"), x="edges", y="faithfulness",
         by="edges_kept", low="faithfulness_low", high="faithfulness_high",
         nulls={"random": "random edges, mean", "random_most": "random edges, most"},
         titles=("edges kept", "share of the logit difference kept"),

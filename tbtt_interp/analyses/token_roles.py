@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from tbtt_interp.analyses.pairs import VARIED
 from tbtt_interp.prompts import VISIBLE, PromptBatch, PromptSet
 from tbtt_interp.tasks import Example
 
+VARIED = ("a", "operator", "b", "country")  # the labels of our tasks that say what is asked
 MOST_NUMBERED = 4  # answers of more tokens have one role, "answer"
 PROMPT, AFTER_LINE = "prompt", "after a line"  # the contexts
 PRECEDING_LINE, NEWLINE = "previous line", "newline"
