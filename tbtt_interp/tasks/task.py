@@ -158,15 +158,8 @@ class Task:
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
-        """The labels whose value stands in the prompt of every example that has them.
-
-        They say what is asked; the other labels say what the answer is, or what is true of it.
-        """
-        spelled: dict[str, bool] = {}
-        for example in self.examples:
-            for name, label in example.labels.items():
-                spelled[name] = spelled.get(name, True) and str(label) in example.prompt
-        return tuple(name for name, is_spelled in spelled.items() if is_spelled)
+        """The labels that say what is asked; see `varied_labels`."""
+        return varied_labels(self.examples)
 
     def file(self, order_seed: int | None) -> tuple[str, ...]:
         """The training lines, permuted within each section; None keeps them as they stand."""
@@ -191,3 +184,15 @@ class Task:
             return variant
         matches = ((re.fullmatch(short, text), prompt) for short, prompt in self.short_forms)
         return next((match.expand(prompt) for match, prompt in matches if match), text)
+
+
+def varied_labels(examples: Iterable[Example]) -> tuple[str, ...]:
+    """The labels whose value stands in the prompt of every example that has them.
+
+    They say what is asked; the other labels say what the answer is, or what is true of it.
+    """
+    spelled: dict[str, bool] = {}
+    for example in examples:
+        for name, label in example.labels.items():
+            spelled[name] = spelled.get(name, True) and str(label) in example.prompt
+    return tuple(name for name, is_spelled in spelled.items() if is_spelled)
