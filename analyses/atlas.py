@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
+from sweeps import mean_text, select, sweep_table
 
-from tbtt_interp import conditions, plots
+from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import SHARE, UNMEASURED, Interval, difference_over_models, summarize
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import sweep_table
 from tbtt_interp.train.sweep import read_sweep
 
 BASELINES = {"nearest": "nearest seen equation", "additive": "additive model"}
@@ -49,7 +49,7 @@ def atlas_equations(held_out: pd.DataFrame) -> pd.DataFrame:
         TbttError: if there is no such row, or pairs share a seed.
     """
     alone = held_out["held_out"].str.fullmatch(r"\d,\d").fillna(False).astype(bool)
-    table = conditions.select(held_out[alone], task="arithmetic", framing="line")
+    table = select(held_out[alone], task="arithmetic", framing="line")
     if table.empty:
         raise TbttError(
             "no model here holds out one pair and trains on whole lines: tbtt sweep atlas trains "
@@ -234,11 +234,11 @@ def atlas_result(held_out: pd.DataFrame) -> Result:
     never = of_pairs.index[of_pairs["right"] == 0]
     always = (of_pairs["right"] == of_pairs["models"]).sum()
     models = len(equations[["size", "seed"]].drop_duplicates())
-    by_width = conditions.select(pairs, stratum="all").pivot(
+    by_width = select(pairs, stratum="all").pivot(
         index="pair", columns=["width", "size"], values="share").sort_index(axis=1)  # fmt: skip
     by_width.columns = by_width.columns.get_level_values("size")
     apart = ", ".join(
-        f"{wide} minus {narrow} {conditions.mean_text(by_width[wide] - by_width[narrow])}"
+        f"{wide} minus {narrow} {mean_text(by_width[wide] - by_width[narrow])}"
         for narrow, wide in zip(by_width, by_width.columns[1:], strict=False)
     )
     spread, gone = pair_and_size(equations), seen_less_gone(equations)

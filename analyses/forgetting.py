@@ -11,13 +11,14 @@
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
+from sweeps import finished_runs, sweep_table
 
-from tbtt_interp import conditions, plots
+from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
+from tbtt_interp.model_tables import over_training_table
 from tbtt_interp.results import Claim, Result
-from tbtt_interp.stats import ANY, SHARE, Interval
+from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import finished_runs, over_training_table, sweep_table
 
 LATE = 5 / 6  # evaluations after this share of training are the end
 FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 / 2⁶
@@ -158,7 +159,7 @@ def mean_of(models: pd.DataFrame, name: str) -> Interval:
         bounds = SHARE
     elif name.startswith("beyond_"):
         bounds = (-2.0, 2.0)
-    mean = conditions.over_models(models[name].astype(float), bounds)
+    mean = mean_over_models(models[name].astype(float), bounds=bounds)
     if mean.n >= FEWEST_MODELS:
         return mean
     return Interval(mean=mean.mean, low=np.nan, high=np.nan, n=mean.n)

@@ -13,13 +13,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
+from sweeps import (
+    SHIPPED,
+    TABLES,
+    by_seed,
+    check_one_each,
+    claim_over_models,
+    counts_text,
+    interval_note,
+    mean_text,
+    select,
+    sweep_table,
+)
 
-from tbtt_interp import conditions, plots
+from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_counts
+from tbtt_interp.model_tables import plot_over_training, with_accuracies
 from tbtt_interp.results import Claim, Result, all_of
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import SHIPPED, TABLES, sweep_table, with_accuracies
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
@@ -59,7 +71,7 @@ def early(over: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
     Evaluations are not evenly spaced: the accuracy is taken as linear between them.
     """
-    models = conditions.select(over, task="arithmetic")
+    models = select(over, task="arithmetic")
     last = models.groupby("framing")["step"].max().min()
     rows = [
         dict(zip(("framing", "size", "seed"), key, strict=True))
@@ -72,11 +84,11 @@ def early(over: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
 def display_rows(models: pd.DataFrame, equations: pd.DataFrame) -> pd.DataFrame:
     """One printed row per cell."""
-    rows, text = [], conditions.counts_text
+    rows, text = [], counts_text
     for (task, framing, size), cell in models.groupby(CELL, sort=False):
         seen = cell.filter(regex="^seen_(addition|subtraction)_")
         both = pd.DataFrame({f"seen_{s}": seen.filter(like=s).sum(axis=1) for s in ("right", "of")})
-        asked = conditions.select(equations, task=task, framing=framing, size=size)
+        asked = select(equations, task=task, framing=framing, size=size)
         right = {sign: asked.loc[asked["operator"] == sign, "right"] for sign in "+-"}
         sums, differences = (f"{r.sum()}/{len(r)}" if len(r) else "" for r in right.values())
         knowing, rest = (cell[cell["knows_all"] == known] for known in (1, 0))
@@ -92,12 +104,12 @@ def display_rows(models: pd.DataFrame, equations: pd.DataFrame) -> pd.DataFrame:
             "know all": f"{len(knowing)}/{len(cell)}",
             "the rest": " ".join(rest["seen_right"].map("{:.0f}".format)) if some else "",
             "held-out": text(cell, "held_out"),
-            "accuracy [95 %]": conditions.mean_text(cell["held_out_accuracy"], SHARE),
+            "accuracy [95 %]": mean_text(cell["held_out_accuracy"], SHARE),
             "sums": sums, "differences": differences,
             "of those": text(knowing, "held_out") if some else "",
             "paper": answers if framing == "file" else "", "late": text(cell, "late_held_out"),
             "margin": "" if np.isnan(margin) else f"{margin:+.1f}",
-            "order": conditions.mean_text(cell["order_known"], SHARE),
+            "order": mean_text(cell["order_known"], SHARE),
             "loss": f"{loss} ({paper['loss']:.3f})" if framing == "file" else loss,
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -106,22 +118,20 @@ def display_rows(models: pd.DataFrame, equations: pd.DataFrame) -> pd.DataFrame:
 def framings_table(models: pd.DataFrame, over: pd.DataFrame) -> pd.DataFrame:
     """What framings do to arithmetic's held-out accuracy, in printed words, one row per size."""
     means, last = early(over)
-    at_end = conditions.select(models, task="arithmetic")
-    then = conditions.select(over, task="arithmetic", step=last)
+    at_end = select(models, task="arithmetic")
+    then = select(over, task="arithmetic", step=last)
     rows = []
     for size in (size for size in SIZES if size in set(means["size"])):
         row = {"size": size}
         for framing in FRAMINGS:
-            values = conditions.by_seed(means, size=size, framing=framing)
-            row[f"{framing}, first {last:,.0f} steps"] = conditions.mean_text(values, SHARE)
+            values = by_seed(means, size=size, framing=framing)
+            row[f"{framing}, first {last:,.0f} steps"] = mean_text(values, SHARE)
         for when, table, more, less in (
             ("last step", at_end, "shuffled", "file"),
             (f"step {last:,.0f}", then, "line", "shuffled"),
         ):
-            first, second = (
-                conditions.by_seed(table, size=size, framing=framing) for framing in (more, less)
-            )
-            row[f"{more} - {less}, {when}"] = conditions.mean_text((first - second).dropna())
+            first, second = (by_seed(table, size=size, framing=framing) for framing in (more, less))
+            row[f"{more} - {less}, {when}"] = mean_text((first - second).dropna())
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -134,24 +144,24 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
                  (("task", "arithmetic"), ("framing", "file"))}  # fmt: skip
         also = {"unit": "of the held-out", "null": 0.5, "null_name": "a half"} | also
         return all_of([
-            conditions.claim_over_models(
-                conditions.by_seed(models, value, size=size, **where), SHARE, text=text,
+            claim_over_models(
+                by_seed(models, value, size=size, **where), SHARE, text=text,
                 **also | {"unit": f"{also['unit']}, {size}"})
             for size in sizes
         ])  # fmt: skip
 
     def difference(table: pd.DataFrame, *pair: dict[str, str], **also: Any) -> Claim:
-        first, second = (conditions.by_seed(table, **where) for where in pair)
+        first, second = (by_seed(table, **where) for where in pair)
         also |= {"unit": "of held-out accuracy", "null_name": "no difference"}
-        return conditions.claim_over_models(first - second, null=0.0, **also)
+        return claim_over_models(first - second, null=0.0, **also)
 
     order, size, rule, known, joint = read_sweep("ladder").expected
     before, paper = {"origin": "expected before the run"}, {"origin": "the paper"}
     facts = {"value": "seen_accuracy", "task": "facts", "unit": "of the facts"}
     few = facts | {"direction": "below"}
     every = facts | {"null": 1.0, "null_name": "all of them", "or_equal": True}
-    arithmetic = conditions.select(models, task="arithmetic")
-    cell = conditions.select(models, task="facts", framing="file")
+    arithmetic = select(models, task="arithmetic")
+    cell = select(models, task="facts", framing="file")
     steps = " to ".join(f"{n:,.0f}" for n in sorted(set(cell["steps"])))
     large, small = ({"size": s, "framing": "file"} for s in ("large", "small"))
     claims = [
@@ -192,8 +202,8 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
 
 def plot_held_out(models: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     """Held-out accuracy on arithmetic by size and framing, with the paper's and the baselines'."""
-    levels = conditions.select(baselines, group="held_out").set_index("baseline")["share"]
-    table = conditions.select(models, task="arithmetic")
+    levels = select(baselines, group="held_out").set_index("baseline")["share"]
+    table = select(models, task="arithmetic")
     figure = plots.models_by_group(
         table, x="size", by="framing", value="held_out_accuracy", bounds=SHARE, levels=dict(levels),
         titles=("", "held-out accuracy"),
@@ -208,26 +218,26 @@ def plot_held_out(models: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
 
 def ladder_result(models: pd.DataFrame, over: pd.DataFrame, equations: pd.DataFrame) -> Result:
     """What each size answers, knows of the order and forgets, and the claims about it."""
-    conditions.check_one_each(models, CELL)
+    check_one_each(models, CELL)
     models, over = in_order(with_accuracies(models)), in_order(with_accuracies(over))
     baselines = baseline_counts(load_task("arithmetic"))
     baselines = baselines.assign(share=baselines["right"] / baselines["of"])
-    best = conditions.select(baselines, group="held_out")["share"].max()
+    best = select(baselines, group="held_out")["share"].max()
     claims = ladder_claims(models, over, best)
     shares = ["held_out_accuracy", "seen_accuracy", "knows_all", "order_known"]
     others = summarize(models, CELL, ["margin_held_out", "margin_seen", "loss"])
     table = summarize(models, CELL, shares, bounds=SHARE).drop(columns="n_models")
     table = table.merge(others, on=CELL)
-    plot_curves, drawn = conditions.plot_over_training, dict.fromkeys(models["task"])
+    plot_curves, drawn = plot_over_training, dict.fromkeys(models["task"])
     return Result(
-        name="ladder", claims=claims, notes=[*NOTES, conditions.interval_note(claims)],
+        name="ladder", claims=claims, notes=[*NOTES, interval_note(claims)],
         question="What do small, medium and large answer, on every task and framing?",
         tables={"ladder": table, "baselines": baselines},
         display=display_rows(models, in_order(equations)),
         command="tbtt sweep ladder && python analyses/ladder.py runs/ladder",
         more_displays={"Held-out accuracy on arithmetic, by framing": framings_table(models, over)},
         figures={"ladder": partial(plot_held_out, models, baselines)} | {
-            f"ladder-{t}": partial(plot_curves, conditions.select(over, task=t)) for t in drawn},
+            f"ladder-{t}": partial(plot_curves, select(over, task=t)) for t in drawn},
     )  # fmt: skip
 
 

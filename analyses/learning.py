@@ -7,10 +7,12 @@
 
 # %%
 
+from sweeps import first_evaluations
+
 import tbtt_interp as tbtt
-from tbtt_interp import conditions, plots
+from tbtt_interp import plots
+from tbtt_interp.model_tables import over_training_table, plot_over_training
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import over_training_table
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -19,7 +21,7 @@ if run.config.recipe is None:
 over = over_training_table([run])
 
 # %%
-figure = conditions.plot_over_training(over)
+figure = plot_over_training(over)
 for file in files:
     plots.save(figure, file)
 
@@ -27,7 +29,7 @@ for file in files:
 floor = over["floor_line" if run.config.framing == "line" else "floor_lines"]
 first = {"all seen right": over["seen_accuracy"] == 1, "below the floor": over["loss"] < floor}
 steps = {
-    name: conditions.first_evaluations(over, reached).set_index("seed")["step"]
+    name: first_evaluations(over, reached).set_index("seed")["step"]
     for name, reached in first.items()
 }
 last = over.assign(floor=floor).groupby("seed").last()

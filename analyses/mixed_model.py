@@ -19,13 +19,13 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools.sm_exceptions import ModelWarning
+from sweeps import select, sweep_table
 
-from tbtt_interp import conditions, plots
+from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import Interval
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import sweep_table
 from tbtt_interp.train.sweep import read_sweep
 
 COVARIATES = ("gone", "rim", "equal")
@@ -49,7 +49,7 @@ def coded_equations(held_out: pd.DataFrame) -> pd.DataFrame:
         TbttError: if there is none.
     """
     alone = held_out["held_out"].str.fullmatch(r"\d,\d").fillna(False).astype(bool)
-    table = conditions.select(held_out[alone], task="arithmetic", framing="line")
+    table = select(held_out[alone], task="arithmetic", framing="line")
     if table.empty:
         raise TbttError("no model here holds out one pair and trains on whole lines: give the "
                         "folder of tbtt sweep atlas")  # fmt: skip

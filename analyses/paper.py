@@ -11,6 +11,7 @@ from atlas import atlas_result
 from forgetting import forgetting_result
 from ladder import ladder_result
 from optimisation import optimisation_result
+from sweeps import sweep_table
 from widths import widths_result
 from window import window_result
 
@@ -21,7 +22,6 @@ from tbtt_interp.report.sections import build_section
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run, write_new
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import sweep_table
 
 
 # %%
@@ -38,7 +38,7 @@ SWEEPS = {
     "ladder": of_sweep(ladder_result, ("ladder", "models"), ("ladder", "over training"),
                        ("ladder", "held out")),
     "atlas": of_sweep(atlas_result, ("atlas", "held out")),
-    "widths": of_sweep(widths_result, ("widths", "models"), ("widths", "over training")),
+    "widths": of_sweep(widths_result, ("widths", "models")),
     "optimisation": of_sweep(
         optimisation_result, ("widths", "models"), ("optimisation", "models"),
         ("optimisation", "over training"), ("ladder", "over training"),

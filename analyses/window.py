@@ -8,12 +8,21 @@
 
 # %%
 import pandas as pd
+from sweeps import (
+    answers_text,
+    by_seed,
+    check_one_each,
+    claim_over_models,
+    interval_note,
+    mean_text,
+    sweep_table,
+)
 
-from tbtt_interp import conditions, plots
+from tbtt_interp import plots
+from tbtt_interp.model_tables import with_accuracies
 from tbtt_interp.results import Result
 from tbtt_interp.stats import SHARE
 from tbtt_interp.study import study_arguments
-from tbtt_interp.sweep_tables import sweep_table, with_accuracies
 from tbtt_interp.tasks import load_task
 from tbtt_interp.train.sweep import read_sweep
 
@@ -68,15 +77,15 @@ def conditions_table(models: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame
 def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
     """What the window, the exposure and the second task each change, by size."""
     table = conditions_table(models, ladder)
-    conditions.check_one_each(table, ["condition", "size"])
+    check_one_each(table, ["condition", "size"])
     share = table.pivot(
         index=["width", "size", "seed"], columns="condition", values="held_out_accuracy"
     ).reindex(columns=[ALONE, LONG, MATCHED, JOINT, LADDER])
     effects = pd.DataFrame({name: share[a] - share[b] for name, (a, b) in EFFECTS.items()})
     effects = effects.reset_index().melt(["width", "size", "seed"], var_name="effect").dropna()
     claims = [
-        conditions.claim_over_models(
-            conditions.by_seed(effects, "value", size="small", effect=effect), text=text,
+        claim_over_models(
+            by_seed(effects, "value", size="small", effect=effect), text=text,
             origin=origin, unit="of held-out accuracy, small", null=0.0, direction="below",
             null_name="no difference")
         for effect, text, origin in (
@@ -89,17 +98,17 @@ def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
     display = pd.DataFrame([
         {"size": size, "trained on": condition, "batch": rows["batch"].iloc[0],
          "steps": f"{rows['steps'].iloc[0]:,}", "exposure": f"{rows['exposure'].iloc[0]:,.0f}",
-         **conditions.answers_text(rows)}
+         **answers_text(rows)}
         for (size, condition), rows in table.groupby(["size", "condition"], sort=False)
     ])  # fmt: skip
     differences = effects.groupby(["effect", "size"], sort=False)["value"].agg(
-        conditions.mean_text, with_n=True
+        mean_text, with_n=True
     )
     return Result(
         name="window", tables={"window-models": table, "window-effects": effects}, display=display,
         question="Fewer held-out answers on both tasks: second task, longer window or exposure?",
         command="tbtt sweep ladder && tbtt sweep window && python analyses/window.py runs/window",
-        claims=claims, notes=[*NOTES, conditions.interval_note(claims)],
+        claims=claims, notes=[*NOTES, interval_note(claims)],
         more_displays={"Differences of held-out accuracy, mean [95 %] (models)":
                        differences.unstack("size").reset_index()},
         figures={

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.model_tables import models_table
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import (
@@ -19,9 +20,8 @@ from tbtt_interp.stats import (
     difference_over_models,
     mean_over_models,
 )
-from tbtt_interp.sweep_tables import models_table
+from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.tasks.windows import FRAMINGS
-from tbtt_interp.train.sweep import pairs_text
 
 # What is compared: its words, its unit, and what has to be alike for the values to be comparable.
 SAME_TASK = ("task",)

@@ -132,7 +132,7 @@ def mean_over_models(
     confidence: float = 0.95,
     bounds: Bounds = ANY,
 ) -> Interval:
-    """The mean over models with Student's interval; nan where no model has a value.
+    """The mean over models with Student's interval; `UNMEASURED` where no model has a value.
 
     Student's interval holds its level with three or four models, where the percentile bootstrap is
     too narrow. Models that do not differ leave an interval without width.
@@ -140,8 +140,6 @@ def mean_over_models(
     Args:
         values: one number per model; nan where a model has none.
         bounds: values that the mean can have, such as 0 and 1 for a share; the interval ends there.
-    Raises:
-        TbttError: if there is no model.
 
     >>> mean_over_models([1.0, 2.0, 3.0]).format()
     '2.00 [-0.48, 4.48]'
@@ -150,7 +148,7 @@ def mean_over_models(
 
     sample = np.asarray(values, dtype=float)
     if sample.size == 0:
-        raise TbttError("an interval over models needs at least one model, got none")
+        return UNMEASURED
     found = ratios_over_models(sample, np.ones_like(sample), confidence=confidence, bounds=bounds)
     return Interval(
         mean=float(found.mean), low=float(found.low), high=float(found.high), n=int(found.n)

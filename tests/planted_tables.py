@@ -1,15 +1,10 @@
 """Tables of sweeps with what they are to show planted in them."""
 
 from collections.abc import Callable, Sequence
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import combinations_with_replacement
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
-
-STUDIES = Path(__file__).parents[1] / "analyses"
 
 WIDTHS = {"L1H1D8M8": 8, "small": 14, "medium": 28, "large": 56, "L1H1D112M112": 112, "mlt": 384}
 
@@ -106,12 +101,3 @@ def by_rule(operator: str, a: int, b: int, size: str) -> float:
     gone = abs(a - b) == 9 or (operator == "+" and a + b in (0, 1, 17, 18))
     inner = 0.9 - 0.2 * (operator == "-") - 0.1 * np.log2(WIDTHS[size] / 28)
     return 0.0 if gone else inner - 0.4 * bool({0, 9} & {a, b})
-
-
-def load_study(name: str) -> ModuleType:
-    """The functions of a study in analyses/, which answers only where it is run as a script."""
-    spec = spec_from_file_location(f"study_{name}", STUDIES / f"{name}.py")
-    assert spec and spec.loader
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

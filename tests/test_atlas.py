@@ -1,17 +1,18 @@
 """The holdout atlas: strata, slopes and deviations are what was planted."""
 
+import atlas as study
 import numpy as np
 import pandas as pd
 import pytest
-from planted_tables import PAIRS, SIZES, by_rule, held_out_answers, load_study
+from planted_tables import PAIRS, SIZES, by_rule, held_out_answers
 from scipy import stats
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Result
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import load_task
 from tbtt_interp.train.sweep import read_sweep
 
-study = load_study("atlas")
 atlas_equations, atlas_result = study.atlas_equations, study.atlas_result
 
 
@@ -65,7 +66,7 @@ def test_a_slope_that_is_none_is_seldom_called_one_though_pairs_differ_in_theirs
     wrong = naive = 0
     for seed in range(100):
         equations = answered(pairs=20, seeds=4, by_slope=0.15, seed=seed)
-        interval = study.conditions.over_models(slopes(equations))
+        interval = mean_over_models(slopes(equations))
         wrong += not interval.low <= 0 <= interval.high
         within = equations["right"] - equations.groupby("pair")["right"].transform("mean")
         naive += stats.linregress(np.log2(equations["width"]), within).pvalue < 0.05

@@ -16,12 +16,12 @@ import pandas as pd
 import psutil
 import pytest
 from dask.distributed import Client
+from sweeps import TABLES, sweep_table
 from tiny import train_here
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import read_metrics
-from tbtt_interp.sweep_tables import TABLES, sweep_table
 from tbtt_interp.train import backends
 from tbtt_interp.train.backends import Executor, run_sweep
 from tbtt_interp.train.sweep import Sweep, read_sweep

@@ -11,11 +11,11 @@ import pytest
 from tbtt_interp.cli import main
 from tbtt_interp.compare import compare_runs, differing_settings
 from tbtt_interp.errors import TbttError
+from tbtt_interp.model_tables import models_table
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import difference_over_models
-from tbtt_interp.sweep_tables import models_table
 
 
 def copy_of(run: Run, name: str, seeds: tuple[int, ...] | None = None) -> Run:

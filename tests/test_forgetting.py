@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import forgetting as study
 import numpy as np
 import pandas as pd
 import pytest
-from planted_tables import load_study
+from sweeps import finished_runs
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.sweep_tables import finished_runs, over_training_table
+from tbtt_interp.model_tables import over_training_table
 
-study = load_study("forgetting")
 forgetting_result, paired_courses = study.forgetting_result, study.paired_courses
 forgetting_table = study.forgetting_table
 

@@ -3,10 +3,10 @@
 import doctest
 from itertools import combinations_with_replacement, product
 
+import influence as study
 import numpy as np
 import pandas as pd
 import pytest
-from planted_tables import load_study
 from scipy.stats import t
 
 from tbtt_interp.cli import main
@@ -15,7 +15,6 @@ from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models
 
-study = load_study("influence")
 MAIN, (ITSELF, OTHER, UNSEEN) = study.MAIN, study.TARGETS
 PAIRS, EACH = 12, 20
 IS_OWN = np.eye(PAIRS, dtype=bool)

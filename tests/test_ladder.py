@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
+import ladder as study
 import numpy as np
 import pandas as pd
 import pytest
-from planted_tables import cell, equations, load_study, over_training
+from planted_tables import cell, equations, over_training
 from scipy import stats
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Result
 
-study = load_study("ladder")
 FILE = {"small": [4, 4, 3, 4], "medium": [1, 0, 1, 0], "large": [0, 0, 1, 0]}
 JOINT = {"small": [0, 0, 0, 0], "medium": [0, 0, 0, 0], "large": [0, 0, 0, 0]}
 

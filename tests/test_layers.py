@@ -14,7 +14,7 @@ ROOT = Path(tbtt_interp.__file__).parent
 LAYERS = [
     ["errors"],
     ["stats", "plots", "results", "tasks"],
-    ["study", "conditions"],
+    ["study"],
     ["model"],
     ["runs", "prompts"],
     ["evaluate", "baselines", "nanogpt", "activations"],
@@ -22,7 +22,7 @@ LAYERS = [
     ["train"],
     ["probes"],
     ["analyses"],
-    ["evidence", "pretrained", "sweep_tables"],
+    ["pretrained", "model_tables"],
     ["compare", "report", "explore"],
     ["cli"],
     [

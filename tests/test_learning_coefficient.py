@@ -4,10 +4,10 @@ import doctest
 import math
 from collections.abc import Callable
 
+import learning_coefficient as study
 import numpy as np
 import pytest
 import torch
-from planted_tables import load_study
 from scipy.integrate import quad
 from torch import Tensor
 
@@ -16,7 +16,6 @@ from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models
 
-study = load_study("learning_coefficient")
 N = 1_000
 HEAT = N / math.log(N)  # nβ
 

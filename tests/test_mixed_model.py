@@ -1,16 +1,17 @@
 """The mixed model: planted effects come back, and nulls stay null."""
 
+import mixed_model as study
 import numpy as np
 import pandas as pd
 import pytest
-from planted_tables import PAIRS, SIZES, by_rule, held_out_answers, load_study
+from atlas import atlas_equations
+from planted_tables import PAIRS, SIZES, by_rule, held_out_answers
 from scipy import stats
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Result
 from tbtt_interp.train.sweep import read_sweep
 
-study = load_study("mixed_model")
 mixed_model = study.mixed_model
 
 
@@ -142,6 +143,6 @@ def test_an_atlas_that_has_just_begun_is_refused() -> None:
 
 def test_its_covariates_are_the_atlas_s() -> None:
     answers = held_out_answers(by_rule, seeds=1)
-    ours, theirs = study.coded_equations(answers), load_study("atlas").atlas_equations(answers)
+    ours, theirs = study.coded_equations(answers), atlas_equations(answers)
     for name in study.COVARIATES:
         assert ours[name].tolist() == theirs[name].astype(float).tolist()

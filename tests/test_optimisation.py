@@ -1,12 +1,18 @@
 """What a rate does, and what mlt answers, by planted tables."""
 
+import optimisation as study
 import pandas as pd
 import pytest
-from planted_tables import cell, load_study, over_training
+from planted_tables import cell, over_training
 
 from tbtt_interp.results import Result
 
-study = load_study("optimisation")
+# of three smalls, of whom one never knows as much as mlt, and three larges, who do half way
+LADDER = pd.concat([
+    cell([4, 3, 4], size="small", seen=[196, 196, 190]),
+    cell([0, 1, 0], size="large", seen=[196, 196, 196]),
+    cell([4, 4, 4], size="large", framing="shuffled"), cell([4], size="large", framing="line"),
+], ignore_index=True)  # fmt: skip
 
 
 def answered(
@@ -21,19 +27,10 @@ def answered(
         cell(file, size="mlt", learning_rate=1e-3),
         cell(shuffled, size="mlt", framing="shuffled", learning_rate=1e-3),
         cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3),
-    ])  # fmt: skip
-    mlt = mlt.reset_index(drop=True)
+    ], ignore_index=True)  # fmt: skip
     return study.optimisation_result(
         widths.reset_index(drop=True), mlt, over_training(mlt), over_training(LADDER)
     )
-
-
-# of three smalls, of whom one never knows as much as mlt, and three larges, who do half way
-LADDER = pd.concat([
-    cell([4, 3, 4], size="small", seen=[196, 196, 190]),
-    cell([0, 1, 0], size="large", seen=[196, 196, 196]),
-    cell([4, 4, 4], size="large", framing="shuffled"), cell([4], size="large", framing="line"),
-], ignore_index=True)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -48,61 +45,35 @@ def test_the_best_rate_is_of_lowest_loss_and_not_of_most_held_out(
 
 
 @pytest.mark.parametrize(
-    ("file", "verdict"),
-    [([4, 1, 3], "supported"), ([4, 0, 3], "undecided"), ([0, 0, 0], "contradicted")],
+    ("file", "shuffled", "verdicts"),
+    [
+        ([4, 1, 3], [4, 4, 4], ("supported", "undecided")),
+        ([4, 0, 3], [4, 0, 3], ("undecided", "supported")),  # as many are at least as many
+        ([0, 0, 0], [1, 1, 1], ("contradicted", "supported")),
+        ([3, 3, 3], [1, 1, 1], ("supported", "contradicted")),
+    ],
 )
-def test_every_seed_answers_only_if_every_one_does(file: list[int], verdict: str) -> None:
-    assert answered(file, [4, 4, 4]).claims[1].verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("shuffled", "verdict"),
-    [([3, 3, 3], "supported"), ([4, 4, 4], "supported"), ([4, 2, 3], "undecided"),
-     ([1, 1, 1], "contradicted")],
-)  # fmt: skip
-def test_at_least_as_many_is_met_by_as_many(shuffled: list[int], verdict: str) -> None:
-    assert answered([3, 3, 3], shuffled).claims[2].verdict == verdict
-
-
-def test_the_table_has_each_model_beside_the_paper() -> None:
-    display = answered([4, 1, 3], [4, 4, 4]).display
-    rows = display.set_index(["task", "framing", "size", "rate"])
-    row = rows.loc[("arithmetic", "file", "mlt", "0.001")]
-    assert (row["held-out"], row["each"], row["paper"]) == ("8/12", "4 1 3", "0/4")
-    assert rows.loc[("facts", "file", "mlt", "0.001"), "paper"] == "100.0% facts"
-    assert ("arithmetic", "file", "large", "0.003 lowest") in rows.index
-    assert rows.loc[("arithmetic", "file", "large", "0.01"), "paper"] == "0/4"
-    assert "line" not in set(display["framing"])
+def test_every_seed_answers_and_shuffled_answers_as_many(
+    file: list[int], shuffled: list[int], verdicts: tuple[str, str]
+) -> None:
+    assert tuple(claim.verdict for claim in answered(file, shuffled).claims[1:3]) == verdicts
 
 
 def test_sizes_are_compared_when_they_know_as_much() -> None:
     result = answered([4, 4, 4], [4, 3, 4])
     (table,) = result.more_displays.values()
     rows = table.set_index(["framing", "size"])
-    assert set(rows["first knowing"]) == {"99% of seen"}
     assert rows["held-out"].to_dict() == {
         ("file", "small"): "7/8", ("file", "large"): "1/12", ("file", "mlt"): "12/12",
         ("shuffled", "large"): "12/12", ("shuffled", "mlt"): "11/12",
     }  # fmt: skip
-    assert rows.loc[("file", "small"), ["models", "seen"]].tolist() == ["2 of 3", "392/392"]
+    assert rows.loc[("file", "small"), ["models", "seen"]].tolist() == [2, "392/392"]
     explored = [claim for claim in result.claims if claim.origin == "explored"]
-    assert [(claim.effect.mean, claim.null) for claim in explored] == [
-        (pytest.approx(1 / 12), 1.0), (1.0, 0.75)
+    assert [(claim.effect.mean, claim.null, claim.verdict) for claim in explored] == [
+        (pytest.approx(1 / 12), 1.0, "supported"), (1.0, 0.75, "contradicted")
     ]  # fmt: skip
-    assert [claim.verdict for claim in explored] == ["supported", "contradicted"]
-    assert set(result.tables["optimisation-matched"]["framing"]) == {"file", "shuffled"}
-
-
-def test_sizes_are_compared_when_they_know_as_much_of_the_order() -> None:
-    mlt = cell([4, 4, 4], size="mlt", learning_rate=1e-3)
-    over = over_training(mlt).assign(order_known=lambda t: t["step"] / 4_000)
-    large = cell([4], size="large")
-    result = study.optimisation_result(large, mlt, over, over_training(LADDER))
-    (table,) = result.more_displays.values()
-    of_order = table[table["first knowing"] == "0.15 of order"]
-    assert of_order[["framing", "size", "held-out", "models"]].to_numpy().tolist() == [
-        ["file", "mlt", "12/12", "3 of 3"]
-    ]
+    names = {trace.name for trace in result.figures["optimisation"]().data}
+    assert {"rate 0.001, file", "rate 0.01, file", "rate 0.001, shuffled"} <= names
 
 
 def test_of_facts_alone_nothing_is_compared() -> None:
@@ -110,10 +81,3 @@ def test_of_facts_alone_nothing_is_compared() -> None:
     result = study.optimisation_result(cell([4], size="large"), facts, over_training(facts), LADDER)
     assert result.tables["optimisation-matched"].empty
     assert "1e-2" in str(result)
-
-
-def test_both_figures_are_drawn() -> None:
-    result = answered([4, 1, 3], [4, 4, 4])
-    names = {trace.name for trace in result.figures["optimisation"]().data}
-    assert {"rate 0.001, file", "rate 0.01, file", "rate 0.001, shuffled"} <= names
-    assert len(result.figures["optimisation-mlt"]().data) > 0

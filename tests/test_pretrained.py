@@ -8,11 +8,11 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import pack_models as packing
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from planted_tables import load_study
 from safetensors.torch import load_file
 from tiny import contents, short
 
@@ -27,7 +27,6 @@ from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
 from tbtt_interp.train.training import Runtime, train_models
 
 ROOT = Path(__file__).parents[1]
-packing = load_study("../.ci/pack_models")
 pack_models, pack_run = packing.pack_models, packing.pack_run
 MEDIUM, TEN, FACTS = "arithmetic-medium-file", "arithmetic-small-line", "facts-small-file"
 

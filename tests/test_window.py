@@ -2,13 +2,12 @@
 
 import pandas as pd
 import pytest
-from planted_tables import cell, load_study
+import window as study
+from planted_tables import cell
 
 from tbtt_interp.results import Result
 from tbtt_interp.tasks import load_task
 from tbtt_interp.train.sweep import read_sweep
-
-study = load_study("window")
 
 
 def answered(alone: int, long: int, matched: int, joint: int) -> Result:

@@ -66,8 +66,8 @@ def sweep_command(
 
 def _results(folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
     """The counts of the trained cells; no rows where none is trained."""
+    from tbtt_interp.model_tables import cells_table, models_table
     from tbtt_interp.runs import load_run
-    from tbtt_interp.sweep_tables import cells_table, models_table
 
     trained = cells.loc[(cells["done"] == 1) & (cells["problem"] == ""), "run"].unique()
     if not len(trained):

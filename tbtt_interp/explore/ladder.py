@@ -10,8 +10,8 @@ from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.parts import Part
 from tbtt_interp.explore.state import State
 from tbtt_interp.model import count_parameters
+from tbtt_interp.model_tables import models_table
 from tbtt_interp.runs import Run
-from tbtt_interp.sweep_tables import models_table
 
 
 def ladder_part(catalogue: Catalogue, state: State) -> tuple[Part, list[str]]:

@@ -13,15 +13,14 @@ from tbtt_interp.analyses.geometry import DIMENSIONS, geometry_table
 from tbtt_interp.analyses.line_order import bits_by_line, characters_table, next_line_accuracy
 from tbtt_interp.analyses.pairs import chosen_pairs
 from tbtt_interp.analyses.patching import patching_table
-from tbtt_interp.conditions import plot_over_training
 from tbtt_interp.errors import TbttError
+from tbtt_interp.model_tables import models_table, over_training_table, plot_over_training
 from tbtt_interp.probes.effects import latent_answers
 from tbtt_interp.probes.grid import probe_grid
 from tbtt_interp.report.sections import Section
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds, over_untrained
 from tbtt_interp.stats import SHARE
-from tbtt_interp.sweep_tables import models_table, over_training_table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

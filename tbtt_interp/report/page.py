@@ -13,7 +13,7 @@ import pandas as pd
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.results import Claim, Result, claims_table
 from tbtt_interp.runs import Run, versions
-from tbtt_interp.train.sweep import pairs_text
+from tbtt_interp.tasks.arithmetic import pairs_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -80,3 +80,12 @@ def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Exampl
     grid = [equation(a, operator, b) for operator, a, b in product(OPERATORS, operands, operands)]
     beyond = f"beyond {OPERANDS[-1]}"
     return tuple(replace(e, group=group.get(e.prompt, beyond)) for e in grid)
+
+
+def pairs_text(pairs: Sequence[Pair]) -> str:
+    """Held-out pairs as tables have them.
+
+    >>> pairs_text(((5, 7), (9, 9)))
+    '5,7 9,9'
+    """
+    return " ".join(f"{a},{b}" for a, b in pairs)

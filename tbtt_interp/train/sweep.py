@@ -5,7 +5,7 @@ with its seeds. Cells that differ only in their held-out pairs train side by sid
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement, product
@@ -15,7 +15,7 @@ from typing import Any
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tables import check_whole
-from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.tasks.arithmetic import Pair, pairs_text
 from tbtt_interp.train.recipe import Recipe, Table, read_toml, resolve_recipe
 from tbtt_interp.train.training import existing_run
 
@@ -187,12 +187,3 @@ def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:
                 "hours_left": job.hours * models / recipe.seeds * (1 - done), "problem": problem,
             })  # fmt: skip
     return rows
-
-
-def pairs_text(pairs: Sequence[Pair]) -> str:
-    """Held-out pairs as tables have them.
-
-    >>> pairs_text(((5, 7), (9, 9)))
-    '5,7 9,9'
-    """
-    return " ".join(f"{a},{b}" for a, b in pairs)

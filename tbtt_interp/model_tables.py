@@ -1,26 +1,31 @@
 """One row per model of many runs: how it was trained, what it answers, and its training curve."""
 
-from collections.abc import Callable, Iterable
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tbtt_interp.baselines import baseline_answers
-from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.runs import Run, find_runs, load_run
+from tbtt_interp.plots import GREY, colour_of, name_once, panels
+from tbtt_interp.runs import Run
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tables import training_table
-from tbtt_interp.tasks import load_task
-from tbtt_interp.tasks.arithmetic import Pair
-from tbtt_interp.train.sweep import pairs_text
+from tbtt_interp.tasks.arithmetic import pairs_text
 
-SHIPPED = Path(__file__).parents[1] / "analyses" / "tables"  # of the repository, not of the wheel
-EQUATION = ["seed", "held_out", "prompt", "operator", "a", "b", "answer", "margin", "right",
-            "nearest", "additive"]  # fmt: skip
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 ACCURACIES = ["seen_accuracy", "held_out_accuracy", "knows_all"]
+MEASURES = {
+    "held_out_accuracy": "held-out right,<br>share", "seen_accuracy": "seen right,<br>share",
+    "loss": "loss, nats<br>per character", "order_known": "order known,<br>share",
+}  # fmt: skip
+FLOORS = {  # of the loss: who reaches it, and on which framings
+    "floor_lines": ("knows every line", ("file", "shuffled")),
+    "floor_order": ("knows their order, too", ("file",)),
+    "floor_line": ("knows every line", ("line",)),
+}
 
 
 def models_table(runs: Iterable[Run]) -> pd.DataFrame:
@@ -59,47 +64,8 @@ def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
     return _described((run, run.metrics().merge(floors(run), on="seed")) for run in runs)
 
 
-def held_out_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row per model and held-out equation, at the model's last step.
-
-    Returns:
-        `run` to `held_out` as in `models_table`; `prompt`, `operator`, `a`, `b`, `answer`;
-        `margin`, in logits; `right`; `nearest` and `additive`: whether that baseline, fitted on the
-        lines that this model has seen, is right. No row where a run holds out no equations.
-    Raises:
-        TbttError: if there is no run.
-    """
-    runs, tables = list(runs), []
-    for run in runs:
-        if not (any(run.config.held_out) and "operator" in run.tasks[0].prompts()):
-            continue
-        answers = evaluate_run(run).table.query("held_out")
-        answers = answers.assign(held_out=answers["seed"].map(_pairs(run)))
-        asked = pd.concat([_equations(pairs) for pairs in dict.fromkeys(run.config.held_out)])
-        found = answers.merge(asked, on=["held_out", "prompt"]).assign(**_settings(run))
-        tables.append(found[[*_settings(run), *EQUATION]])
-    if not runs:
-        raise TbttError("there is no finished run to tabulate: tbtt sweep trains some")
-    if not tables:
-        return pd.DataFrame(columns=[*_settings(runs[0]), *EQUATION])
-    return pd.concat(tables, ignore_index=True)
-
-
-@cache
-def _equations(held_out: tuple[Pair, ...]) -> pd.DataFrame:
-    """The equations of some pairs, and which baselines answer them from all others."""
-    task = load_task("arithmetic", held_out=held_out)
-    right = baseline_answers(task).pivot(index="prompt", columns="baseline", values="right")
-    right = right.rename(columns={"nearest seen equation": "nearest", "additive model": "additive"})
-    equations = task.prompts(held_out=True)[["prompt", "operator", "a", "b"]]
-    return equations.merge(right, on="prompt").assign(held_out=pairs_text(held_out))
-
-
-def _pairs(run: Run) -> dict[int, str]:
-    return dict(zip(run.seeds, map(pairs_text, run.config.held_out), strict=True))
-
-
-def _settings(run: Run) -> dict[str, Any]:
+def run_settings(run: Run) -> dict[str, Any]:
+    """The columns of `models_table` that are a run's."""
     config, training = run.config, (run.config.recipe or {}).get("training", {})
     return {
         "run": run.folder.name, "task": run.tasks[0].name, "size": config.size,
@@ -125,8 +91,9 @@ def _evaluated(run: Run) -> pd.DataFrame:
 def _described(tables: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
     described = []
     for run, table in tables:
-        first = pd.DataFrame(_settings(run) | {"seed": table["seed"].astype(int)})
-        first["held_out"] = first["seed"].map(_pairs(run))
+        first = pd.DataFrame(run_settings(run) | {"seed": table["seed"].astype(int)})
+        pairs = dict(zip(run.seeds, map(pairs_text, run.config.held_out), strict=True))
+        first["held_out"] = first["seed"].map(pairs)
         seen = {f"seen_{side}": table.filter(regex=f"^seen_.*_{side}$").sum(axis=1)
                 for side in ("right", "of")}  # fmt: skip
         known = order_known(table) if run.config.framing == "file" else float("nan")
@@ -159,60 +126,6 @@ def with_accuracies(models: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def finished_runs(folder: Path) -> list[Run]:
-    """The complete runs below a folder, by name.
-
-    Raises:
-        TbttError: if there is none.
-    """
-    runs = [run for path in find_runs(folder) if (run := load_run(path)).is_complete]
-    if not runs:
-        raise TbttError(f"there is no finished run below {folder}: train some with `tbtt sweep`")
-    return runs
-
-
-TABLES: dict[str, tuple[str, Callable[[Iterable[Run]], pd.DataFrame]]] = {  # ending of files, maker
-    "models": ("", models_table),
-    "over training": ("-over-training", over_training_table),
-    "held out": ("-held-out", held_out_table),
-}
-
-
-def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFrame:
-    """One of a sweep's tables.
-
-    Args:
-        name: of the sweep.
-        which: one of TABLES.
-        folder: of runs that are tabulated; None reads the table that stands in SHIPPED.
-    Raises:
-        TbttError: if the table is unknown or does not ship.
-    """
-    if which not in TABLES:
-        raise unknown("table", which, TABLES)
-    ending, tabulate = TABLES[which]
-    if folder is not None:
-        return tabulate(finished_runs(folder))
-    path = SHIPPED / f"{name}{ending}.csv.gz"
-    if not path.is_file():
-        raise TbttError(
-            f"sweep {name} has no tables in {SHIPPED}: train it by tbtt sweep {name}, and give its "
-            "folder"
-        )
-    return pd.read_csv(path)
-
-
-def write_tables(name: str, folder: Path, to: Path, tables: Iterable[str] = tuple(TABLES)) -> None:
-    """Writes a sweep's tables as `sweep_table` reads them from SHIPPED."""
-    to.mkdir(exist_ok=True)
-    for which in tables:
-        table = sweep_table(name, which, folder)
-        table.drop(columns=ACCURACIES, errors="ignore").to_csv(
-            to / f"{name}{TABLES[which][0]}.csv.gz", index=False, float_format="%.5g",
-            compression={"method": "gzip", "mtime": 0},
-        )  # fmt: skip
-
-
 def cells_table(models: pd.DataFrame) -> pd.DataFrame:
     """One row per run and set of held-out pairs.
 
@@ -228,3 +141,46 @@ def cells_table(models: pd.DataFrame) -> pd.DataFrame:
     loss = models.groupby(cell, sort=False)["loss"].mean()
     table = table.merge(counts.join(loss).reset_index(), on=cell)
     return table.rename(columns={"n_models": "models"})
+
+
+def plot_over_training(over: pd.DataFrame, *, panel: str = "size", by: str = "framing") -> "Figure":
+    """Answers, loss and order known over training: a thin line per model, and a thick mean.
+
+    Dotted lines are entropy floors of the loss.
+
+    Args:
+        over: as `over_training_table` returns it.
+        panel, by: the columns of the panels and of the colours.
+    """
+    over = over[over["step"] > 0]
+    names = [name for name in MEASURES if over[name].notna().any()]
+    groups, series = (list(dict.fromkeys(over[name])) for name in (panel, by))
+    titles = [*map(str, groups), *[""] * (len(groups) * (len(names) - 1))]
+    figure, _ = panels(titles, across=len(groups), height=160, gap=20, shared_xaxes=True)
+    for (group, one), models in over.groupby([panel, by], sort=False):
+        colour, column = colour_of(one, series), groups.index(group) + 1
+        for row, name in enumerate(names, 1):
+            values = models.pivot(index="step", columns="seed", values=name)
+            values = values.dropna(axis=1, how="all")
+            lines = {seed: (values[seed], 0.7) for seed in values}
+            lines |= {"mean": (values.mean(axis=1), 2.6)} if lines else {}
+            for key, (line, width) in lines.items():
+                figure.add_scatter(
+                    x=line.index, y=line, mode="lines", name=str(one), row=row, col=column,
+                    line={"color": colour, "width": width}, opacity=1 if width > 1 else 0.3,
+                    showlegend=key == "mean", hovertemplate=f"{key}, step %{{x}}: %{{y:.3f}}",
+                )  # fmt: skip
+    row, floors = names.index("loss") + 1, [name for name in FLOORS if name in over]
+    for (group, framing), models in over.groupby([panel, "framing"], sort=False):
+        for name in (name for name in floors if framing in FLOORS[name][1]):
+            figure.add_hline(
+                y=models[name].mean(), row=row, col=groups.index(group) + 1,  # pyright: ignore
+                line={"color": GREY, "dash": "dot"}, annotation_text=FLOORS[name][0],
+            )  # fmt: skip
+    low = over[["loss", *floors]].min().min()
+    figure.update_yaxes(range=[-0.05, 1.05])
+    figure.update_yaxes(range=[low - 0.08, max(over["loss"].quantile(0.9), low + 0.4)], row=row)
+    for row, name in enumerate(names, 1):
+        figure.update_yaxes(title=MEASURES[name], row=row, col=1)
+    figure.update_xaxes(type="log").update_xaxes(title="training step", row=len(names))
+    return name_once(figure)

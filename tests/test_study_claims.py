@@ -4,17 +4,11 @@ import pandas as pd
 import pytest
 from planted_tables import cell, over_training
 from scipy import stats
+from sweeps import by_seed, check_one_each, claim_over_models, interval_note
 
-from tbtt_interp.conditions import (
-    by_seed,
-    check_one_each,
-    claim_over_models,
-    interval_note,
-    plot_over_training,
-)
 from tbtt_interp.errors import TbttError
+from tbtt_interp.model_tables import plot_over_training, with_accuracies
 from tbtt_interp.results import Claim
-from tbtt_interp.sweep_tables import with_accuracies
 
 TABLE = pd.DataFrame({
     "framing": ["file"] * 3 + ["line"] * 3, "seed": [0, 1, 2, 2, 1, 7], "size": "small",

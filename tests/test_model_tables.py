@@ -4,21 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sweeps as study
+from sweeps import finished_runs, held_out_table, sweep_table, write_tables
 
-from tbtt_interp import sweep_tables
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete
-from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
-from tbtt_interp.runs import Run
-from tbtt_interp.sweep_tables import (
+from tbtt_interp.model_tables import (
     cells_table,
-    finished_runs,
-    held_out_table,
     models_table,
     over_training_table,
-    sweep_table,
-    write_tables,
+    with_accuracies,
 )
+from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
+from tbtt_interp.runs import Run
 
 
 def test_the_last_evaluation_is_the_models_row(line_run: Run, file_run: Run) -> None:
@@ -87,10 +85,10 @@ def test_a_sweep_s_tables_agree_and_read_back(
     assert answered.to_numpy().tolist() == counted.to_numpy().tolist()
     assert set(table["held_out"]) == {"0,9", "3,3"}
     write_tables("mine", sweeps / "atlas", tmp_path / "tables")
-    monkeypatch.setattr(sweep_tables, "SHIPPED", tmp_path / "tables")
+    monkeypatch.setattr(study, "SHIPPED", tmp_path / "tables")
     read = sweep_table("mine", "held out")
     pd.testing.assert_frame_equal(read, table, check_dtype=False, rtol=1e-4)
-    read = sweep_tables.with_accuracies(sweep_table("mine", "models"))
+    read = with_accuracies(sweep_table("mine", "models"))
     pd.testing.assert_frame_equal(read, models, check_dtype=False, rtol=1e-4, check_like=True)
     with pytest.raises(TbttError, match=r"table 'heldout' is unknown \(did you mean 'held out'"):
         sweep_table("mine", "heldout")

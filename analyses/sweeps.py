@@ -1,0 +1,222 @@
+"""The tables of the paper's sweeps, which stand in `tables`, and what their studies share."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tbtt_interp.baselines import baseline_answers
+from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.evaluate import evaluate_run
+from tbtt_interp.model_tables import ACCURACIES, models_table, over_training_table, run_settings
+from tbtt_interp.results import FEWEST_MODELS, Claim
+from tbtt_interp.runs import Run, find_runs, load_run
+from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models
+from tbtt_interp.tasks import load_task
+from tbtt_interp.tasks.arithmetic import Pair, pairs_text
+
+SHIPPED = Path(__file__).parent / "tables"
+EQUATION = ["seed", "held_out", "prompt", "operator", "a", "b", "answer", "margin", "right",
+            "nearest", "additive"]  # fmt: skip
+
+
+def held_out_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row per model and held-out equation, at the model's last step.
+
+    Returns:
+        `run` to `held_out` as in `models_table`; `prompt`, `operator`, `a`, `b`, `answer`;
+        `margin`, in logits; `right`; `nearest` and `additive`: whether that baseline, fitted on the
+        lines that this model has seen, is right. No row where a run holds out no equations.
+    Raises:
+        TbttError: if there is no run.
+    """
+    runs, tables = list(runs), []
+    for run in runs:
+        if not (any(run.config.held_out) and "operator" in run.tasks[0].prompts()):
+            continue
+        answers = evaluate_run(run).table.query("held_out")
+        pairs = dict(zip(run.seeds, map(pairs_text, run.config.held_out), strict=True))
+        answers = answers.assign(held_out=answers["seed"].map(pairs))
+        asked = pd.concat([_equations(pairs) for pairs in dict.fromkeys(run.config.held_out)])
+        found = answers.merge(asked, on=["held_out", "prompt"]).assign(**run_settings(run))
+        tables.append(found[[*run_settings(run), *EQUATION]])
+    if not runs:
+        raise TbttError("there is no finished run to tabulate: tbtt sweep trains some")
+    if not tables:
+        return pd.DataFrame(columns=[*run_settings(runs[0]), *EQUATION])
+    return pd.concat(tables, ignore_index=True)
+
+
+@cache
+def _equations(held_out: tuple[Pair, ...]) -> pd.DataFrame:
+    """The equations of some pairs, and which baselines answer them from all others."""
+    task = load_task("arithmetic", held_out=held_out)
+    right = baseline_answers(task).pivot(index="prompt", columns="baseline", values="right")
+    right = right.rename(columns={"nearest seen equation": "nearest", "additive model": "additive"})
+    equations = task.prompts(held_out=True)[["prompt", "operator", "a", "b"]]
+    return equations.merge(right, on="prompt").assign(held_out=pairs_text(held_out))
+
+
+def finished_runs(folder: Path) -> list[Run]:
+    """The complete runs below a folder, by name.
+
+    Raises:
+        TbttError: if there is none.
+    """
+    runs = [run for path in find_runs(folder) if (run := load_run(path)).is_complete]
+    if not runs:
+        raise TbttError(f"there is no finished run below {folder}: train some with `tbtt sweep`")
+    return runs
+
+
+TABLES: dict[str, tuple[str, Callable[[Iterable[Run]], pd.DataFrame]]] = {  # ending of files, maker
+    "models": ("", models_table),
+    "over training": ("-over-training", over_training_table),
+    "held out": ("-held-out", held_out_table),
+}
+
+
+def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFrame:
+    """One of a sweep's tables.
+
+    Args:
+        name: of the sweep.
+        which: one of TABLES.
+        folder: of runs that are tabulated; None reads the table that stands in SHIPPED.
+    Raises:
+        TbttError: if the table is unknown or does not ship.
+    """
+    if which not in TABLES:
+        raise unknown("table", which, TABLES)
+    ending, tabulate = TABLES[which]
+    if folder is not None:
+        return tabulate(finished_runs(folder))
+    path = SHIPPED / f"{name}{ending}.csv.gz"
+    if not path.is_file():
+        raise TbttError(
+            f"sweep {name} has no tables in {SHIPPED}: train it by tbtt sweep {name}, and give its "
+            "folder"
+        )
+    return pd.read_csv(path)
+
+
+def write_tables(name: str, folder: Path, to: Path, tables: Iterable[str] = tuple(TABLES)) -> None:
+    """Writes a sweep's tables as `sweep_table` reads them from SHIPPED."""
+    to.mkdir(exist_ok=True)
+    for which in tables:
+        table = sweep_table(name, which, folder)
+        table.drop(columns=ACCURACIES, errors="ignore").to_csv(
+            to / f"{name}{TABLES[which][0]}.csv.gz", index=False, float_format="%.5g",
+            compression={"method": "gzip", "mtime": 0},
+        )  # fmt: skip
+
+
+def select(models: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows that have these values.
+
+    >>> table = pd.DataFrame({"size": ["small", "large"], "seed": [0, 0]})
+    >>> select(table, size="large").index.tolist()
+    [1]
+    """
+    mask = np.ones(len(models), bool)
+    for name, value in where.items():
+        mask &= (models[name] == value).to_numpy()
+    return models[mask]
+
+
+def by_seed(models: pd.DataFrame, value: str = "held_out_accuracy", **where: object) -> pd.Series:
+    """One value per model, indexed by seed, of the rows that `select` gives.
+
+    The difference of two such series is paired by seed: a seed that one of them lacks is nan.
+
+    >>> table = pd.DataFrame({"size": ["small", "large"], "seed": [0, 0], "loss": [1.0, 0.5]})
+    >>> by_seed(table, "loss", size="large").to_dict()
+    {0: 0.5}
+    """
+    rows = select(models, **where)
+    if value not in rows:
+        return pd.Series(dtype=float)
+    return rows.set_index("seed")[value].astype(float).dropna()
+
+
+def check_one_each(models: pd.DataFrame, cell: Sequence[str]) -> None:
+    """Checks that no cell has two models of one seed.
+
+    Raises:
+        TbttError: if one has.
+    """
+    double = models[models.duplicated([*cell, "seed"], keep=False)]
+    if not double.empty:
+        names = " and ".join(sorted(set(double["run"]))[:2])
+        raise TbttError(
+            f"seed {double['seed'].iloc[0]} is twice in one cell ({names}): "
+            "give a folder with the runs of one sweep alone"
+        )
+
+
+def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
+    """Each model at the first evaluation with a property; models that never have it are left out.
+
+    >>> over = pd.DataFrame({"run": "a", "seed": 0, "step": [1, 2, 3], "loss": [0.9, 0.2, 0.8]})
+    >>> first_evaluations(over, over["loss"] < 0.5)["step"].tolist()
+    [2]
+    """
+    by_step = over[reached].sort_values("step")
+    return by_step.groupby(["run", "seed"], sort=False).head(1).sort_index()
+
+
+def claim_over_models(values: pd.Series, bounds: Bounds = ANY, **claim: Any) -> Claim:
+    """The claim whose effect is the mean over these models, or over these pairs of models.
+
+    Args:
+        claim: `Claim`'s other attributes.
+    """
+    return Claim(effect=mean_over_models(values, bounds=bounds), **claim)
+
+
+def counts_text(models: pd.DataFrame, group: str) -> str:
+    """Right answers of all models together; empty where there are no answers.
+
+    >>> counts_text(pd.DataFrame({"seen_right": [3, 4], "seen_of": [4, 4]}), "seen")
+    '7/8'
+    """
+    if f"{group}_of" not in models or not models[f"{group}_of"].sum() > 0:
+        return ""
+    return f"{models[f'{group}_right'].sum():.0f}/{models[f'{group}_of'].sum():.0f}"
+
+
+def mean_text(values: pd.Series, bounds: Bounds = ANY, *, with_n: bool = False) -> str:
+    """A mean over models with its interval, and the number of models; empty where there is none.
+
+    >>> mean_text(pd.Series([0.25, 0.25]), with_n=True)
+    '0.25 (2)'
+    """
+    if not values.notna().any():
+        return ""
+    return mean_over_models(values, bounds=bounds).format() + (
+        f" ({values.count()})" if with_n else ""
+    )
+
+
+def answers_text(models: pd.DataFrame) -> dict[str, str]:
+    """What models answer, as cells of a printed table: counts, mean accuracy and order known."""
+    return {
+        "seen": counts_text(models, "seen"), "held-out": counts_text(models, "held_out"),
+        "accuracy [95 %]": mean_text(models["held_out_accuracy"], SHARE),
+        "order known": mean_text(models["order_known"], SHARE),
+    }  # fmt: skip
+
+
+def interval_note(claims: Sequence[Claim]) -> str:
+    """How these claims' intervals are made, and what so few models can show."""
+    least = min((claim.effect.n for claim in claims if claim.effect.n), default=0)
+    return (
+        "Intervals are Student's over models; those of shares end at 0 and 1. With fewer than "
+        f"{FEWEST_MODELS} models there is no verdict. The smallest claim here has {least} models: "
+        f"without an effect, all of them would lean one given way with p = {0.5**least:.3f}. "
+        "Models that are all alike leave no interval: then a share of others up to "
+        f"{1 - 0.05 ** (1 / max(least, 1)):.2f} is not excluded."
+    )
