@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -79,13 +79,9 @@ class Models:
 
     @classmethod
     def of_models(
-        cls,
-        models: Sequence["HookedTransformer"],
-        examples: Sequence[Example],
-        vocabulary: Encoder,
-        *,
-        name: str = "models",
-    ) -> "Models":
+        cls, models: Sequence["HookedTransformer"], examples: Sequence[Example],
+        vocabulary: Encoder, *, name: str = "models",
+    ) -> "Models":  # fmt: skip
         """Models of your own, all of one shape, and your own labelled prompts.
 
         Args:
@@ -146,27 +142,17 @@ class Models:
         return dataclasses.replace(self, prompts=tuple(prompts))
 
 
-@overload
 def over_seeds(
     models: Models | Run,
-    analysis: "Callable[Concatenate[HookedTransformer, PromptSet, P], pd.DataFrame]",
+    analysis: "Callable[Concatenate[HookedTransformer, PromptSet, P], T]",
     *args: P.args,
     **options: P.kwargs,
-) -> pd.DataFrame: ...
-@overload
-def over_seeds(
-    models: Models | Run,
-    analysis: "Callable[Concatenate[HookedTransformer, PromptSet, P], Arrays]",
-    *args: P.args,
-    **options: P.kwargs,
-) -> Arrays: ...
-def over_seeds(models: Any, analysis: Any, *args: Any, **options: Any) -> Any:
+) -> T:
     """An analysis of one model, run on every seed.
 
     Shows a progress bar on a terminal, and keeps finished seeds where `seed_cache` says.
 
     Args:
-        analysis: a function of a model and its prompts.
         args, options: further arguments of the analysis, the same for every seed.
     Returns:
         the tables below each other with a column `seed` before the others; or each array with a
@@ -218,24 +204,29 @@ def summarize_over_seeds(
 
 
 def _each(
-    models: Models,
-    of_seed: Sequence["HookedTransformer"],
-    analysis: Callable[..., Any],
-    args: tuple[Any, ...],
-    options: dict[str, Any],
-    prefix: str,
-) -> Any:
+    models: Models, of_seed: Sequence["HookedTransformer"], analysis: Callable[..., Any],
+    args: tuple[Any, ...], options: dict[str, Any], prefix: str,
+) -> Any:  # fmt: skip
+    from rich.console import Console
+    from rich.progress import track
+
     name = f"{prefix}{getattr(analysis, '__name__', 'analysis')}"
-    found = []
-    jobs = zip(models.seeds, of_seed, models.prompts, strict=True)
-    for seed, model, prompts in _with_progress(list(jobs), name.replace("_", " ")):
-
-        def compute(model: Any = model, prompts: PromptSet = prompts) -> Any:
-            return analysis(model, prompts, *args, **options)
-
-        found.append(
-            (_CACHE.get() or _NO_CACHE).get(f"{name}-{_digest(args, options)}-{seed}", compute)
-        )
+    folder, found = _FOLDER.get(), []
+    jobs = list(zip(models.seeds, of_seed, models.prompts, strict=True))
+    for seed, model, prompts in track(
+        jobs, name.replace("_", " "), console=Console(stderr=True), transient=True,
+        disable=not sys.stderr.isatty(),
+    ):  # fmt: skip
+        path = folder and folder / f"{name}-{_digest(args, options)}-{seed}.npz"
+        if path is not None and path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                found.append(_unpacked(dict(kept)))
+            continue
+        found.append(analysis(model, prompts, *args, **options))
+        if path is not None:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, allow_pickle=False, **_packed(found[-1]))
+            write_whole(path, buffer.getvalue())
     if isinstance(found[0], pd.DataFrame):
         tables = [table.assign(seed=s) for s, table in zip(models.seeds, found, strict=True)]
         stacked = pd.concat(tables, ignore_index=True)
@@ -243,29 +234,20 @@ def _each(
     return {key: np.stack([arrays[key] for arrays in found]) for key in found[0]}
 
 
-def _with_progress(jobs: list[T], description: str) -> Iterator[T]:
-    """The jobs, with a bar on a terminal's standard error."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(
-        jobs, description, console=console, transient=True, disable=not sys.stderr.isatty()
-    )
+_FOLDER: ContextVar[Path | None] = ContextVar("folder of finished seeds", default=None)
 
 
-class SeedCache:
-    """Finished seeds of an analysis in a folder, so that an interrupted one goes on.
+@contextmanager
+def seed_cache(folder: Path | None, settings: Mapping[str, object]) -> Iterator[None]:
+    """Inside this block `over_seeds` keeps finished seeds, so that an interrupted analysis goes on.
 
     Args:
         folder: None keeps nothing.
-        settings: all that decides what is computed; a folder with other settings is refused.
+        settings: all that decides what is computed.
+    Raises:
+        TbttError: if the folder has seeds of other settings.
     """
-
-    def __init__(self, folder: Path | None, settings: Mapping[str, object]) -> None:
-        self.folder = folder
-        if folder is None:
-            return
+    if folder is not None:
         plain = json.loads(json.dumps(settings, default=str))
         path = folder / "settings.json"
         if not path.is_file():
@@ -277,34 +259,11 @@ class SeedCache:
                 f"{folder} has parts of another analysis (other {', '.join(other)}): nothing was "
                 "written; finish that one with its own options, or give another --out FOLDER"
             )
-
-    def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A table or arrays by name, computed if they are not there yet."""
-        if self.folder is None:
-            return compute()
-        path = self.folder / f"{name}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as kept:
-                return _unpacked(dict(kept))
-        found = compute()
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **_packed(found))
-        write_whole(path, buffer.getvalue())
-        return found
-
-
-_NO_CACHE = SeedCache(None, {})
-_CACHE: ContextVar[SeedCache | None] = ContextVar("seed_cache", default=None)
-
-
-@contextmanager
-def seed_cache(folder: Path | None, settings: Mapping[str, object]) -> Iterator[None]:
-    """Inside this block `over_seeds` keeps finished seeds in a folder; see `SeedCache`."""
-    token = _CACHE.set(SeedCache(folder, settings))
+    token = _FOLDER.set(folder)
     try:
         yield
     finally:
-        _CACHE.reset(token)
+        _FOLDER.reset(token)
 
 
 def _packed(found: "pd.DataFrame | Arrays") -> Arrays:
