@@ -53,10 +53,8 @@ def import_checkpoint(
     loaded_task = load_task(task, held_out=held_out)
     vocabulary = loaded_task.vocabulary if text is None else _vocabulary(text)
     if strange := sorted(set(loaded_task.vocabulary.characters) - set(vocabulary.characters)):
-        raise TbttError(
-            f"{text} lacks the characters {''.join(strange)!r} of task '{task}': "
-            "give the text that the model was trained on"
-        )
+        what = f"{text} lacks the characters {''.join(strange)!r} of task '{task}'"
+        raise TbttError(f"{what}: give the text that the model was trained on")
     state, arguments = read_nanogpt(checkpoint)
     shape = _shape(arguments, state, checkpoint)
     if shape.d_vocab != len(vocabulary):
@@ -132,11 +130,8 @@ def from_nanogpt(
         found = state.get(name, state[TIED] if name == HEAD and TIED in state else None)
         if not isinstance(found, Tensor):
             raise TbttError(f"{source} has no tensor {name}, which its model_args ask for")
-        if found.shape != expected.shape:
-            raise TbttError(
-                f"{source} has {name} of shape {tuple(found.shape)}, "
-                f"its model_args say {tuple(expected.shape)}"
-            )
+        if (size := tuple(found.shape)) != (own := tuple(expected.shape)):
+            raise TbttError(f"{source} has {name} of shape {size}, its model_args say {own}")
     if HEAD in state and not torch.equal(state[HEAD], state[TIED]):
         raise TbttError(f"{source} has an output embedding of its own: only tied models are known")
     parameters = {}

@@ -96,10 +96,8 @@ class Run:
     def task(self) -> Task:
         """The one task of every seed; an error where seeds hold out different pairs."""
         if len(set(self.config.held_out)) > 1:
-            raise TbttError(
-                f"the seeds of {self.folder} hold out different pairs, so there is no one task: "
-                "use run.tasks, which has one per seed"
-            )
+            what = f"the seeds of {self.folder} hold out different pairs, so there is no one task"
+            raise TbttError(f"{what}: use run.tasks, which has one per seed")
         return self.tasks[0]
 
     @cached_property
@@ -142,9 +140,9 @@ class Run:
         Columns: step, seed, loss, `X_right` and `X_of` for each group X (such as seen_addition and
         held_out), and the smallest margins, `margin_seen` and `margin_held_out`.
         """
-        lines = read_metrics(self.folder)
+        evaluations = ((line["step"], line["seeds"]) for line in read_metrics(self.folder))
         return pd.DataFrame(
-            {"step": x["step"], **flat_row(row)} for x in lines for row in x["seeds"]
+            {"step": step, **flat_row(x)} for step, rows in evaluations for x in rows
         )
 
     def summary(self) -> Row:
@@ -180,9 +178,8 @@ def load_run(folder: str | Path) -> Run:
         table["held_out"] = tuple(tuple(map(tuple, pairs)) for pairs in table["held_out"])
         config = RunConfig(**table)
     except (KeyError, TypeError) as error:
-        raise TbttError(
-            f"{path} is not a run's configuration ({error}): restore it, or train anew elsewhere"
-        ) from error
+        what = f"{path} is not a run's configuration ({error})"
+        raise TbttError(f"{what}: restore it, or train anew elsewhere") from error
     return Run(folder, config)
 
 

@@ -23,7 +23,6 @@ from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.sweep import Job, Sweep
 from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
 
-BACKENDS = ("loky", "dask")
 DEATHS = 3  # worker processes that die at a job before the job is given up
 ANSWER = 10  # seconds that a scheduler may take to answer, and its workers to appear
 POLL = 5  # seconds between reports of progress
@@ -43,8 +42,8 @@ class Executor:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise TbttError(f"workers must be at least 1, got {self.workers}")
-        if self.backend not in BACKENDS:
-            raise unknown("backend", self.backend, BACKENDS)
+        if self.backend not in ("loky", "dask"):
+            raise unknown("backend", self.backend, ["loky", "dask"])
         if self.backend == "loky" and self.address is not None:
             raise TbttError("backend loky is this machine and has no --address: give dask")
         if self.backend == "dask" and self.address is None:
@@ -54,13 +53,10 @@ class Executor:
 
 
 def run_sweep(
-    sweep: Sweep,
-    folder: Path,
-    *,
-    executor: Executor | None = None,
+    sweep: Sweep, folder: Path, *, executor: Executor | None = None,
     on_finished: Callable[[str, str], None] = lambda name, message: None,
     on_progress: Callable[[float], None] = lambda hours: None,
-) -> dict[str, str]:
+) -> dict[str, str]:  # fmt: skip
     """Trains every unfinished job of a sweep, each into its own folder below this one.
 
     Returns the reason of each failure by the job's name. `on_finished` gets a job's name and how
@@ -146,8 +142,8 @@ def _owned(folder: Path) -> Iterator[Owner]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = f"{folder} cannot be made ({error.strerror})"
-        raise TbttError(f"{reason}: give another --out") from error
+        what = f"{folder} cannot be made ({error.strerror})"
+        raise TbttError(f"{what}: give another --out") from error
     write_whole(path, token.encode())
     try:
         yield path, token

@@ -51,12 +51,9 @@ class Kernel:
         self._call = _library(shape, dtype).loss_and_gradient
 
     def loss(
-        self,
-        stacked: Parameters,
-        tokens: Int[Tensor, "seed batch pos"],
-        targets: Int[Tensor, "seed batch pos"],
-        weights: Float[Tensor, "seed batch"],
-    ) -> Float[Tensor, " seed"]:
+        self, stacked: Parameters, tokens: Int[Tensor, "seed batch pos"],
+        targets: Int[Tensor, "seed batch pos"], weights: Float[Tensor, "seed batch"],
+    ) -> Float[Tensor, " seed"]:  # fmt: skip
         """Each model's sum of cross-entropies in nats, weighted by window; none for targets < 0."""
         flat = flatten(stacked, self.shape)
         # the C++ code trusts the compiled shape and type, so other ones are refused here

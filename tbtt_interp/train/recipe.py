@@ -80,11 +80,10 @@ class TrainingRecipe:
               lambda x: 0 <= x < math.inf, "0 or more")  # fmt: skip
         check("beta1 beta2", lambda x: 0 <= x < 1, "in [0, 1)")
         for name, limit in (("min_learning_rate", "learning_rate"), ("warmup", "decay_until")):
-            if getattr(self, name) > getattr(self, limit):
-                raise TbttError(
-                    f"training.{name} is {getattr(self, name)} and training.{limit} is "
-                    f"{getattr(self, limit)}: give a {name} of at most {limit}"
-                )
+            low, high = getattr(self, name), getattr(self, limit)
+            if low > high:
+                what = f"training.{name} is {low} and training.{limit} is {high}"
+                raise TbttError(f"{what}: give a {name} of at most {limit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +109,8 @@ class Recipe:
             if not 0 <= getattr(self, name) < 2**31:
                 raise TbttError(f"{name} must be from 0 to 2^31 - 1, got {getattr(self, name)}")
         if self.held_out_each and len(self.held_out_each) != self.seeds:
-            raise TbttError(
-                f"held_out_each has {len(self.held_out_each)} sets for {self.seeds} seeds: "
-                "give one set of pairs per seed, or held_out for all"
-            )
+            what = f"held_out_each has {len(self.held_out_each)} sets for {self.seeds} seeds"
+            raise TbttError(f"{what}: give one set of pairs per seed, or held_out for all")
         if self.training.batch == "all" and self.framing != "line":
             raise TbttError(
                 f"training.batch 'all' is for framing line, where it means every line once: with "
@@ -233,13 +230,11 @@ def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
     """
     floats = {field.name for field in dataclasses.fields(TrainingRecipe) if field.type is float}
     training: Table = {k: float(v) if k in floats else v for k, v in table["training"].items()}
-    parsed = {
-        "held_out": _pairs(table["held_out"], "held_out"),
-        "held_out_each": tuple(_pairs(x, "held_out_each") for x in table["held_out_each"]),
-        "model": ModelRecipe(**table["model"]),
-        "training": TrainingRecipe(**training),
-    }
-    return Recipe(**{**table, **parsed})
+    each = tuple(_pairs(pairs, "held_out_each") for pairs in table["held_out_each"])
+    return Recipe(**{
+        **table, "held_out": _pairs(table["held_out"], "held_out"), "held_out_each": each,
+        "model": ModelRecipe(**table["model"]), "training": TrainingRecipe(**training),
+    })  # fmt: skip
 
 
 def _read(source: str) -> tuple[str, Table]:
@@ -300,10 +295,8 @@ def _apply_task(table: Table, *, pairs_given: bool) -> None:
     if not hands:
         return
     if not 1 < hands <= len(pairs):
-        raise TbttError(
-            f"deal_pairs is {hands}: deal the {len(pairs)} pairs to 2 to {len(pairs)} models, "
-            "or 0 to deal none"
-        )
+        then = f"deal the {len(pairs)} pairs to 2 to {len(pairs)} models, or 0 to deal none"
+        raise TbttError(f"deal_pairs is {hands}: {then}")
     table["held_out_each"] = []
     for deal in range(table["seeds"]):
         rng = np.random.default_rng((table["corpus_seed"], table["first_seed"] + deal, 0xDEA1))

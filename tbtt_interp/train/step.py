@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp.errors import TbttError, listed, unknown
+from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream
@@ -24,7 +24,7 @@ def pick_device(name: str) -> torch.device:
     """A device of this machine; raises a TbttError if it has none of that kind."""
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name not in has:
-        raise unknown("device", name, has)
+        raise TbttError(f"device '{name}' is unknown: choose {listed(has)}")
     if not has[name]:
         present = listed(device for device in has if has[device])
         raise TbttError(f"device '{name}' is not on this machine: choose {present}")
@@ -53,15 +53,9 @@ class ModelStack:
     """
 
     def __init__(
-        self,
-        parameters: Parameters,
-        shape: Shape,
-        training: TrainingRecipe,
-        streams: Sequence[Stream],
-        *,
-        device: torch.device,
-        kernel: Kernel | None = None,
-    ) -> None:
+        self, parameters: Parameters, shape: Shape, training: TrainingRecipe,
+        streams: Sequence[Stream], *, device: torch.device, kernel: Kernel | None = None,
+    ) -> None:  # fmt: skip
         self.parameters = {n: value.to(device).requires_grad_() for n, value in parameters.items()}
         self.shape, self.training, self.streams = shape, training, streams
         self.device, self.kernel = device, kernel
@@ -82,18 +76,11 @@ class ModelStack:
         dtype = self.parameters["embed.W_E"].dtype
         return tokens.to(self.device), targets.to(self.device), weights.to(self.device, dtype)
 
-    def _loss(
-        self,
-        tokens: Int[Tensor, "seed batch pos"],
-        targets: Int[Tensor, "seed batch pos"],
-        weights: Float[Tensor, "seed batch"],
-    ) -> Float[Tensor, " seed"]:
+    def _loss(self, tokens: Tensor, targets: Tensor, weights: Tensor) -> Float[Tensor, " seed"]:
         if self.kernel is not None:
             return self.kernel.loss(self.parameters, tokens, targets, weights)
-        logits = forward(self.parameters, tokens, self.shape)
-        nats = F.cross_entropy(
-            logits.flatten(0, 2), targets.flatten(), ignore_index=NOTHING, reduction="none"
-        )
+        logits = forward(self.parameters, tokens, self.shape).flatten(0, 2)
+        nats = F.cross_entropy(logits, targets.flatten(), ignore_index=NOTHING, reduction="none")
         return (nats.view(targets.shape).sum(-1) * weights).sum(-1)
 
     def _backward(self, step: int) -> Float[Tensor, " seed"]:
@@ -135,10 +122,8 @@ class ModelStack:
         """Sets weights and moments to a state that `state` returned."""
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state[f"weights/{name}"])
-            self.optimizer.state[parameter] = {
-                key: state[f"{key}/{name}"].to(self.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            kept = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {key: x.to(self.device) for key, x in kept.items()}
 
 
 @contextmanager

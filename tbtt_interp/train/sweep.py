@@ -107,14 +107,14 @@ def read_sweep(source: str) -> Sweep:
     16
     """
     path, table = read_toml("sweep", source, "sweeps")
-    where = f"sweep {path.name}"
-    if strange := table.keys() - {"summary", "expected", "grid"}:
-        raise unknown(f"{where} key", min(strange), ["summary", "expected", "grid"])
+    where, keys = f"sweep {path.name}", ["summary", "expected", "grid"]
+    if strange := table.keys() - keys:
+        raise unknown(f"{where} key", min(strange), keys)
     grids, expected = table.get("grid"), table.get("expected", [])
     summary = table.get("summary", "")
-    if not isinstance(grids, list) or not grids or {type(grid) for grid in grids} != {dict}:
+    if not isinstance(grids, list) or {*map(type, grids)} != {dict}:
         raise TbttError(f"{where} has no [[grid]]: give one or more, as train/sweeps has")
-    if not isinstance(expected, list) or not all(isinstance(text, str) for text in expected):
+    if not isinstance(expected, list) or {*map(type, expected)} - {str}:
         raise TbttError(f"{where} key expected must be a list of texts")
     if not isinstance(summary, str):
         raise TbttError(f"{where} key summary must be a text")

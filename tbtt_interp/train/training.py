@@ -88,7 +88,7 @@ def train_models(
         run = run or _create(recipe, folder, stack)
         # torch's idle threads spin for a while, on the cores that the kernel computes on
         with _threads(1 if stack.kernel else None):
-            _train(run, recipe, stack, floors, callback)
+            _train(run, stack, floors, callback)
     return run
 
 
@@ -107,10 +107,8 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
         what = f"{recipe.task} has changed since the run in {folder} started"
         raise TbttError(f"{what}: restore it, or give another --out FOLDER")
     if not run.is_complete and not resume:
-        raise TbttError(
-            f"{folder} holds an unfinished run of this recipe: add --resume to continue it, "
-            "or give another --out FOLDER"
-        )
+        then = "add --resume to continue it, or give another --out FOLDER"
+        raise TbttError(f"{folder} holds an unfinished run of this recipe: {then}")
     return run
 
 
@@ -195,10 +193,9 @@ def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
 
 
 def _train(
-    run: Run, recipe: Recipe, stack: ModelStack, floors: Sequence[Floors],
-    callback: TrainingCallback,
-) -> None:  # fmt: skip
-    training = recipe.training
+    run: Run, stack: ModelStack, floors: Sequence[Floors], callback: TrainingCallback
+) -> None:
+    training = stack.training
     state_path = run.folder / "resume" / "state.safetensors"
     done, seconds = 0, 0.0
     lines: list[Row] = []
@@ -209,10 +206,8 @@ def _train(
         lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
         expected = {*range(0, done + 1, training.evaluate_every), *({done} & {training.steps})}
         if missing := expected - {line["step"] for line in lines}:
-            raise TbttError(
-                f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}: "
-                "restore the file from a copy, or delete the run's folder and train it again"
-            )
+            what = f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}"
+            raise TbttError(f"{what}: {runs.AGAIN}")
     callback.on_start(done, training.steps)
     started = time.monotonic() - seconds
     last_saved, saving_took = started, 0.0
