@@ -15,7 +15,7 @@ from torch import Tensor
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, forward
 from tbtt_interp.prompts import PromptBatch
-from tbtt_interp.runs import Run
+from tbtt_interp.runs import Row, Run
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Stream, Task, Vocabulary
 from tbtt_interp.tasks.windows import NOTHING, stack
@@ -107,13 +107,16 @@ class Evaluation:
             for k, row in enumerate(self.margins)
         ]  # fmt: skip
 
-    def smallest_margins(self) -> list[dict[str, float]]:
-        """Per model, the smallest margin over the seen examples and over the held-out ones."""
+    def rows(self) -> list[Row]:
+        """Per model, its seed, counts and smallest margins, as metrics.jsonl has them."""
         splits = {"seen": ~self.held_out, "held_out": self.held_out}
         return [
-            {name: float(row[mask[k]].min()) for name, mask in splits.items() if mask[k].any()}
-            for k, row in enumerate(self.margins)
-        ]
+            {"seed": seed}
+            | {name: [rate.hits, rate.total] for name, rate in counts.items()}
+            | {f"margin_{name}": float(self.margins[k][mask[k]].min())
+               for name, mask in splits.items() if mask[k].any()}
+            for k, (seed, counts) in enumerate(zip(self.seeds, self.counts(), strict=True))
+        ]  # fmt: skip
 
 
 def evaluate_models(

@@ -8,7 +8,7 @@ import pandas as pd
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.plots import GREY, colour_of, name_once, panels
-from tbtt_interp.runs import Run
+from tbtt_interp.runs import Run, flat_row
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tables import training_table
 from tbtt_interp.tasks.arithmetic import pairs_text
@@ -44,7 +44,7 @@ def models_table(runs: Iterable[Run]) -> pd.DataFrame:
         TbttError: if there is no run, or one of them is unfinished.
     """
     return _described(
-        (run, _evaluated(run) if run.config.recipe is None
+        (run, pd.DataFrame(map(flat_row, evaluate_run(run).rows())) if run.config.recipe is None
          else training_table(run)[:-1].dropna(axis=1, how="all"))
         for run in runs
     )  # fmt: skip
@@ -74,18 +74,6 @@ def run_settings(run: Run) -> dict[str, Any]:
         "learning_rate": training.get("learning_rate"),
         "weight_decay": training.get("weight_decay"), "steps": config.steps,
     }  # fmt: skip
-
-
-def _evaluated(run: Run) -> pd.DataFrame:
-    """Counts and margins per seed, from the weights alone."""
-    evaluation = evaluate_run(run)
-    return pd.DataFrame([
-        {"seed": seed} | {f"{group}_right": rate.hits for group, rate in counts.items()}
-        | {f"{group}_of": rate.total for group, rate in counts.items()}
-        | {f"margin_{side}": margin for side, margin in margins.items()}
-        for seed, counts, margins in zip(
-            run.seeds, evaluation.counts(), evaluation.smallest_margins(), strict=True)
-    ])  # fmt: skip
 
 
 def _described(tables: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:

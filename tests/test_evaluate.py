@@ -7,7 +7,7 @@ from scipy.stats import ttest_1samp
 
 from tbtt_interp.baselines import additive, baseline_counts, nearest_seen
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import complete, evaluate_models, evaluate_run, reference_loss
+from tbtt_interp.evaluate import complete, evaluate_models, evaluate_run
 from tbtt_interp.model import (
     Shape,
     hooked_transformer,
@@ -19,7 +19,7 @@ from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import SHARE, Rate, mean_over_models, ratios_over_models
 from tbtt_interp.tables import operand_table, score_rows, score_table
-from tbtt_interp.tasks import Stream, load_task
+from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import equation, equations
 
 
@@ -65,18 +65,6 @@ def test_what_does_not_fit_is_known() -> None:
     examples = [equation(3, "+", 4), equation(19, "+", 19), equation(100, "+", 5)]
     batch = PromptBatch.of(examples, load_task("arithmetic").vocabulary, 9)
     assert batch.fits.tolist() == [True, True, False]
-
-
-def test_the_reference_loss_is_the_mean_over_every_window(line_run: Run) -> None:
-    task = line_run.task
-    stream = Stream(lines=task.file(0), vocabulary=task.vocabulary, framing="file", window=9,
-                    batch=1, seed=0)  # fmt: skip
-    tokens, targets, _ = map(torch.from_numpy, stream.reference())
-    logits = line_run.model(0)(tokens).flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(logits, targets.flatten()).item()
-    one = {name: value[:1] for name, value in line_run.parameters().items()}
-    found = reference_loss(one, line_run.shape, [stream])[0]
-    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run: Run) -> None:

@@ -145,14 +145,6 @@ def test_the_published_schedule() -> None:
     assert learning_rate_at(25_000, training) == learning_rate_at(29_999, training) == 1e-4
 
 
-def test_a_compiled_step_is_the_same_step() -> None:
-    recipe = resolve_recipe("quick", SMALL | {"seeds": 2})
-    compiled, eager = (stack_of(recipe, compiled=c, dtype=torch.float64) for c in (True, False))
-    for step in range(60):
-        torch.testing.assert_close(compiled.step(step), eager.step(step), rtol=0, atol=1e-10)
-    assert compiled.reference_loss() == pytest.approx(eager.reference_loss(), abs=1e-10)
-
-
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_gradient_is_the_same_every_time(compiled: bool) -> None:
     """To the bit: a compiled lookup's gradient, summed by several threads at once, was not."""

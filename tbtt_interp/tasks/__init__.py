@@ -4,6 +4,7 @@ To add a task, write its module and one line of TASKS; from outside the package,
 `register_task`.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -40,14 +41,6 @@ def register_task(name: str, loader: Loader) -> None:
     TASKS[name] = loader
 
 
-def is_file(name: str) -> bool:
-    """Whether a name is a file's, and so a corpus of one's own."""
-    try:
-        return Path(name).is_file()
-    except OSError:  # a name may be too long for a path
-        return False
-
-
 def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Task:
     """A task by name, or a corpus from a file.
 
@@ -62,7 +55,7 @@ def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Ta
     """
     if name in TASKS:
         return TASKS[name](tuple(held_out))
-    if is_file(name):
+    if os.path.isfile(name):  # false, not an error, for a name too long for a path
         return read_corpus(Path(name))
     if Path(name).suffix or Path(name).parent != Path("."):
         raise TbttError(f"corpus {name} is not there: give a text file of lines, or a task's name")

@@ -142,11 +142,6 @@ class Task:
         return tuple(example.line for example in self.examples if not example.held_out)
 
     @cached_property
-    def longest(self) -> int:
-        """Characters of the longest line, newline included: the window of the `line` framing."""
-        return max(len(example.line) for example in self.examples)
-
-    @cached_property
     def terminators(self) -> frozenset[str]:
         """The characters that end an answer."""
         return frozenset(example.answer[-1] for example in self.examples)

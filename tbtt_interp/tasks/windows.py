@@ -138,11 +138,11 @@ def window_of(task: Task, framing: str, window: int | None = None) -> int:
     """The context of a model of this task and framing, unless a recipe gives another."""
     if framing not in FRAMINGS:
         raise unknown("framing", framing, FRAMINGS)
-    if window is None:
-        return task.longest if framing == "line" else task.window
-    if framing == "line" and window < task.longest:
+    longest = max(len(example.line) for example in task.examples)
+    if framing == "line" and window is not None and window < longest:
         raise TbttError(
-            f"window {window} is shorter than the longest line of task '{task.name}', "
-            f"{task.longest} characters, which framing line needs whole: leave the window out"
+            f"window {window} is shorter than the longest line of task '{task.name}', {longest} "
+            "characters, which framing line needs whole: leave the window out"
         )
-    return window
+    default = longest if framing == "line" else task.window
+    return default if window is None else window

@@ -103,7 +103,7 @@ def run_sweep(
                 elif done < 1 and not problem:
                     problem = "the worker's run is not here: workers need a disk that all share"
                 finish(job, problem, "" if error else future.result())
-            on_progress(sum(job.hours * (1 - job.done(folder)) for job in futures.values()))
+            on_progress(sum(job.hours * (1 - job.progress(folder)[0]) for job in futures.values()))
     return failures
 
 

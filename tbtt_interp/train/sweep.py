@@ -70,22 +70,18 @@ class Job:
         """Estimated hours of two CPU cores."""
         return estimated_hours(self.recipe)
 
-    def done(self, folder: Path) -> float:
-        """The fraction of training that the job's run below a folder shows; 1 if complete."""
-        if (folder / self.name / "summary.json").is_file():
-            return 1.0
-        lines, steps = read_metrics(folder / self.name), self.recipe.training.steps
-        return min(lines[-1]["step"], steps - 1) / steps if lines else 0.0
-
     def progress(self, folder: Path) -> tuple[float, str]:
-        """`done`, and the reason why the job cannot be trained below a folder, if any."""
+        """The fraction of the job that is trained below a folder, and why it cannot be, if so."""
+        path, steps = folder / self.name, self.recipe.training.steps
         try:
-            run = existing_run(self.recipe, folder / self.name, resume=True)
+            run = existing_run(self.recipe, path, resume=True)
             if run is None:
-                check_free(folder / self.name)
+                check_free(path)
             elif run.is_complete:
                 check_whole(run)
-            return self.done(folder), ""
+                return 1.0, ""
+            lines = read_metrics(path)
+            return (min(lines[-1]["step"], steps - 1) / steps if lines else 0.0), ""
         except TbttError as error:
             return 0.0, str(error)
 

@@ -254,15 +254,9 @@ def _train(
 def _evaluation(run: Run, stack: ModelStack) -> list[Row]:
     """One row per model, as metrics.jsonl has it."""
     weights = {name: p.detach() for name, p in stack.parameters.items()}
-    losses = stack.reference_loss()
-    evaluation = evaluate_models(weights, run.shape, run.tasks, run.seeds)
-    rows = zip(run.seeds, losses, evaluation.counts(), evaluation.smallest_margins(), strict=True)
-    return [
-        {"seed": seed, "loss": loss}
-        | {name: [rate.hits, rate.total] for name, rate in counts.items()}
-        | {f"margin_{side}": margin for side, margin in margins.items()}
-        for seed, loss, counts, margins in rows
-    ]
+    rows = evaluate_models(weights, run.shape, run.tasks, run.seeds).rows()
+    losses = zip(run.seeds, stack.reference_loss(), rows, strict=True)
+    return [{"seed": seed, "loss": loss} | row for seed, loss, row in losses]
 
 
 def _summary(run: Run, floors: Sequence[Floors], lines: Sequence[Row], seconds: float) -> Row:
