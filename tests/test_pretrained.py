@@ -264,7 +264,6 @@ def test_every_command_and_study_takes_a_name_and_leaves_the_models_as_they_are(
     for command in (
         ["evaluate", MEDIUM], ["export", MEDIUM, "--seed", "2"],
         ["analyses", "additivity", MEDIUM + OVER_TRAINING, "--over-steps"],
-        ["analyses", "geometry", MEDIUM, TEN],
     ):  # fmt: skip
         assert main(command) == 0, capsys.readouterr().err
         assert MEDIUM in capsys.readouterr().out
