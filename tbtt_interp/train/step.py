@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.evaluate import reference_loss
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream
@@ -24,7 +24,7 @@ def pick_device(name: str) -> torch.device:
     """A device of this machine; raises a TbttError if it has none of that kind."""
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name not in has:
-        raise TbttError(f"device '{name}' is unknown: choose {listed(has)}")
+        raise unknown("device", name, has)
     if not has[name]:
         present = listed(device for device in has if has[device])
         raise TbttError(f"device '{name}' is not on this machine: choose {present}")
