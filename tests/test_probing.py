@@ -20,11 +20,14 @@ EXAMPLES = load_task("arithmetic").examples
 SITE = "blocks.0.hook_resid_post"
 
 
-def test_a_run_is_read_at_every_site_and_position(line_run: Run) -> None:
+def test_a_run_is_read_at_every_site_and_position(
+    line_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = find_features(["carry", "a"], EXAMPLES)  # of ten, to be quick
+    monkeypatch.setattr("tbtt_interp.probes.grid.features_of", lambda prompts, names: two)
     result = analyse_probes(line_run, controls=3)
-    every = result.tables["probes"]
-    table = every[every["feature"].isin(["carry", "a"])]
-    assert len(every) == 10 * 7 * 5 and len(table) == 2 * 7 * 5
+    table = result.tables["probes"]
+    assert len(table) == 2 * 7 * 5
     assert set(table["pos"]) == {-5, -4, -3, -2, -1}
     last = table[(table["site"] == SITE) & (table["pos"] == -1)].set_index("feature")
     assert last.loc["carry", "of"] == 2 * 100
@@ -35,10 +38,10 @@ def test_a_run_is_read_at_every_site_and_position(line_run: Run) -> None:
     nothing = table[(table["pos"] == -5) & (table["feature"] == "carry")]  # every prompt begins <
     assert np.allclose(nothing["accuracy"], nothing["majority"])
     # what is printed are the last streams, since nothing was named
-    assert len(result.display) == 2 * 10 and set(result.display["pos"]) == {"-1"}
+    assert len(result.display) == 2 * 2 and set(result.display["pos"]) == {"-1"}
     assert any("rows; --out FOLDER and --json have all." in note for note in result.notes)
     claimed = {claim.text.partition(" at ")[0] for claim in result.claims}
-    assert "carry" in claimed and not claimed & {"a", "b", "operator"}
+    assert claimed == {"carry"}
     assert {claim.verdict for claim in result.claims} == {"undecided"}, "two models decide nothing"
 
 

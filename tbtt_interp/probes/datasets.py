@@ -8,7 +8,7 @@ window begins anywhere in a line. Models trained on whole lines have not.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -39,30 +39,47 @@ Cells = dict[tuple[str, int], Float[Tensor, "text d"]]
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeTask:
-    """One feature's labels on the texts of a dataset, and the splits that its probes are scored on.
-
-    Attributes:
-        folds: of the cross-validation; growing: those of the online code.
-        held_out: for each model the split that is trained on what the model was trained on, and
-            tested on the rest; None where there is no rest.
-    """
+    """One feature's labels on the texts of a dataset, and the splits to score its probes on."""
 
     labels: Labels
-    folds: Split
-    growing: Split
+    folds: Split  # of the cross-validation
+    growing: Split  # of the online code
+    # for each model, trained on what the model was trained on; None where there is no rest to test
     held_out: tuple[Split | None, ...]
-
-    @property
-    def name(self) -> str:
-        """The feature's name."""
-        return self.labels.feature.name
 
     def only(self, activations: Float[Tensor, "every d"]) -> Float[Tensor, "text d"]:
         """The activations of texts that have the feature."""
         return activations[torch.from_numpy(self.labels.has)]
 
 
-@dataclass(frozen=True, kw_only=True)
+class Contexts(NamedTuple):
+    """Texts, the example that each shows, and at what length."""
+
+    texts: tuple[str, ...]
+    examples: tuple[Example, ...]
+    length: Int[np.ndarray, " text"]
+
+    @classmethod
+    def of(
+        cls, examples: Sequence[Example], lengths: range, show: Callable[[Example, int], str]
+    ) -> "Contexts":
+        """Each example, shown at each length."""
+        return cls(tuple(show(e, n) for e in examples for n in lengths),
+                   tuple(e for e in examples for _ in lengths),
+                   np.tile(np.array(lengths, dtype=int), len(examples)))  # fmt: skip
+
+    @property
+    def line(self) -> Int[np.ndarray, " text"]:
+        """A number for each line."""
+        return np.unique([e.line for e in self.examples], return_inverse=True)[1]
+
+    @property
+    def n_lengths(self) -> int:
+        """How many lengths there are."""
+        return len(set(self.length.tolist()))
+
+
+@dataclass(frozen=True)
 class ProbeDataset:
     """Texts and their probe tasks."""
 
@@ -70,52 +87,41 @@ class ProbeDataset:
     tasks: tuple[ProbeTask, ...]
 
     @classmethod
-    def of(
-        cls, texts: Sequence[str], labelled: Sequence[Labels], folds: Split,
-        groups: Int[np.ndarray, " text"], held_out: Callable[[Labels], Sequence[Split | None]],
-        seed: int = 0,
-    ) -> "ProbeDataset":  # fmt: skip
-        """A dataset of texts in folds, whose online codes never split a group."""
-        return cls(texts=tuple(texts), tasks=tuple(
-            ProbeTask(
-                labels=labels, folds=folds.only(labels.has), held_out=tuple(held_out(labels)),
-                growing=growing_folds(groups[labels.has], seed=seed),
-            )
-            for labels in labelled
-        ))  # fmt: skip
-
-    @classmethod
     def of_prompts(
         cls, prompts: Sequence[PromptSet], features: Sequence[Feature], *, controls: int,
         seed: int = 0,
     ) -> "ProbeDataset":  # fmt: skip
         """The prompts that all models share, in folds that never split a pair of operands."""
-        examples = prompts[0].examples
-
-        def held_out(labels: Labels) -> list[Split | None]:
-            masks = [p.held_out[labels.has] for p in prompts]
-            return [Split.of(~mask, mask) if mask.any() else None for mask in masks]
-
+        examples, tasks = prompts[0].examples, []
         groups = pair_groups(examples)
-        labelled = [label_examples(x, examples, controls=controls, seed=seed) for x in features]
-        texts, folds = [example.prompt for example in examples], grouped_folds(groups, seed=seed)
-        return cls.of(texts, labelled, folds, groups, held_out, seed)
+        folds = grouped_folds(groups, seed=seed)
+        for feature in features:
+            labels = label_examples(feature, examples, controls=controls, seed=seed)
+            masks = [p.held_out[None, labels.has] for p in prompts]
+            tasks.append(ProbeTask(
+                labels=labels, folds=folds.only(labels.has),
+                growing=growing_folds(groups[labels.has], seed=seed),
+                held_out=tuple(Split(~mask, mask) if mask.any() else None for mask in masks),
+            ))  # fmt: skip
+        return cls(tuple(example.prompt for example in examples), tuple(tasks))
 
     @classmethod
     def of_contexts(
-        cls, contexts: "Contexts", labelled: Sequence[Labels], *, n_models: int, seed: int = 0
+        cls, contexts: Contexts, labelled: Sequence[Labels], *, n_models: int, seed: int = 0
     ) -> "ProbeDataset":
         """Texts at several lengths, in folds of lengths.
 
         Where a feature has control tasks, a fifth of the lines at a time is held out.
         """
-
-        def held_out(labels: Labels) -> list[Split | None]:
-            lines, has_controls = contexts.line[labels.has], len(labels.controls) > 0
-            return [grouped_folds(lines, seed=seed) if has_controls else None] * n_models
-
-        folds = grouped_folds(contexts.length, folds=min(contexts.n_lengths, 5))
-        return cls.of(contexts.texts, labelled, folds, contexts.length, held_out, seed)
+        folds, tasks = grouped_folds(contexts.length, folds=min(contexts.n_lengths, 5)), []
+        for labels in labelled:
+            lines = contexts.line[labels.has]
+            rest = grouped_folds(lines, seed=seed) if len(labels.controls) else None
+            tasks.append(ProbeTask(
+                labels=labels, folds=folds.only(labels.has), held_out=(rest,) * n_models,
+                growing=growing_folds(contexts.length[labels.has], seed=seed),
+            ))  # fmt: skip
+        return cls(contexts.texts, tuple(tasks))
 
 
 def features_of(prompts: PromptSet, names: Sequence[str] | None = None) -> list[Feature]:
@@ -149,44 +155,14 @@ def probe_datasets(
         else:
             contexts = preceding_lines(prompts.task, prompts.n_ctx)
             known = {example.line: example for example in prompts.examples}
-            lines = [p.require_training().lines for p in models.prompts]
-            files = [[known[line] for line in file] for file in lines]
+            files = [[known[x] for x in p.require_training().lines] for p in models.prompts]
             labelled = [label_next_lines(x, contexts, files, **settings) for x in chosen]
         n_models = len(models.models)
         yield ProbeDataset.of_contexts(contexts, labelled, n_models=n_models, seed=seed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contexts:
-    """Texts, the example that each shows, and at what length."""
-
-    texts: tuple[str, ...]
-    examples: tuple[Example, ...]
-    length: Int[np.ndarray, " text"]
-
-    @classmethod
-    def of(cls, shown: Sequence[tuple[str, Example, int]]) -> "Contexts":
-        """From a text, an example and a length each."""
-        texts, examples, length = zip(*shown, strict=True) if shown else ((), (), ())
-        return cls(texts=texts, examples=examples, length=np.array(length, dtype=int))
-
-    @property
-    def line(self) -> Int[np.ndarray, " text"]:
-        """A number for each line."""
-        return np.unique([e.line for e in self.examples], return_inverse=True)[1]
-
-    @property
-    def n_lengths(self) -> int:
-        """How many lengths there are."""
-        return len(np.unique(self.length))
-
-
 def opening(lines: Sequence[str]) -> str:
-    """The characters that all lines begin with.
-
-    >>> opening(["<1+2=3>", "<1-2=-1>"]), opening(["<1+2=3>", "Capital of"])
-    ('<1', '')
-    """
+    """The characters that all lines begin with."""
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*lines, strict=False))
     return "".join(column[0] for column in columns)
 
@@ -200,11 +176,9 @@ def shortened_prompts(task: Task, window: int) -> Contexts:
     """
     examples = [example for example in task.examples if "country" in example.labels]
     begin = opening([example.line for example in examples])
-    rests = [example.prompt.removeprefix(begin) for example in examples]
-    most = min(len(begin), window - max(map(len, rests), default=window))
-    pairs = list(zip(examples, rests, strict=True))
-    return Contexts.of([(begin[len(begin) - n :] + rest, example, n) for example, rest in pairs
-                        for n in range(most + 1)])  # fmt: skip
+    longest = max((len(example.prompt) for example in examples), default=window)
+    most = min(len(begin), window - longest + len(begin))
+    return Contexts.of(examples, range(most + 1), lambda e, n: e.prompt[len(begin) - n :])
 
 
 def preceding_lines(task: Task, window: int) -> Contexts:
@@ -219,31 +193,26 @@ def preceding_lines(task: Task, window: int) -> Contexts:
     begin = opening(task.lines)
     seen = [example for example in task.examples if not example.held_out]
     most = min(window - len(begin), *(len(example.line) for example in seen))
-    return Contexts.of([(e.line[len(e.line) - n :] + begin, e, n) for e in seen
-                        for n in range(max(1, most - LENGTHS + 1), most + 1)])  # fmt: skip
+    lengths = range(max(1, most - LENGTHS + 1), most + 1)
+    return Contexts.of(seen, lengths, lambda e, n: e.line[len(e.line) - n :] + begin)
 
 
 def label_next_lines(
     feature: Feature, contexts: Contexts, files: Sequence[Sequence[Example]], *, controls: int,
     seed: int = 0,
 ) -> Labels:  # fmt: skip
-    """A feature of the line that comes next in each model's file.
+    """A feature of the line that comes next in each model's file, whose lines are given in order.
 
     A control task is the feature in a file of another random order.
-
-    Args:
-        files: the lines of each model's file, in its order.
     """
-    by_file = []
-    for file in files:
-        following = {e.line: feature.of(after) for e, after in pairwise(file)}
-        by_file.append([following.get(e.line) for e in contexts.examples])
-    has = np.array([None not in column for column in zip(*by_file, strict=True)])
+    following = [{e.line: feature.of(after) for e, after in pairwise(file)} for file in files]
+    lines = [e.line for e in contexts.examples]
+    has = np.array([all(after.get(line) is not None for after in following) for line in lines])
     if not has.any():
         raise TbttError(f"feature '{feature.name}' is of no line that comes next in every file")
-    kept = [[label for label, there in zip(row, has, strict=True) if there] for row in by_file]
-    classes, real = number_classes(kept)  # pyright: ignore
-    names, first, index = np.unique(contexts.line[has], return_index=True, return_inverse=True)
+    kept = [line for line, there in zip(lines, has, strict=True) if there]
+    classes, real = number_classes([[after[line] for line in kept] for after in following])  # pyright: ignore
+    names, first, index = np.unique(kept, return_index=True, return_inverse=True)
     drawn = [
         np.random.default_rng((seed, draw)).permutation(real[0][first])[index]
         for draw in range(controls if len(classes) < len(names) else 0)
@@ -262,15 +231,11 @@ def read_cells(
         prompts: for their vocabulary and context.
         sites: by hook name, of one head with a dot and its number.
         positions: counted from each text's last token, which is -1; None is all positions.
-    Raises:
-        TbttError: if a site is unknown.
     """
     tokens, lengths = read_texts(texts, prompts.vocabulary, prompts.n_ctx)
-    hooks = list(dict.fromkeys(split_head(site)[0] for site in sites))
-    recorded = record([model], tokens, sites=hooks, lengths=lengths).sites
+    recorded = record([model], tokens, sites=list(dict.fromkeys(split_head(s)[0] for s in sites)))
     by_site = {}
-    for hook in hooks:
-        values = recorded[hook][0]
+    for hook, (values,) in recorded.sites.items():
         if values.ndim == 3:
             by_site[hook] = values
         elif not hook.endswith(("hook_pattern", "hook_attn_scores")):  # as wide as a text is long

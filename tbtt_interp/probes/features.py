@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import Example
-from tbtt_interp.tasks.arithmetic import equation, equation_labels
+from tbtt_interp.tasks.arithmetic import OPERATORS, equation_labels
 from tbtt_interp.tasks.task import Label
 
 Texts = Literal["prompt", "shortened", "preceding line"]
@@ -22,10 +22,9 @@ POST, MID = "hook_resid_post", "hook_resid_mid"
 
 @dataclass(frozen=True)
 class Feature:
-    """One property of an example.
+    """One property of an example: a label, or None where an example has none.
 
     Attributes:
-        of: gives the label, or None where an example has none: a subtraction has no carry.
         is_ordinal: whether labels are numbers, so that regression on them makes sense.
         period: after how many labels they begin again, as digits do after 10; None for others.
         texts: what is shown to the model: the example's prompt; the prompt shortened from the left
@@ -49,16 +48,6 @@ def _label(name: str) -> Callable[[Example], Label | None]:
     return lambda example: example.labels.get(name)
 
 
-def _capital(of: Callable[[str], Label]) -> Callable[[Example], Label | None]:
-    return lambda example: of(str(c)) if (c := example.labels.get("capital")) else None
-
-
-def _task(example: Example) -> Label | None:
-    if "operator" in example.labels:
-        return "arithmetic"
-    return "facts" if "country" in example.labels else None
-
-
 _EVERY = (
     Feature("a", "first operand", _label("a"), is_ordinal=True),
     Feature("b", "second operand", _label("b"), is_ordinal=True),
@@ -74,9 +63,12 @@ _EVERY = (
     Feature("borrow", "whether a is less than b", _label("borrow"), primary=(POST,),
             is_erased=True),
     Feature("magnitude", "the result without its sign", _label("magnitude"), is_ordinal=True),
-    Feature("initial", "first letter of the capital", _capital(lambda c: c[0])),
-    Feature("length", "letters of the capital", _capital(len), is_ordinal=True, is_erased=True),
-    Feature("task", "arithmetic or facts", _task),
+    Feature("initial", "first letter of the capital",
+            lambda e: str(e.labels["capital"])[0] if "capital" in e.labels else None),
+    Feature("length", "letters of the capital", is_ordinal=True, is_erased=True,
+            of=lambda e: len(str(e.labels["capital"])) if "capital" in e.labels else None),
+    Feature("task", "arithmetic or facts", lambda e: "arithmetic" if "operator" in e.labels
+            else "facts" if "country" in e.labels else None),
     Feature("country", "which country", _label("country"), texts="shortened"),
     Feature("line", "which line comes next", lambda e: e.line, texts="preceding line"),
     Feature("next", "first operand of the line that comes next", _label("a"), is_ordinal=True,
@@ -85,7 +77,7 @@ _EVERY = (
 FEATURES = {feature.name: feature for feature in _EVERY}
 BUILT_IN = frozenset(FEATURES)
 # Labels of the built-in tasks. FEATURES has what is worth probing in them.
-TASK_LABELS = {*equation_labels(0, "+", 0), *equation_labels(0, "-", 0), "country", "capital"}
+TASK_LABELS = {"country", "capital"}.union(*(equation_labels(0, sign, 0) for sign in OPERATORS))
 
 
 def register_feature(feature: Feature) -> Feature:
@@ -94,57 +86,18 @@ def register_feature(feature: Feature) -> Feature:
     Raises:
         TbttError: if another feature has that name.
     """
-    if FEATURES.get(feature.name, feature) is not feature:
+    if FEATURES.setdefault(feature.name, feature) is not feature:
         raise TbttError(f"there is a feature '{feature.name}' already: give another name")
-    FEATURES[feature.name] = feature
     return feature
 
 
-def known_features(
-    examples: Sequence[Example], texts: Collection[Texts] = ("prompt",)
-) -> dict[str, Feature]:
-    """The features that some of the examples have, and labels of your own.
-
-    The built-in features are left out where the examples only resemble the built-in tasks, as sums
-    modulo 7 do.
-    """
-    own = {name for example in examples for name in example.labels}
-    is_built_in = all(_is_built_in(example) for example in examples)
-    if is_built_in:
-        own -= TASK_LABELS
-    known = {}
-    for name, feature in FEATURES.items():
-        has_labels = any(feature.of(example) is not None for example in examples)
-        if name not in BUILT_IN:
-            own.discard(name)
-        elif name in own or not (is_built_in or name == "line"):
-            continue
-        if feature.texts in texts and has_labels:
-            known[name] = feature
-    return known | {name: _own(name, examples) for name in sorted(own)}
-
-
-def _is_built_in(example: Example) -> bool:
-    """Whether the labels named as those of the built-in tasks mean the same here."""
-    labels = {name: label for name, label in example.labels.items() if name in TASK_LABELS}
-    a, operator, b = (labels.get(name) for name in ("a", "operator", "b"))
-    if isinstance(a, int) and isinstance(b, int) and operator in ("+", "-"):
-        return labels == equation_labels(a, operator, b)
-    return not labels or labels.keys() == {"country", "capital"}
-
-
-def _own(name: str, examples: Sequence[Example]) -> Feature:
-    labels = {e.labels[name] for e in examples if name in e.labels}
-    is_number = all(isinstance(label, int | float) for label in labels) and len(labels) > 2
-    return Feature(name=name, what=f"the label {name}", of=_label(name), is_ordinal=is_number)
-
-
 def find_features(
-    names: Sequence[str] | None,
-    examples: Sequence[Example],
-    texts: Collection[Texts] = ("prompt",),
+    names: Sequence[str] | None, examples: Sequence[Example], texts: Collection[Texts] = ("prompt",)
 ) -> list[Feature]:
     """Features by name; None is every one with two labels or more in the examples.
+
+    Labels of your own are features. The built-in features are left out where the examples only
+    resemble the built-in tasks, as sums modulo 7 do.
 
     Args:
         texts: the kinds of texts that may be shown to the model; see `Feature`.
@@ -155,39 +108,49 @@ def find_features(
     >>> [f.name for f in find_features(None, load_task("facts").examples)]
     ['initial', 'length']
     """
-    known = known_features(examples, texts)
-    varied = [n for n, f in known.items() if len({f.of(e) for e in examples} - {None}) > 1]
+    is_built_in = all(map(_is_built_in, examples))
+    own = {name for example in examples for name in example.labels}
+    own -= (FEATURES.keys() - BUILT_IN) | (TASK_LABELS if is_built_in else set())
+    meaningless = own if is_built_in else own | (BUILT_IN - {"line"})
+    offered = [f for f in FEATURES.values() if f.name not in meaningless and f.texts in texts]
+    for name in sorted(own):
+        labels = {e.labels[name] for e in examples if name in e.labels}
+        is_number = all(isinstance(label, int | float) for label in labels) and len(labels) > 2
+        offered.append(Feature(name, f"the label {name}", _label(name), is_ordinal=is_number))
+    known = {f.name: (f, labels) for f in offered if (labels := {*map(f.of, examples)} - {None})}
+    varied = [name for name, (_, labels) in known.items() if len(labels) > 1]
     for name in names or ():
         if name not in known:
             raise unknown("feature", name, varied)
         if name not in varied:
-            label = next(x for e in examples if (x := known[name].of(e)) is not None)
             raise TbttError(
-                f"feature '{name}' is {label} in every example here, so there is nothing to tell "
-                f"apart: choose {listed(varied)}"
+                f"feature '{name}' is {known[name][1].pop()} in every example here, so there is "
+                f"nothing to tell apart: choose {listed(varied)}"
             )
     if not varied:
         raise TbttError(
             "these examples have no feature with two different labels: nothing to probe"
         )
-    return [known[name] for name in (varied if names is None else names)]
+    return [known[name][0] for name in (varied if names is None else names)]
+
+
+def _is_built_in(example: Example) -> bool:
+    """Whether the labels named as those of the built-in tasks mean the same here."""
+    labels = {name: label for name, label in example.labels.items() if name in TASK_LABELS}
+    a, operator, b = (labels.get(name) for name in ("a", "operator", "b"))
+    if isinstance(a, int) and isinstance(b, int) and operator in OPERATORS:
+        return labels == equation_labels(a, str(operator), b)
+    return not labels or labels.keys() == {"country", "capital"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """A feature's classes on some texts, and those of its control tasks, as numbers.
-
-    Attributes:
-        has: which texts have the feature. All other arrays are about these texts alone.
-        classes: the labels by number.
-        real: each text's class; one row per model, or one row for all models.
-        controls: the classes of each control task.
-    """
+    """A feature's classes on some texts, and those of its control tasks, as numbers."""
 
     feature: Feature
-    has: Bool[np.ndarray, " every"]
-    classes: tuple[Label, ...]
-    real: Int[np.ndarray, "row text"]
+    has: Bool[np.ndarray, " every"]  # which texts have the feature; what follows is of these alone
+    classes: tuple[Label, ...]  # by number
+    real: Int[np.ndarray, "row text"]  # each text's class: a row per model, or one for all models
     controls: Int[np.ndarray, "control text"]
 
     def of_model(self, number: int) -> Int[np.ndarray, "draw text"]:
@@ -230,11 +193,11 @@ def label_examples(
 ) -> Labels:
     """A feature's labels and those of its control tasks.
 
-    A control task keeps the feature's structure and loses its meaning. For an equation it is the
-    same feature after one random order renames the digits of the first operand, and another those
-    of the second. Draw k renames the digits alike for every feature. For other examples it is the
-    labels permuted. A feature of one operand or of the operator has no control task: renaming
-    digits gives the same task.
+    A control task keeps the feature's structure and loses its meaning. Where the examples have
+    every operand a with every operand b, it is the same feature after one random order renames the
+    values of a, and another those of b. Draw k renames alike for every feature. For other examples
+    it is the labels permuted. A feature of one operand or of the operator has no control task:
+    renaming operands gives the same task.
 
     Source: control tasks, Hewitt and Liang 2019.
     """
@@ -243,24 +206,23 @@ def label_examples(
     labels = [label for label in every if label is not None]
     chosen = [example for example, kept in zip(examples, has, strict=True) if kept]
     keys = [tuple(e.labels.get(name) for name in ("a", "operator", "b")) for e in chosen]
-    generators = [np.random.default_rng((seed, draw)) for draw in range(controls)]
-    if all(k in _EQUATIONS for k in keys) and labels == [feature.of(_EQUATIONS[k]) for k in keys]:
-        grid = {key: feature.of(example) for key, example in _EQUATIONS.items()}
-        orders = [(rng.permutation(10).tolist(), rng.permutation(10).tolist())
-                  for rng in generators]  # fmt: skip
-        drawn = [[grid[f[a], operator, g[b]] for a, operator, b in keys] for f, g in orders]  # pyright: ignore
-    else:
-        drawn = [[labels[k] for k in rng.permutation(len(labels))] for rng in generators]
+    grid = dict(zip(keys, labels, strict=True))
+    first, operators, second = (list(dict.fromkeys(values)) for values in zip(*keys, strict=True))
+    is_grid = len(grid) == len(keys) == len(first) * len(operators) * len(second)
+    is_grid &= min(len(first), len(second)) > 1
+    drawn = []
+    for draw in range(controls):
+        generator = np.random.default_rng((seed, draw))
+        if is_grid:
+            a, b = (dict(zip(x, [x[k] for k in generator.permutation(len(x))], strict=True))
+                    for x in (first, second))  # fmt: skip
+            drawn.append([grid[a[x], operator, b[y]] for x, operator, y in keys])
+        else:
+            drawn.append([labels[k] for k in generator.permutation(len(labels))])
     # a control task that only renames the classes is the same task
     same = all(len(set(zip(row, labels, strict=True))) == len(set(labels)) for row in drawn)
-    classes, numbers = number_classes([labels, *([] if same else drawn)])  # pyright: ignore
+    classes, numbers = number_classes([labels, *([] if same else drawn)])
     return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:])
-
-
-_EQUATIONS: dict[tuple[object, ...], Example] = {
-    (a, operator, b): equation(a, operator, b)
-    for a in range(10) for operator in "+-" for b in range(10)
-}  # fmt: skip
 
 
 def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
@@ -268,10 +230,8 @@ def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
 
     An example without operands is a group of its own.
     """
-    keys = [
-        frozenset((e.labels["a"], e.labels["b"])) if {"a", "b"} <= e.labels.keys() else e.line
-        for e in examples
-    ]
+    keys = [frozenset((e.labels["a"], e.labels["b"])) if {"a", "b"} <= e.labels.keys() else e.line
+            for e in examples]  # fmt: skip
     number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     return np.array([number[key] for key in keys])
 
@@ -281,7 +241,5 @@ def one_hot_text(texts: Sequence[str]) -> Bool[np.ndarray, "text k"]:
 
     A sum is a linear function of it, so what a probe reads from it needs no model.
     """
-    longest = max(map(len, texts))
-    aligned = [text.rjust(longest) for text in texts]
-    letters = sorted(set("".join(aligned)))
-    return np.array([[c == letter for c in text for letter in letters] for text in aligned])
+    aligned = np.array([list(text.rjust(max(map(len, texts)))) for text in texts])
+    return (aligned[:, :, None] == np.unique(aligned)).reshape(len(texts), -1)

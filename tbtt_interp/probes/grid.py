@@ -1,11 +1,4 @@
-"""The probe grid: each feature at each site and position, compared with its nulls.
-
->>> import tbtt_interp as tbtt
->>> run = tbtt.load_run("arithmetic-small-line")
->>> table = probe_grid(run, ["carry"], sites=last_streams(run), positions=[-1], controls=3)
->>> table[["feature", "pos", "of"]].values.tolist()
-[['carry', -1, 800], ['carry', -1, 800]]
-"""
+"""The probe grid: each feature at each site and position, compared with its nulls."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -46,7 +39,6 @@ LAYER_SITES = (
     "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
     "hook_resid_post",
 )  # fmt: skip
-MEASURES = ("correct", "bits", "held_out_correct", "r2")
 NULLS = {"control": "control tasks", "one_hot": "one-hot text", "untrained": "untrained models",
          "majority": "majority class"}  # fmt: skip
 DISPLAY = {
@@ -58,8 +50,8 @@ DISPLAY = {
 NOTES = (
     "accuracy: cross-validated, mean over models; folds keep 3+4, 4+3, 3-4 and 4-3 together. "
     "held out: labels that a probe fitted on what the model was trained on predicts for the rest.",
-    "control: mean accuracy on control tasks, the feature after digits are renamed at random or "
-    "labels permuted. p: the share of control tasks with as high an accuracy. selectivity: "
+    "control: mean accuracy on control tasks, the feature after operands are renamed at random "
+    "or labels permuted. p: the share of control tasks with as high an accuracy. selectivity: "
     "accuracy minus control, with its 95 % CI over models.",
     "one hot: a probe of the text alone. untrained: of the models before training. majority: the "
     "commonest class. compression: the uniform code's length divided by the online code's.",
@@ -77,51 +69,34 @@ def last_streams(run: Run) -> list[str]:
 
 
 def accuracy(task: ProbeTask, activations: Float[Tensor, "every d"], number: int) -> float:
-    """The cross-validated accuracy on a feature.
-
-    Args:
-        number: of the model, since a feature of the next line has other labels in each file.
-    """
+    """The cross-validated accuracy on a feature of one model, by its number in the run."""
     x, labels = task.only(activations), task.labels.of_model(number)[:1]
     return linear.count_correct(x, labels, task.folds).item() / task.folds.n_tested
 
 
-def score(
-    task: ProbeTask, activations: Float[Tensor, "every d"], number: int
-) -> tuple[np.ndarray, ...]:
-    """One model's probes of a feature and of its control tasks, at one site and position.
-
-    Returns:
-        test examples predicted, of the feature and of each control task; lengths in bits of the
-        online code, of the feature and of the first control tasks; held-out examples predicted; and
-        R², nan of a feature that is not ordinal.
-    """
-    x, labels, held_out = (
-        task.only(activations), task.labels.of_model(number), task.held_out[number]
-    )  # fmt: skip
-    r2 = np.nan
-    if task.labels.feature.is_ordinal:
-        r2 = linear.r_squared(x, np.array(task.labels.classes, float)[labels[0]], task.folds)
-    return (
-        linear.count_correct(x, labels, task.folds),
-        linear.code_length(x, labels[: 1 + CODED], task.growing),
-        np.zeros(1) if held_out is None else linear.count_correct(x, labels[:1], held_out),
-        np.array([r2]),
-    )
-
-
 def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
-    """One model's probes of every feature, at every site and position.
+    """One model's probes of every feature and its control tasks, at every site and position.
 
     Returns:
-        site and pos of each cell, and the arrays of `score`, `[cell, task, draw]`: nan where a
-        feature has no control tasks.
+        site and pos of each cell, and `[cell, task, draw]`, where draw 0 is the feature: correct,
+        test examples predicted; bits of the online code; held_out_correct; r2. Else nan.
     """
     draws = max(2, *(len(task.labels.controls) + 1 for task in dataset.tasks))
-    scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan) for name in MEASURES}
-    for row, x in enumerate(cells.values()):
+    scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan)
+              for name in ("correct", "bits", "held_out_correct", "r2")}  # fmt: skip
+    for row, every in enumerate(cells.values()):
         for column, task in enumerate(dataset.tasks):
-            for name, values in zip(MEASURES, score(task, x, number), strict=True):
+            x, labels, rest = task.only(every), task.labels.of_model(number), task.held_out[number]
+            found = {
+                "correct": linear.count_correct(x, labels, task.folds),
+                "bits": linear.code_length(x, labels[: 1 + CODED], task.growing),
+                "held_out_correct": [0] if rest is None
+                else linear.count_correct(x, labels[:1], rest),
+            }  # fmt: skip
+            if task.labels.feature.is_ordinal:
+                values = np.array(task.labels.classes, float)[labels[0]]
+                found["r2"] = [linear.r_squared(x, values, task.folds)]
+            for name, values in found.items():
                 scores[name][row, column, : len(values)] = values
     return {"site": np.array([site for site, _ in cells], dtype=str),
             "pos": np.array([pos for _, pos in cells], dtype=int), **scores}  # fmt: skip
@@ -131,12 +106,10 @@ def score_probes(
     model: "HookedTransformer", prompts: PromptSet, dataset: ProbeDataset, *,
     dimensions: int | None = None, accuracies_only: bool = False, **where: Any,
 ) -> Arrays:  # fmt: skip
-    """The scores of one model's probes; see `score_cells`.
+    """The scores of one model's probes at sites and positions as in `read_cells`: `score_cells`.
 
     Args:
-        dimensions: wider activations are projected onto so many random directions.
         accuracies_only: whether to return the accuracies alone, `[cell, task]`.
-        where: sites and positions, as in `read_cells`.
     """
     cells, number = read_cells(model, prompts, dataset.texts, **where), prompts.number
     if dimensions is not None:
@@ -152,11 +125,7 @@ def score_probes(
 def probe_table(
     dataset: ProbeDataset, scores: Arrays, untrained: Arrays | None, dimensions: int | None = None
 ) -> tuple[pd.DataFrame, Float[np.ndarray, "row control"]]:
-    """The scores of several models as one row per cell and feature, as `probe_grid` has them.
-
-    Returns:
-        the table, and each row's mean accuracy on each control task.
-    """
+    """One row per cell and feature, as `probe_grid` has them; each control task's mean accuracy."""
     tasks, n_models = dataset.tasks, len(scores["correct"])
     of = np.array([task.folds.n_tested for task in tasks])
     share = scores["correct"] / of[:, None]  # [model, cell, task, draw]
@@ -179,7 +148,7 @@ def probe_table(
         return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
     columns = {
-        "feature": [task.name for task in tasks],
+        "feature": [task.labels.feature.name for task in tasks],
         "site": scores["site"][0][:, None], "pos": scores["pos"][0][:, None],
         "correct": scores["correct"][..., 0].sum(0).astype(int), "of": of * n_models,
         **over_models("accuracy", real, SHARE), "n_models": n_models,
@@ -200,40 +169,29 @@ def probe_table(
 
 
 def probe_grid(
-    models: Run | Models,
-    features: Sequence[str] | None = None,
-    *,
-    sites: Sequence[str] | None = None,
-    positions: Sequence[int] | None = None,
-    step: int | None = None,
-    controls: int = CONTROLS,
-    dimensions: int | None = None,
-    seed: int = 0,
+    models: Run | Models, features: Sequence[str] | None = None, *,
+    sites: Sequence[str] | None = None, positions: Sequence[int] | None = None,
+    step: int | None = None, controls: int = CONTROLS, dimensions: int | None = None, seed: int = 0,
     untrained: "Sequence[HookedTransformer] | None" = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Linear probes of each feature at each site and position, compared with their nulls.
 
     Args:
-        models: a run, or models of your own.
         features: by name; None is all that the prompts have.
         sites: by hook name; None is `default_sites`.
         positions: counted from each text's last token, which is -1; None is all.
-        step: of a kept checkpoint; None is the last.
-        dimensions: wider activations are projected onto so many random directions.
-        seed: of folds and control tasks.
+        dimensions: wider activations are projected onto so many random directions, so that models
+            of several widths can be compared.
         untrained: the models before training; None is those of the run.
     Returns:
         one row per feature, site and position. `correct` of `of`, cross-validated, over all models;
-        `accuracy`, its mean over models, with Student's interval; `control`, the mean accuracy on
-        control tasks; `selectivity`, accuracy minus control; `p`, the share of control tasks with
-        as high an accuracy; `p_adjusted` of primary cells, by max-T over them; the accuracies
-        `one_hot`, `untrained` and `majority` of the other nulls. `compression`, the uniform code's
-        length divided by the online code's, and `control_compression`. `r2` of an ordinal feature.
+        `accuracy`, its mean over models, and that on `control` tasks; `selectivity`, accuracy minus
+        control; `p`, the share of control tasks with as high an accuracy; `p_adjusted` of primary
+        cells, by max-T over them; the nulls `one_hot`, `untrained` and `majority`. `compression`,
+        the uniform code's length divided by the online code's. `r2` of an ordinal feature.
         `held_out_correct` of `held_out_of`, of probes fitted on what the model was trained on.
-        `unseen`, test examples of a class that their fold was not trained on, and `degenerate`,
-        folds with one class. Features without control tasks have no selectivity and no p.
-    Raises:
-        TbttError: if a feature, a site or all positions are unknown.
+        `unseen`, test examples of a class that their fold was not trained on; `degenerate`, folds
+        with one class. Features without control tasks have no selectivity and no p.
     """
     if dimensions is not None and dimensions < 1:
         raise TbttError(f"dimensions must be at least 1, got {dimensions}")
@@ -271,14 +229,14 @@ def adjusted_p(
                for f in FEATURES.values() for stream in f.primary}  # fmt: skip
     cells = table[["feature", "site", "pos"]].itertuples(index=False, name=None)
     is_primary = np.array([cell in primary for cell in cells]) & table["p"].notna().to_numpy()
-    chosen, adjusted = np.flatnonzero(is_primary), np.full(len(table), np.nan)
-    if len(chosen):
-        drawn = np.array([controls[row] for row in chosen.tolist()])
+    chosen = np.flatnonzero(is_primary).tolist()
+    adjusted = np.full(len(table), np.nan)
+    if chosen:
+        drawn = np.array([controls[row] for row in chosen])
         mean, deviation = drawn.mean(1), np.maximum(drawn.std(1), 1e-9)
         largest = ((drawn - mean[:, None]) / deviation[:, None]).max(0)
         scores = (table["accuracy"].to_numpy()[chosen] - mean) / deviation
-        beaten = (largest >= scores[:, None] - 1e-9).sum(1)
-        adjusted[chosen] = (1 + beaten) / (1 + drawn.shape[1])
+        adjusted[chosen] = (1 + (largest >= scores[:, None] - 1e-9).sum(1)) / (1 + len(largest))
     return adjusted
 
 
@@ -312,18 +270,16 @@ def probe_claims(table: pd.DataFrame, nulls: Mapping[str, str] = NULLS) -> list[
 
 
 def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
-    """Some columns of a table as they are printed.
+    """Some columns of a table as they are printed, missing values as empty.
 
     Args:
-        formats: for each column a format, "interval", or "" for text; missing values are empty.
+        formats: for each column a format, "interval", or "" for text.
     """
 
     def written(row: dict[Any, Any], name: str, kind: str) -> str:
-        if pd.isna(row[name]):
-            return ""
-        if kind == "interval":
+        if kind == "interval" and not pd.isna(row[name]):
             return Interval.of_row(row, name).format()
-        return format(row[name], kind)
+        return "" if pd.isna(row[name]) else format(row[name], kind)
 
     rows = table.to_dict("records")
     return pd.DataFrame({name: [written(row, name, kind) for row in rows]
@@ -359,13 +315,12 @@ def analyse_probes(
 
 def plot_probe_grid(table: pd.DataFrame) -> "Figure":
     """Selectivity of each feature at each site and position; hovering shows the nulls."""
-    rows = table.dropna(subset="selectivity")
-    rows = rows.assign(place=rows["site"].map(short_site) + " " + rows["pos"].astype(str))
-    sites = {site: k for k, site in enumerate(dict.fromkeys(rows["site"]))}
-    rows = rows.sort_values(["site", "pos"], key=lambda x: x.map(sites) if x.name == "site" else x)
+    order = {site: k for k, site in enumerate(dict.fromkeys(table["site"]))}
+    rows = table.dropna(subset="selectivity").assign(place=_places, order=table["site"].map(order))
     return heatmaps(
-        rows, row="feature", column="place", value="selectivity", title="selectivity", signed=True,
-        bounds=None, text=False, hover=["correct", "of", "accuracy", *NULLS, "p"],
+        rows.sort_values(["order", "pos"]), row="feature", column="place", value="selectivity",
+        title="selectivity", signed=True, bounds=None, text=False,
+        hover=["correct", "of", "accuracy", *NULLS, "p"],
         axes=("feature", "site, and position from the text's end"),
     )  # fmt: skip
 
@@ -380,8 +335,12 @@ def plot_probe_steps(table: pd.DataFrame) -> "Figure":
 
 def plot_probe_accuracies(table: pd.DataFrame) -> "Figure":
     """The accuracy of each row, compared with its nulls."""
-    place = table["site"].map(short_site) + " " + table["pos"].astype(str)
     return points(
-        table.assign(name=table["feature"] + " at " + place), name="name", value="accuracy",
-        low="accuracy_low", high="accuracy_high", title="accuracy, cross-validated", nulls=NULLS,
+        table.assign(name=table["feature"] + " at " + _places(table)), name="name",
+        value="accuracy", low="accuracy_low", high="accuracy_high",
+        title="accuracy, cross-validated", nulls=NULLS,
     )  # fmt: skip
+
+
+def _places(table: pd.DataFrame) -> pd.Series:
+    return table["site"].map(short_site) + " " + table["pos"].astype(str)

@@ -1,8 +1,7 @@
 """Linear probes: closed forms for many labellings at once, and one probe that is fitted and kept.
 
-The closed forms, on standardised activations, are linear discriminant analysis for classes and
-ridge regression for numbers. Ridge regression on one-hot classes would be cheaper, but it never
-predicts the middle ones of many classes in a row.
+Classes are told by discriminant analysis: ridge regression on one-hot classes would be cheaper, but
+it never predicts the middle ones of many classes in a row.
 """
 
 import math
@@ -28,28 +27,19 @@ GROWING = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # shares of the groups: ends of the 
 TRUST = (0.0, 0.1, 0.3, 1.0)  # factors of log-likelihoods in the online code
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Split:
-    """Training and test examples of each fold.
-
-    Attributes:
-        train, test: one row per fold; no example is in the test part of two folds.
-    """
+    """Training and test examples of each fold; no example is tested in two folds."""
 
     train: Bool[np.ndarray, "fold example"]
     test: Bool[np.ndarray, "fold example"]
-
-    @classmethod
-    def of(cls, train: Bool[np.ndarray, " example"], test: Bool[np.ndarray, " example"]) -> "Split":
-        """One fold."""
-        return cls(train=train[None], test=test[None])
 
     def __iter__(self) -> Iterator[tuple[Bool[np.ndarray, " _"], Bool[np.ndarray, " _"]]]:
         return zip(self.train, self.test, strict=True)
 
     def only(self, chosen: Bool[np.ndarray, " example"]) -> "Split":
         """The same split of some of the examples."""
-        return Split(train=self.train[:, chosen], test=self.test[:, chosen])
+        return Split(self.train[:, chosen], self.test[:, chosen])
 
     @property
     def n_tested(self) -> int:
@@ -60,11 +50,7 @@ class Split:
 def grouped_folds(
     groups: Int[np.ndarray, " example"], *, folds: int = FOLDS, seed: int = 0
 ) -> Split:
-    """Folds of a cross-validation that never split a group.
-
-    Raises:
-        TbttError: if there are fewer groups than folds.
-    """
+    """Folds of a cross-validation that never split a group, of which there have to be enough."""
     names = np.unique(groups)
     if len(names) < folds:
         raise TbttError(
@@ -72,30 +58,27 @@ def grouped_folds(
         )
     order = np.random.default_rng(seed).permutation(len(names)) % folds
     test = order[np.searchsorted(names, groups)] == np.arange(folds)[:, None]
-    return Split(train=~test, test=test)
+    return Split(~test, test)
 
 
 def growing_folds(groups: Int[np.ndarray, " example"], *, seed: int = 0) -> Split:
     """Folds of the online code: each is trained on the test parts of all before it.
 
-    Parts end at a sixteenth, an eighth, a quarter, half and all of the groups. No group is split.
-    The first part is in no test part.
+    Parts end at a sixteenth, an eighth, a quarter, half and all of the groups, none of which is
+    split. The first part is in no test part.
     """
     names = np.unique(groups)
     if len(names) < 2:
         raise TbttError("a code needs two groups of examples, there is one: give more examples")
     rank = np.random.default_rng(seed).permutation(len(names))[np.searchsorted(names, groups)]
     ends = np.unique([math.ceil(share * len(names)) for share in GROWING])[:, None]
-    return Split(train=rank < ends[:-1], test=(ends[:-1] <= rank) & (rank < ends[1:]))
+    return Split(rank < ends[:-1], (ends[:-1] <= rank) & (rank < ends[1:]))
 
 
 def fold_counts(split: Split, labels: Int[np.ndarray, " example"]) -> dict[str, int]:
-    """What folds give without a probe.
+    """Counts without a probe: `majority`, test examples of the class commonest in training.
 
-    Returns:
-        majority, test examples of the class that is commonest in their fold's training part;
-        unseen, test examples of a class that is not in it; and degenerate, folds with one class
-        only in their training part or in their test part.
+    `unseen`, those of a class that is not in it; `degenerate`, folds with one class in a part.
     """
     parts = [(labels[train], labels[test]) for train, test in split]
     return {
@@ -106,10 +89,7 @@ def fold_counts(split: Split, labels: Int[np.ndarray, " example"]) -> dict[str, 
 
 
 def random_projections(width: int, dimensions: int, n_models: int) -> Float[Tensor, "model d k"]:
-    """Orthonormal random directions for each model; the identity where there are not more channels.
-
-    In equally many dimensions, models of different widths can be compared.
-    """
+    """Orthonormal random directions for each model; the identity where they are enough."""
     if width <= dimensions:
         return torch.eye(width).expand(n_models, -1, -1)
     generator = torch.Generator().manual_seed(0)
@@ -132,11 +112,9 @@ def count_correct(
 ) -> Int[np.ndarray, " draw"]:
     """Test examples whose class linear discriminant analysis predicts, for each labelling.
 
-    A class that is not in a fold's training part is never predicted. Equal to scikit-learn's
-    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)` after `StandardScaler`.
+    Equal to scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)` after
+    `StandardScaler`.
 
-    Args:
-        labels: labellings of the same examples, one per row.
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 4.3.
     """
     correct = np.zeros(len(labels), int)
@@ -147,19 +125,14 @@ def count_correct(
 
 
 def code_length(
-    activations: Float[Tensor, "example d"],
-    labels: Int[np.ndarray, "draw example"],
-    growing: Split,
+    activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], growing: Split
 ) -> Float[np.ndarray, " draw"]:
     """Bits that send the labels to a receiver who has the activations: description length.
 
-    The online code sends the first part by the uniform code, and each further part by the
-    discriminant analysis of all parts before it. Each part's code is a mixture: the uniform code,
-    the classes' frequencies, and these with growing weight of the likelihoods. So no code is much
-    longer than the uniform one.
+    The online code sends the first part by the uniform code, each further part by a mixture of it
+    with the classes' frequencies, and with these and the likelihoods of the discriminant analysis
+    of all parts before, in growing weight. So no code is much longer than the uniform one.
 
-    Args:
-        growing: folds of `growing_folds`.
     Source: Voita and Titov 2020, section 2.2.
     """
     classes = int(labels.max()) + 1
@@ -178,8 +151,7 @@ def _discriminated(
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Discriminant analysis of each fold, for as many labellings at once as fit.
 
-    Yields which labellings; log-likelihoods `[draw, test, class]` if each class is normal with one
-    covariance; the training part's examples per class `[draw, class]`; and the true classes.
+    Yields which; log-likelihoods `[draw, test, class]`; counts `[draw, class]`; true classes.
     """
     classes, every = int(labels.max()) + 1, torch.from_numpy(labels)
     for train, test in split:
@@ -213,12 +185,13 @@ def r_squared(
 ) -> float:
     """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean."""
     target = torch.from_numpy(values).double()
-    predicted = torch.zeros_like(target)
-    unit = PENALTY * torch.eye(activations.shape[1], dtype=torch.double)
+    predicted, unit = torch.zeros_like(target), torch.eye(activations.shape[1], dtype=torch.double)
     for train, test in split:
         x, is_train = _standardised(activations, train), torch.from_numpy(train)
         known, mean = x[is_train], target[is_train].mean()
-        slope = torch.linalg.solve(known.mT @ known + unit, known.mT @ (target[is_train] - mean))
+        slope = torch.linalg.solve(
+            known.mT @ known + PENALTY * unit, known.mT @ (target[is_train] - mean)
+        )
         predicted = torch.where(torch.from_numpy(test), x @ slope + mean, predicted)
     tested = torch.from_numpy(split.test.any(0))
     predicted, target = predicted[tested], target[tested]
@@ -227,12 +200,9 @@ def r_squared(
 
 
 def fit_probe(activations: Float[np.ndarray, "example d"], labels: np.ndarray) -> "Pipeline":
-    """A fitted multinomial logistic regression on standardised activations.
+    """A fitted multinomial logistic regression on standardised activations, as a pipeline.
 
-    Returns:
-        scikit-learn's pipeline, with `predict`, `score` and, as `probe[-1].coef_`, its directions.
-    Raises:
-        TbttError: if there is only one class.
+    It has `predict`, `score` and, as `probe[-1].coef_`, its directions. It needs two classes.
 
     >>> rng = np.random.default_rng(0)
     >>> carry = rng.random(100) < 0.5
