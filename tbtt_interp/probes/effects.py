@@ -1,6 +1,5 @@
 """Effects of erasure, interchange and correction over models, compared with nulls of equal rank."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -9,15 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import points, short_site
-from tbtt_interp.probes import erasure
-from tbtt_interp.probes.erasure import DRAWS, NULLS, LabelledActivations
+from tbtt_interp.probes.erasure import (
+    DRAWS,
+    NULLS,
+    LabelledActivations,
+    correct_wrong,
+    decode_wrong,
+    erase,
+    interchange,
+)
 from tbtt_interp.probes.features import find_features
 from tbtt_interp.probes.grid import as_text, highest_null
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
-from tbtt_interp.seeds import Models, over_seeds
+from tbtt_interp.seeds import Arrays, Models, over_seeds, over_untrained
 from tbtt_interp.stats import Interval, ratios_over_models
 from tbtt_interp.tasks import Example
 
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
+Names = Sequence[str] | None
 NULL_NAMES = {
     "control_task": "control tasks", "permuted_labels": "permuted labels",
     "random_subspace": "random subspaces", "one_hot": "one-hot text",
@@ -70,25 +78,29 @@ def coded_features(examples: Sequence[Example]) -> list[str]:
 def erasure_effects(model: "HookedTransformer", prompts: PromptSet, **place: Any) -> pd.DataFrame:
     """One model's effects of erasure and interchange, at a place of `LabelledActivations.of`."""
     data = LabelledActivations.of(model, prompts, **place)
-    return pd.concat([erasure.erase(data), erasure.interchange(data)])
+    return pd.concat([erase(data), interchange(data)])
+
+
+def wrong_answers(model: "HookedTransformer", prompts: PromptSet) -> Arrays:
+    """Which examples are held out and answered wrongly: `wrong`, one per example."""
+    batch = prompts.batch()
+    margins = batch.margins(answer_logits(model, batch)[None])[0].numpy()
+    return {"wrong": prompts.held_out & (margins <= 0)}
 
 
 def latent_effects(
-    model: "HookedTransformer", prompts: PromptSet, *, wrong: np.ndarray, is_trained: bool = True,
-    **place: Any,
-) -> pd.DataFrame:  # fmt: skip
-    """Labels that are decoded, and answers that are corrected, where one model answers wrongly.
+    model: "HookedTransformer", prompts: PromptSet, *, wrong: np.ndarray, **place: Any
+) -> pd.DataFrame:
+    """Labels that are decoded, and answers that are corrected, where a trained model is wrong.
 
     Args:
         wrong: which examples each trained model answers wrongly.
-        is_trained: False leaves out what only trained models are asked.
+        place: as in `LabelledActivations.of`; without draws nothing is corrected.
     """
     data = LabelledActivations.of(model, prompts, **place)
     mask = wrong[prompts.number][data.labels.has]
-    decoded = erasure.decode_wrong(data, mask)
-    if is_trained:
-        return pd.concat([decoded, erasure.correct_wrong(data, mask)])
-    return decoded[decoded["kind"] == "code"].assign(kind="untrained")
+    effects = [decode_wrong(data, mask), *([correct_wrong(data, mask)] if data.draws else [])]
+    return pd.concat(effects)
 
 
 def summarize_effect(table: pd.DataFrame) -> dict[str, float]:
@@ -99,51 +111,42 @@ def summarize_effect(table: pd.DataFrame) -> dict[str, float]:
     Returns:
         effect, effect_low, effect_high and n_models; for counts, whose effects are shares, count
         and of; the mean of each other kind; and p, the share of draws with as large an effect, of
-        the null where it is largest. The interval is Student's; for shares it is no narrower than
-        Clopper and Pearson's.
+        the null where it is largest. The interval is Student's, for shares no narrower than that of
+        Clopper and Pearson.
     """
     from scipy.stats import binomtest
 
-    is_count = table.get("of", pd.Series([np.nan])).notna().any()
-    table = table.assign(of=table["of"] if is_count else 1)
+    is_count = "of" in table and table["of"].notna().any()
+    table = table if is_count else table.assign(of=1)
     sums = table.groupby(["kind", "draw"])[["value", "of"]].sum()
     means = sums["value"] / sums["of"]
     own = table[(table["kind"] == "code") & (table["of"] > 0)]
     mean, low, high, n = (x.item() for x in ratios_over_models(own["value"], own["of"]))
-    counts = {}
-    if is_count:
-        counts = {"count": int(own["value"].sum()), "of": int(own["of"].sum())}
-        if n > 1:
-            exact = binomtest(counts["count"], counts["of"]).proportion_ci()
-            low, high = max(0.0, min(low, exact.low)), min(1.0, max(high, exact.high))
-    drawn = [means[null] for null in NULLS if null in means]
-    shares = [(1 + (~(x < mean - 1e-9)).sum()) / (1 + len(x)) for x in drawn]
+    counts = {"count": int(own["value"].sum()), "of": int(own["of"].sum())} if is_count else {}
+    if is_count and n > 1:
+        exact = binomtest(counts["count"], counts["of"]).proportion_ci()
+        low, high = max(0.0, min(low, exact.low)), min(1.0, max(high, exact.high))
+    beaten = (~(means < mean - 1e-9)).groupby("kind").agg(["sum", "size"]).reindex(NULLS)
     others = means.drop("code", level="kind").groupby("kind").mean()
     return {
         "effect": mean, "effect_low": low, "effect_high": high, "n_models": n, **counts,
         **{str(kind).replace(" ", "_"): value for kind, value in others.items()},
-        "p": max(shares, default=np.nan),
+        "p": ((1 + beaten["sum"]) / (1 + beaten["size"])).max(),
     }  # fmt: skip
 
 
 def _effect_table(
-    models: Models, features: Sequence[str] | None, sites: Sequence[str] | None,
-    effects_of: Callable[..., pd.DataFrame],
-) -> pd.DataFrame:  # fmt: skip
-    """One row per feature, site and measure.
-
-    Args:
-        effects_of: gives the effects of all models, by feature and site.
-    """
+    models: Models, features: Names, sites: Names, effects_of: Callable[..., pd.DataFrame]
+) -> pd.DataFrame:
+    """One row per feature, site and measure of the effects of all models."""
+    layers = range(models.first.cfg.n_layers)
     if features is None:
         features = coded_features(models.shared_prompts.examples)
     if sites is None:
-        sites = [f"blocks.{layer}.hook_resid_{part}" for layer in range(models.first.cfg.n_layers)
-                 for part in ("mid", "post")]  # fmt: skip
+        sites = [f"blocks.{k}.hook_resid_{part}" for k in layers for part in ("mid", "post")]
     rows = []
     for feature, site in product(features, sites):
-        effects = effects_of(feature=feature, site=site)
-        for measure, table in effects.groupby("measure", sort=False):
+        for measure, table in effects_of(feature=feature, site=site).groupby("measure", sort=False):
             size = table[table["kind"] == "code"].filter(["rank", "width", "variance"]).mean()
             place = {"feature": feature, "site": site, "measure": measure}
             rows.append(place | summarize_effect(table) | size.to_dict())
@@ -151,15 +154,9 @@ def _effect_table(
 
 
 def erasure_table(
-    models: Run | Models,
-    features: Sequence[str] | None = None,
-    *,
-    sites: Sequence[str] | None = None,
-    pos: int = -1,
-    step: int | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> pd.DataFrame:
+    models: Run | Models, features: Names = None, *, sites: Names = None, pos: int = -1,
+    step: int | None = None, draws: int = DRAWS, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """What erasing a feature's code costs the answer, and how often the answer follows a source's.
 
     Args:
@@ -172,41 +169,34 @@ def erasure_table(
         `summarize_effect`, with whole for the whole activation; variance, the share that is erased;
         rank and width.
     """
-    models = Models.of(models, step)
-    options = {"pos": pos, "draws": draws, "seed": seed}
+    models, options = Models.of(models, step), {"pos": pos, "draws": draws, "seed": seed}
     run = partial(over_seeds, models, erasure_effects, **options)
     return _effect_table(models, features, sites, run)
 
 
 def latent_answers(
-    models: Run | Models,
-    features: Sequence[str] | None = None,
-    *,
-    sites: Sequence[str] | None = None,
-    step: int | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> pd.DataFrame:
+    models: Run | Models, features: Names = None, *, sites: Names = None,
+    step: int | None = None, draws: int = DRAWS, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Wrong held-out answers whose right label is decoded, or that moving its code corrects.
 
     Args:
         features, sites, draws: as in `erasure_table`.
     Returns:
-        one row per feature, site and measure: "decoded" by a probe fitted on seen examples;
-        "corrected" by moving the code to where it should be; and "decoded in code", from the
-        directions that are moved. `count` of `of` wrong answers of all models; effect, that share,
-        over the n_models models that answer wrongly. Other columns as in `summarize_effect`.
+        one row per feature, site and measure of `decode_wrong` and `correct_wrong`. `count` of `of`
+        wrong answers of all models; effect, that share, over the n_models models that answer
+        wrongly. Other columns as in `summarize_effect`.
     """
     models = Models.of(models, step)
-    wrong = over_seeds(models, erasure.wrong_answers)["wrong"]
-    early = dataclasses.replace(models, models=models.untrained)
+    wrong = over_seeds(models, wrong_answers)["wrong"]
 
     def effects_of(**place: Any) -> pd.DataFrame:
         options = {**place, "wrong": wrong, "seed": seed}
         effects = over_seeds(models, latent_effects, draws=draws, **options)
-        if not early.models:
+        null = over_untrained(models, latent_effects, draws=0, **options)
+        if null is None:
             return effects
-        null = over_seeds(early, latent_effects, draws=0, is_trained=False, **options)
+        null = null[null["kind"] == "code"].assign(kind="untrained")
         return pd.concat([effects, null], ignore_index=True)
 
     return _effect_table(models, features, sites, effects_of)
@@ -225,16 +215,12 @@ def effect_claims(table: pd.DataFrame) -> list[Claim]:
     return claims
 
 
-def analyse_erasure(
-    models: Run | Models, features: Sequence[str] | None = None, **options: Any
-) -> Result:
+def analyse_erasure(models: Run | Models, features: Names = None, **options: Any) -> Result:
     """`erasure_table` with its claims, its display and its figure."""
     return _result("erasure", erasure_table(models, features, **options), ERASURE_NOTE)
 
 
-def analyse_latent_answers(
-    models: Run | Models, features: Sequence[str] | None = None, **options: Any
-) -> Result:
+def analyse_latent_answers(models: Run | Models, features: Names = None, **options: Any) -> Result:
     """`latent_answers` with its claims, its display and its figure."""
     return _result("latent-answers", latent_answers(models, features, **options), LATENT_NOTE)
 
@@ -254,6 +240,3 @@ def plot_effects(table: pd.DataFrame) -> "Figure":
         value="effect", low="effect_low", high="effect_high", panel="measure", nulls=NULL_NAMES,
         title="share of pairs" if "whole" in rows else "share of wrong held-out answers",
     )  # fmt: skip
-
-
-causal_table, unsaid_table = erasure_table, latent_answers  # old names, until nothing imports them
