@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from tbtt_interp.cli import main
-from tbtt_interp.cli.training import _again, default_name, parse_pair
+from tbtt_interp.cli.training import _again, default_name
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.train.recipe import resolve_recipe
 
@@ -38,46 +39,10 @@ def test_training_ends_in_a_table_and_a_next_step(capsys: pytest.CaptureFixture[
                  "order", "lines", "line", "all", "Mean accuracy", "Next: "):  # fmt: skip
         assert word in out
     assert printed(capsys, *SHORT) == out
-
-
-def test_a_finished_run_is_not_reported_for_a_device_that_is_none(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    printed(capsys, *SHORT)
+    # a finished run is not reported for a device that is none
     assert main([*SHORT, "--device", "tpu"]) == 2
-    assert (
-        "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu, cuda or mps"
-        in capsys.readouterr().err
-    )
-
-
-def test_the_next_command_is_this_one_with_another_framing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["train/__main__.py", "--size", "small", "--out",
-                                      "a b", "--framing", "line", "--resume"])  # fmt: skip
-    start = "python -m tbtt_interp.train --size small"
-    assert _again("--framing", "file") == f"{start} --framing file"
-    assert _again("--resume") == f"{start} --out 'a b' --framing line --resume"
-
-
-def test_the_next_command_drops_what_goes_with_this_framing_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    start = "tbtt train --seeds=2"
-    for words in (["--out=x", "--batch=all", "--framing=line"], ["--batch", "all", "--json"]):
-        monkeypatch.setattr(sys, "argv", ["/bin/tbtt", "train", "--seeds=2", *words])
-        assert _again("--framing", "shuffled") == f"{start} --framing shuffled"
-    monkeypatch.setattr(sys, "argv", ["/bin/tbtt", "train", "--seeds=2", "--batch", "64"])
-    assert _again("--framing", "shuffled") == f"{start} --batch 64 --framing shuffled"
-
-
-def test_a_table_is_never_cut(line_run: Run, capsys: pytest.CaptureFixture[str],
-                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setenv("COLUMNS", "30")
-    out = printed(capsys, "evaluate", line_run.folder)
-    assert "…" not in out and "nearest seen equation" in out
-
-
-def test_json_is_the_rows_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu" in capsys.readouterr().err
+    # with --json there are the rows and nothing else
     rows = json.loads(printed(capsys, *SHORT, "--json"))
     assert [row["seed"] for row in rows] == [0, 1, "all"]
     assert {"loss", "floor_order", "held_out_right", "margin_held_out"} <= rows[0].keys()
@@ -88,6 +53,35 @@ def test_json_is_the_rows_and_nothing_else(capsys: pytest.CaptureFixture[str]) -
     assert [row["seed"] for row in rows] == [0, 1]
     rows = json.loads(printed(capsys, "evaluate", "runs/arithmetic-small-line", "--json"))
     assert {row["by"] for row in rows} >= {"0", "1", "all", "additive model"}
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "more", "again"),
+    [
+        ("train/__main__.py", "--size small --out 'a b' --framing line --resume",
+         "--framing file", "python -m tbtt_interp.train --size small --framing file"),
+        ("train/__main__.py", "--size small --out 'a b' --resume", "--resume",
+         "python -m tbtt_interp.train --size small --out 'a b' --resume"),
+        ("/bin/tbtt", "train --seeds=2 --out=x --batch=all --framing=line", "--framing shuffled",
+         "tbtt train --seeds=2 --framing shuffled"),
+        ("/bin/tbtt", "train --seeds=2 --batch all --json", "--framing shuffled",
+         "tbtt train --seeds=2 --framing shuffled"),
+        ("/bin/tbtt", "train --seeds=2 --batch 64", "--framing shuffled",
+         "tbtt train --seeds=2 --batch 64 --framing shuffled"),
+    ],
+)  # fmt: skip
+def test_the_next_command_drops_what_goes_with_this_framing_alone(
+    program: str, words: str, more: str, again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, *shlex.split(words)])
+    assert _again(*more.split()) == again
+
+
+def test_a_table_is_never_cut(line_run: Run, capsys: pytest.CaptureFixture[str],
+                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "30")
+    out = printed(capsys, "evaluate", line_run.folder)
+    assert "…" not in out and "nearest seen equation" in out
 
 
 def test_asking_shows_each_character_and_whether_it_is_right(
@@ -163,7 +157,7 @@ def test_an_imported_model_may_have_held_out_other_pairs(
         (["train", "--batch", "0"], "training.batch must be a number of windows, at least 1"),
         (["train", "--batch", "all"], "batch 'all' is for framing line, where it means every"),
         (["train", "--threads", "0"], "threads must be from 1 to 1024, got 0"),
-        (["train", "--device", "tpu"], "device 'tpu' is unknown (did you mean 'cpu'?): choose"),
+        (["train", "--device", "tpu"], "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu"),
         (["train", "--out", "."], "a run needs a folder of its own: give --out a name that is new"),
         (["train", "--task", "x" * 300], "choose arithmetic, facts or joint"),
         (["train", "--first-seed", str(10**20)], "first_seed must be from 0 to 2^31 - 1"),
@@ -190,10 +184,7 @@ def test_bad_input_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["evaluate", "RUN", "--operands", "9"],
-            "operands '9' is no range: give two numbers up to",
-        ),
+        (["evaluate", "RUN", "--operands", "9"], "operands '9' is no range: give two numbers up"),
         (["evaluate", "RUN", "--operands", "9-3"], "operands '9-3' is no range"),
         (["evaluate", "RUN", "--step", "3"], "has no checkpoint at step 3: choose 0, 250"),
         (["ask", "RUN", "3*4"], "'3*4' has '*', which this model has no token for"),
@@ -222,23 +213,16 @@ def test_an_occupied_folder_is_left_alone(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("flags", "name"),
+    ("recipe", "flags", "name"),
     [
-        ({}, "arithmetic-medium-file"),
-        ({"model.size": "n14", "task": "joint", "framing": "line"}, "joint-small-line"),
-        ({"held_out": [[9, 9], [1, 0]]}, "arithmetic-medium-file-without-01-99"),
+        ("quick", {}, "arithmetic-medium-file"),
+        ("quick", {"model.size": "n14", "task": "joint", "framing": "line"}, "joint-small-line"),
+        ("quick", {"held_out": [[9, 9], [1, 0]]}, "arithmetic-medium-file-without-01-99"),
+        ("paper", {}, "arithmetic-medium-file-paper"),
     ],
 )
-def test_runs_are_named_after_what_is_not_the_default(flags: dict, name: str) -> None:
-    assert default_name(resolve_recipe("quick", flags)) == name
-
-
-def test_a_recipe_that_is_not_the_default_is_in_the_name() -> None:
-    assert default_name(resolve_recipe("paper")) == "arithmetic-medium-file-paper"
-
-
-def test_pairs_are_read_with_blanks_too() -> None:
-    assert parse_pair(" 5 , 7 ") == (5, 7)
+def test_runs_are_named_after_what_is_not_the_default(recipe: str, flags: dict, name: str) -> None:
+    assert default_name(resolve_recipe(recipe, flags)) == name
 
 
 def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
@@ -263,23 +247,21 @@ def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
     assert not load_run("cut").is_complete
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["-m", "tbtt_interp.train"], *(["-m", "tbtt_interp", name] for name in
-     ("train", "sweep", "runs", "evaluate", "ask", "probes", "import", "export"))],
-)  # fmt: skip
-def test_help_has_an_example_and_needs_no_torch(arguments: list[str]) -> None:
+def test_help_has_an_example_and_needs_no_torch() -> None:
     code = (
-        "import sys, runpy\n"
-        f"sys.argv = {[*arguments[1:], '--help']!r}\n"
-        "try:\n    runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
-        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "import runpy, sys\n"
+        "for words in sys.argv[1:]:\n"
+        "    sys.argv = [*words.split(), '--help']\n"
+        "    try:\n        runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
+        "    except SystemExit as end:\n        assert not end.code, end.code\n"
+        "    print('END')\n"
         "assert not {'torch', 'transformer_lens', 'pandas', 'numpy'} & sys.modules.keys()\n"
     )
-    environment = os.environ | {"COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
-    )
+    names = ("train", "sweep", "runs", "evaluate", "ask", "probes", "import", "export")
+    asked = ["tbtt_interp.train", *(f"tbtt_interp {name}" for name in names)]
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True,
+                          check=False, env=os.environ | {"COLUMNS": "120"})  # fmt: skip
     assert done.returncode == 0, done.stderr
     example = re.compile(r"^ +(tbtt \w+|python -m tbtt_interp\.train --size)", re.MULTILINE)
-    assert example.search(done.stdout)
+    *pages, _ = done.stdout.split("END\n")
+    assert len(pages) == len(asked) and all(map(example.search, pages))

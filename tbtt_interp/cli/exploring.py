@@ -1,31 +1,22 @@
 """`tbtt explore`: trained models in a browser."""
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-Runs = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="[RUN]...",
-        help="Runs, or folders with runs below them. [the models that come with the package]",
-    ),
-]
+from tbtt_interp.cli.output import Runs
 
 
 def explore_command(
     runs: Runs = None,
     port: Annotated[
         int,
-        typer.Option(
-            help="Where to listen; if it is taken, the next that is free.", min=1, max=65_535
-        ),
+        Option(help="Where to listen; if it is taken, the next that is free.", min=1, max=65_535),
     ] = 8050,
     host: Annotated[
-        str, typer.Option(help="Who may look: this machine alone, unless you say otherwise.")
+        str, Option(help="Who may look: this machine alone, unless you say otherwise.")
     ] = "127.0.0.1",
-    browser: Annotated[bool, typer.Option("--open", help="Also open the page.")] = False,
+    browser: Annotated[bool, Option("--open", help="Also open the page.")] = False,
 ) -> None:
     """Explore models in a browser: attention, answers, patching, probes, all sizes side by side.
 
@@ -46,9 +37,9 @@ def explore_command(
         print(f"left out, {name}: {reason}", file=sys.stderr)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     address = f"http://{shown}:{server.port}/"
-    count = len(catalogue.names)
     taken = "" if server.port == port else f" (port {port} is taken)"
-    print(f"{count} run{'s' if count > 1 else ''} at {address}{taken}; Ctrl-C stops", flush=True)
+    plural = "s" if len(catalogue.names) > 1 else ""
+    print(f"{len(catalogue.names)} run{plural} at {address}{taken}; Ctrl-C stops", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         print(f"anyone who reaches {host} can look: there is no password", file=sys.stderr)
     if browser:

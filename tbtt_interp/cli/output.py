@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from tbtt_interp.errors import TbttError
 
@@ -14,32 +14,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Only the table's rows, as JSON on standard output.")
+    bool, Option("--json", help="Only the table's rows, as JSON on standard output.")
+]
+Runs = Annotated[
+    list[Path] | None,
+    Argument(
+        metavar="[RUN]...",
+        help="Runs, or folders with runs below them. [the models that come with the package]",
+    ),
 ]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
+    Path, Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
 ]
-Step = Annotated[int | None, typer.Option(help="A kept checkpoint's step. [the last]")]
+Step = Annotated[int | None, Option(help="A kept checkpoint's step. [the last]")]
 
 
-def print_json(table: "pd.DataFrame") -> None:
-    """Prints a table's rows as JSON; a number that is absent is null."""
-    print_json_rows(json.loads(table.to_json(orient="records")))
-
-
-def print_json_rows(rows: Sequence[Mapping[str, object]]) -> None:
-    """Prints rows of plain data as JSON."""
-    print(json.dumps(rows, indent=1, ensure_ascii=False))
+def print_json(rows: "pd.DataFrame | Sequence[Mapping[str, object]]") -> None:
+    """Prints a table's rows, or plain data, as JSON; a number that is absent is null."""
+    plain = rows if isinstance(rows, Sequence) else json.loads(rows.to_json(orient="records"))
+    print(json.dumps(plain, indent=1, ensure_ascii=False))
 
 
 def print_table(
-    headers: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-    rule_before_last: int = 0,
-) -> None:
+    headers: Iterable[object], rows: Iterable[Iterable[object]], *, title: str = "",
+    notes: Sequence[str] = (), rule_before_last: int = 0,
+) -> None:  # fmt: skip
     """Prints a table, as wide as its cells need, with notes below it.
 
     Args:
@@ -50,11 +49,12 @@ def print_table(
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column, header in enumerate(headers):
-        is_last = column == len(headers) - 1
-        table.add_column(header, justify="left" if column == 0 else "right", no_wrap=not is_last)
-    for number, row in enumerate(rows):
-        table.add_row(*row, end_section=number == len(rows) - rule_before_last - 1)
+    for header in headers:
+        table.add_column(str(header), justify="right" if table.columns else "left", no_wrap=True)
+    table.columns[-1].no_wrap = False
+    rows = list(rows)
+    for number, row in enumerate(rows, 1):
+        table.add_row(*map(str, row), end_section=number == len(rows) - rule_before_last)
     # never cut a number: where the terminal is narrower than the table, it wraps the lines itself
     console = Console(width=1_000, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if title:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder
 from tbtt_interp.cli.registered import Out, OverSteps, Step, run_analysis
@@ -12,27 +12,24 @@ from tbtt_interp.errors import TbttError
 def probes_command(
     run: RunFolder,
     feature: Annotated[
-        list[str] | None, typer.Option(help="A feature to read, repeatable. [all the task has]")
+        list[str] | None, Option(help="A feature to read, repeatable. [all the task has]")
     ] = None,
     site: Annotated[
-        list[str] | None, typer.Option(help="A hook point to read, repeatable. [all streams]")
+        list[str] | None, Option(help="A hook point to read, repeatable. [all streams]")
     ] = None,
     position: Annotated[
-        list[int] | None,
-        typer.Option(help="Counted from the text's end, which is -1; repeatable. [all]"),
+        list[int] | None, Option(help="Counted from the text's end, which is -1; repeatable. [all]")
     ] = None,
     step: Step = None,
     over_steps: OverSteps = False,
     dimensions: Annotated[
-        int | None,
-        typer.Option(help="Project onto so many random directions, to compare widths."),
+        int | None, Option(help="Project onto so many random directions, to compare widths.")
     ] = None,
     causal: Annotated[
-        bool,
-        typer.Option("--causal", help="Erase and interchange each code, and see what is answered."),
+        bool, Option("--causal", help="Erase and interchange each code, and see what is answered.")
     ] = False,
     controls: Annotated[
-        int, typer.Option(help="Control tasks per feature, and draws of each other null.")
+        int, Option(help="Control tasks per feature, and draws of each other null.")
     ] = 99,
     out: Out = None,
     as_json: AsJson = False,

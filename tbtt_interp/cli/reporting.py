@@ -4,23 +4,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from tbtt_interp.cli.output import AsJson, RunFolder, check_new, print_json, print_table
-
-Only = Annotated[list[str] | None, typer.Option(help="A section by its name, repeatable. [all]")]
+from tbtt_interp.cli.output import AsJson, RunFolder, Runs, check_new, print_json, print_table
 
 
 def report_command(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="Runs, or folders with runs below them. [the models that come with the package]",
-        ),
+    runs: Runs = None,
+    out: Annotated[Path, Option(help="The page to write.")] = Path("report.html"),
+    only: Annotated[
+        list[str] | None, Option(help="A section by its name, repeatable. [all]")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    only: Only = None,
     as_json: AsJson = False,
 ) -> None:
     """One page about a folder of runs, with a verdict for every claim.
@@ -46,23 +40,20 @@ def report_command(
         print_json(table)
     else:
         write_new(out, render(report).encode())
-        rows = [
-            [section.name, f"{section.seconds:.0f} s", section.verdicts, section.reason]
-            for section in report.sections
-        ]
-        print_table(
-            ["section", "took", "claims", "not built"], rows,
-            title=f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(table)} claims of "
-            f"{len(report.runs)} run{'s' if len(report.runs) > 1 else ''}",
-        )  # fmt: skip
+        rows = [[section.name, f"{section.seconds:.0f} s", section.verdicts, section.reason]
+                for section in report.sections]  # fmt: skip
+        plural = "s" if len(report.runs) > 1 else ""
+        title = (f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(table)} claims of "
+                 f"{len(report.runs)} run{plural}")  # fmt: skip
+        print_table(["section", "took", "claims", "not built"], rows, title=title)
     for name, reason in report.problems.items():
         print(f"left out, {name}: {reason}", file=sys.stderr)
 
 
 def compare_command(
     first: RunFolder,
-    second: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run's folder.")],
-    out: Annotated[Path | None, typer.Option(help="Also write the table, as CSV.")] = None,
+    second: Annotated[Path, Argument(metavar="OTHER", help="Another run's folder.")],
+    out: Annotated[Path | None, Option(help="Also write the table, as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set two runs side by side, paired by seed where they share seeds.
@@ -81,6 +72,5 @@ def compare_command(
     if as_json:
         print_json(table)
         return
-    rows = [list(map(str, row)) for row in result.display.itertuples(index=False)]
     notes = ["", *result.summary, *(["", *result.notes] if result.notes else [])]
-    print_table([str(c) for c in result.display], rows, notes=notes)
+    print_table(result.display, result.display.to_numpy(), notes=notes)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from tbtt_interp.cli.output import AsJson, RunFolder, Step, print_json, print_json_rows, print_table
+from tbtt_interp.cli.output import AsJson, RunFolder, Step, print_json, print_table
 from tbtt_interp.cli.training import HeldOut, parse_pair
 from tbtt_interp.errors import TbttError
 
@@ -18,7 +18,7 @@ SHARED = ("task", "size", "framing", "seeds")  # columns of both lists of runs
 
 
 def runs_command(
-    root: Annotated[Path, typer.Argument(help="The folder to search.")] = Path("runs"),
+    root: Annotated[Path, Argument(help="The folder to search.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """List the runs below a folder: task, progress and held-out answers.
@@ -64,15 +64,14 @@ def _print_runs(table: "pd.DataFrame", headers: list[str], notes: Sequence[str] 
         if row["problem"]:
             rows.append([row[headers[0]], *[""] * (len(headers) - 2), row["problem"]])
             continue
-        held_out = f"{row['held_out_right']}/{row['held_out_of']}" if row["held_out_of"] else ""
         cells = row | {
-            "seen": f"{row['seen_right']}/{row['seen_of']}", "held-out": held_out,
-            "steps": f"{row['steps']:,}",
+            "seen": f"{row['seen_right']}/{row['seen_of']}", "steps": f"{row['steps']:,}",
+            "held-out": f"{row['held_out_right']}/{row['held_out_of']}" * bool(row["held_out_of"]),
             "loss": "" if row["loss"] is None else f"{row['loss']:.3f}",
             "status": f"{row.get('status')}, {row.get('step', 0):,}/{row['steps']:,} steps",
             "checkpoints\nof one seed": row.get("over_training") or "",
         }  # fmt: skip
-        rows.append([str(cells[header]) for header in headers])
+        rows.append([cells[header] for header in headers])
     print_table(headers, rows, notes=notes)
 
 
@@ -80,10 +79,10 @@ def evaluate_command(
     run_folder: RunFolder,
     step: Step = None,
     operands: Annotated[
-        str | None, typer.Option(help="Every equation of these operands.", metavar="LO-HI")
+        str | None, Option(help="Every equation of these operands.", metavar="LO-HI")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also write one row per prompt and seed, as CSV.")
+        Path | None, Option(help="Also write one row per prompt and seed, as CSV.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +103,7 @@ def evaluate_command(
         headers, rows, notes = tables.score_rows(run, table)
     else:
         answers, table = tables.operand_table(run, *parse_range(operands), step=step)
-        headers, rows = list(table.columns), [list(map(str, row)) for row in table.to_numpy()]
+        headers, rows = table, table.to_numpy()
         notes = ["Counts are over all seeds. What does not fit the window counts as wrong."]
     if out is not None:
         write_new(out, answers.to_csv(index=False).encode())
@@ -129,8 +128,8 @@ def parse_range(text: str) -> tuple[int, int]:
 
 def ask_command(
     run_folder: RunFolder,
-    prompt: Annotated[str, typer.Argument(help="A prompt, or its short form: 3+4, France.")],
-    seed: Annotated[int | None, typer.Option(help="One model only. [all]")] = None,
+    prompt: Annotated[str, Argument(help="A prompt, or its short form: 3+4, France.")],
+    seed: Annotated[int | None, Option(help="One model only. [all]")] = None,
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:
@@ -147,9 +146,8 @@ def ask_command(
     task = run.tasks[chosen[0]]
     text = task.complete_prompt(prompt)
     stacked = {name: value[chosen] for name, value in run.parameters(step).items()}
-    longest = max(len(example.answer) for example in task.examples)
-    completions = complete(stacked, run.shape, text, task.vocabulary, task.terminators,
-                           limit=max(32, longest))  # fmt: skip
+    limit = max(32, *(len(example.answer) for example in task.examples))
+    completions = complete(stacked, run.shape, text, task.vocabulary, task.terminators, limit=limit)
     records: list[dict[str, Any]] = []
     for k, completion in zip(chosen, completions, strict=True):
         example = next((e for e in run.tasks[k].examples if e.prompt == text), None)
@@ -160,33 +158,34 @@ def ask_command(
              "probabilities": [round(p, 4) for p in completion.probabilities]}
         )  # fmt: skip
     if as_json:
-        print_json_rows(records)
+        print_json(records)
         return
     visible = str.maketrans(VISIBLE)
     rows = [
-        [str(row["seed"]), row["completion"].translate(visible) + ("" if row["ended"] else " …"),
+        [row["seed"], row["completion"].translate(visible) + ("" if row["ended"] else " …"),
          {True: "right", False: "wrong", None: ""}[row["right"]],
          {True: "held out", False: "seen", None: "not of the task"}[row["held_out"]],
          "  ".join(f"{character.translate(visible)} {probability:.3f}" for character, probability
                    in zip(row["completion"], row["probabilities"], strict=True))]
         for row in records
     ]  # fmt: skip
-    read = text[-run.shape.n_ctx :]
-    notes = [f"The prompt is longer than the window: the models read {read.translate(visible)!r}."]
+    read, notes = text[-run.shape.n_ctx :].translate(visible), []
+    if len(text) > run.shape.n_ctx:
+        notes = [f"The prompt is longer than the window: the models read {read!r}."]
     what = "equation" if "+" in text or "-" in text else "prompt"
     print_table(["seed", "completion", "", what, "probability of each character"], rows,
-                title=text.translate(visible), notes=[] if read == text else notes)  # fmt: skip
+                title=text.translate(visible), notes=notes)  # fmt: skip
 
 
 def import_command(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="nanoGPT's ckpt.pt.")],
+    checkpoint: Annotated[Path, Argument(metavar="CKPT", help="nanoGPT's ckpt.pt.")],
     task: Annotated[
-        str, typer.Option(help="Its training task: arithmetic, facts, joint, or a text file.")
+        str, Option(help="Its training task: arithmetic, facts, joint, or a text file.")
     ],
-    out: Annotated[Path, typer.Option(help="The run's folder, new or empty.")],
+    out: Annotated[Path, Option(help="The run's folder, new or empty.")],
     held_out: HeldOut = None,
     text: Annotated[
-        Path | None, typer.Option(help="The text whose characters are its vocabulary. [the task's]")
+        Path | None, Option(help="The text whose characters are its vocabulary. [the task's]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -198,18 +197,18 @@ def import_command(
 
     pairs = PUBLISHED_HELD_OUT if held_out is None else [parse_pair(pair) for pair in held_out]
     run = import_checkpoint(checkpoint, task, out, text=text, held_out=pairs)
-    if as_json:
-        print_json_rows([{"run": str(out), "step": run.config.steps, **vars(run.shape)}])
-        return
     shape = run.shape
+    if as_json:
+        print_json([{"run": str(out), "step": run.config.steps, **vars(shape)}])
+        return
     print(f"{out}: {shape.layers} layers, {shape.heads} heads, width {shape.d_model}, "
           f"MLP {shape.d_mlp}, window {shape.n_ctx}; next: tbtt evaluate {out}")  # fmt: skip
 
 
 def export_command(
     run_folder: RunFolder,
-    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("ckpt.pt"),
-    seed: Annotated[int | None, typer.Option(help="Which model. [the first]")] = None,
+    out: Annotated[Path, Option(help="The checkpoint to write.")] = Path("ckpt.pt"),
+    seed: Annotated[int | None, Option(help="Which model. [the first]")] = None,
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:
@@ -224,6 +223,6 @@ def export_command(
     export_checkpoint(run, out, seed=seed, step=step)
     chosen = run.seeds[run.seed_index(seed)]
     if as_json:
-        print_json_rows([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
+        print_json([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
     else:
         print(f"{out}: seed {chosen} of {run_folder}, for nanoGPT")

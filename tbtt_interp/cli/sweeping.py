@@ -1,11 +1,11 @@
 """`tbtt sweep`: grids of recipes, trained job by job and tabulated cell by cell."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from tbtt_interp.cli.output import AsJson, print_json, print_table
 
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 
 def sweep_command(
     recipe: Annotated[
-        str,
-        typer.Argument(help="ladder, widths, optimisation, atlas, window, or a TOML file."),
+        str, Argument(help="ladder, widths, optimisation, atlas, window, or a TOML file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="The folder of its runs. [runs/NAME]")] = None,
+    out: Annotated[Path | None, Option(help="The folder of its runs. [runs/NAME]")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Runs at once. [one per core, or all of the backend's]")
+        int | None, Option(help="Runs at once. [one per core, or all of the backend's]")
     ] = None,
-    backend: Annotated[str, typer.Option(help="loky (this machine) or dask.")] = "loky",
+    backend: Annotated[str, Option(help="loky (this machine) or dask.")] = "loky",
     address: Annotated[
-        str | None, typer.Option(help="Dask's scheduler, as in tcp://10.0.0.1:8786.")
+        str | None, Option(help="Dask's scheduler, as in tcp://10.0.0.1:8786.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List cells, what is done and the time; train none.")
+        bool, Option("--dry-run", help="List cells, what is done and the time; train none.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,9 +47,7 @@ def sweep_command(
     sweep = read_sweep(recipe)
     folder = out or Path("runs") / sweep.name
     executor = Executor(backend=backend, address=address, workers=workers)
-    failures: dict[str, str] = {}
-    if not dry_run:
-        failures = _run(sweep, folder, executor)
+    failures = {} if dry_run else _run(sweep, folder, executor)
     cells = pd.DataFrame(sweep_rows(sweep, folder))
     pairs = zip(cells["run"], cells["problem"], strict=True)
     cells["problem"] = [failures.get(run, problem) for run, problem in pairs]
@@ -81,34 +78,36 @@ def _print_cells(
 ) -> None:
     import pandas as pd
 
-    from tbtt_interp.stats import Interval, Rate
+    from tbtt_interp.stats import Interval
 
-    def accuracy(row: Mapping[Any, Any], side: str) -> dict[str, str]:
-        name = f"{side}_accuracy"
-        if pd.isna(row.get(name)):
-            return {side: "", f"{side} accuracy [95 %]": ""}
-        rate = Rate(hits=int(row[f"{side}_right"]), total=int(row[f"{side}_of"]))
-        interval = Interval(mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
-        return {side: str(rate), f"{side} accuracy [95 %]": interval.format()}
+    def results(row: dict[Any, Any]) -> dict[str, str]:
+        shown = {}
+        for side in ("seen", "held_out"):
+            head, name = side.replace("_", "-"), f"{side}_accuracy"
+            shown |= {head: "", f"{head} accuracy [95 %]": ""}
+            if not pd.isna(row.get(name)):
+                interval = Interval(
+                    mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"]
+                )
+                shown[head] = f"{row[f'{side}_right']:.0f}/{row[f'{side}_of']:.0f}"
+                shown[f"{head} accuracy [95 %]"] = interval.format()
+        done = "" if row["done"] == 1 else f"{row['done']:.0%} done"
+        loss = "" if pd.isna(row.get("loss")) else f"{row['loss']:.3f}"
+        return shown | {"loss": loss, "": "failed" if row["problem"] else done}
 
-    def columns(row: Mapping[Any, Any]) -> dict[str, str]:
-        shown = {"run": row["run"], "held out": row["held_out"], "models": str(row["models"])}
-        status = "failed" if row["problem"] else ""
-        if not with_results:
-            return shown | {
-                "steps": f"{row['steps']:,}", "rate": f"{row['learning_rate']:g}",
-                "decay": f"{row['weight_decay']:g}", "done": f"{row['done']:.0%}",
-                "time left": _duration(row["hours_left"]), "": status,
-            }  # fmt: skip
-        loss = row.get("loss")
-        shown |= accuracy(row, "seen") | accuracy(row, "held_out")
-        shown["loss"] = "" if pd.isna(loss) else f"{loss:.3f}"
-        return shown | {"": status or ("" if row["done"] == 1 else f"{row['done']:.0%} done")}
+    def plan(row: dict[Any, Any]) -> dict[str, str]:
+        return {
+            "steps": f"{row['steps']:,}", "rate": f"{row['learning_rate']:g}",
+            "decay": f"{row['weight_decay']:g}", "done": f"{row['done']:.0%}",
+            "time left": _duration(row["hours_left"]), "": "failed" if row["problem"] else "",
+        }  # fmt: skip
 
-    rows = [columns(row) for row in cells.to_dict("records")]
+    rows = [{"run": row["run"], "held out": row["held_out"], "models": row["models"],
+             **(results(row) if with_results else plan(row))}
+            for row in cells.to_dict("records")]  # fmt: skip
     left = _duration(cells["hours_left"].sum())
     more = f"; {left} of two CPU cores left, by estimate" if left else ""
-    notes = [f"{int((cells['done'] == 1).sum())} of {len(cells)} cells done{more}."]
+    notes = [f"{(cells['done'] == 1).sum()} of {len(cells)} cells done{more}."]
     failed = cells[cells["problem"] != ""].drop_duplicates("run")
     notes += [f"{run}: {why}" for run, why in zip(failed["run"], failed["problem"], strict=True)]
     if with_results:
@@ -117,9 +116,8 @@ def _print_cells(
             "models, with Student's 95 % interval. Loss: mean, in nats per character."
         )
     notes += [f"Expected. {text}" for text in sweep.expected]
-    headers = [name.replace("held_out", "held-out") for name in rows[0]]
     title = f"{folder}: {sweep.summary}"
-    print_table(headers, [list(row.values()) for row in rows], title=title, notes=notes)
+    print_table(rows[0], [row.values() for row in rows], title=title, notes=notes)
 
 
 def _duration(hours: float) -> str:

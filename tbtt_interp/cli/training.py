@@ -104,29 +104,22 @@ def train_command(
 
 
 def _print_run(run: "Run", *, as_json: bool) -> None:
-    from tbtt_interp.tables import (
-        TRAINING_NOTES,
-        accuracy_intervals,
-        accuracy_sentence,
-        next_step,
-        training_rows,
-        training_table,
-    )
+    from tbtt_interp import tables
 
-    table = training_table(run)
+    table = tables.training_table(run)
     if as_json:
         print_json(table)
         return
-    headers, rows = training_rows(table)
-    notes = [accuracy_sentence(accuracy_intervals(table[:-1])), *TRAINING_NOTES]
+    headers, rows = tables.training_rows(table)
+    accuracy = tables.accuracy_sentence(tables.accuracy_intervals(table[:-1]))
+    notes = [accuracy, *tables.TRAINING_NOTES]
     if len(rows) > SHOWN:
         notes.insert(0, f"The first {SHOWN - 1} of {len(rows) - 1} models; --json prints all.")
         rows = rows[: SHOWN - 1] + rows[-1:]
-    reason, framing = next_step(run)
-    print_table(
-        headers, rows, title=f"{run.folder}: {run.config.steps:,} steps", rule_before_last=1,
-        notes=[*notes, "", f"Next: {reason}: {_again('--framing', framing)}"],
-    )  # fmt: skip
+    reason, framing = tables.next_step(run)
+    notes += ["", f"Next: {reason}: {_again('--framing', framing)}"]
+    title = f"{run.folder}: {run.config.steps:,} steps"
+    print_table(headers, rows, title=title, notes=notes, rule_before_last=1)
 
 
 def _again(*more: str) -> str:
