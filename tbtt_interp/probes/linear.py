@@ -1,7 +1,7 @@
 """Linear probes: closed forms for many labellings at once, and one probe that is fitted and kept.
 
-Classes are told by discriminant analysis: ridge regression on one-hot classes would be cheaper, but
-it never predicts the middle ones of many classes in a row.
+Classes are predicted by discriminant analysis: ridge regression on one-hot classes would be
+cheaper, but it never predicts the middle ones of many classes in a row.
 """
 
 import math
