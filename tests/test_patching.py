@@ -14,7 +14,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens import patching as tl_patching
 
 from tbtt_interp.analyses import patching
-from tbtt_interp.analyses.ablation import ablation_summary, ablation_table, neuron_maps
+from tbtt_interp.analyses.ablation import ablation_summary, ablation_table
 from tbtt_interp.analyses.pairs import chosen_pairs, one_pair, ordered_pairs
 from tbtt_interp.analyses.patching import (
     METRICS,
@@ -29,6 +29,7 @@ from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import Location, mean_by_position
 from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
 
@@ -48,29 +49,29 @@ def planted() -> pd.DataFrame:
     return patching_table(copying_models())
 
 
+@pytest.fixture(scope="module")
+def result(models: Models, prompts: PromptSet) -> Result:
+    return analyse_patching(models, ordered_pairs(prompts).sample(60, seed=0))
+
+
 def of_answers(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["role"] == "answer") & (table["metric"] == METRICS[0])]
 
 
 def test_a_planted_circuit_is_found_where_it_is_and_nowhere_else(planted: pd.DataFrame) -> None:
+    """By denoising and by noising."""
     carries = {
         ("hook_resid_pre", None, "b"), ("attn.hook_v", 0, "b"), ("attn.hook_z", 0, "="),
         ("hook_attn_out", None, "="), ("hook_resid_mid", None, "="),
         ("hook_resid_post", None, "="),
     }  # fmt: skip
+    assert set(planted["direction"]) == {"denoising", "noising"}
     assert set(planted["changed"]) == {"b"}, "where a differs both prompts have one answer"
     rows = of_answers(planted)
     for row in rows[rows["position"] != "all"].to_dict("records"):
         head = None if pd.isna(row["head"]) else row["head"]
         key = (row["site"].removeprefix("blocks.0."), head, row["position"])
         assert row["fraction_restored"] == pytest.approx(float(key in carries), abs=1e-9), key
-
-
-def test_noising_and_denoising_agree_on_a_planted_chain(planted: pd.DataFrame) -> None:
-    denoising, noising = (
-        rows["fraction_restored"] for _, rows in of_answers(planted).groupby("direction")
-    )
-    np.testing.assert_allclose(denoising, noising, atol=1e-9)
 
 
 def test_a_source_with_the_same_answer_restores_nothing_and_a_random_one_half(
@@ -154,18 +155,18 @@ def test_countries_align_by_length_and_a_note_says_that_long_prompts_are_cut(
     facts_run: Run,
 ) -> None:
     models = Models.of(facts_run)
-    pairs = ordered_pairs(models.shared_prompts)
-    lengths = [len(e.prompt) for e in models.shared_prompts.examples]
-    assert all(lengths[i] == lengths[j] for i, j in zip(pairs.clean, pairs.corrupted, strict=True))
+    pairs, prompts = ordered_pairs(models.shared_prompts), models.shared_prompts
+    lengths = np.array([len(e.prompt) for e in prompts.examples])
+    assert (lengths[pairs.clean] == lengths[pairs.corrupted]).all()
     assert pairs.left_out["prompts that do not align"] > 0
-    assert any("lose their left end" in note for note in pairs.notes())
-    long = np.flatnonzero([lengths[k] > 24 for k in pairs.clean])
-    chosen = pairs.take(np.array([*long[:6], *range(6)]))
+    chosen = pairs.take(np.array([*np.flatnonzero(lengths[pairs.clean] > 24)[:6], *range(6)]))
     table = patching_table(models, chosen, sites=["blocks.0.hook_resid_pre"])
     figure = plot_patching(table, note=" ".join(chosen.notes()))
     assert "lose their left end" in figure.layout.title.subtitle.text
     everything = of_answers(table).query("position == 'all'")
     np.testing.assert_allclose(everything["fraction_restored"], 1, atol=1e-3)
+    with pytest.raises(TbttError, match=r"has 22 tokens and corrupted prompt .* has 21: give two"):
+        one_pair(prompts, "Germany", "France")
 
 
 @pytest.mark.parametrize(
@@ -184,11 +185,6 @@ def test_a_bad_pair_is_one_clear_line(
         one_pair(prompts, *arguments)
 
 
-def test_prompts_that_do_not_align_are_refused(facts_run: Run) -> None:
-    with pytest.raises(TbttError, match=r"has 22 tokens and corrupted prompt .* has 21: give two"):
-        one_pair(Models.of(facts_run).shared_prompts, "Germany", "France")
-
-
 def test_pairs_of_held_out_equations_are_of_a_pair_that_every_model_holds_out(
     models: Models, prompts: PromptSet
 ) -> None:
@@ -199,11 +195,6 @@ def test_pairs_of_held_out_equations_are_of_a_pair_that_every_model_holds_out(
     pairs = chosen_pairs(models, held_out="5,7")
     clean = {prompts.examples[k].prompt for k in pairs.clean}
     assert clean == {"<5+7=", "<7+5=", "<5-7=", "<7-5="}
-
-
-def test_an_unknown_site_is_refused(models: Models) -> None:
-    with pytest.raises(TbttError, match=r"site 'blocks\.0\.hook_z' is not there: the nearest are"):
-        patching_table(models, sites=["blocks.0.hook_z"])
 
 
 def test_null_sources_have_the_base_s_answer_and_are_not_of_the_pair(prompts: PromptSet) -> None:
@@ -254,11 +245,10 @@ def test_ablating_what_a_planted_model_needs_costs_its_answers() -> None:
     assert abs(drop["head", 0, "same answer"]) < 0.1  # after "=" it attends a little everywhere
 
 
-def test_a_neuron_stands_beside_the_random_direction_of_its_rank(models: Models) -> None:
-    table = over_seeds(models, ablation_table)
-    summary = ablation_summary(table)
-    neurons = summary[(summary["kind"] == "neuron") & (summary["mode"] == "mean")]
-    seen = neurons[neurons["split"] == "seen"].sort_values("number")
+def test_a_neuron_stands_beside_the_random_direction_of_its_rank(result: Result) -> None:
+    table, summary = result.tables["ablations-by-seed"], result.tables["ablations"]
+    seen = summary.query("kind == 'neuron' and mode == 'mean' and split == 'seen'")
+    seen = seen.sort_values("number")
     assert seen["number"].tolist() == list(range(14))
     for column in ("logprob_drop", "logprob_drop_null"):
         assert (np.diff(seen[column]) <= 1e-9).all()
@@ -273,17 +263,16 @@ def test_means_are_taken_at_the_same_position_from_the_prompt_s_end() -> None:
     assert means[..., 0].tolist() == [[3.5, 4.5, 0.0], [5.0, 3.5, 4.5]]  # 9 is padding
 
 
-def test_neuron_maps_hold_every_equation(models: Models, prompts: PromptSet) -> None:
-    maps = neuron_maps(models.models[1], prompts)
+def test_neuron_maps_hold_every_equation(result: Result, models: Models) -> None:
+    maps = result.tables["neurons"].query("seed == @models.seeds[1]")
     assert len(maps) == 14 * 200
     row = maps.query("neuron == 3 and operator == '-' and a == 4 and b == 8").iloc[0]
-    tokens = torch.tensor([prompts.vocabulary.encode("<4-8=")])
+    tokens = torch.tensor([models.shared_prompts.vocabulary.encode("<4-8=")])
     post = models.models[1].run_with_cache(tokens)[1]["blocks.0.mlp.hook_post"]
     assert row["activation"] == pytest.approx(float(post[0, -1, 3]), abs=1e-5)
 
 
-def test_a_result_has_figures_claims_and_a_display(models: Models, prompts: PromptSet) -> None:
-    result = analyse_patching(models, ordered_pairs(prompts).sample(60, seed=0))
+def test_a_result_has_figures_claims_and_a_display(result: Result) -> None:
     figures = {name: draw() for name, draw in result.figures.items()}
     assert figures.keys() == {"patching", "patching-roles", "ablations", "neurons"}
     assert all(figure.data for figure in figures.values())
@@ -312,5 +301,7 @@ def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated(prompts: Prom
                      "hook_attn_out", "hook_resid_post"]  # fmt: skip
     assert set(result.tables["ablations"]["kind"]) == {"head"}
     assert all(draw().data for draw in result.figures.values())
+    with pytest.raises(TbttError, match=r"'blocks\.0\.hook_mlp_out' is not there: the nearest"):
+        patching_table(models, sites=["blocks.0.hook_mlp_out"])
     with pytest.raises(TbttError, match="paths go through MLPs, and this model has none"):
         analyse_paths(models, n_pairs=4)

@@ -1,6 +1,6 @@
 """Edges, paths and circuits: what is planted is found, and sums agree with whole patches."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -10,29 +10,19 @@ from planted import copying_models
 from transformer_lens.tools.analysis.attribution_patching import attribution_patch
 
 from tbtt_interp.analyses import path_patching
-from tbtt_interp.analyses.graph import (
-    EMBED,
-    LOGITS,
-    Edge,
-    PathPatching,
-    edges_of,
-    receivers_of,
-    senders_of,
-)
+from tbtt_interp.analyses.graph import EMBED, LOGITS, Edge, PathPatching, edges_of, ends_of
 from tbtt_interp.analyses.pairs import Pairs, one_pair, ordered_pairs
-from tbtt_interp.analyses.path_patching import (
-    analyse_paths,
-    approximations_table,
-    circuit_scores,
-    circuits_table,
-    path_effects,
-    paths_table,
-)
+from tbtt_interp.analyses.path_patching import analyse_paths, circuit_scores
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import edit, split_inputs
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.runs import Run
-from tbtt_interp.seeds import Models, over_seeds
+from tbtt_interp.seeds import Models
+
+
+@pytest.fixture(autouse=True)
+def fewer_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_patching, "RANDOM", 4)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +34,9 @@ def trained(line_run: Run) -> Models:
 def deep(line_run: Run) -> Models:
     """Two layers of two heads, untrained, with large weights."""
     shape = Shape(layers=2, heads=2, d_model=12, d_mlp=8, n_ctx=9, d_vocab=17)
-    parameters = {
-        name: value * 20 if ".W_" in name else value
-        for name, value in initial_parameters(shape, seed=0).items()
-    }
-    task = line_run.tasks[0]
-    model = hooked_transformer(parameters, shape)
+    initial = initial_parameters(shape, seed=0)
+    large = {name: value * 20 if ".W_" in name else value for name, value in initial.items()}
+    task, model = line_run.task, hooked_transformer(large, shape)
     return Models.of_models([model], task.examples, task.vocabulary)
 
 
@@ -86,15 +73,14 @@ def test_inputs_are_split_only_inside_the_block(trained: Models) -> None:
 
 def test_a_planted_circuit_is_its_two_edges_and_one_path() -> None:
     models = copying_models()
-    pairs = ordered_pairs(models.shared_prompts).sample(200, seed=0)
-    effects = over_seeds(models, path_effects, pairs)
-    table = paths_table(models, pairs, effects)
+    pairs = ordered_pairs(models.shared_prompts).sample(100, seed=0)
+    result = analyse_paths(models, pairs)
+    table, circuits = result.tables["paths"], result.tables["circuits"].set_index("edges")
     found = table[table["fraction_restored"].abs() > 1e-9]
     assert found["fraction_restored"].tolist() == pytest.approx([1.0] * 3)
     assert list(zip(found["name"], found["position"], strict=True)) == [
         ("embed → v 0.0", "b"), ("head 0.0 → logits", "="), ("embed → v 0.0 → logits", "all"),
     ]  # fmt: skip
-    circuits = circuits_table(effects, effects["eap"].shape[1]).set_index("edges")
     assert circuits["faithfulness"][1] == pytest.approx(0, abs=1e-9)
     assert circuits["faithfulness"][2] == pytest.approx(1)
     assert circuits["random"][2] < 0.2
@@ -107,7 +93,7 @@ def test_an_edge_into_the_logits_is_its_sender_s_change_added_there(trained: Mod
         run = patched(trained, pairs)
         edges = [e for e in edges_of(model, run.base) if e[:2] == ("head 0.0", LOGITS)]
         own, source = run.written
-        added = edit(receivers_of(model)[LOGITS], (source["head 0.0"] - own["head 0.0"]).add)
+        added = edit(ends_of(model)[1][LOGITS], (source["head 0.0"] - own["head 0.0"]).add)
         by_edge, by_hand = run.differences(run.edge_hooks(edges)), run.differences([added])
         v, k = (run.differences(run.path_hooks((f"{role} 0.0",))) for role in "vk")
         before = run.differences()
@@ -134,7 +120,7 @@ def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(
     known = {edge._replace(pos=None) for edge in edges_of(model, batch)}
     edges = [
         edge._replace(pos=pos - 5)
-        for edge in (Edge(s, r, None) for s in senders_of(model) for r in receivers_of(model))
+        for edge in (Edge(s, r, None) for s, r in product(*ends_of(model)))
         if edge in known
         for pos in range(batch.tokens.shape[1])
     ]
@@ -151,15 +137,6 @@ def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(
     assert checked
 
 
-def test_integrated_gradients_come_nearer(trained: Models) -> None:
-    pairs = ordered_pairs(trained.shared_prompts).sample(60, seed=0)
-    effects = over_seeds(trained, path_effects, pairs)
-    errors = approximations_table(paths_table(trained, pairs, effects), pairs, effects)
-    by_method = errors.groupby("method")["error"].mean()
-    assert by_method["eap_ig"] < 0.7 * by_method["eap"]
-    assert (errors["pearson"] > 0).all()
-
-
 def test_models_of_many_layers_are_patched_edge_by_edge(deep: Models) -> None:
     result = analyse_paths(deep, ordered_pairs(deep.shared_prompts).sample(12, seed=0))
     table = result.tables["paths"]
@@ -168,29 +145,27 @@ def test_models_of_many_layers_are_patched_edge_by_edge(deep: Models) -> None:
     assert all(draw().data for draw in result.figures.values())
 
 
-def test_a_result_has_figures_claims_and_the_approximations_errors(trained: Models) -> None:
+def test_integrated_gradients_come_nearer_and_a_result_has_figures_and_claims(
+    trained: Models,
+) -> None:
     result = analyse_paths(trained, ordered_pairs(trained.shared_prompts).sample(60, seed=0))
+    errors = result.tables["approximations"]
+    by_method = errors.groupby("method")["error"].mean()
+    assert by_method["eap_ig"] < 0.7 * by_method["eap"]
+    assert (errors["pearson"] > 0).all()
     assert all(draw().data for draw in result.figures.values())
     assert "random circuits of that size" in str(result.claim("The smallest faithful circuit"))
     assert any("attribution patching (EAP) is off by" in note for note in result.notes)
 
 
-def test_circuits_are_of_the_edges_that_effects_were_measured_of(
-    trained: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained: Models) -> None:
     """Also where the scored pairs have shorter answers than those that rank the edges."""
     prompts, model = trained.shared_prompts, trained.first
     chosen = [("<8+9=", "<8+5="), ("<7+9=", "<8+9="), ("<3+4=", "<3+5="), ("<2+4=", "<3+4=")]
-    clean, corrupted = (np.array([prompts.find(pair[k]) for pair in chosen]) for k in (0, 1))
-    pairs = Pairs(
-        prompts=prompts, clean=clean, corrupted=corrupted, changed=("b", "a", "b", "a"), left_out={}
-    )
-    with split_inputs(model):
-        run = patched(trained, pairs)
-        edges = edges_of(model, run.base)
-        effects = [run.differences(run.edge_hooks([edge])) - run.differences() for edge in edges]
-    exact = torch.stack(effects).numpy()
-    monkeypatch.setattr(path_patching, "RANDOM", 1)
+    clean, corrupted = np.array([[prompts.find(text) for text in pair] for pair in chosen]).T
+    pairs = Pairs(prompts=prompts, clean=clean, corrupted=corrupted, changed=tuple("baba"),
+                  left_out={})  # fmt: skip
+    exact = np.random.default_rng(0).normal(size=(32, 4))  # any ranking
     for seed in range(6):  # which half is scored
         scores = circuit_scores(model, prompts, pairs, exact, seed)
         assert scores["kept"][-1, 0] == pytest.approx(1, abs=1e-3)

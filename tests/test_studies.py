@@ -15,6 +15,11 @@ from tbtt_interp.train.recipe import recipe_names
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / folder).glob("*.py"))
+FEWER = {  # what a study does, and what does as well for a test
+    "STEPS, CHAINS = 6_000": "STEPS, CHAINS = 40",
+    "analyse_patching(run)": "analyse_patching(run, n_pairs=100)",
+    "analyse_paths(run)": "analyse_paths(run, n_pairs=60)",
+}
 OF_SWEEPS = (*recipe_names("sweeps"), "forgetting", "mixed_model")
 
 
@@ -44,8 +49,10 @@ def test_every_study_answers_on_a_run_and_draws(
     elif study.stem == "influence":
         folder = request.getfixturevalue("pairs_run").folder
     monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
-    shorter = Path(study.name)  # the same, with fewer steps of sampling
-    shorter.write_text(study.read_text().replace("STEPS, CHAINS = 6_000", "STEPS, CHAINS = 40"))
+    shorter, text = Path(study.name), study.read_text()
+    for long, short in FEWER.items():
+        text = text.replace(long, short)
+    shorter.write_text(text)
     runpy.run_path(str(shorter), run_name="__main__")
     assert capsys.readouterr().out.strip().endswith(".")
     assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())

@@ -48,25 +48,18 @@ class Edge(NamedTuple):
     pos: int | None
 
 
-def senders_of(model: "HookedTransformer") -> dict[str, Location]:
-    """The hook of each sender's output, in the order of a forward pass."""
-    found = {EMBED: Location("blocks.0.hook_resid_pre")}
+def ends_of(model: "HookedTransformer") -> tuple[dict[str, Location], dict[str, Location]]:
+    """Each sender's output and each receiver's input, both in the order of a forward pass."""
+    senders, receivers = {EMBED: Location("blocks.0.hook_resid_pre")}, {}
     for layer in range(model.cfg.n_layers):
         for k in range(model.cfg.n_heads):
-            found[f"head {layer}.{k}"] = Location(f"blocks.{layer}.attn.hook_result", k)
-        found[f"MLP {layer}"] = Location(f"blocks.{layer}.hook_mlp_out")
-    return found
-
-
-def receivers_of(model: "HookedTransformer") -> dict[str, Location]:
-    """The hook of each receiver's input, in the order of a forward pass."""
-    found = {}
-    for layer in range(model.cfg.n_layers):
-        for k in range(model.cfg.n_heads):
+            senders[f"head {layer}.{k}"] = Location(f"blocks.{layer}.attn.hook_result", k)
             for role in "qkv":
-                found[f"{role} {layer}.{k}"] = Location(f"blocks.{layer}.hook_{role}_input", k)
-        found[f"MLP {layer}"] = Location(f"blocks.{layer}.hook_mlp_in")
-    return found | {LOGITS: Location(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")}
+                receivers[f"{role} {layer}.{k}"] = Location(f"blocks.{layer}.hook_{role}_input", k)
+        senders[f"MLP {layer}"] = Location(f"blocks.{layer}.hook_mlp_out")
+        receivers[f"MLP {layer}"] = Location(f"blocks.{layer}.hook_mlp_in")
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    return senders, receivers | {LOGITS: Location(last)}
 
 
 def edges_of(model: "HookedTransformer", batch: PromptBatch) -> list[Edge]:
@@ -85,9 +78,10 @@ def edges_of(model: "HookedTransformer", batch: PromptBatch) -> list[Edge]:
             return (-1.0 if name == EMBED else torch.inf), False
         return float(name.split(" ")[1].partition(".")[0]), name.startswith("MLP")
 
+    senders, receivers = ends_of(model)
     return [
         Edge(sender, receiver, pos)
-        for receiver in receivers_of(model) for sender in senders_of(model)
+        for receiver in receivers for sender in senders
         if stage(sender) < stage(receiver)
         for pos in (offsets_of(batch) if model.cfg.n_layers == 1 else [None])
         if pos is None or pos >= -1 or receiver[0] in "kv"
@@ -98,7 +92,7 @@ def paths_of(model: "HookedTransformer") -> list[tuple[str, ...]]:
     """Every path from the embeddings to the logits of a one-layer model, by its receivers."""
     if model.cfg.n_layers > 1:
         return []
-    heads = [(name,) for name in receivers_of(model) if name[0] in "qkv"]
+    heads = [(name,) for name in ends_of(model)[1] if name[0] in "qkv"]
     return [(), ("MLP 0",), *heads, *((*head, "MLP 0") for head in heads)]
 
 
@@ -126,7 +120,7 @@ class PathPatching:
     @cached_property
     def written(self) -> tuple[dict[str, Tensor], ...]:
         """What each sender writes in this run and in the other, [row, pos, d_model]."""
-        senders = senders_of(self.model)
+        senders, _ = ends_of(self.model)
         hooks = list({at.hook for at in senders.values()})
         caches = (cached(self.model, run.tokens, hooks)[1] for run in (self.base, self.source))
         return tuple({name: at.read(run) for name, at in senders.items()} for run in caches)
@@ -150,8 +144,7 @@ class PathPatching:
 
         Every other edge carries what its sender writes in this run, which these may change.
         """
-        senders, receivers = senders_of(self.model), receivers_of(self.model)
-        (_, source), now = self.written, {}
+        (senders, receivers), (_, source), now = ends_of(self.model), self.written, {}
         moved: dict[str, dict[str, Tensor]] = {}  # where, by receiver and sender
         for sender, receiver, pos in edges:
             masks, here = moved.setdefault(receiver, {}), self.where(pos)
@@ -175,11 +168,11 @@ class PathPatching:
                 change in what the one before writes, and nothing else sees that change.
         Source: path patching, Goldowsky-Dill et al. 2023.
         """
-        (own, source), receivers = self.written, receivers_of(self.model)
+        (own, source), (senders, receivers) = self.written, ends_of(self.model)
         delta = source[EMBED] - own[EMBED]
         for receiver in path:
             sender = receiver if receiver.startswith("MLP") else f"head {receiver.split(' ')[1]}"
-            at, now = senders_of(self.model)[sender], {}
+            at, now = senders[sender], {}
             hooks = [edit(receivers[receiver], delta.add), record_into(now, at.hook)]
             run_with(self.model, self.base.tokens, hooks)
             delta = at.read(now) - own[sender]
@@ -196,7 +189,7 @@ class PathPatching:
                 edges, Syed et al. 2023). More take its mean at so many embeddings on the straight
                 line to the source's (EAP-IG, Hanna et al. 2024).
         """
-        (own, source), receivers = self.written, receivers_of(self.model)
+        (own, source), (senders, receivers) = self.written, ends_of(self.model)
         hooks = list({receivers[edge.receiver].hook for edge in edges})
         slopes = dict.fromkeys(hooks, torch.zeros(()))
 
@@ -205,7 +198,7 @@ class PathPatching:
 
         for step in range(1, steps + 1) if steps > 1 else [0]:
             put = partial(torch.lerp, end=source[EMBED], weight=step / steps)
-            start = [edit(senders_of(self.model)[EMBED], put)]
+            start = [edit(senders[EMBED], put)]
             for hook, slope in gradients(self.model, self.base.tokens, hooks, score, start).items():
                 slopes[hook] = slopes[hook] + slope / steps
         of_row = torch.stack([

@@ -12,14 +12,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from tbtt_interp.analyses.graph import (
-    EMBED,
-    LOGITS,
-    PathPatching,
-    edges_of,
-    logit_differences,
-    paths_of,
-)
+from tbtt_interp.analyses import graph
 from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs
 from tbtt_interp.analyses.patching import fraction_claims, fraction_columns, offsets_of
 from tbtt_interp.errors import TbttError
@@ -54,11 +47,11 @@ def path_effects(
         source; `eap` and `eap_ig` [edge, pair]; and the arrays of `circuit_scores`.
     """
     base, exact, arrays = pairs.batch(pairs.corrupted), [], {}
-    edges, paths = edges_of(model, base), paths_of(model)
+    edges, paths = graph.edges_of(model, base), graph.paths_of(model)
     with split_inputs(model):
         for kind in SOURCES:
             source, is_known = pairs.source_examples(kind, pairs.corrupted, seed)
-            run = PathPatching(model, base, pairs.batch(source), pairs.corrupted_tokens)
+            run = graph.PathPatching(model, base, pairs.batch(source), pairs.corrupted_tokens)
             hooks = [*(run.edge_hooks([edge]) for edge in edges), *map(run.path_hooks, paths)]
             effects = torch.stack([run.differences(hook) for hook in hooks]) - run.differences()
             exact.append(np.where(is_known, effects, np.nan))
@@ -103,17 +96,17 @@ def circuit_scores(
     ranking = np.random.default_rng((seed, 0xC1)).permutation(names)[: len(names) // 2]
     ranks_edges = np.isin(pairs.clean, ranking)
     order = np.argsort(-np.abs(exact[:, ranks_edges].sum(1)))
-    edges = edges_of(model, pairs.batch(pairs.corrupted))  # the edges that `exact` is of
+    edges = graph.edges_of(model, pairs.batch(pairs.corrupted))  # the edges that `exact` is of
     scored = pairs.take(np.flatnonzero(~ranks_edges))
     clean, corrupted = scored.batch(scored.clean), scored.batch(scored.corrupted)
     with split_inputs(model):
-        run = PathPatching(model, clean, corrupted, scored.corrupted_tokens)
+        run = graph.PathPatching(model, clean, corrupted, scored.corrupted_tokens)
         whole, total = run.differences().sum(), run.total_effects().sum()
 
         def answers(order: Int[np.ndarray, " edge"], size: int) -> tuple[float, int]:
             hooks = run.edge_hooks([edges[k] for k in order[size:]])
             logits = answer_logits(model, clean, hooks)
-            score = logit_differences(logits, clean, run.wrong).sum()
+            score = graph.logit_differences(logits, clean, run.wrong).sum()
             n_right = (logits.argmax(1) == clean.answer_token).sum()
             return float(1 - (score - whole) / total), int(n_right)
 
@@ -160,9 +153,9 @@ def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     offsets = offsets_of(batch)
     names = {**pairs.prompts.position_names(offsets[0], offsets[-1]), None: "all"}
     rows = [("edge", f"{edge.sender} → {edge.receiver}", *edge, names[edge.pos])
-            for edge in edges_of(models.first, batch)]  # fmt: skip
-    rows += [("path", " → ".join([EMBED, *path, LOGITS]), None, None, None, "all")
-             for path in paths_of(models.first)]  # fmt: skip
+            for edge in graph.edges_of(models.first, batch)]  # fmt: skip
+    rows += [("path", " → ".join([graph.EMBED, *path, graph.LOGITS]), None, None, None, "all")
+             for path in graph.paths_of(models.first)]  # fmt: skip
     columns = ["kind", "name", "sender", "receiver", "pos", "position"]
     cells = pd.DataFrame(rows, columns=columns).astype({"pos": "Int64"})
     found = []
