@@ -176,12 +176,7 @@ def gradients(
     model: "HookedTransformer", tokens: Int[Tensor, "row pos"], names: Sequence[str],
     score: Callable[[Tensor], Tensor], hooks: Sequence[Hook] = (),
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The gradient of a score of the logits with respect to the activation at each hook point.
-
-    Args:
-        score: a function of the logits that returns one number.
-        hooks: in force during the forward pass.
-    """
+    """The gradient of a score of the logits with respect to the activation at each hook point."""
     read: dict[str, Tensor] = {}
 
     def track(name: str, values: Tensor) -> Tensor:
@@ -206,7 +201,6 @@ def knock_out_attention(
     """A hook that takes attention between some queries and keys away, for one head.
 
     The rest of a query's attention is scaled up to 1; where nothing is left it stays 0.
-
     Source: attention knockout, Geva et al. 2023, section 3.
     """
 
@@ -266,12 +260,9 @@ def draw_sources(
 def source_rows(
     keys: Sequence[str], batch: PromptBatch, generator: np.random.Generator
 ) -> Int[Tensor, " row"]:
-    """For each row that of another example, drawn at random, whose prompt ends at the same place.
+    """For each row another example's with the same key, whose prompt ends at the same place.
 
-    Args:
-        keys: one per row; a source has the same.
-    Returns:
-        rows no shorter than the row they are for; -1 where there is none.
+    It is drawn at random among those that are no shorter; -1 where there is none.
     Source: resample ablation, Chan et al. 2022.
     """
     key = torch.from_numpy(np.unique(keys, return_inverse=True)[1])

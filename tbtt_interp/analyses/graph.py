@@ -35,17 +35,11 @@ EMBED = "embed"
 
 
 class Edge(NamedTuple):
-    """What one component writes, read by one input.
+    """What one component writes, read by one input, at a position; None is every position."""
 
-    Attributes:
-        sender: `embed` (tokens and positions), `head 0.1` or `MLP 0`.
-        receiver: `q 0.1`, `k 0.1`, `v 0.1`, `MLP 0` or `logits`.
-        pos: counted from the prompt's last token, which is -1; None is every position.
-    """
-
-    sender: str
-    receiver: str
-    pos: int | None
+    sender: str  # embed (tokens and positions), head 0.1 or MLP 0
+    receiver: str  # q 0.1, k 0.1, v 0.1, MLP 0 or logits
+    pos: int | None  # counted from the prompt's last token, which is -1
 
 
 def ends_of(model: "HookedTransformer") -> tuple[dict[str, Location], dict[str, Location]]:
@@ -105,17 +99,12 @@ def logit_differences(
 
 @dataclass(frozen=True)
 class PathPatching:
-    """A run whose edges and paths can carry what another run writes; goes inside `split_inputs`.
-
-    Attributes:
-        base, source: the clean answers after the prompts of this run, and of the other.
-        wrong: the corrupted answers' tokens at their places.
-    """
+    """A run whose edges and paths can carry what another run writes; goes inside `split_inputs`."""
 
     model: "HookedTransformer"
-    base: PromptBatch
-    source: PromptBatch
-    wrong: Int[Tensor, " answer"]
+    base: PromptBatch  # the right answers after this run's prompts
+    source: PromptBatch  # and after the other's
+    wrong: Int[Tensor, " answer"]  # the tokens that the right ones are compared with
 
     @cached_property
     def written(self) -> tuple[dict[str, Tensor], ...]:

@@ -22,18 +22,13 @@ SOURCES = ("pair", "same answer", "random")  # the pair's other prompt, and two 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs of a clean and a corrupted prompt, by the numbers of their examples.
-
-    Attributes:
-        changed: for each pair, the label that differs.
-        left_out: counts of the pairs that could not be used, by reason.
-    """
+    """Pairs of a clean and a corrupted prompt, by the numbers of their examples."""
 
     prompts: PromptSet
     clean: Int[np.ndarray, " pair"]
     corrupted: Int[np.ndarray, " pair"]
-    changed: tuple[str, ...]
-    left_out: dict[str, int]
+    changed: tuple[str, ...]  # the label that differs
+    left_out: dict[str, int]  # counts of the pairs that could not be used, by reason
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -198,9 +198,6 @@ def patching_table(
     The nulls are the same fraction where the source is another example with the base's answer
     (`same_answer`), and any other example (`random`).
 
-    Args:
-        pairs: None is `ordered_pairs`.
-        sites: hook names; None is all that can be patched.
     Returns:
         One row per direction, changed label, role of the answer token (`answer` is all together),
         metric and location: `effect` and `total_effect` in nats per answer token,

@@ -142,8 +142,6 @@ def circuits_table(scores: Arrays, n_edges: int) -> pd.DataFrame:
 def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     """What each edge, and in one layer each whole path, restores of whole answers, denoising.
 
-    Args:
-        effects: `path_effects` of every model.
     Returns:
         One row per changed label and edge or path: `kind`, `name`, `sender`, `receiver`, `pos`,
         `position`, `fraction_restored` with its interval, the nulls `same_answer` and `random`,
@@ -172,8 +170,6 @@ def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
 def approximations_table(table: pd.DataFrame, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     """How far the fast approximations are from the exact effects of edges.
 
-    Args:
-        table: `paths_table` of these effects.
     Returns:
         One row per changed label and `method`: `pearson` and `spearman`, correlations over edges
         with the exact fraction; `error`, the summed distance from it over the summed exact
@@ -215,11 +211,7 @@ def path_claims(table: pd.DataFrame, by_size: pd.DataFrame) -> list[Claim]:
 def analyse_paths(
     run: Models | Run, pairs: Pairs | None = None, *, n_pairs: int | None = None, seed: int = 0
 ) -> Result:
-    """Edges, whole paths, the approximations' errors, and circuits.
-
-    Args:
-        pairs: None is `n_pairs` pairs of `chosen_pairs`, or all; of large models FEW.
-    """
+    """Edges, whole paths, the approximations' errors, and circuits; of large models FEW pairs."""
     if n_pairs is not None and n_pairs < 4:
         raise TbttError(f"pairs must be at least 4, half of them to rank edges on, got {n_pairs}")
     models = Models.of(run)
