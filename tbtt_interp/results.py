@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tbtt_interp.errors import TbttError, guess
 from tbtt_interp.stats import Interval
@@ -60,6 +60,20 @@ class Claim:
     origin: Origin = "explored"
     p: float | None = None
     command: str = ""
+
+    @classmethod
+    def of_row(
+        cls, row: Mapping[Any, Any], value: str, nulls: Mapping[str, float], **words: Any
+    ) -> "Claim":
+        """The claim of a row that `summarize` made, with the closest of its nulls.
+
+        Args:
+            value: the column of the effect.
+            words: `text`, `unit` and what else the claim has.
+        """
+        null, null_name = closest_null(row[value], nulls)
+        effect = Interval.of_row(row, value)
+        return cls(effect=effect, null=null, null_name=null_name, **words)
 
     @property
     def verdict(self) -> Verdict:

@@ -5,20 +5,20 @@ Source: Scheffé, The Analysis of Variance (1959), chapter 4.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tbtt_interp.analyses.operand_grid import (
     LOGITS,
-    GridSizes,
+    answer_groups,
     cells,
     grid_sites,
     operand_grids,
@@ -27,8 +27,8 @@ from tbtt_interp.analyses.operand_grid import (
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import Location, answer_logits, check_location, put_at_answers
 from tbtt_interp.plots import points, short_site
-from tbtt_interp.prompts import PromptBatch, PromptSet
-from tbtt_interp.results import Claim, Result, closest_null
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import SHARE, Interval, summarize
@@ -44,8 +44,7 @@ ESTIMABLE = 1e-6  # in double precision
 SHARES = ["site", "position", "operator", "effect"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Additivity:
+class Additivity(NamedTuple):
     """The shares of a grid's variance, which sum to 1, and the grid without its interaction."""
 
     a: float
@@ -60,8 +59,6 @@ def additivity(grid: Float[Tensor, "a b d"]) -> Additivity:
     Two-way analysis of variance on vectors, exact on a full grid: the total sum of squares about
     the mean splits into operand a, operand b and their interaction.
 
-    Args:
-        grid: any activation or logits, one vector for each pair of operands.
     Raises:
         TbttError: if the grid is constant, since shares of nothing mean nothing.
     Source: Scheffé, The Analysis of Variance (1959), chapter 4.
@@ -90,8 +87,8 @@ def shuffled_additivity(grid: Float[Tensor, "a b d"], n: int = N_SHUFFLES) -> li
     """The mean shares of a, b and interaction over grids whose cells are permuted."""
     random = np.random.default_rng((0, 0xADD))
     flat = grid.flatten(0, 1)
-    drawn = [additivity(flat[random.permutation(len(flat))].view_as(grid)) for _ in range(n)]
-    return np.mean([(found.a, found.b, found.interaction) for found in drawn], 0).tolist()
+    drawn = [additivity(flat[random.permutation(len(flat))].view_as(grid))[:3] for _ in range(n)]
+    return np.mean(drawn, 0).tolist()
 
 
 def variance_shares(
@@ -125,13 +122,12 @@ def variance_shares(
     tables = []
     for site, pos in product(sites, positions):
         at = values[site][torch.arange(len(batch)), batch.last_prompt_pos + 1 + pos]
+        name = equations.position_names(pos, pos)[pos]
         for operator, grid in cells(at, sizes).items():
-            shares = nulls = [np.nan] * len(EFFECTS)
+            shares = nulls = (np.nan,) * len(EFFECTS)
             with suppress(TbttError):  # a constant grid has no shares
-                found = additivity(grid)
-                shares = [found.a, found.b, found.interaction]
+                shares = additivity(grid)[:3]
                 nulls = shuffled_additivity(grid, n_shuffles) if n_shuffles else nulls
-            name = equations.position_names(pos, pos)[pos]
             tables.append(pd.DataFrame({
                 "operator": operator, "site": site, "pos": pos, "position": name,
                 "effect": EFFECTS, "share": shares, "shuffled": nulls,
@@ -158,22 +154,6 @@ def additive_fit(
     return design @ (inverse @ values[seen]), missed < ESTIMABLE
 
 
-def _designs(
-    batch: PromptBatch, sizes: GridSizes
-) -> list[tuple[Int[Tensor, " answer"], Float[Tensor, "answer level"]]]:
-    """The answer tokens of each operator and place in the answer, and their operands in one-hot."""
-    designs, first = [], 0
-    for a, b in sizes.values():
-        one_hot = torch.cat([torch.eye(a).repeat_interleave(b, 0), torch.eye(b).repeat(a, 1)], 1)
-        cell = batch.answer_example - first
-        first += a * b
-        inside = (cell >= 0) & (cell < a * b)
-        for place in batch.place_in_answer[inside].unique():
-            answers = (inside & (batch.place_in_answer == place)).nonzero().squeeze(1)
-            designs.append((answers, one_hot[cell[answers]].double()))
-    return designs
-
-
 def main_effect_answers(
     model: "HookedTransformer", prompts: PromptSet, sites: Sequence[str] | None = None
 ) -> pd.DataFrame:
@@ -193,19 +173,22 @@ def main_effect_answers(
     Raises:
         TbttError: if there is no grid of operands, or no such site.
     """
-    equations, sizes = operand_grids(prompts)
+    equations = operand_grids(prompts)[0]
     sites, batch = grid_sites(model, sites), equations.batch()
-    seen, designs = torch.from_numpy(equations.seen), _designs(batch, sizes)
+    seen, groups = torch.from_numpy(equations.seen), answer_groups(equations, batch)
+    labels = pd.DataFrame([e.labels for e in equations.examples])
+    codes = [torch.from_numpy(labels[x].factorize()[0])[batch.answer_example] for x in "ab"]
+    design = torch.cat([F.one_hot(code) for code in codes], 1).double()
     values = read_sites(model, batch, sites)
 
     def fitted(old: Tensor, random: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         new, estimable = torch.zeros_like(old), torch.ones(len(batch), dtype=torch.bool)
-        for answers, design in designs:
+        for answers in groups:
             known, cell_values = seen[batch.answer_example[answers]], old[answers]
             if random is not None:
                 order = torch.from_numpy(random.permutation(int(known.sum())))
                 cell_values[known] = cell_values[known][order]
-            new[answers], is_estimable = additive_fit(design, cell_values, known)
+            new[answers], is_estimable = additive_fit(design[answers], cell_values, known)
             estimable[batch.answer_example[answers][~is_estimable]] = False
         return new, estimable
 
@@ -214,7 +197,6 @@ def main_effect_answers(
             new = answer_logits(model, batch, [put_at_answers(site, new, batch)])
         return batch.margins(new[None])[0] > 0
 
-    operators = [e.labels["operator"] for e in equations.examples]
     by_model = is_right(LOGITS, batch.at_answers(values[LOGITS]))
     draws = [np.random.default_rng((0, draw, 0xF17)) for draw in range(N_FITS)]
     rows = []
@@ -225,7 +207,7 @@ def main_effect_answers(
         right = torch.stack([is_right(site, new) for new, _ in fits]) & estimable
         counted = pd.DataFrame({
             "answered": right[0], "shuffled": right[1:].double().mean(0), "estimable": estimable,
-            "model": by_model, "n_prompts": 1, "operator": operators,
+            "model": by_model, "n_prompts": 1, "operator": labels["operator"],
             "split": np.where(seen, "seen", "held out"),
         })  # fmt: skip
         sums = counted.groupby(["operator", "split"], sort=False).sum().reset_index()
@@ -249,23 +231,19 @@ def answer_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim]:
     """Each site's interaction, and the equations that its f(a) + g(b) answers; from summaries."""
-    claims = []
-    for row in shares[shares["effect"] == "interaction"].to_dict("records"):
-        nulls = {"shuffled grid": row["shuffled"], "untrained": row["untrained"]}
-        null, null_name = closest_null(row["share"], nulls)
-        claims.append(Claim(
+    interactions = shares[shares["effect"] == "interaction"].to_dict("records")
+    return [
+        *(Claim.of_row(
+            row, "share", {"shuffled grid": row["shuffled"], "untrained": row["untrained"]},
             text=f"In {row['site']} at {row['position']}, the interaction of a and b explains",
-            effect=Interval.of_row(row, "share"), null=null, null_name=null_name,
             unit=f"of the variance over the grid of {row['operator']}", direction="different",
-        ))  # fmt: skip
-    for row in answers.to_dict("records"):
-        claims.append(Claim(
+        ) for row in interactions),
+        *(Claim.of_row(
+            row, "answered", {"f(a) + g(b) of a shuffled grid": row["shuffled"]},
             text=f"f(a) + g(b) in place of {row['site']} answers",
-            effect=Interval.of_row(row, "answered"), null=row["shuffled"],
-            null_name="f(a) + g(b) of a shuffled grid",
             unit=f"of the {row['split']} equations, the model itself {row['model']:.2f}",
-        ))  # fmt: skip
-    return claims
+        ) for row in answers.to_dict("records")),
+    ]  # fmt: skip
 
 
 def plot_variance_shares(shares: pd.DataFrame) -> "Figure":
@@ -301,9 +279,8 @@ def _display(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     answers = pd.concat([answers, of_models.assign(site="model", answered=of_models["model"])])
     counts = answers.groupby(["site", "operator", "split"], sort=False)[["answered", "n_prompts"]]
     sums = counts.sum().astype(int).astype(str)
-    counted = (
-        (sums["answered"] + "/" + sums["n_prompts"]).unstack("split", sort=False).reset_index()
-    )
+    ratio = sums["answered"] + "/" + sums["n_prompts"]
+    counted = ratio.unstack("split", sort=False).reset_index()
     rows = [wide.merge(counted, "left", ["site", "operator"]), counted[counted["site"] == "model"]]
     return pd.concat(rows).fillna("")
 
@@ -311,11 +288,7 @@ def _display(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 def analyse_additivity(
     run: Run | Models, *, sites: Sequence[str] | None = None, positions: Sequence[int] = (-1,)
 ) -> Result:
-    """How much of each activation is f(a) + g(b), and what f(a) + g(b) alone answers.
-
-    Args:
-        sites, positions: as for `variance_shares`.
-    """
+    """How much of each activation is f(a) + g(b), and what f(a) + g(b) alone answers."""
     models = Models.of(run)
     options = {"sites": sites, "positions": tuple(positions)}
     table = over_seeds(models, variance_shares, **options)

@@ -26,7 +26,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import points
 from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
-from tbtt_interp.results import Claim, Result, closest_null
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained, summarize_over_seeds
 from tbtt_interp.stats import Interval, summarize
@@ -43,11 +43,7 @@ GROUP = ["split", "role", "kind", "layer", "pos", "part"]
 
 
 class Component(NamedTuple):
-    """A part of a model, or several together.
-
-    Attributes:
-        pos: where attention reads, counted from the prompt's last token, which is -1; None is all.
-    """
+    """A part of a model; `pos`, from the prompt's last token, -1, is where attention reads."""
 
     kind: str
     layer: int | None = None
@@ -61,11 +57,11 @@ class Component(NamedTuple):
         >>> Component("head", 2, head=1, pos=-2).name({-2: "b"})
         'layer 2 head 1 from b'
         """
-        number = self.head if self.neuron is None else self.neuron
-        layer = [] if self.layer is None else ["layer", self.layer]
-        which = [] if number is None else [number]
-        source = [] if self.pos is None else ["from", positions[self.pos]]
-        return " ".join(map(str, [*layer, self.kind, *which, *source]))
+        layer = "" if self.layer is None else f"layer {self.layer} "
+        number = "".join(f" {k}" for k in (self.head, self.neuron) if k is not None)
+        return f"{layer}{self.kind}{number}" + (
+            "" if self.pos is None else f" from {positions[self.pos]}"
+        )
 
 
 def in_double(model: "HookedTransformer") -> "HookedTransformer":
@@ -180,8 +176,8 @@ def attribution(
     """What each part of a model writes towards the answer, on average over answer tokens.
 
     Args:
-        wrong: by `prompts.number`, the token that the right one is compared with, for each answer
-            token; None is the model's own best wrong one.
+        wrong: by `prompts.number`, the token that each right one is compared with; None is the
+            model's own best wrong one.
     Returns:
         one row per split, role of the answer token (`answer` is all together) and component, which
         is given by `kind`, `layer`, `head`, `neuron`, `pos` and in words as `part`. `effect`: nats
@@ -200,8 +196,9 @@ def attribution(
     total = list(own).index(Component(ALL))
     roles = np.array([role for k in range(len(prompts)) for role in prompts.answer_roles(k)])
     tables = []
-    every_role = (*in_reading_order(roles), WHOLE)
-    for (split, examples), role in product(prompts.splits.items(), every_role):
+    for (split, examples), role in product(
+        prompts.splits.items(), [*in_reading_order(roles), WHOLE]
+    ):
         mask = examples[batch.answer_example.numpy()] & ((roles == role) | (role == WHOLE))
         if mask.any():
             effect, other = values[..., mask].mean(-1)
@@ -256,16 +253,15 @@ def main_parts(summary: pd.DataFrame) -> pd.DataFrame:
 def attribution_claims(summary: pd.DataFrame) -> list[Claim]:
     """For each part of the layers, the share of whole answers' logit difference that it writes."""
     rows = main_parts(summary).dropna(subset="share")
-    claims = []
-    for row in rows[rows["kind"] != ALL].to_dict("records"):
-        nulls = {"another example's token": row["mismatched"] / row["logit_difference"],
-                 "untrained": row["untrained"] / row["logit_difference"]}  # fmt: skip
-        null, null_name = closest_null(row["share"], nulls)
-        claims.append(Claim(
-            text=f"{row['part']} writes", effect=Interval.of_row(row, "share"), null=null,
-            null_name=null_name, unit=f"of the logit difference of {row['split']} answers",
-        ))  # fmt: skip
-    return claims
+    return [
+        Claim.of_row(
+            row, "share",
+            {"another example's token": row["mismatched"] / row["logit_difference"],
+             "untrained": row["untrained"] / row["logit_difference"]},
+            text=f"{row['part']} writes", unit=f"of the logit difference of {row['split']} answers",
+        )
+        for row in rows[rows["kind"] != ALL].to_dict("records")
+    ]  # fmt: skip
 
 
 def plot_attribution(summary: pd.DataFrame) -> "Figure":
@@ -297,7 +293,7 @@ def _display(lens: pd.DataFrame, summary: pd.DataFrame, units: pd.DataFrame) -> 
     written = pd.concat([main_parts(summary), neurons[neurons["part"].isin(top)]])
     rows = pd.concat([streams.assign(measure="lens, accuracy", part=streams["stream"]),
                       written.assign(measure="writes, nats")])  # fmt: skip
-    bounds = rows[["effect", "effect_low", "effect_high"]].itertuples(index=False)
+    bounds = rows[["effect", "effect_low", "effect_high"]].to_numpy()
     cells = rows.assign(
         value=[Interval(mean=m, low=low, high=high).format() for m, low, high in bounds],
         mismatched=rows["mismatched"].map("{:.2f}".format),

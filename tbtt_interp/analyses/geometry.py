@@ -12,23 +12,17 @@ import numpy as np
 import pandas as pd
 
 from tbtt_interp import plots
+from tbtt_interp.analyses import representations as measures
 from tbtt_interp.analyses.representations import (
     EMBEDDINGS,
     Representation,
-    alignment,
     centred,
-    cka,
-    distance_order,
-    distances,
-    effective_rank,
     explained_variance,
-    number_line,
     operand_representations,
-    spectrum,
-)
+)  # fmt: skip
 from tbtt_interp.errors import TbttError
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.results import Claim, Result, closest_null
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import Interval, summarize
@@ -53,6 +47,7 @@ GROUP = ["site", "operator", "operand", "representation", "measure", "component"
 NULL_COLUMNS = {"null": "permuted values, or random vectors", "untrained": "untrained models"}
 
 
+@np.errstate(invalid="ignore")  # the share of no variance is nan
 def measure_representations(
     representations: Sequence[Representation],
     random: np.random.Generator,
@@ -63,6 +58,7 @@ def measure_representations(
     """Every measure of one model's representations, and of each null draw; see `geometry`.
 
     Args:
+        representations: a's before b's, for each site and operator.
         dimensions: of the random subspaces that representations are projected to; each measure is
             then the mean over some of them. None measures them as they are.
     """
@@ -71,38 +67,36 @@ def measure_representations(
     if dimensions is not None:
         bases = np.linalg.qr(random.standard_normal((N_PROJECTIONS, width, dimensions)))[0]
     rows: list[list[object]] = []
-    of_a: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    of_a, y = representations[0], np.empty(0)
     for r in representations:
         x = centred(r.vectors) @ bases
         orders = random.permuted(np.tile(np.arange(len(r.values)), (n_draws, 1)), axis=1)
-        real, permuted = [x], [x[:, orders]]
-        gaussian = [random.standard_normal((1, n_draws, *x.shape[1:]))]
-        measured = [
-            ("number line", partial(number_line, values=r.values), real, permuted),
-            ("distance order", partial(distance_order, values=r.values), real, permuted),
-            ("spectrum", spectrum, real, permuted),
-            ("effective rank", effective_rank, real, gaussian),
-            ("explained variance", explained_variance, real, gaussian),
+        permuted, vectors = x[:, orders], random.standard_normal((1, n_draws, *x.shape[1:]))
+        measured: list[tuple[str, str, Any, Any]] = [
+            (measure, r.operand, function(x), function(null))
+            for measure, function, null in (
+                ("number line", partial(measures.number_line, values=r.values), permuted),
+                ("distance order", partial(measures.distance_order, values=r.values), permuted),
+                ("spectrum", measures.spectrum, permuted),
+                ("effective rank", measures.effective_rank, vectors),
+                ("explained variance", explained_variance, vectors),
+            )
         ]
-        if dimensions is None and not np.isnan(r.share):
-            shares = np.array([r.share]), np.full((1, n_draws), r.null_share)
-            measured.append(("share of variance", np.asarray, *([x] for x in shares)))
-        values, y = of_a.get((r.site, r.operator), (np.empty(0), x))
-        if r.operand == "a":
-            of_a[r.site, r.operator] = r.values, x
-        elif r.operand == "b" and np.array_equal(values, r.values):
-            both, null = [y, x], [y[:, None], *permuted]
-            measured += [("alignment", alignment, both, null), ("cka", cka, both, null)]
-        for measure, function, arrays, null_arrays in measured:
-            with np.errstate(invalid="ignore"):  # the share of no variance is nan
-                value, null = (np.asarray(function(*of)).mean(0) for of in (arrays, null_arrays))
-            value, null = np.atleast_1d(value), null.reshape(n_draws, -1).T
-            operand = r.operand if len(arrays) == 1 else BOTH
+        if dimensions is None and not np.isnan(r.null_share):
+            null = np.full((1, n_draws), r.null_share)
+            measured.append(("share of variance", r.operand, np.array([r.share]), null))
+        if r.operand != "b":
+            of_a, y = r, x
+        elif np.array_equal(of_a.values, r.values):
+            for measure, function in (("alignment", measures.alignment), ("cka", measures.cka)):
+                measured.append((measure, BOTH, function(y, x), function(y[:, None], permuted)))
+        for measure, operand, value, null in measured:
             key = (r.site, r.operator, operand, r.name.replace(r.operand, operand, 1), measure)
+            values, draws = np.atleast_1d(value.mean(0)), null.mean(0).reshape(n_draws, -1).T
             last = N_COMPONENTS if measure == "explained variance" else None
-            for k, (number, draws) in enumerate(zip(value[:last], null[:last], strict=True)):
+            for k, (number, of) in enumerate(zip(values[:last], draws[:last], strict=True)):
                 component = 0 if measure in SINGLE else k + 1
-                rows.append([*key, component, bases.shape[-1], number, *draws])
+                rows.append([*key, component, bases.shape[-1], number, *of])
     return pd.DataFrame(rows, columns=[*GROUP, "value", *(f"draw_{k}" for k in range(n_draws))])
 
 
@@ -152,20 +146,18 @@ def geometry_table(*runs: Run | Models, dimensions: int = DIMENSIONS) -> pd.Data
     tables = []
     for models in several:
         table = over_seeds(models, geometry, dimensions=dimensions)
-        summary = summarize(table, GROUP, ["value"])
-        draws = table.groupby(GROUP, sort=False)[list(table.filter(regex="^draw_"))].mean()
-        draws = draws.to_numpy()
-        null = draws.mean(1)
-        off = np.abs(draws - null[:, None])
-        beyond = (off >= np.abs(summary["value"].to_numpy() - null)[:, None]).sum(1)
-        p = np.where(off.any(1), (1 + beyond) / (1 + draws.shape[1]), np.nan)
-        summary = summary.assign(null=null, null_name=summary["measure"].map(NULLS), p=p,
-                                 run=models.name, width=models.first.cfg.d_model)  # fmt: skip
         untrained = over_untrained(models, geometry, dimensions=dimensions, n_draws=1)
-        if untrained is not None:
-            means = untrained.groupby(GROUP, sort=False)["value"].mean().rename("untrained")
-            summary = summary.merge(means.reset_index(), "left", GROUP)
-        tables.append(summary if "untrained" in summary else summary.assign(untrained=np.nan))
+        table = table.assign(untrained=np.nan if untrained is None else untrained["value"])
+        summary = summarize(table, GROUP, ["value", "untrained"])
+        draws = table.groupby(GROUP, sort=False)[list(table.filter(regex="^draw_"))].mean()
+        null = draws.mean(axis=1).to_numpy()
+        off = np.abs(draws.to_numpy() - null[:, None])
+        beyond = (off >= np.abs(summary["value"].to_numpy() - null)[:, None]).sum(1)
+        p = np.where(off.any(1), (1 + beyond) / (1 + off.shape[1]), np.nan)
+        tables.append(summary.drop(columns=["untrained_low", "untrained_high"]).assign(
+            null=null, null_name=summary["measure"].map(NULLS), p=p, run=models.name,
+            width=models.first.cfg.d_model,
+        ))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
@@ -193,7 +185,7 @@ def value_distances(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFr
         first, second = np.indices(2 * [len(r.values)]).reshape(2, -1)
         tables.append(pd.DataFrame({
             "site": r.site, "representation": r.name, "value": r.values[first],
-            "other": r.values[second], "distance": distances(r.vectors).ravel(),
+            "other": r.values[second], "distance": measures.distances(r.vectors).ravel(),
         }))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
@@ -211,18 +203,16 @@ def streams_only(table: pd.DataFrame) -> pd.DataFrame:
 def geometry_claims(summary: pd.DataFrame) -> list[Claim]:
     """How much of each representation is a number line, and how similar a's and b's are."""
     rows = streams_only(summary[summary["dimensions"] == summary["width"]]).dropna(subset="value")
-    claims = []
-    for row in rows[rows["measure"].isin(["number line", "alignment"])].to_dict("records"):
-        nulls = {row["null_name"]: row["null"], "untrained": row["untrained"]}
-        null, null_name = closest_null(row["value"], nulls)
-        where, is_line = f"{row['representation']} at {row['site']}", row["measure"] != "alignment"
-        claims.append(Claim(
-            text=f"{where}: {'a number line explains' if is_line else 'their cosine is'}",
-            effect=Interval.of_row(row, "value"), null=null, null_name=null_name,
-            unit="of the variance" if is_line else "of 1, which equal representations have",
-            direction="above" if is_line else "different",
-        ))  # fmt: skip
-    return claims
+    words: dict[str, dict[str, Any]] = {
+        "number line": {"text": "a number line explains", "unit": "of the variance"},
+        "alignment": {"text": "their cosine is", "direction": "different",
+                      "unit": "of 1, which equal representations have"},
+    }  # fmt: skip
+    return [
+        Claim.of_row(row, "value", {row["null_name"]: row["null"], "untrained": row["untrained"]},
+                     **of | {"text": f"{row['representation']} at {row['site']}: {of['text']}"})
+        for row in rows.to_dict("records") if (of := words.get(row["measure"]))
+    ]  # fmt: skip
 
 
 def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure":
@@ -248,25 +238,22 @@ def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure"
     return figure.update_layout(title=f"in {dimensions} dimensions" if several else "")
 
 
-def plot_layouts(
-    maps: pd.DataFrame, pairs: pd.DataFrame, summary: pd.DataFrame, site: str | None = None
-) -> "Figure":
-    """The embeddings' and the operands' representations at one site: map, distances and spectrum.
+def plot_layouts(maps: pd.DataFrame, pairs: pd.DataFrame, summary: pd.DataFrame) -> "Figure":
+    """Map, distances and spectrum of the embeddings and of operands in the last layer's middle.
 
     Maps and distances are the first model's. Spectra are means over models.
 
     Args:
         maps, pairs: of `principal_components` and `value_distances` over seeds.
         summary: as `geometry_table` returns it.
-        site: None is the middle of the last layer, where both operands are first together.
     """
-    maps, pairs = (of[of["seed"] == of["seed"].iloc[0]] for of in (maps, pairs))
-    sites = maps["site"].unique()
-    site = [*sites, *(s for s in sites if s.endswith("resid_mid"))][-1] if site is None else site
-    spectra = summary[summary["measure"] == "spectrum"]
-    spectra = spectra[spectra["dimensions"] == spectra["width"]]
     key = ["site", "representation"]
-    groups: list[Any] = list(maps[maps["site"].isin([EMBEDDINGS, site])].groupby(key, sort=False))
+    sites = maps["site"].unique()
+    site = [*sites, *(s for s in sites if s.endswith("resid_mid"))][-1]
+    first = maps["seed"].iloc[0]
+    drawn = maps[(maps["seed"] == first) & maps["site"].isin([EMBEDDINGS, site])]
+    groups: list[Any] = list(drawn.groupby(key, sort=False))
+    spectra = summary[summary["dimensions"] == summary["width"]].set_index(["measure", *key])
     names = [f"{name}, {plots.short_site(at)}" for (at, name), _ in groups]
     figure, places = plots.panels(
         names + [""] * 2 * len(names), across=len(names), width=220, height=230, gap=70,
@@ -281,19 +268,17 @@ def plot_layouts(
             marker={"size": 17, "color": of_map["value"], "colorscale": "Tealrose"},
             hovertemplate="%{text}: %{x:.2f}, %{y:.2f}<extra></extra>", **map_at,
         )  # fmt: skip
-        x, y = (
-            f"PC {n}, {of_map[f'{axis}_share'].iloc[0]:.0%}" for n, axis in ((1, "x"), (2, "y"))
-        )
-        figure.update_xaxes(title=x, **map_at).update_yaxes(
-            title=y, scaleanchor=f"x{k + 1}", **map_at)  # fmt: skip
-        grid = pairs.set_index(key).loc[group].pivot(
+        x, y = (f"PC {n}, {of_map[f'{axis}_share'].iloc[0]:.0%}" for n, axis in enumerate("xy", 1))
+        figure.update_xaxes(title=x, **map_at)
+        figure.update_yaxes(title=y, scaleanchor=f"x{k + 1}", **map_at)
+        grid = pairs.set_index(["seed", *key]).loc[(first, *group)].pivot(
             index="value", columns="other", values="distance")  # fmt: skip
         figure.add_heatmap(
             z=grid / grid.to_numpy().max(), x=grid.columns, y=grid.index, coloraxis="coloraxis",
             hovertemplate="%{y:g} and %{x:g}: %{z:.2f}<extra></extra>", **pair_at,
         )  # fmt: skip
         figure.update_xaxes(title="value", **pair_at).update_yaxes(autorange="reversed", **pair_at)
-        rows = spectra.set_index(key).loc[group]
+        rows: Any = spectra.loc[("spectrum", *group)]
         figure.add_bar(
             x=rows["component"], y=rows["value"], marker_color=plots.BLUE, name="mean, 95 % CI",
             error_y=plots.error_bars(rows, "value", "value_low", "value_high"), **bar_at,
@@ -307,7 +292,7 @@ def plot_layouts(
         figure.update_yaxes(range=[0, 1], title="" if k else "share of variance", **bar_at)
     bar = {"title": "distance<br>of largest", "len": 0.36, "y": 0.53}
     return plots.name_once(figure).update_layout(
-        title=f"Maps and distances of seed {maps['seed'].iloc[0]}; spectra of all models",
+        title=f"Maps and distances of seed {first}; spectra of all models",
         coloraxis={"colorscale": "Viridis", "cmin": 0, "colorbar": bar},
         legend={"y": -0.07, "yanchor": "top"},
     )  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp.activations import cached, split_head, unknown_site
@@ -40,6 +40,15 @@ def operand_grids(prompts: PromptSet) -> tuple[PromptSet, GridSizes]:
         held_out=prompts.held_out[chosen],
     )  # fmt: skip
     return equations, {operator: (len(a), len(b)) for operator, (a, b) in grids.items()}
+
+
+def answer_groups(equations: PromptSet, batch: PromptBatch) -> list[Int[Tensor, " answer"]]:
+    """The numbers of the answer tokens of each operator and place in the answer."""
+    operators = [equations.examples[k].labels["operator"] for k in batch.answer_example.tolist()]
+    keys = list(zip(operators, batch.place_in_answer.tolist(), strict=True))
+    of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    number = torch.tensor([of[key] for key in keys])
+    return [(number == k).nonzero().squeeze(1) for k in range(len(of))]
 
 
 def cells(

@@ -11,7 +11,7 @@ from tbtt_interp.analyses.pairs import ordered_pairs
 from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.errors import TbttError
 from tbtt_interp.plots import claims_ranked
-from tbtt_interp.results import Claim, Result, claims_table
+from tbtt_interp.results import Result, claims_table
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import MANY_PARAMETERS, Models
 
@@ -43,12 +43,10 @@ QUICK: Mapping[str, Callable[[Models], dict[str, Any]]] = {
 def analyse_overview(run: Models | Run) -> Result:
     """The claims of every analysis that applies to these models, furthest from their nulls first.
 
-    Analyses that do not apply are named with the reason. Each analysis has its own tables and
-    figures when it is run by itself.
+    Analyses that do not apply are named with the reason.
     """
     models = Models.of(run)
-    tables, notes = [], []
-    claims: list[Claim] = []
+    tables, notes, claims = [], [], []
     for name, analysis in ANALYSES.items():
         if name == "overview":
             continue

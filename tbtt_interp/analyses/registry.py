@@ -23,10 +23,9 @@ ANALYSES: "dict[str, Analysis]" = {}
 
 
 def register_analysis(analysis: "Analysis", name: str | None = None) -> "Analysis":
-    """Makes an analysis known to the command line and to `overview`.
+    """The analysis, now known to the command line and to `overview`.
 
     Args:
-        analysis: takes a run or `Models` first, and options by keyword; returns a `Result`.
         name: None is the function's own, with hyphens.
     Raises:
         TbttError: if another analysis has that name, or this one has no docstring.
@@ -40,6 +39,7 @@ def register_analysis(analysis: "Analysis", name: str | None = None) -> "Analysi
     return analysis
 
 
+PAIRS = "How many pairs, drawn at random. [all;"
 Sites = Annotated[list[str] | None, "A hook point, repeatable. [all]"]
 
 
@@ -50,9 +50,7 @@ def patching(
     clean: Annotated[str | None, "One pair alone: the clean prompt, as in 3+4."] = None,
     corrupt: Annotated[str | None, "Its corrupted prompt, as in 3+9."] = None,
     held_out: Annotated[str | None, "Only clean equations of a held-out pair, as in 5,7."] = None,
-    pairs: Annotated[
-        int | None, "How many pairs, drawn at random. [all; 64 beyond a million parameters]"
-    ] = None,
+    pairs: Annotated[int | None, f"{PAIRS} 64 beyond a million parameters]"] = None,
     site: Sites = None,
 ) -> "Result":
     """Which activation, at which position, decides the answer when it is patched in?
@@ -72,9 +70,7 @@ def patching(
 def paths(
     run: "Source",
     *,
-    pairs: Annotated[
-        int | None, "How many pairs, drawn at random. [all; 16 beyond a million parameters]"
-    ] = None,
+    pairs: Annotated[int | None, f"{PAIRS} 16 beyond a million parameters]"] = None,
 ) -> "Result":
     """Along which edges and paths does a difference reach the answer, and which suffice?
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -19,21 +20,19 @@ if TYPE_CHECKING:
     from tbtt_interp.results import Result
     from tbtt_interp.runs import Run
 
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="A folder for tables (CSV, JSON) and figures (HTML, PNG); an interrupted analysis "
-        "keeps its finished seeds there."
-    ),
-]
+Out = Annotated[Path | None, typer.Option(
+    help="A folder for tables (CSV, JSON) and figures (HTML, PNG); an interrupted analysis keeps "
+    "its finished seeds there."
+)]  # fmt: skip
 Step = Annotated[int | None, typer.Option(help="A kept checkpoint's training step. [the last]")]
 OverSteps = Annotated[
     bool, typer.Option("--over-steps", help="At every kept checkpoint: claims over training.")
 ]
-RUN = typer.Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
-RUNS = typer.Argument(
-    metavar="RUN", help="A run's folder, or a name that `tbtt models` lists; several to compare."
-)
+RUN = "A run's folder, or a name that `tbtt models` lists"
+SHARED: dict[str, tuple[Any, Any]] = {
+    "step": (Step, None), "over_steps": (OverSteps, False), "out": (Out, None),
+    "as_json": (AsJson, False),
+}  # fmt: skip
 
 
 def analysis_command(name: str, analysis: "Callable[..., Result]") -> Callable[..., None]:
@@ -47,22 +46,17 @@ def analysis_command(name: str, analysis: "Callable[..., Result]") -> Callable[.
         folders = values["run"] if takes_several else [values["run"]]
         run_analysis(name, analysis, folders, chosen, **{k: values[k] for k in SHARED})
 
-    run = Annotated[list[Path], RUNS] if takes_several else Annotated[Path, RUN]
-    parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run)]
-    parameters += [p.replace(annotation=_option(p.annotation)) for p in options]
-    parameters += [
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for key, (kind, default) in SHARED.items()
-    ]
+    kind, several = (list[Path], "; several to compare") if takes_several else (Path, "")
+    run = Annotated[kind, typer.Argument(metavar="RUN", help=f"{RUN}{several}.")]
+    parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
     command.__doc__ = analysis.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore
+    command.__signature__ = inspect.Signature([  # pyright: ignore
+        parameter("run", annotation=run),
+        *(p.replace(annotation=_option(p.annotation)) for p in options),
+        *(parameter(key, default=default, annotation=kind)
+          for key, (kind, default) in SHARED.items()),
+    ])  # fmt: skip
     return command
-
-
-SHARED: dict[str, tuple[Any, Any]] = {
-    "step": (Step, None), "over_steps": (OverSteps, False), "out": (Out, None),
-    "as_json": (AsJson, False),
-}  # fmt: skip
 
 
 def _option(annotation: Any) -> Any:
