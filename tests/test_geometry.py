@@ -20,7 +20,7 @@ from tbtt_interp.analyses.geometry import (
     measure_representations,
     principal_components,
     value_distances,
-)
+)  # fmt: skip
 from tbtt_interp.analyses.representations import (
     Representation,
     alignment,
@@ -32,7 +32,7 @@ from tbtt_interp.analyses.representations import (
     number_line,
     operand_representations,
     spectrum,
-)
+)  # fmt: skip
 from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
@@ -197,8 +197,6 @@ def test_operands_representations_are_main_effects_and_leave_the_rest_out() -> N
         *((f"blocks.0.hook_{site}", f"{operand} of a{operator}b")
           for site in ("attn_out", "resid_post") for operator in "+-" for operand in "ab"),
     ]  # fmt: skip
-    for r in found[1:]:
-        assert r.share == pytest.approx(0.5, abs=1e-6) and r.null_share == 9 / 99
     shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
     random = {name: 10 * x for name, x in initial_parameters(shape, seed=0).items()}
     model = hooked_transformer(random, shape)  # which does not attend to a and b alike
@@ -211,7 +209,6 @@ def test_operands_representations_are_main_effects_and_leave_the_rest_out() -> N
         for operand, axis in (("a", 1), ("b", 0)):
             r = by_name["blocks.0.hook_resid_post", f"{operand} of a{operator}b"]
             assert r.vectors == pytest.approx(x.mean(axis), abs=1e-4)
-            assert r.share == pytest.approx(10 * (x.mean(axis) ** 2).sum() / (x**2).sum())
 
 
 def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
@@ -231,7 +228,6 @@ def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
     projected = tables[0][tables[0]["dimensions"] == 14]
     lines = projected.loc[projected["measure"] == "number line", "value"]
     assert len(lines) == 9 and lines.to_numpy() == pytest.approx(1)
-    assert "share of variance" not in set(projected["measure"])
 
 
 def test_sizes_are_compared_in_equal_dimensions(line_run: Run) -> None:

@@ -35,11 +35,7 @@ DIMENSIONS = 14  # wider representations are projected to so many: the width of 
 N_DRAWS, N_PROJECTIONS, N_COMPONENTS = 199, 10, 3
 SALT = 0x6E0
 BOTH = "a and b"
-ORDER, VECTORS, NO_OPERANDS = "permuted values", "random vectors", "no dependence on operands"
-NULLS = {"number line": ORDER, "distance order": ORDER, "spectrum": ORDER,
-         "effective rank": VECTORS, "explained variance": VECTORS, "alignment": ORDER, "cka": ORDER,
-         "share of variance": NO_OPERANDS}  # fmt: skip
-SINGLE = [name for name in NULLS if name not in ("spectrum", "explained variance")]
+VECTORS = dict.fromkeys(("effective rank", "explained variance"), "random vectors")
 TITLES = {"number line": "number line, share", "distance order": "distance order, rank corr.",
           "effective rank": "effective rank", "alignment": "alignment of a and b, cosine",
           "cka": "CKA of a and b"}  # fmt: skip
@@ -82,9 +78,6 @@ def measure_representations(
                 ("explained variance", explained_variance, vectors),
             )
         ]
-        if dimensions is None and not np.isnan(r.null_share):
-            null = np.full((1, n_draws), r.null_share)
-            measured.append(("share of variance", r.operand, np.array([r.share]), null))
         if r.operand != "b":
             of_a, y = r, x
         elif np.array_equal(of_a.values, r.values):
@@ -95,7 +88,7 @@ def measure_representations(
             values, draws = np.atleast_1d(value.mean(0)), null.mean(0).reshape(n_draws, -1).T
             last = N_COMPONENTS if measure == "explained variance" else None
             for k, (number, of) in enumerate(zip(values[:last], draws[:last], strict=True)):
-                component = 0 if measure in SINGLE else k + 1
+                component = 0 if measure in TITLES else k + 1
                 rows.append([*key, component, bases.shape[-1], number, *of])
     return pd.DataFrame(rows, columns=[*GROUP, "value", *(f"draw_{k}" for k in range(n_draws))])
 
@@ -155,8 +148,8 @@ def geometry_table(*runs: Run | Models, dimensions: int = DIMENSIONS) -> pd.Data
         beyond = (off >= np.abs(summary["value"].to_numpy() - null)[:, None]).sum(1)
         p = np.where(off.any(1), (1 + beyond) / (1 + off.shape[1]), np.nan)
         tables.append(summary.drop(columns=["untrained_low", "untrained_high"]).assign(
-            null=null, null_name=summary["measure"].map(NULLS), p=p, run=models.name,
-            width=models.first.cfg.d_model,
+            null=null, null_name=summary["measure"].map(VECTORS).fillna("permuted values"), p=p,
+            run=models.name, width=models.first.cfg.d_model,
         ))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
@@ -301,7 +294,7 @@ def plot_layouts(maps: pd.DataFrame, pairs: pd.DataFrame, summary: pd.DataFrame)
 def _display(table: pd.DataFrame, dimensions: int) -> pd.DataFrame:
     """One row per representation, one column per measure; of several runs a column per run."""
     several = table["run"].nunique() > 1
-    rows = streams_only(table[table["measure"].isin(SINGLE[:-1] if several else SINGLE)])
+    rows = streams_only(table[table["measure"].isin(list(TITLES))])
     rows = rows[rows["dimensions"] == (dimensions if several else rows["width"])]
     cells = [f"{Interval.of_row(row, 'value').format()} ({row['null']:.2f}, {row['untrained']:.2f})"
              for row in rows.to_dict("records")]  # fmt: skip
@@ -333,8 +326,7 @@ def analyse_geometry(
             "models. The null permutes the values; for the effective rank it is random vectors.",
             "Number line: the share of variance that is linear in the value. Distance order: "
             "Spearman's correlation of distances with differences. Alignment: 1 where a and b have "
-            "the same representation, -1 where they have opposite ones. Share of variance: of all "
-            "prompts.",
+            "the same representation, -1 where they have opposite ones.",
             *([note] if others else []),
         ],
     )  # fmt: skip

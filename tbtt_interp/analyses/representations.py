@@ -25,21 +25,13 @@ SITES = ("hook_attn_out", "hook_resid_mid", "hook_resid_post")
 
 @dataclass(frozen=True, kw_only=True)
 class Representation:
-    """A vector for each value of an operand, at a site, under an operator.
-
-    Attributes:
-        operator: empty for the embeddings.
-        share: this operand's part of the variance over all prompts; nan for the embeddings.
-        null_share: the expected share where activations do not depend on operands.
-    """
+    """A vector for each value of an operand, at a site, under an operator (embeddings: none)."""
 
     site: str
     operator: str
     operand: str
     values: Float[np.ndarray, " value"]
     vectors: Float[np.ndarray, "value d"]
-    share: float = np.nan
-    null_share: float = np.nan
 
     @property
     def name(self) -> str:
@@ -48,10 +40,10 @@ class Representation:
 
 
 def operand_representations(model: "HookedTransformer", prompts: PromptSet) -> list[Representation]:
-    """The values' embeddings, where each is one token, and their representations at prompts' ends.
+    """The values' embeddings, where each is one token, and their main effects at prompts' ends.
 
     The latter are means over the other operand at the prompt's last position, in the output of each
-    layer's attention and in its streams, over all prompts, held out or not.
+    layer's attention and in its streams, over all prompts, held out or not; about their own mean.
 
     Raises:
         TbttError: if there is no grid of operands, or an operand has no ordered values.
@@ -64,8 +56,7 @@ def operand_representations(model: "HookedTransformer", prompts: PromptSet) -> l
             f"the operands here have no order: geometry needs at least {FEWEST_VALUES} numbers as "
             "values of a and of b"
         )
-    digits = sorted(every)
-    found: list[Representation] = []
+    digits, found = sorted(every), []
     tokens = [prompts.vocabulary.encode(str(value)) for value in digits]
     if all(len(token) == 1 for token in tokens):
         rows = model.W_E[[token[0] for token in tokens]].detach().double().cpu().numpy()
@@ -79,16 +70,11 @@ def operand_representations(model: "HookedTransformer", prompts: PromptSet) -> l
     for site in names:
         last = batch.at_answers(cache[site]).double().cpu()
         for operator, grid in cells(last, sizes).items():
-            x = grid.numpy()
-            x = x - x.mean((0, 1))
+            x = (grid - grid.mean((0, 1))).numpy()
             for operand, values, axis in zip("ab", operands[operator], (1, 0), strict=True):
-                vectors, variance = x.mean(axis), (x**2).sum()
-                own = x.shape[axis] * (vectors**2).sum()
                 found.append(Representation(
                     site=site, operator=operator, operand=operand,
-                    values=np.array(values, float), vectors=vectors,
-                    share=float(own / variance) if variance else np.nan,
-                    null_share=(len(values) - 1) / (x.shape[0] * x.shape[1] - 1),
+                    values=np.array(values, float), vectors=x.mean(axis),
                 ))  # fmt: skip
     return found
 
