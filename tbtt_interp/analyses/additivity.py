@@ -145,8 +145,6 @@ def additive_fit(
     A cell is not estimable where no seen cell has one of its operands, or where the two are not
     connected by seen cells; its fitted value, of least norm, is arbitrary then.
 
-    Args:
-        design: the operands of each cell in one-hot, beside each other.
     Source: Scheffé 1959, chapter 1, for what is estimable.
     """
     inverse = torch.linalg.pinv(design[seen])
@@ -170,8 +168,6 @@ def main_effect_answers(
     Returns:
         one row per site, operator and split: `answered`, `shuffled` (the mean over permutations),
         `model` (by the model itself), `n_prompts`, and of these `estimable`.
-    Raises:
-        TbttError: if there is no grid of operands, or no such site.
     """
     equations = operand_grids(prompts)[0]
     sites, batch = grid_sites(model, sites), equations.batch()

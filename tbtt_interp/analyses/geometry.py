@@ -209,12 +209,7 @@ def geometry_claims(summary: pd.DataFrame) -> list[Claim]:
 
 
 def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure":
-    """Every measure with its nulls: of one run as it is, of several in equal dimensions.
-
-    Args:
-        table: as `geometry_table` returns it.
-        dimensions: in which several runs, or one run and its projection, are compared.
-    """
+    """Every measure with its nulls: of one run as it is, of several in equal dimensions."""
     several = table["run"].nunique() > 1
     rows = table[table["measure"].isin(list(TITLES))]
     rows = rows[rows["dimensions"] == dimensions] if several else rows
@@ -235,10 +230,6 @@ def plot_layouts(maps: pd.DataFrame, pairs: pd.DataFrame, summary: pd.DataFrame)
     """Map, distances and spectrum of the embeddings and of operands in the last layer's middle.
 
     Maps and distances are the first model's. Spectra are means over models.
-
-    Args:
-        maps, pairs: of `principal_components` and `value_distances` over seeds.
-        summary: as `geometry_table` returns it.
     """
     key = ["site", "representation"]
     sites = maps["site"].unique()

@@ -135,11 +135,7 @@ def stored_bits(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 
 
 def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
-    """Over models, the share of what could be stored, and of what a parameter is said to hold.
-
-    Args:
-        table: `stored_bits` over seeds.
-    """
+    """The share of what could be stored, and of what a parameter is said to hold, over models."""
     counts = "reader who knows how often each answer occurs"
     text = {
         SEEN: ("Seen answers have", "of their bits", counts),
@@ -161,13 +157,10 @@ def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
 
 
 def memorization_table(bits: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """Every model on every measure: one row per seed and measure.
+    """One row per seed and measure: `value`, `null`, `literature`, and `most` there could be.
 
     Args:
-        bits, losses: `stored_bits` and `restricted_loss` over seeds; the second may be empty.
-    Returns:
-        seed, `measure`, `value`, `most` (all there could be, or the literature's figure), `null`,
-        and `literature`.
+        losses: `restricted_loss` over seeds; may be empty.
     """
     rows = bits[bits["kind"] != FLOOR]
     is_all = rows["kind"] == ALL
@@ -218,12 +211,7 @@ def plot_memorization(table: pd.DataFrame) -> "Figure":
 
 
 def analyse_memorization(source: Models | Run, *, site: str | None = None, seed: int = 0) -> Result:
-    """Bits stored by every model, and restricted and excluded loss where there are equations.
-
-    Args:
-        site: where the rule's directions are; None is the last layer's `hook_resid_mid`.
-        seed: of random directions.
-    """
+    """Bits stored by every model, and restricted and excluded loss where there are equations."""
     models = Models.of(source)
     bits, losses = over_seeds(models, stored_bits), pd.DataFrame()
     tables, claims, figures = {"stored-bits": bits}, stored_bits_claims(bits), {}

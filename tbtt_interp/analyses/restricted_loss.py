@@ -44,12 +44,9 @@ Fit = Callable[[Float[Tensor, "row d"], Sequence[Example]], Subspace]
 def operand_directions(
     x: Float[Tensor, "row d"], examples: Sequence[Example], rank: int = RANK
 ) -> Subspace:
-    """The directions in which activations differ most with a alone and with b alone.
+    """The directions in which activations of one operator differ most with a and with b alone.
 
     They are the first principal directions of each operand's class means, weighted by counts.
-
-    Args:
-        x: one row per example, all of one operator.
     """
     x = x.double()
     mean = x.mean(0)
@@ -159,11 +156,7 @@ def restricted_loss(
 
 
 def restricted_loss_claims(table: pd.DataFrame) -> list[Claim]:
-    """For seen answers, what the rule's directions alone save, and what leaving them out costs.
-
-    Args:
-        table: `restricted_loss` over seeds.
-    """
+    """For seen answers, what the rule's directions alone save, and what leaving them out costs."""
     seen = table[(table["split"] == "seen") & table["fraction"].notna()]
     rank = 0 if seen.empty else seen["rank"].iloc[0]
     text = {
