@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -159,11 +160,7 @@ def answered_by_hand(run: Run, place: int) -> dict[str, list[bool]]:
 
 
 def test_answers_by_main_effects_are_those_of_a_fit_by_hand(line_run: Run) -> None:
-    """And of more equations than with those of a shuffled grid."""
-    table = over_seeds(line_run, main_effect_answers, sites=[POST, "blocks.0.attn.hook_z"])
-    seen = table[(table["split"] == "seen") & (table["site"] != POST)]
-    assert (seen["answered"] > 3 * seen["shuffled"]).all()
-    table = table[table["site"] == POST]
+    table = over_seeds(line_run, main_effect_answers, sites=[POST])
     for place, seed in enumerate(line_run.seeds):
         by_hand = answered_by_hand(line_run, place)
         rows = table[(table["operator"] == "+") & (table["seed"] == seed)].set_index("split")
@@ -183,6 +180,12 @@ def test_what_is_the_same_for_all_equations_is_put_back_as_it_was(line_run: Run)
     seen = [sum(rate[name].hits for name in ("seen_addition", "seen_subtraction"))
             for rate in counts]  # fmt: skip
     assert sums["seen"].tolist() == seen and sum(seen) > 300
+
+
+def test_main_effects_answer_more_than_those_of_a_shuffled_grid(line_run: Run) -> None:
+    table = over_seeds(line_run, main_effect_answers, sites=["blocks.0.attn.hook_z"])
+    seen = table[table["split"] == "seen"]
+    assert (seen["answered"] > 3 * seen["shuffled"]).all()
 
 
 def test_every_seed_has_its_own_held_out_equations_and_gaps_are_no_answers(line_run: Run) -> None:
@@ -256,8 +259,12 @@ def test_figures_show_three_shares_and_both_nulls(line_run: Run) -> None:
     assert result.display["site"].tolist() == [POST] * 2 + ["logits"] * 2 + ["model"] * 2
 
 
-def test_the_command_takes_sites_and_positions(line_run: Run, capsys) -> None:
-    command = ["analyses", "additivity", str(line_run.folder), "--site", POST, "--position", "-2"]
+def test_the_command_prints_rows_and_writes_files(line_run: Run, capsys) -> None:
+    command = ["analyses", "additivity", str(line_run.folder), "--site", POST]
     assert main([*command, "--position", "-1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {(row["site"], row["pos"]) for row in rows} == {(POST, -2), (POST, -1)}
+    assert {row["effect"] for row in rows} == {"a", "b", "interaction"}
+    assert main([*command, "--out", "out"]) == 0
+    assert "furthest from their nulls first" in capsys.readouterr().out
+    for name in ("additivity.csv", "additivity-answers.json", "additivity-answers.html"):
+        assert (Path("out") / name).is_file()

@@ -1,18 +1,13 @@
 """What is added from outside, through public functions, is as known as what comes with the package.
 
-A task, a probe feature and an analysis are registered here.
+A task and a probe feature are registered here; so can an analysis be.
 """
 
 import json
 from collections.abc import Iterator
-from typing import Annotated
 
-import pandas as pd
 import pytest
-from transformer_lens import HookedTransformer
 
-import tbtt_interp as tbtt
-from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.features import FEATURES, Feature, register_feature
@@ -45,7 +40,6 @@ def registered() -> Iterator[None]:
     yield
     TASKS.pop("products", None)
     FEATURES.pop("mine", None)
-    ANALYSES.pop("weight-norm", None)
 
 
 def test_a_registered_task_is_trained_asked_and_evaluated(
@@ -91,37 +85,3 @@ def test_a_registered_feature_is_read_by_the_command(
     assert row["control"] is not None, "digits are renamed for it as for the others"
     with pytest.raises(TbttError, match="there is a feature 'carry' already: give another name"):
         register_feature(Feature("carry", "another", lambda e: None))
-
-
-def embedding_norm(model: HookedTransformer, prompts: tbtt.PromptSet) -> pd.DataFrame:
-    return pd.DataFrame([{"norm": model.W_E.norm().item()}])
-
-
-def weight_norm(
-    run: tbtt.Run | tbtt.Models,
-    *,
-    power: Annotated[int, "The power of each norm that is shown."] = 1,
-) -> tbtt.Result:
-    """How large are a model's embeddings?"""
-    table = tbtt.over_seeds(run, embedding_norm).assign(norm=lambda rows: rows["norm"] ** power)
-    return tbtt.Result(name="weight-norm", tables={"norms": table}, display=table.round(2))
-
-
-def test_a_registered_analysis_is_a_command_with_its_own_option(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tbtt.register_analysis(weight_norm)
-    assert main(["analyses", "--help"]) == 0
-    listed = capsys.readouterr().out
-    assert "weight-norm" in listed and "How large are a model's embeddings?" in listed
-    assert main(["analyses", "weight-norm", "--help"]) == 0
-    assert "The power of each norm that is shown." in capsys.readouterr().out
-    command = ["analyses", "weight-norm", str(line_run.folder), "--json"]
-    shown = []
-    for options in ([], ["--power", "2"]):
-        assert main([*command, *options]) == 0
-        shown.append([row["norm"] for row in json.loads(capsys.readouterr().out)])
-    expected = [line_run.model(seed).W_E.norm().item() for seed in line_run.seeds]
-    assert shown == [pytest.approx(expected), pytest.approx([x**2 for x in expected])]
-    with pytest.raises(TbttError, match="there is an analysis 'paths' already: give another name"):
-        tbtt.register_analysis(weight_norm, "paths")
