@@ -5,6 +5,7 @@ vision, signed quantities diverge around zero, and axes carry their units.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.stats import ANY, Bounds, mean_over_models
+from tbtt_interp.stats import ANY, Bounds, summarize
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -66,15 +67,6 @@ def colour_of(name: object, names: Sequence[object]) -> str:
     return COLOURS.get(str(name), OKABE_ITO[list(names).index(name) % len(OKABE_ITO)])
 
 
-def written(values: np.ndarray) -> np.ndarray:
-    """Numbers as text for the cells of a heatmap; empty where there is none.
-
-    >>> written(np.array([[0.123, np.nan]])).tolist()
-    [['0.12', '']]
-    """
-    return np.where(np.isnan(values), "", np.char.mod("%.2f", values))
-
-
 def panels(
     titles: Sequence[str], *, across: int = 3, width: int = 320, height: int = 300, gap: int = 90,
     **options: Any,
@@ -123,23 +115,30 @@ def error_bars(rows: pd.DataFrame, value: str, low: str, high: str) -> dict[str,
             "thickness": 1.5, "width": 4}  # fmt: skip
 
 
+def _groups(table: pd.DataFrame, column: str | None, alone: str = "") -> list[Any]:
+    return [alone] if column is None else list(dict.fromkeys(table[column]))
+
+
+def _rows(table: pd.DataFrame, *where: tuple[str | None, object]) -> pd.DataFrame:
+    """The rows with these values of columns; a column that is None has all rows."""
+    for column, value in where:
+        table = table if column is None else table[table[column] == value]
+    return table
+
+
+def _known(rows: pd.DataFrame, nulls: Mapping[str, str] | None) -> list[tuple[str, str, str]]:
+    """The nulls that have values: their column, name and mark."""
+    marks = zip((nulls or {}).items(), NULL_MARKS, strict=False)
+    return [(column, words, mark) for (column, words), mark in marks
+            if column in rows and rows[column].notna().any()]  # fmt: skip
+
+
 def points(
-    table: pd.DataFrame,
-    *,
-    name: str,
-    value: str,
-    title: str,
-    low: str = "low",
-    high: str = "high",
-    nulls: Mapping[str, str] | None = None,
-    by: str | None = None,
-    panel: str | None = None,
-    dots: pd.DataFrame | None = None,
-    hover: Sequence[str] = (),
-    horizontal: bool = True,
-    across: int = 3,
-    label: str = "mean over models, 95 % CI",
-) -> "Figure":
+    table: pd.DataFrame, *, name: str, value: str, title: str, low: str = "low",
+    high: str = "high", nulls: Mapping[str, str] | None = None, by: str | None = None,
+    panel: str | None = None, dots: pd.DataFrame | None = None, hover: Sequence[str] = (),
+    horizontal: bool = True, across: int = 3, label: str = "mean over models, 95 % CI",
+) -> "Figure":  # fmt: skip
     """A point per row with its interval, and its nulls as open marks beside it.
 
     Args:
@@ -148,67 +147,57 @@ def points(
         value, low, high: the columns of the effect and its interval.
         title: of the value's axis, with its unit.
         nulls: the columns of the nulls, and what each is called.
-        by: the column of series, which differ in colour.
-        panel: the column of panels.
+        by, panel: the columns of series, which differ in colour, and of panels.
         dots: one row per model with the same columns, drawn as small dots.
         hover: further columns that are shown where one hovers.
         horizontal: whether categories are on the vertical axis.
-        across: panels beside each other at most.
         label: of the points, where there is no `by`.
     """
-    nulls = dict(nulls or {})
-    groups = [""] if panel is None else list(dict.fromkeys(table[panel]))
-    names = list(dict.fromkeys(table[name]))
-    series = [label] if by is None else list(dict.fromkeys(table[by]))
-    long = 26 * len(names) if horizontal else 260
+    names, series = list(dict.fromkeys(table[name])), _groups(table, by, label)
+    groups = _groups(table, panel)
     figure, places = panels(
-        list(map(str, groups)), across=across, height=max(120, long),
+        list(map(str, groups)), across=across,
+        height=max(120, 26 * len(names) if horizontal else 260),
         width=320 if horizontal else max(240, 34 * len(names) * max(1, len(series) // 2)),
     )  # fmt: skip
     value_axis, name_axis = ("x", "y") if horizontal else ("y", "x")
 
-    def at(rows: pd.DataFrame, number: int) -> list[float]:
-        shift = SPREAD * ((number + 0.5) / len(series) - 0.5)
-        return [names.index(x) + shift for x in rows[name]]
+    def draw(rows: pd.DataFrame, column: str, one: Any, **trace: Any) -> None:
+        shift = SPREAD * ((series.index(one) + 0.5) / len(series) - 0.5)
+        at = [names.index(x) + shift for x in rows[name]]
+        figure.add_scatter(**{value_axis: rows[column], name_axis: at}, mode="markers", **trace)
 
-    for group, place in zip(groups, places, strict=True):
-        inside = table if panel is None else table[table[panel] == group]
-        for number, one in enumerate(series):
-            rows = inside if by is None else inside[inside[by] == one]
-            rows = rows[rows[value].notna()]
-            colour = ORANGE if by is None else colour_of(one, series)
-            if dots is not None:
-                models = dots if panel is None else dots[dots[panel] == group]
-                models = models if by is None else models[models[by] == one]
-                figure.add_scatter(
-                    **{value_axis: models[value], name_axis: at(models, number)}, mode="markers",
-                    marker={"size": 5, "color": colour, "opacity": 0.4}, showlegend=False,
-                    hovertemplate=f"one model: %{{{value_axis}:.3f}}<extra></extra>", **place,
-                )  # fmt: skip
-            for (column, words), mark in zip(nulls.items(), NULL_MARKS, strict=False):
-                if column in rows and rows[column].notna().any():
-                    figure.add_scatter(
-                        **{value_axis: rows[column], name_axis: at(rows, number)}, name=words,
-                        mode="markers", marker={"symbol": mark, "size": 9, "line": {"width": 1.6},
-                                                "color": GREY if by is None else colour},
-                        hovertemplate=f"{words}: %{{{value_axis}:.3f}}<extra></extra>", **place,
-                    )  # fmt: skip
-            shown = [c for c in (name, low, high, *hover) if c in rows]
-            lines = "".join(
-                f"<br>{column.replace('_', ' ')} %{{customdata[{k}]}}"
-                for k, column in enumerate(shown)
-            )
-            figure.add_scatter(
-                **{value_axis: rows[value], name_axis: at(rows, number)}, name=str(one),
-                mode="markers", marker={"color": colour, "size": 10},
-                **{f"error_{value_axis}": error_bars(rows, value, low, high)},
-                customdata=rows[shown].round(3).astype(str),
-                hovertemplate=f"%{{{value_axis}:.3f}}{lines}<extra></extra>", **place,
+    for (group, place), one in product(zip(groups, places, strict=True), series):
+        rows = _rows(table, (panel, group), (by, one))
+        rows = rows[rows[value].notna()]
+        colour = ORANGE if by is None else colour_of(one, series)
+        if dots is not None:
+            draw(
+                _rows(dots, (panel, group), (by, one)), value, one, showlegend=False,
+                marker={"size": 5, "color": colour, "opacity": 0.4},
+                hovertemplate=f"one model: %{{{value_axis}:.3f}}<extra></extra>", **place,
             )  # fmt: skip
+        for column, words, mark in _known(rows, nulls):
+            draw(
+                rows, column, one, name=words,
+                marker={"symbol": mark, "size": 9, "line": {"width": 1.6},
+                        "color": GREY if by is None else colour},
+                hovertemplate=f"{words}: %{{{value_axis}:.3f}}<extra></extra>", **place,
+            )  # fmt: skip
+        shown = [c for c in (name, low, high, *hover) if c in rows]
+        lines = "".join(
+            f"<br>{c.replace('_', ' ')} %{{customdata[{k}]}}" for k, c in enumerate(shown)
+        )
+        draw(
+            rows, value, one, name=str(one), marker={"color": colour, "size": 10},
+            **{f"error_{value_axis}": error_bars(rows, value, low, high)},
+            customdata=rows[shown].round(3).astype(str),
+            hovertemplate=f"%{{{value_axis}:.3f}}{lines}<extra></extra>", **place,
+        )  # fmt: skip
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": True}
-    ends = [len(names) - 0.5, -0.5] if horizontal else [-0.5, len(names) - 0.5]
+    ends = [-0.5, len(names) - 0.5]
     if horizontal:
-        figure.update_yaxes(**ticks, range=ends, automargin=True).update_xaxes(title=title)
+        figure.update_yaxes(**ticks, range=ends[::-1], automargin=True).update_xaxes(title=title)
     else:
         figure.update_xaxes(**ticks, range=ends, tickangle=-50)
         figure.update_yaxes(title=title, col=1).update_yaxes(showgrid=True)
@@ -216,20 +205,11 @@ def points(
 
 
 def heatmaps(
-    table: pd.DataFrame,
-    *,
-    row: str,
-    column: str,
-    value: str,
-    title: str,
-    panel: str | None = None,
-    across: int = 3,
-    signed: bool = False,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
-    hover: Sequence[str] = (),
-    text: bool = True,
+    table: pd.DataFrame, *, row: str, column: str, value: str, title: str,
+    panel: str | None = None, across: int = 3, signed: bool = False,
+    bounds: tuple[float, float] | None = (0.0, 1.0), hover: Sequence[str] = (), text: bool = True,
     axes: tuple[str, str] = ("", ""),
-) -> "Figure":
+) -> "Figure":  # fmt: skip
     """A grid of values per panel, all on one colour scale.
 
     Args:
@@ -241,34 +221,28 @@ def heatmaps(
         text: whether the values are written into the cells.
         axes: titles of the rows' and of the columns' axes.
     """
-    from plotly.graph_objects import Heatmap
-
-    groups = [""] if panel is None else list(dict.fromkeys(table[panel]))
+    groups = _groups(table, panel)
     rows, columns = (list(dict.fromkeys(table[name])) for name in (row, column))
     figure, places = panels(
         list(map(str, groups)), across=across, gap=110, shared_xaxes=True,
         width=max(170, 36 * len(columns)), height=max(90, 25 * len(rows)),
     )  # fmt: skip
+    words = "".join(
+        f"<br>{name.replace('_', ' ')} %{{customdata[{k}]:.3g}}" for k, name in enumerate(hover)
+    )
     for group, place in zip(groups, places, strict=True):
-        cells = table if panel is None else table[table[panel] == group]
-
-        def grid(name: str, cells: pd.DataFrame = cells) -> np.ndarray:
-            found = cells.pivot(index=row, columns=column, values=name)
-            return found.reindex(index=rows, columns=columns).to_numpy()
-
-        values = grid(value).astype(float)
-        words = "".join(
-            f"<br>{name.replace('_', ' ')} %{{customdata[{k}]:.3g}}" for k, name in enumerate(hover)
-        )
-        figure.add_trace(
-            Heatmap(
-                z=values, x=columns, y=rows, coloraxis="coloraxis",
-                text=written(values) if text else None, texttemplate="%{text}" if text else None,
-                textfont={"size": 10},
-                customdata=np.stack([grid(name) for name in hover], -1) if hover else None,
-                hovertemplate=f"%{{y}}, %{{x}}<br>{title} %{{z:.3f}}{words}<extra></extra>",
-            ),
-            **place,  # pyright: ignore[reportArgumentType]
+        cells = _rows(table, (panel, group))
+        values, *more = (
+            cells.pivot(index=row, columns=column, values=name)
+            .reindex(index=rows, columns=columns).to_numpy() for name in (value, *hover)
+        )  # fmt: skip
+        values = values.astype(float)
+        written = np.where(np.isnan(values), "", np.char.mod("%.2f", values)) if text else None
+        figure.add_heatmap(
+            z=values, x=columns, y=rows, coloraxis="coloraxis", text=written,
+            texttemplate="%{text}" if text else None, textfont={"size": 10},
+            customdata=np.stack(more, -1) if more else None,
+            hovertemplate=f"%{{y}}, %{{x}}<br>{title} %{{z:.3f}}{words}<extra></extra>", **place,
         )  # fmt: skip
     reach = float(table[value].abs().max()) if bounds is None else max(map(abs, bounds))
     low, high = bounds or (float(table[value].min()), float(table[value].max()))
@@ -280,19 +254,10 @@ def heatmaps(
 
 
 def curves(
-    table: pd.DataFrame,
-    *,
-    x: str,
-    y: str,
-    by: str,
-    titles: tuple[str, str],
-    panel: str | None = None,
-    low: str = "low",
-    high: str = "high",
-    nulls: Mapping[str, str] | None = None,
-    log_x: bool = False,
-    across: int = 3,
-) -> "Figure":
+    table: pd.DataFrame, *, x: str, y: str, by: str, titles: tuple[str, str],
+    panel: str | None = None, low: str = "low", high: str = "high",
+    nulls: Mapping[str, str] | None = None, log_x: bool = False, across: int = 3,
+) -> "Figure":  # fmt: skip
     """A line per series with its intervals, and its nulls dotted.
 
     Args:
@@ -300,43 +265,32 @@ def curves(
         titles: of both axes, with units.
         nulls: the columns of the nulls, and what each is called.
     """
-    groups = [""] if panel is None else list(dict.fromkeys(table[panel]))
-    series = list(dict.fromkeys(table[by]))
+    groups, series = _groups(table, panel), _groups(table, by)
     figure, places = panels(list(map(str, groups)), across=across, height=260, width=380)
-    for group, place in zip(groups, places, strict=True):
-        inside = table if panel is None else table[table[panel] == group]
-        for one in series:
-            rows, colour = inside[inside[by] == one], colour_of(one, series)
-            for (column, words), mark in zip((nulls or {}).items(), NULL_MARKS, strict=False):
-                if column in rows and rows[column].notna().any():
-                    figure.add_scatter(
-                        x=rows[x], y=rows[column], name=words, mode="lines+markers", opacity=0.7,
-                        line={"color": colour, "dash": "dot", "width": 1},
-                        marker={"symbol": mark, "size": 7}, hoverinfo="skip", **place,
-                    )  # fmt: skip
-            has_interval = low in rows and rows[low].notna().any()
+    for (group, place), one in product(zip(groups, places, strict=True), series):
+        rows, colour = _rows(table, (panel, group), (by, one)), colour_of(one, series)
+        for column, words, mark in _known(rows, nulls):
             figure.add_scatter(
-                x=rows[x], y=rows[y], name=str(one), mode="lines+markers",
-                line={"color": colour, "width": 2.4}, marker={"size": 7},
-                error_y=error_bars(rows, y, low, high) if has_interval else None,
-                hovertemplate=f"{one}, %{{x}}: %{{y:.3f}}<extra></extra>", **place,
+                x=rows[x], y=rows[column], name=words, mode="lines+markers", opacity=0.7,
+                line={"color": colour, "dash": "dot", "width": 1},
+                marker={"symbol": mark, "size": 7}, hoverinfo="skip", **place,
             )  # fmt: skip
+        has_interval = low in rows and rows[low].notna().any()
+        figure.add_scatter(
+            x=rows[x], y=rows[y], name=str(one), mode="lines+markers",
+            line={"color": colour, "width": 2.4}, marker={"size": 7},
+            error_y=error_bars(rows, y, low, high) if has_interval else None,
+            hovertemplate=f"{one}, %{{x}}: %{{y:.3f}}<extra></extra>", **place,
+        )  # fmt: skip
     figure.update_xaxes(title=titles[0], type="log" if log_x else None)
     return name_once(figure.update_yaxes(title=titles[1], col=1))
 
 
 def models_by_group(
-    table: pd.DataFrame,
-    *,
-    x: str,
-    by: str,
-    value: str,
-    titles: tuple[str, str],
-    panel: str | None = None,
-    bounds: Bounds = ANY,
-    levels: Mapping[str, float] | None = None,
+    table: pd.DataFrame, *, x: str, by: str, value: str, titles: tuple[str, str],
+    panel: str | None = None, bounds: Bounds = ANY, levels: Mapping[str, float] | None = None,
     across: int = 4,
-) -> "Figure":
+) -> "Figure":  # fmt: skip
     """Each model a dot, and each group's mean over models with its 95 % interval.
 
     Args:
@@ -349,14 +303,11 @@ def models_by_group(
     known = table[table[value].notna()]
     if known.empty:
         raise TbttError("there is nothing to draw: none of the models compared has a value")
-    keys = list(dict.fromkeys([*([panel] if panel else []), x, by]))
-    rows = []
-    for group, models in known.groupby(keys, sort=False):
-        of = mean_over_models(models[value], bounds=bounds)
-        cell = dict(zip(keys, group if isinstance(group, tuple) else (group,), strict=True))
-        rows.append(cell | {value: of.mean, "low": of.low, "high": of.high, "n_models": of.n})
+    keys = [key for key in dict.fromkeys((panel, x, by)) if key]
+    means = summarize(known, keys, [value], bounds=bounds)
+    means = means.rename(columns={f"{value}_{end}": end for end in ("low", "high")})
     figure = points(
-        pd.DataFrame(rows), name=x, value=value, by=by, panel=panel, title=titles[1], dots=known,
+        means, name=x, value=value, by=by, panel=panel, title=titles[1], dots=known,
         hover=["n_models"], horizontal=False, across=across,
     )  # fmt: skip
     for words, level in (levels or {}).items():
