@@ -1,14 +1,19 @@
 """What is added from outside, through public functions, is as known as what comes with the package.
 
-A task and a probe feature are registered here; so can an analysis be.
+A task, a probe feature and an analysis are registered here.
 """
 
 import json
 from collections.abc import Iterator
+from typing import Annotated
 
+import pandas as pd
 import pytest
+from transformer_lens import HookedTransformer
 
-from tbtt_interp.cli import main
+import tbtt_interp as tbtt
+from tbtt_interp.analyses.registry import ANALYSES
+from tbtt_interp.cli import analyses, main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.features import FEATURES, Feature, register_feature
 from tbtt_interp.runs import Run, load_run
@@ -40,6 +45,9 @@ def registered() -> Iterator[None]:
     yield
     TASKS.pop("products", None)
     FEATURES.pop("mine", None)
+    ANALYSES.pop("weight-norms", None)
+    known = analyses.registered_commands
+    known[:] = [command for command in known if command.name != "weight-norms"]
 
 
 def test_a_registered_task_is_trained_asked_and_evaluated(
@@ -85,3 +93,44 @@ def test_a_registered_feature_is_read_by_the_command(
     assert row["control"] is not None, "digits are renamed for it as for the others"
     with pytest.raises(TbttError, match="there is a feature 'carry' already: give another name"):
         register_feature(Feature("carry", "another", lambda e: None))
+
+
+def weight_norms(
+    run: tbtt.Run | tbtt.Models,
+    *,
+    power: Annotated[int, "The norm's power."] = 2,
+) -> tbtt.Result:
+    """How large are the embeddings of each model?"""
+
+    def norm(model: HookedTransformer, prompts: tbtt.PromptSet) -> pd.DataFrame:
+        return pd.DataFrame([{"power": power, "norm": model.W_E.norm(power).item()}])
+
+    table = tbtt.over_seeds(run, norm)
+    return tbtt.Result(name="weight-norms", tables={"weight-norms": table}, display=table)
+
+
+def test_a_registered_analysis_is_a_command_like_the_others(
+    line_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tbtt.register_analysis(weight_norms)
+    tbtt.register_analysis(weight_norms)  # registering it again changes nothing
+    assert main(["analyses", "--help"]) == 0
+    assert "How large are the embeddings of each model?" in capsys.readouterr().out
+    assert main(["analyses", "weight-norms", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--power" in printed and "The norm's power." in printed and "--over-steps" in printed
+    command = ["analyses", "weight-norms", str(line_run.folder)]
+    assert main([*command, "--power", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    expected = [line_run.model(seed).W_E.abs().sum().item() for seed in line_run.seeds]
+    assert [row["norm"] for row in rows] == pytest.approx(expected)
+    assert main([*command, "--out", "out"]) == 0
+    assert pd.read_csv("out/weight-norms.csv")["power"].tolist() == [2, 2]
+    with pytest.raises(TbttError, match="there is an analysis 'paths' already: give another name"):
+        tbtt.register_analysis(weight_norms, "paths")
+
+    def undocumented(run: tbtt.Run) -> tbtt.Result:
+        return weight_norms(run)
+
+    with pytest.raises(TbttError, match="'undocumented' has no docstring: its first line is"):
+        tbtt.register_analysis(undocumented)
