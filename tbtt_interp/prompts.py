@@ -19,6 +19,7 @@ from torch import Tensor
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks import Encoder, Example, Stream, Task
+from tbtt_interp.tasks.task import varied_labels
 
 VISIBLE = {"\n": "⏎", " ": "␣"}  # signs for characters that would not be seen
 
@@ -218,6 +219,11 @@ class PromptSet:
         """The examples of the splits `seen` and `held out`, as far as there are any."""
         both = {"seen": self.seen, "held out": self.held_out}
         return {name: mask for name, mask in both.items() if mask.any()}
+
+    @cached_property
+    def varied(self) -> tuple[str, ...]:
+        """The labels that say what is asked; see `tasks.task.varied_labels`."""
+        return varied_labels(self.examples) if self.task is None else self.task.varied
 
     @cached_property
     def tokens(self) -> tuple[tuple[list[int], list[int]], ...]:

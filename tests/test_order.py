@@ -15,10 +15,10 @@ from torch import Tensor
 from tbtt_interp.analyses import line_order, preceding_line
 from tbtt_interp.analyses.line_order import (
     analyse_order,
+    bits_by_character,
     bits_by_line,
     characters_table,
     exact_predictives,
-    label_positions,
     next_line_accuracy,
     order_claims,
     ordered_lines,
@@ -61,7 +61,7 @@ class Planted:
         self.vocabulary, self.text = prompts.task.vocabulary, "".join(lines)  # pyright: ignore
         self.order, self.source = order, IndependentLines(lines, prompts.n_ctx + 1)
 
-    def __call__(self, tokens: Tensor) -> Tensor:
+    def run_with_hooks(self, tokens: Tensor, fwd_hooks: list) -> Tensor:
         logits = torch.full((*tokens.shape, len(self.vocabulary)), -torch.inf)
         for row, read in zip(logits, tokens.tolist(), strict=True):
             seen = self.vocabulary.decode(read)
@@ -168,10 +168,11 @@ def test_the_other_order_is_of_the_same_lines_and_no_model_s_own(file_run: Run) 
             assert len(set(pairwise(own)) & set(pairwise(lines))) < 10
 
 
-def test_where_labels_begin() -> None:
-    facts = load_task("facts").examples
-    assert label_positions(facts[0], "Capital of ") == {11: "country"}
-    assert label_positions(Example.of("ab:", "c", {}), "a") == {1: "first"}
+def test_lines_without_labels_are_told_apart_after_what_all_begin_with() -> None:
+    task = Task.of("own", [Example.of("ab:", "c"), Example.of("ad:", "e")], window=6, batch=1)
+    prompts = dataclasses.replace(prompts_of(task, 6, 0), order_is_known=True)
+    characters = bits_by_character(Planted(prompts, order=True), prompts)  # pyright: ignore
+    assert characters.query("label != ''")[["pos", "label"]].to_numpy().tolist() == [[1, "first"]]
 
 
 def test_prompts_are_put_after_the_line_that_they_follow_and_after_others() -> None:

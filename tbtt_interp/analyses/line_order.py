@@ -19,18 +19,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 
-from tbtt_interp.analyses import preceding_line as after
-from tbtt_interp.analyses.token_roles import VARIED
+from tbtt_interp.analyses import preceding_line
+from tbtt_interp.analyses.token_roles import label_positions
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import TOKENS_AT_ONCE
-from tbtt_interp.interventions import answer_logits
+from tbtt_interp.interventions import answer_logits, run_with
 from tbtt_interp.plots import BLACK, BLUE, ORANGE, name_once, panels, points
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
-from tbtt_interp.stats import SHARE, Interval, mean_over_models, summarize
-from tbtt_interp.tasks import Example, Stream
+from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models, summarize
+from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.entropy import IndependentLines, stream_floors
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 NEXT = ["accuracy", "other_order", "untrained", "majority"]
+KNOWN = (-math.inf, 1.0)  # what a model lacks of the lines counts against what it knows
 
 
 def ordered_lines(prompts: PromptSet) -> Stream:
@@ -65,13 +65,10 @@ def ordered_lines(prompts: PromptSet) -> Stream:
 def exact_predictives(
     lines: tuple[str, ...], n_ctx: int
 ) -> tuple[Float[np.ndarray, " character"], Float[np.ndarray, " character"]]:
-    """Log-probabilities, in nats, of a file's characters, from its second line on.
+    """Log-probabilities, in nats, of a file's characters from its second line on.
 
-    Each character is predicted from the n_ctx characters before it.
-
-    Returns:
-        by a predictor that knows every line but not their order; and by one that knows the file,
-        and counts what follows the same beginning of a window.
+    Each is predicted from the n_ctx characters before it: by a predictor that knows every line but
+    not their order, and by one that counts what follows the same beginning of a window in the file.
     """
     text = "".join(lines)
     window = min(n_ctx, len(text) - 1)
@@ -90,25 +87,6 @@ def exact_predictives(
     return of_lines, of_order
 
 
-def label_positions(example: Example, opening: str) -> dict[int, str]:
-    """The positions in a line that only the preceding line predicts, where each label begins.
-
-    Args:
-        opening: what all lines begin with; what follows it counts where there are no such labels.
-
-    >>> from tbtt_interp.tasks.arithmetic import equation
-    >>> label_positions(equation(3, "-", 3), "<")
-    {1: 'a', 2: 'operator', 3: 'b'}
-    """
-    found, at = {}, 0
-    for name in VARIED:
-        value = str(example.labels.get(name, ""))
-        if value and (pos := example.prompt.find(value, at)) >= 0:
-            found[pos] = name
-            at = pos + len(value)
-    return found or {len(opening): "first"}
-
-
 def bits_by_character(
     model: "HookedTransformer", prompts: PromptSet, *, other_order: bool = False
 ) -> pd.DataFrame:
@@ -121,8 +99,6 @@ def bits_by_character(
         line, `label` that begins here, or "", `character`; `predicted`, the most likely character;
         `rank` of the right one, 0 where it is predicted; `bits`, the log-probability beyond that
         of knowing every line but not their order; `max_bits`, the same of knowing their order.
-    Raises:
-        TbttError: if the order is not known, or there is none.
     """
     lines, task = ordered_lines(prompts).lines, prompts.task
     assert task is not None
@@ -132,8 +108,8 @@ def bits_by_character(
     nats = answer_logits(model, batch).log_softmax(-1)
     right = nats.gather(1, batch.answer_token[:, None])
     of_lines, of_order = exact_predictives(lines, prompts.n_ctx)
-    opening = commonprefix(task.lines)  # noqa: RUF071
-    labels = {example.line: label_positions(example, opening) for example in task.examples}
+    unlabelled = {len(commonprefix(task.lines)): "first"}  # noqa: RUF071
+    labels = {e.line: label_positions(e, task.varied) or unlabelled for e in task.examples}
     table = pd.DataFrame(
         [
             (number, line, before, pos, labels[line].get(pos, ""), character)
@@ -168,46 +144,40 @@ def characters_table(models: Models | Run) -> pd.DataFrame:
 
 
 def bits_by_line(characters: pd.DataFrame) -> pd.DataFrame:
-    """How much of the order is known, line by line.
+    """`characters_table` summed by line.
 
-    Args:
-        characters: as `characters_table` has it.
     Returns:
         one row per seed and line: `line_number`, `line`, `preceding_line`, and the sums of `bits`,
         `max_bits`, `bits_other_order`, `bits_untrained`; `label_bits` and `label_max_bits` count
         only the characters where labels begin, from which the rest of the line follows.
     """
     keys = ["seed", "line_number", "line", "preceding_line"]
-    sums = ["bits", "max_bits", "bits_other_order", "bits_untrained"]
     labels = characters[["bits", "max_bits"]].where(characters["label"] != "", 0.0)
     table = characters.join(labels.add_prefix("label_"))
-    groups = table.groupby(keys, sort=False)[[*sums, "label_bits", "label_max_bits"]]
-    return groups.sum(min_count=1).reset_index()
+    sums = ["bits", "max_bits", "bits_other_order", "bits_untrained", *labels.add_prefix("label_")]
+    return table.groupby(keys, sort=False)[sums].sum(min_count=1).reset_index()
 
 
 def next_line_accuracy(characters: pd.DataFrame) -> pd.DataFrame:
-    """How often each label of the next line is predicted where it begins.
+    """How often each label of the next line is predicted where it begins, from `characters_table`.
 
     The true characters before it are fed in. The first label is thus predicted from the preceding
     line alone.
 
-    Args:
-        characters: as `characters_table` has it.
     Returns:
         one row per seed and label: `accuracy`, `other_order` (in a file of another order),
         `untrained` and `majority` (the most frequent character), shares of lines; `n_lines`.
     """
-    rows = []
     known = characters[characters["label"] != ""]
-    for (seed, label), of in known.groupby(["seed", "label"], sort=False):
-        rows.append({
-            "seed": seed, "label": label, "accuracy": (of["rank"] == 0).mean(),
-            "other_order": (of["rank_other_order"].dropna() == 0).mean(),
-            "untrained": (of["rank_untrained"] == 0).mean(),
-            "majority": of["character"].value_counts(normalize=True).iloc[0],
-            "bits": of["bits"].mean(), "max_bits": of["max_bits"].mean(), "n_lines": len(of),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    ranks = known[["rank", "rank_other_order", "rank_untrained"]].set_axis(NEXT[:3], axis=1)
+    right = ranks.eq(0).astype(float).where(ranks.notna())
+    groups = known[["seed", "label", "bits", "max_bits"]].join(right).groupby(
+        ["seed", "label"], sort=False)  # fmt: skip
+    frequency = known.groupby(["seed", "label", "character"]).size()
+    return groups[NEXT[:3]].mean().assign(
+        majority=frequency.groupby(["seed", "label"]).max() / groups.size(),
+        **groups[["bits", "max_bits"]].mean(), n_lines=groups.size(),
+    ).reset_index()  # fmt: skip
 
 
 def order_from_loss(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
@@ -222,13 +192,8 @@ def order_from_loss(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFr
     """
     stream = ordered_lines(prompts)
     tokens, targets = map(torch.from_numpy, stream.reference()[:2])
-    at_once = max(1, TOKENS_AT_ONCE // tokens.shape[1])
-    with torch.no_grad():
-        nats = sum(
-            F.cross_entropy(model(x).double().flatten(0, 1), y.flatten(), reduction="sum").item()
-            for x, y in zip(tokens.split(at_once), targets.split(at_once), strict=True)
-        )
-    loss, floors = nats / int((targets >= 0).sum()), stream_floors(stream)
+    logits = run_with(model, tokens).double()
+    loss, floors = F.cross_entropy(logits.mT, targets).item(), stream_floors(stream)
     gained = floors.lines - loss
     return pd.DataFrame([{
         "loss": loss, "floor_lines": floors.lines, "floor_order": floors.order,
@@ -241,7 +206,7 @@ def order_claims(lines: pd.DataFrame, following: pd.DataFrame) -> list[Claim]:
     """How much of the order is known, and how often the next line is predicted.
 
     Args:
-        lines: as `bits_by_line` has it.
+        lines: `bits_by_line` of every seed.
         following: means over models of `next_line_accuracy`.
     """
     sums = lines.groupby("seed").sum(numeric_only=True)
@@ -249,7 +214,7 @@ def order_claims(lines: pd.DataFrame, following: pd.DataFrame) -> list[Claim]:
     claims = [
         Claim(
             text="Of which line follows which, models know", unit=unit,
-            effect=mean_over_models(sums[f"{of}bits"] / sums[f"{of}max_bits"]),
+            effect=mean_over_models(sums[f"{of}bits"] / sums[f"{of}max_bits"], bounds=KNOWN),
             null=max(0.0, other), null_name="knowing the lines alone, or a file of another order",
         )
         for of, unit in (("", "of the bits"), ("label_", "of the bits where labels begin"))
@@ -279,65 +244,50 @@ def analyse_order(
     characters, losses = characters_table(models), over_seeds(models, order_from_loss)
     lines, following = bits_by_line(characters), next_line_accuracy(characters)
     by_label = summarize(following, ["label"], NEXT, bounds=SHARE)
-    tables = {"order": lines, "order-characters": characters, "order-next": following,
-              "order-loss": losses}  # fmt: skip
-    figures = {"order": partial(plot_bits, lines), "order-next": partial(plot_next, by_label)}
-    claims, of_models = order_claims(lines, by_label), _by_model(lines, following, losses)
+    sums = lines.groupby("seed").mean(numeric_only=True)
+    of_models = pd.DataFrame({
+        "bits": sums["bits"], "max bits": sums["max_bits"], "other order": sums["bits_other_order"],
+        "known": sums["bits"] / sums["max_bits"],
+        "known, from loss": losses.set_index("seed")["fraction_known"],
+        "known, labels": sums["label_bits"] / sums["label_max_bits"],
+    })  # fmt: skip
+    predicted = following.pivot(index="seed", columns="label", values="accuracy")
+    shares = predicted[following["label"].unique()].add_prefix("next ")
     notes = [
         "Bits per line beyond knowing every line but not their order, as a fraction of the bits "
         "that knowing the order gives. What a model lacks of the lines counts against it, so bits "
         "can be negative. From loss: the same on windows that begin anywhere. Labels: only where "
         "labels begin. Next: lines whose label is predicted from the preceding line."
     ]
-    try:
-        for of_model in models.prompts:
-            after.require_room(of_model)
-    except TbttError as error:
-        notes.append(f"No answers: {error}.")
+    tables = {"order": lines, "order-characters": characters, "order-next": following,
+              "order-loss": losses}  # fmt: skip
+    figures = {"order": partial(plot_bits, lines), "order-next": partial(plot_next, by_label)}
+    claims = order_claims(lines, by_label)
+    if all(map(preceding_line.has_room, models.prompts)):
+        after = preceding_line.analyse_preceding_line(models, sites, seed)
+        tables, figures = tables | after.tables, figures | after.figures
+        claims, notes = [*claims, *after.claims], [*notes, *after.notes]
+        shares = shares.join(after.display)
     else:
-        answers = over_seeds(models, after.answers_after_lines, seed=seed)
-        patches = over_seeds(models, after.patch_preceding_line, sites=sites, seed=seed)
-        shares, patched = after.accuracy_by_split(answers), after.summarize_patches(patches, models)
-        tables |= {"order-answers": answers, "order-patching": patched}
-        figures |= {"order-answers": partial(after.plot_answers, shares),
-                    "order-patching": partial(after.plot_patches, patched)}  # fmt: skip
-        claims += [*after.answer_claims(shares), *after.patch_claims(patched)]
-        wide = shares.pivot(index="seed", columns=["split", "measure"], values="value")
-        shown = [column for column in after.DISPLAY if column in wide]
-        of_models = of_models.join(wide[shown].set_axis([after.DISPLAY[c] for c in shown], axis=1))
         notes.append(
-            "Answers: right after the line that a prompt follows, after another, and of held-out "
-            f"prompts, which follow none. Of {len(models.shared_prompts):,} prompts "
-            f"{answers['example'].nunique():,} leave room for a line before them; "
-            f"{patched['n_prompts'].iloc[0]:,} of these, in each model, are patched."
+            f"No answers: {models.shared_prompts.n_ctx} characters of context leave no prompt room "
+            "for the end of a line before it, with two others that end otherwise: give a run of a "
+            "longer window."
         )
-    means = of_models.apply(lambda column: mean_over_models(column).format())
+    of_models = of_models.join(shares)
+    limits = dict.fromkeys(shares, SHARE) | {c: KNOWN for c in of_models if "known" in c}
+    means = {column: mean_over_models(of_models[column], bounds=limits.get(column, ANY)).format()
+             for column in of_models}  # fmt: skip
     text = of_models.map("{:.2f}".format).rename(index=str)
+    display = pd.concat([text, pd.DataFrame(means, index=["all"])]).rename_axis("seed")
     return Result(
         name="order", tables=tables, figures=figures, claims=claims, notes=notes,
-        display=pd.concat([text, means.to_frame("all").T]).rename_axis("seed").reset_index(),
+        display=display.reset_index(),
     )  # fmt: skip
 
 
-def _by_model(lines: pd.DataFrame, following: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, for display."""
-    means = lines.groupby("seed").mean(numeric_only=True)
-    table = pd.DataFrame({
-        "bits": means["bits"], "max bits": means["max_bits"],
-        "other order": means["bits_other_order"], "known": means["bits"] / means["max_bits"],
-        "known, from loss": losses.set_index("seed")["fraction_known"],
-        "known, labels": means["label_bits"] / means["label_max_bits"],
-    })  # fmt: skip
-    wide = following.pivot(index="seed", columns="label", values="accuracy")
-    return table.join(wide[following["label"].unique()].add_prefix("next "))
-
-
 def plot_bits(lines: pd.DataFrame) -> "Figure":
-    """Bits of order known of each line, sorted, a curve per model.
-
-    Args:
-        lines: as `bits_by_line` has it.
-    """
+    """Bits of order known of each line, sorted, a curve per model."""
     figure, [place] = panels([""], width=640, height=360)
     for name, column, style in (
         ("a model", "bits", {"color": ORANGE, "width": 1.5}),
@@ -360,11 +310,7 @@ def plot_bits(lines: pd.DataFrame) -> "Figure":
 
 
 def plot_next(by_label: pd.DataFrame) -> "Figure":
-    """How often each label of the next line is predicted, with its nulls.
-
-    Args:
-        by_label: means over models of `next_line_accuracy`.
-    """
+    """How often each label of the next line is predicted, with its nulls."""
     return points(
         by_label, name="label", value="accuracy", low="accuracy_low", high="accuracy_high",
         title="share of lines", horizontal=False,

@@ -7,19 +7,19 @@ long as the context allows: without a line before it a prompt would stand at oth
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from tbtt_interp.analyses.patching import OF_HEADS, locations_of, patched_scores
-from tbtt_interp.errors import TbttError
+from tbtt_interp.analyses.patching import OF_HEADS, fraction_claims, locations_of, patched_scores
 from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import heatmaps, models_by_group, short_site
 from tbtt_interp.prompts import PromptBatch, PromptSet
-from tbtt_interp.results import Claim
-from tbtt_interp.seeds import MANY_PARAMETERS, Models
+from tbtt_interp.results import Claim, Result
+from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds
 from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:
@@ -42,10 +42,9 @@ DISPLAY = {("seen", "accuracy"): "after own line", ("seen", "accuracy_other"): "
 
 
 def preceding_ends(prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
-    """The ends of lines that each prompt is put after.
+    """The ends of lines that each prompt is put after: at most MOST_ENDS, drawn at random.
 
     They are from the prompt's own section of the file, and as long as the context leaves room for.
-    Where there are more than MOST_ENDS, so many are drawn.
 
     Returns:
         one row per prompt and end: `example`, `end`, `is_own` (whether the prompt follows such a
@@ -76,14 +75,11 @@ def preceding_ends(prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
 
 
 def draw_ends(ends: pd.DataFrame, count: int, draws: int, seed: int) -> pd.DataFrame:
-    """For each prompt its own end, and two others drawn at random.
+    """For each prompt of `preceding_ends` its own end, and two others drawn at random.
 
-    Args:
-        ends: as `preceding_ends` has them.
-        count: of prompts, drawn at random; all, if there are no more.
     Returns:
         so many draws per prompt that has three ends, one row each: `example`, `own`, `base` and
-        `other`.
+        `other`; of `count` prompts, drawn at random.
     """
     generator = np.random.default_rng((seed, 0xE4D))
     rows = []
@@ -99,13 +95,9 @@ def draw_ends(ends: pd.DataFrame, count: int, draws: int, seed: int) -> pd.DataF
     return table[table["example"].isin(kept)]
 
 
-def require_room(prompts: PromptSet) -> None:
-    """Raises a TbttError if no prompt has room for its own line's end and two others."""
-    if draw_ends(preceding_ends(prompts), 1, 1, 0).empty:
-        raise TbttError(
-            f"{prompts.n_ctx} characters of context leave no prompt room for the end of a line "
-            "before it, with two others that end otherwise: give a run of a longer window"
-        )
+def has_room(prompts: PromptSet) -> bool:
+    """Whether any prompt has room for its own line's end and two others."""
+    return not draw_ends(preceding_ends(prompts), 1, 1, 0).empty
 
 
 def batch_after(prompts: PromptSet, table: pd.DataFrame, column: str = "end") -> PromptBatch:
@@ -123,8 +115,6 @@ def answers_after_lines(
 
     Other lines count as often as the file has their end. A held-out prompt follows no line.
 
-    Args:
-        seed: of the ends, where there are many.
     Returns:
         one row per prompt: `example`, `prompt`, `split`, and what `compare_ends` returns.
     """
@@ -133,11 +123,10 @@ def answers_after_lines(
     logits = answer_logits(model, batch)
     ends["logprob"] = batch.answer_logprobs(logits).numpy()
     ends["accuracy"] = (batch.margins(logits[None])[0] > 0).double().numpy()
-    split = np.where(prompts.held_out, "held out", "seen").tolist()
     return pd.DataFrame([
-        {"example": k, "prompt": prompts.examples[k].prompt, "split": split[k],
-         **compare_ends(ends[ends["example"] == k])}
-        for k in ends["example"].unique().tolist()
+        {"example": k, "prompt": prompts.examples[k].prompt,
+         "split": "held out" if prompts.held_out[k] else "seen", **compare_ends(rows)}
+        for k, rows in ends.groupby("example", sort=False)
     ])  # fmt: skip
 
 
@@ -151,17 +140,18 @@ def compare_ends(rows: pd.DataFrame) -> dict[str, object]:
         where there is no own line, or fewer than two others.
     """
     own, others = rows[rows["is_own"]], rows[~rows["is_own"]]
-    weight = others["n_lines"].to_numpy(float) / others["n_lines"].sum()
+    count = others["n_lines"].to_numpy(float)
+    weight = count / count.sum() if len(count) else np.full(1, np.nan)
     both = np.outer(weight, weight) * ~np.eye(len(weight), dtype=bool)
+    both = both / both.sum() if both.any() else np.full_like(both, np.nan)
     found: dict[str, object] = {"end": own["end"].iloc[0] if len(own) else None}
     for name in ("logprob", "accuracy"):
-        value = float(own[name].iloc[0]) if len(own) else np.nan
-        other = others[name].to_numpy(float)
+        value = own[name].iloc[0] if len(own) else np.nan
+        other = others[name].to_numpy(float) if len(others) else np.zeros(1)
         found |= {
-            name: value, f"{name}_other": weight @ other if len(other) else np.nan,
-            f"{name}_change": weight @ abs(other - value) if len(other) else np.nan,
-            f"{name}_change_other": (both * abs(other[:, None] - other)).sum() / both.sum()
-            if both.any() else np.nan,
+            name: value, f"{name}_other": weight @ other,
+            f"{name}_change": weight @ abs(other - value),
+            f"{name}_change_other": (both * abs(other[:, None] - other)).sum(),
         }  # fmt: skip
     return found
 
@@ -169,8 +159,6 @@ def compare_ends(rows: pd.DataFrame) -> dict[str, object]:
 def accuracy_by_split(answers: pd.DataFrame) -> pd.DataFrame:
     """Each model's accuracy after its own and after other lines, and how often answers change.
 
-    Args:
-        answers: `answers_after_lines` of every seed.
     Returns:
         one row per seed, split and `measure` (one of MEASURES): `value`, a share, and `n_prompts`.
     """
@@ -180,11 +168,7 @@ def accuracy_by_split(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer_claims(by_split: pd.DataFrame) -> list[Claim]:
-    """Whether answers to seen and to held-out prompts depend on the line before.
-
-    Args:
-        by_split: as `accuracy_by_split` has it.
-    """
+    """Whether answers to seen and to held-out prompts depend on the line before."""
     known = summarize(by_split, ["split", "measure"], ["value"], weights="n_prompts", bounds=SHARE)
     of = known.set_index(["split", "measure"]).to_dict("index")
     claims = []
@@ -215,14 +199,9 @@ def patch_preceding_line(
 
     The base run has the prompt after another line, the null's source after a third line.
 
-    Args:
-        sites: hook names; None is all that `patching` patches.
-        seed: of the other lines.
     Returns:
         one row per location: `site`, `head`, `pos`; `effect`, `effect_other` (the null's) and
         `total_effect` (from the other line to the own one), nats per whole answer; `n_answers`.
-    Raises:
-        TbttError: if a site is unknown or cannot be patched.
     """
     is_large = sum(p.numel() for p in model.parameters()) > MANY_PARAMETERS
     count = FEW if is_large else max(FEW, TOKENS_PATCHED // DRAWS // prompts.n_ctx)
@@ -230,16 +209,16 @@ def patch_preceding_line(
     base, *sources = (batch_after(prompts, drawn, name) for name in ("base", "own", "other"))
     locations = locations_of(model, base, sites)
     before, after = (base.answer_logprobs(answer_logits(model, b)) for b in (base, sources[0]))
-    effects = (
+    effects = [
         (patched_scores(model, base, source, locations, base.answer_logprobs) - before).mean(1)
         for source in sources
-    )
+    ]
     table = pd.DataFrame(locations, columns=AT).astype({"head": "Int64", "pos": "Int64"})
-    table["effect"], table["effect_other"] = (effect.numpy() for effect in effects)
-    total = float((after - before).mean())
     return table.assign(
-        total_effect=total, n_answers=len(drawn), n_prompts=drawn["example"].nunique()
-    )
+        effect=effects[0].numpy(), effect_other=effects[1].numpy(),
+        total_effect=float((after - before).mean()), n_answers=len(drawn),
+        n_prompts=drawn["example"].nunique(),
+    )  # fmt: skip
 
 
 def summarize_patches(table: pd.DataFrame, models: Models) -> pd.DataFrame:
@@ -258,10 +237,8 @@ def summarize_patches(table: pd.DataFrame, models: Models) -> pd.DataFrame:
     nats = summarize(table, AT, ["effect", "total_effect"], weights="n_answers")
     prompts, positions = models.shared_prompts, fractions["pos"].dropna().tolist()
     longest = max(len(prompt) for prompt, _ in prompts.tokens)
-    names = prompts.position_names(min(positions), max(positions))
-    names |= {pos: f"before {pos + longest}" for pos in names if pos < -longest}
-    count = Counter(names.values())
-    names = {pos: name if count[name] == 1 else f"{name} {pos}" for pos, name in names.items()}
+    names = prompts.position_names(max(-longest, min(positions)), max(positions))
+    names |= {pos: f"before {pos + longest}" for pos in range(min(positions), -longest)}
     n_prompts = int(table.drop_duplicates("seed")["n_prompts"].mean())
     summary = fractions.merge(nats.drop(columns="n_models"), on=AT).assign(n_prompts=n_prompts)
     return summary.assign(position=summary["pos"].map(names).fillna("all"))
@@ -275,25 +252,47 @@ def patch_claims(summary: pd.DataFrame) -> list[Claim]:
     is_site = summary["site"].str.endswith((*OF_HEADS, "mlp_out"))
     known = summary[(summary["total_effect_low"] > 0) & summary["pos"].notna() & is_site]
     best = known.loc[known.groupby("site", sort=False)["fraction_restored"].idxmax()]
-    return [
-        Claim(
-            text=f"After another line, {row['site']}"
-            + ("" if pd.isna(row["head"]) else f" head {row['head']}")
-            + f" at {row['position']} from the run after its own line restores",
-            effect=Interval.of_row(row, "fraction_restored"),
-            unit=f"of the {row['total_effect']:.2f} nats per seen answer",
-            null=row["fraction_restored_other"], null_name="from a third line",
-        )
-        for row in best.to_dict("records")
-    ]  # fmt: skip
+    head = best["head"].map(lambda h: "" if pd.isna(h) else f" head {h}").astype(str)
+    texts = ("After another line, " + best["site"] + head + " at " + best["position"]
+             + " from the run after its own line restores")  # fmt: skip
+    nats = best["total_effect"].max()  # the same at every location
+    return fraction_claims(
+        best, texts, unit=f"of the {nats:.2f} nats per seen answer",
+        nulls=["fraction_restored_other"], null_name="from a third line",
+    )  # fmt: skip
+
+
+def analyse_preceding_line(
+    models: Models, sites: Sequence[str] | None = None, seed: int = 0
+) -> Result:
+    """Answers after each line and patches of the line before, with each model's shares as display.
+
+    Args:
+        sites: hook names that are patched; None is all that `patching` patches.
+        seed: of the lines that stand before prompts.
+    """
+    answers = over_seeds(models, answers_after_lines, seed=seed)
+    patches = over_seeds(models, patch_preceding_line, sites=sites, seed=seed)
+    shares, patched = accuracy_by_split(answers), summarize_patches(patches, models)
+    wide = shares.pivot(index="seed", columns=["split", "measure"], values="value")
+    shown = [column for column in DISPLAY if column in wide]
+    return Result(
+        name="preceding-line", display=wide[shown].set_axis([DISPLAY[c] for c in shown], axis=1),
+        tables={"order-answers": answers, "order-patching": patched},
+        figures={"order-answers": partial(plot_answers, shares),
+                 "order-patching": partial(plot_patches, patched)},
+        claims=[*answer_claims(shares), *patch_claims(patched)],
+        notes=[
+            "Answers: right after the line that a prompt follows, after another, and of held-out "
+            f"prompts, which follow none. Of {len(models.shared_prompts):,} prompts "
+            f"{answers['example'].nunique():,} leave room for a line before them; "
+            f"{patched['n_prompts'].iloc[0]:,} of these, in each model, are patched."
+        ],
+    )  # fmt: skip
 
 
 def plot_answers(by_split: pd.DataFrame) -> "Figure":
-    """Accuracy after the prompt's own line and after others, and how often answers change.
-
-    Args:
-        by_split: as `accuracy_by_split` has it.
-    """
+    """Accuracy after the prompt's own line and after others, and how often answers change."""
     return models_by_group(
         by_split.replace({"measure": MEASURES}), x="measure", by="split", value="value",
         titles=("answer to a prompt", "share of prompts, or of pairs of lines"), bounds=SHARE,
@@ -301,11 +300,7 @@ def plot_answers(by_split: pd.DataFrame) -> "Figure":
 
 
 def plot_patches(summary: pd.DataFrame) -> "Figure":
-    """The fraction restored by each location of the run after the own line, and the null's.
-
-    Args:
-        summary: as `summarize_patches` has it.
-    """
+    """The fraction restored by each location of the run after the own line, and the null's."""
     head = summary["head"].astype(str).radd(".").where(summary["head"].notna(), "")
     rows = summary.assign(at=summary["site"].map(short_site) + head)
     panels = {"from its own line": "fraction_restored", "from a third line (null)":

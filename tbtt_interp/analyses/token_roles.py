@@ -12,31 +12,40 @@ from torch import Tensor
 from tbtt_interp.prompts import VISIBLE, PromptBatch, PromptSet
 from tbtt_interp.tasks import Example
 
-VARIED = ("a", "operator", "b", "country")  # the labels of our tasks that say what is asked
 MOST_NUMBERED = 4  # answers of more tokens have one role, "answer"
 PROMPT, AFTER_LINE = "prompt", "after a line"  # the contexts
 PRECEDING_LINE, NEWLINE = "previous line", "newline"
 
 
-def prompt_roles(example: Example) -> list[str]:
+def label_positions(example: Example, names: Sequence[str]) -> dict[int, str]:
+    """Where the labels of these names begin in a prompt, each after the one before it.
+
+    >>> from tbtt_interp.tasks.arithmetic import equation
+    >>> label_positions(equation(3, "-", 3), ["a", "operator", "b"])
+    {1: 'a', 2: 'operator', 3: 'b'}
+    """
+    found, at = {}, 0
+    for name in names:
+        value = str(example.labels.get(name, ""))
+        if value and (pos := example.prompt.find(value, at)) >= 0:
+            found[pos] = name
+            at = pos + len(value)
+    return found
+
+
+def prompt_roles(example: Example, names: Sequence[str]) -> list[str]:
     """The role of each character of a prompt: a label's name, or the text between labels.
 
     >>> from tbtt_interp.tasks.arithmetic import equation
-    >>> prompt_roles(equation(3, "-", 4))
+    >>> prompt_roles(equation(3, "-", 4), ["a", "operator", "b"])
     ['<', 'a', 'operator', 'b', '=']
     """
-    prompt, roles, start = example.prompt, [], 0
-
-    def between(text: str) -> list[str]:
-        return ["".join(VISIBLE.get(c, c) for c in text)] * len(text)
-
-    for name in (name for name in VARIED if name in example.labels):
-        value = str(example.labels[name])
-        at = prompt.find(value, start)
-        if at >= 0:
-            roles += between(prompt[start:at]) + [name] * len(value)
-            start = at + len(value)
-    return roles + between(prompt[start:])
+    prompt, roles = example.prompt, []
+    for pos, name in {**label_positions(example, names), len(prompt): ""}.items():
+        between = prompt[len(roles) : pos]
+        roles += ["".join(VISIBLE.get(c, c) for c in between)] * len(between)
+        roles += [name] * len(str(example.labels.get(name, "")))
+    return roles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,11 @@ class RoleBatch:
             text = preceding[k] if preceding else ""
             texts.append((prompts.vocabulary.encode(text) + prompt, answer))
             roles.append([NEWLINE if c == "\n" else PRECEDING_LINE for c in text])
-            is_text = prompts.has_characters
-            roles[k] += prompt_roles(prompts.examples[k]) if is_text else ["prompt"] * len(prompt)
+            roles[k] += (
+                prompt_roles(prompts.examples[k], prompts.varied)
+                if prompts.has_characters
+                else ["prompt"] * len(prompt)
+            )
             roles[k] += [f"answer {n + 1}" if longest <= MOST_NUMBERED else "answer"
                          for n in range(len(answer))]  # fmt: skip
         batch = PromptBatch.of_tokens(texts, prompts.n_ctx)

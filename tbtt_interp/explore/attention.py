@@ -162,12 +162,12 @@ def _every_pattern(
 def equations_part(scene: Scene, layer: int, head: int) -> Part:
     """The mean over all examples whose prompts are made as this one is."""
     run, known = scene.run, scene.known
-    roles = prompt_roles(known) if known is not None else None
-    examples = run.tasks[0].examples
+    examples, names = run.tasks[0].examples, run.tasks[0].varied
+    roles = prompt_roles(known, names) if known is not None else None
     alike = [
         k for k, example in enumerate(examples)
         if len(example.prompt) == len(scene.text)
-        and (roles is None or prompt_roles(example) == roles)
+        and (roles is None or prompt_roles(example, names) == roles)
     ]  # fmt: skip
     every = _every_prompt(run)
     batch = every.batch
