@@ -265,7 +265,7 @@ def analyse_order(
     claims = order_claims(lines, by_label)
     if all(map(preceding_line.has_room, models.prompts)):
         after = preceding_line.analyse_preceding_line(models, sites, seed)
-        tables, figures = tables | after.tables, figures | after.figures
+        tables, figures = {**tables, **after.tables}, {**figures, **after.figures}
         claims, notes = [*claims, *after.claims], [*notes, *after.notes]
         shares = shares.join(after.display)
     else:
@@ -275,7 +275,7 @@ def analyse_order(
             "longer window."
         )
     of_models = of_models.join(shares)
-    limits = dict.fromkeys(shares, SHARE) | {c: KNOWN for c in of_models if "known" in c}
+    limits = dict.fromkeys(shares, SHARE) | {c: KNOWN for c in of_models if "known" in str(c)}
     means = {column: mean_over_models(of_models[column], bounds=limits.get(column, ANY)).format()
              for column in of_models}  # fmt: skip
     text = of_models.map("{:.2f}".format).rename(index=str)

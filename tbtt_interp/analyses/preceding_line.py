@@ -125,8 +125,9 @@ def answers_after_lines(
     ends["accuracy"] = (batch.margins(logits[None])[0] > 0).double().numpy()
     return pd.DataFrame([
         {"example": k, "prompt": prompts.examples[k].prompt,
-         "split": "held out" if prompts.held_out[k] else "seen", **compare_ends(rows)}
-        for k, rows in ends.groupby("example", sort=False)
+         "split": "held out" if prompts.held_out[k] else "seen",
+         **compare_ends(ends[ends["example"] == k])}
+        for k in ends["example"].unique().tolist()
     ])  # fmt: skip
 
 
