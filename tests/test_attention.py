@@ -80,7 +80,7 @@ def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run: Run) -> No
 
 
 def test_roles_of_facts() -> None:
-    roles = prompt_roles(capitals()[0])
+    roles = prompt_roles(capitals()[0], ["a", "country"])  # it has no label a
     assert roles == ["Capital␣of␣"] * 11 + ["country"] * 6 + ["␣is␣"] * 4
 
 
