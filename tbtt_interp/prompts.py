@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from tbtt_interp.tasks import Encoder, Example, Stream, Task
 from tbtt_interp.tasks.task import varied_labels
 
 VISIBLE = {"\n": "⏎", " ": "␣"}  # signs for characters that would not be seen
+PLACES = ("units", "tens", "hundreds", "thousands")  # of an answer's digits, from the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +124,7 @@ class PromptBatch:
     def margins(
         self, logits: Float[Tensor, "seed answer d_vocab"]
     ) -> Float[Tensor, "seed example"]:
-        """Logit of the right token minus the best wrong one, at its smallest over each answer.
-
-        Args:
-            logits: at the positions that predict the answers' tokens.
-        """
+        """Logit of the right token minus the best wrong one, at its smallest over each answer."""
         target = self.answer_token.to(logits.device).expand(len(logits), -1)[..., None]
         right = logits.gather(-1, target).squeeze(-1)
         wrong = logits.scatter(-1, target, -torch.inf).amax(-1)
@@ -135,11 +133,7 @@ class PromptBatch:
         return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin")
 
     def answer_logprobs(self, logits: Float[Tensor, "answer d_vocab"]) -> Float[Tensor, " example"]:
-        """Log-probability of each whole answer, in nats, its right tokens fed in.
-
-        Args:
-            logits: at the positions that predict the answers' tokens.
-        """
+        """Log-probability of each whole answer, in nats, its right tokens fed in."""
         right = logits.log_softmax(-1).gather(1, self.answer_token[:, None]).squeeze(1)
         return self.sum_by_example(right)
 
@@ -176,12 +170,7 @@ class PromptSet:
     def of(
         cls, examples: Sequence[Example], vocabulary: Encoder, n_ctx: int, *, name: str = "models"
     ) -> "PromptSet":
-        """Prompts of your own.
-
-        Args:
-            vocabulary: what turns your text into the model's tokens.
-            n_ctx: tokens of context that the model has.
-        """
+        """Prompts of your own, for a model of n_ctx tokens of context."""
         if not examples:
             raise TbttError("an analysis needs at least one example, got none")
         held_out = np.array([example.held_out for example in examples])
@@ -261,7 +250,7 @@ class PromptSet:
         """The number of the example with this prompt, which may be short, as in 3+4.
 
         Raises:
-            TbttError: if it has characters that are no tokens, or is no prompt of these examples.
+            TbttError: if the prompt has characters without a token, or is not of these examples.
         """
         text = prompt if self.task is None else self.task.complete_prompt(prompt)
         self.vocabulary.encode(text)
@@ -276,22 +265,17 @@ class PromptSet:
     @cached_property
     def operand_grids(self) -> dict[str, tuple[list[int], list[int]]]:
         """For each operator that has every a with every b, the values of a and of b."""
-        keys = {(str(e.labels["operator"]), e.labels["a"], e.labels["b"])
-                for e in self.examples if {"operator", "a", "b"} <= e.labels.keys()}  # fmt: skip
-        found: dict[str, tuple[list[int], list[int]]] = {}
-        for operator in sorted({operator for operator, _, _ in keys}):
-            a = sorted({a for o, a, _ in keys if o == operator})  # pyright: ignore
-            b = sorted({b for o, _, b in keys if o == operator})  # pyright: ignore
-            if len(a) * len(b) == sum(o == operator for o, _, _ in keys):
-                found[operator] = (a, b)  # pyright: ignore
-        return found
+        pairs: dict[str, set[Any]] = {}
+        for labels in (example.labels for example in self.examples):
+            if {"operator", "a", "b"} <= labels.keys():
+                pairs.setdefault(str(labels["operator"]), set()).add((labels["a"], labels["b"]))
+        grids = {o: tuple(sorted(set(x)) for x in zip(*p, strict=True)) for o, p in pairs.items()}
+        return {
+            o: (a, b) for o, (a, b) in sorted(grids.items()) if len(a) * len(b) == len(pairs[o])
+        }
 
     def require_grids(self) -> dict[str, tuple[list[int], list[int]]]:
-        """`operand_grids`, of which there has to be one.
-
-        Raises:
-            TbttError: if there is none.
-        """
+        """`operand_grids`; raises a TbttError if there is none."""
         if not self.operand_grids:
             raise TbttError(
                 "there is no grid of operands here: this analysis needs examples with the labels "
@@ -305,28 +289,20 @@ class PromptSet:
         Raises:
             TbttError: if there is none, naming the pairs that are held out.
         """
-
-        def operands(example: Example) -> tuple[int, ...]:
-            return tuple(sorted((example.labels.get("a", -1), example.labels.get("b", -1))))  # pyright: ignore
-
-        chosen = self.held_out & np.array(
-            [operands(e) == tuple(sorted(pair)) for e in self.examples]
-        )
+        pairs: list[Any] = [{e.labels.get("a"), e.labels.get("b")} for e in self.examples]
+        chosen = self.held_out & np.array([operands == set(pair) for operands in pairs])
         if not chosen.any():
-            pairs = {operands(e) for e, out in zip(self.examples, self.held_out, strict=True)
-                     if out and {"a", "b"} <= e.labels.keys()}  # fmt: skip
-            known = listed(f"{a},{b}" for a, b in sorted(pairs)) if pairs else "none"
+            known = {(min(operands), max(operands))
+                     for operands, is_held_out in zip(pairs, self.held_out, strict=True)
+                     if is_held_out and None not in operands}  # fmt: skip
+            names = listed(f"{a},{b}" for a, b in sorted(known)) if known else "none"
             raise TbttError(
-                f"pair {pair[0]},{pair[1]} is not held out in {self.name}: those that are: {known}"
+                f"pair {pair[0]},{pair[1]} is not held out in {self.name}: those that are: {names}"
             )
         return chosen
 
     def require_training(self) -> Stream:
-        """The windows that the model was trained on.
-
-        Raises:
-            TbttError: if they are not known.
-        """
+        """The windows that the model was trained on; raises a TbttError if they are not known."""
         if self.training is None:
             raise TbttError(
                 f"what {self.name} were trained on is not known: give a run, which has its windows"
@@ -334,11 +310,7 @@ class PromptSet:
         return self.training
 
     def random(self, *keys: int) -> np.random.Generator:
-        """A generator of this model's random draws, different for each model of a run.
-
-        Args:
-            keys: the first goes before the model's number, the others after it.
-        """
+        """A generator of this model's random draws: the first key, its number, the other keys."""
         return np.random.default_rng((keys[0], self.number, *keys[1:]))
 
 
@@ -352,8 +324,7 @@ def answer_roles(example: Example) -> list[str]:
     *characters, _ = example.answer
     if "units" in example.labels:
         digits = [c for c in characters if c.isdecimal()]
-        places = ["units", "tens", "hundreds", "thousands"][: len(digits)][::-1]
-        names = ["sign"] * (len(characters) - len(digits)) + places
+        names = ["sign"] * (len(characters) - len(digits)) + [*PLACES[: len(digits)][::-1]]
     else:
         names = [f"character {k + 1}" for k in range(len(characters))]
     return [*names, "terminator"]
@@ -365,14 +336,9 @@ def in_reading_order(roles: Iterable[str]) -> list[str]:
     >>> in_reading_order(["units", "terminator", "sign", "units", "character 10", "character 9"])
     ['sign', 'units', 'character 9', 'character 10', 'terminator']
     """
-    known = ("sign", "thousands", "hundreds", "tens", "units")
-
-    def place(role: str) -> tuple[int, int]:
-        if role in known:
-            return 0, known.index(role)
-        return (2, 0) if role == "terminator" else (1, int(role.rpartition(" ")[2]))
-
-    return sorted(set(roles), key=place)
+    first = ["sign", *PLACES[::-1]]
+    order = {role: place for place, role in enumerate(first, -len(first))} | {"terminator": 10**9}
+    return sorted(set(roles), key=lambda r: order[r] if r in order else int(r.rpartition(" ")[2]))
 
 
 def position_names(examples: Sequence[Example], first: int, last: int) -> dict[int, str]:
@@ -387,15 +353,14 @@ def position_names(examples: Sequence[Example], first: int, last: int) -> dict[i
     """
     names = {}
     for pos in range(first, last + 1):
-        if pos >= 0:
-            names[pos] = f"answer {pos + 1}"
-            continue
-        characters = [e.prompt[pos] if -pos <= len(e.prompt) else "" for e in examples]
+        characters = [e.prompt[pos:][:1] if -pos <= len(e.prompt) else "" for e in examples]
         labels = (
             label for label in examples[0].labels
             if all(str(e.labels.get(label)) == c for e, c in zip(examples, characters, strict=True))
         )  # fmt: skip
-        if len(set(characters)) == 1:
+        if pos >= 0:
+            names[pos] = f"answer {pos + 1}"
+        elif len(set(characters)) == 1:
             names[pos] = VISIBLE.get(characters[0], characters[0])
         else:
             names[pos] = next(labels, str(pos))

@@ -75,8 +75,6 @@ def attention_by_role(
 ) -> pd.DataFrame:
     """Each head's attention from where the answer is predicted, by the roles of query and key.
 
-    Args:
-        seed: of preceding lines.
     Returns:
         one row per context, layer, head, query role and key role: `weight`, the attention's mean
         over queries, and `uniform`, the same of uniform attention.
@@ -98,8 +96,6 @@ def knockouts_by_role(
 
     A knockout is made in all prompts at once; the rest of a query's attention is scaled up to 1.
 
-    Args:
-        seed: of preceding lines and of random keys.
     Returns:
         one row per context, layer, head, query role and key role: `logprob_drop`, nats per seen
         answer; `accuracy_drop`, the share of right seen answers that are lost; and both as
@@ -202,9 +198,7 @@ def summarize_drops(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def attention_claims(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Claim]:
     """For each query the key most needed, and for each head what its pattern is worth.
 
-    Args:
-        summary: means over models, as `attention_summary` has them.
-        replaced: means over models of `pattern_replacements`.
+    Both tables are means over models: of `attention_summary`, and of `pattern_replacements`.
     """
     known = summary[summary["accuracy_drop"].notna()]
     most = known.groupby(["context", "query"], sort=False)["accuracy_drop"].idxmax()
@@ -279,11 +273,7 @@ def analyse_attention(
 
 
 def plot_attention(summary: pd.DataFrame) -> "Figure":
-    """By query and key role: the attention, the accuracy lost after knockout, and its null.
-
-    Args:
-        summary: means over models, as `attention_summary` has them.
-    """
+    """By query and key role: the attention, the accuracy lost after knockout, and its null."""
     drawn = list(summary.groupby(["context", "layer", "head"], sort=False))[:N_HEADS_DRAWN]
     drawn.sort(key=lambda item: -item[1]["key"].nunique())  # the first has every key, in order
     table = pd.concat([

@@ -220,11 +220,7 @@ def head_scores(model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
 
 
 def head_claims(summary: pd.DataFrame) -> list[Claim]:
-    """For each kind of attention the head with the highest score, compared with uniform attention.
-
-    Args:
-        summary: means over models of `head_scores`.
-    """
+    """For each kind of attention the head with the highest score; the null is uniform attention."""
     known = summary[summary["uniform"].notna()]
     best = known.loc[known.groupby("kind", sort=False)["score"].idxmax()]
     return [
@@ -238,16 +234,10 @@ def head_claims(summary: pd.DataFrame) -> list[Claim]:
     ]  # fmt: skip
 
 
-def plot_circuits(matrices: pd.DataFrame, kind: str, seed: int | None = None) -> "Figure":
-    """One model's QK or OV circuits: a panel per head.
-
-    Args:
-        matrices: `circuit_matrices` of every seed.
-        kind: QK or OV.
-        seed: None is the first.
-    """
-    seed = matrices["seed"].iloc[0] if seed is None else seed
-    rows = matrices[(matrices["seed"] == seed) & (matrices["circuit"] == kind)]
+def plot_circuits(matrices: pd.DataFrame, kind: str) -> "Figure":
+    """The first model's QK or OV circuits: a panel per head."""
+    is_first = matrices["seed"] == matrices["seed"].iloc[0]
+    rows = matrices[is_first & (matrices["circuit"] == kind)]
     panel = f"{kind}, head " + rows["layer"].astype(str) + "." + rows["head"].astype(str)
     drawn = list(dict.fromkeys(panel))[:N_HEADS_DRAWN]
     return heatmaps(

@@ -5,6 +5,7 @@ Source: nostalgebraist 2020, interpreting GPT: the logit lens.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -78,18 +79,16 @@ def logit_lens(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
     with torch.no_grad():
         x = torch.stack([batch.at_answers(cache[stream]) for stream in streams])
         logits = model.unembed(final_norm(x)).double().cpu()
-    roles = [role for k in range(len(prompts)) for role in prompts.answer_roles(k)]
-    is_held_out = prompts.held_out[batch.answer_example.numpy()]
-    tables = []
-    for stream, of_stream in zip(streams, logits, strict=True):
-        own, others = lens_scores(of_stream, batch.answer_token, batch.place_in_answer).numpy()
-        for k, metric in enumerate(METRICS):
-            tables.append(pd.DataFrame({
-                "split": pd.Series(is_held_out).map({False: "seen", True: "held out"}),
-                "role": roles, "stream": stream, "metric": metric,
-                "value": own[k], "mismatched": others[k],
-            }))  # fmt: skip
-    table = pd.concat(tables, ignore_index=True)
+    answers = pd.DataFrame({
+        "split": np.where(prompts.held_out, "held out", "seen")[batch.answer_example.numpy()],
+        "role": [role for k in range(len(prompts)) for role in prompts.answer_roles(k)],
+    })  # fmt: skip
+    scores = (lens_scores(x, batch.answer_token, batch.place_in_answer).numpy() for x in logits)
+    table = pd.concat([
+        answers.assign(stream=stream, metric=metric, value=own, mismatched=others)
+        for stream, of_stream in zip(streams, scores, strict=True)
+        for metric, own, others in zip(METRICS, *of_stream, strict=True)
+    ], ignore_index=True)  # fmt: skip
     table = pd.concat([table, table.assign(role=WHOLE)], ignore_index=True)
     groups = table.groupby(["split", "role", "stream", "metric"], sort=False)
     means = groups[["value", "mismatched"]].mean()
@@ -97,11 +96,7 @@ def logit_lens(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 
 
 def lens_claims(summary: pd.DataFrame) -> list[Claim]:
-    """For each stream but the last, which is the model's output, its accuracy on whole answers.
-
-    Args:
-        summary: means over models with `value_low`, `value_high` and the null `untrained`.
-    """
+    """For each stream but the last, which is the model's output, its accuracy on whole answers."""
     of_answer = summary[(summary["role"] == WHOLE) & (summary["metric"] == "accuracy")]
     claims = []
     for row in of_answer[of_answer["stream"] != summary["stream"].iloc[-1]].to_dict("records"):
@@ -116,12 +111,7 @@ def lens_claims(summary: pd.DataFrame) -> list[Claim]:
 
 
 def plot_logit_lens(summary: pd.DataFrame, metric: str = "accuracy") -> "Figure":
-    """How well each stream predicts the answer, by the token's role, with both nulls dotted.
-
-    Args:
-        summary: as for `lens_claims`.
-        metric: one of METRICS.
-    """
+    """How well each stream predicts the answer, by the token's role, with both nulls dotted."""
     rows = summary[summary["metric"] == metric]
     unit = "share of answer tokens" if metric == "accuracy" else "nats"
     figure = curves(
