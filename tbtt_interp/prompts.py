@@ -269,10 +269,8 @@ class PromptSet:
         for labels in (example.labels for example in self.examples):
             if {"operator", "a", "b"} <= labels.keys():
                 pairs.setdefault(str(labels["operator"]), set()).add((labels["a"], labels["b"]))
-        grids = {o: tuple(sorted(set(x)) for x in zip(*p, strict=True)) for o, p in pairs.items()}
-        return {
-            o: (a, b) for o, (a, b) in sorted(grids.items()) if len(a) * len(b) == len(pairs[o])
-        }
+        values = {o: [sorted(set(x)) for x in zip(*pairs[o], strict=True)] for o in sorted(pairs)}
+        return {o: (a, b) for o, (a, b) in values.items() if len(a) * len(b) == len(pairs[o])}
 
     def require_grids(self) -> dict[str, tuple[list[int], list[int]]]:
         """`operand_grids`; raises a TbttError if there is none."""
@@ -337,7 +335,8 @@ def in_reading_order(roles: Iterable[str]) -> list[str]:
     ['sign', 'units', 'character 9', 'character 10', 'terminator']
     """
     first = ["sign", *PLACES[::-1]]
-    order = {role: place for place, role in enumerate(first, -len(first))} | {"terminator": 10**9}
+    order = {role: place for place, role in enumerate(first, -len(first))}
+    order["terminator"] = 10**9  # other roles are placed by their number
     return sorted(set(roles), key=lambda r: order[r] if r in order else int(r.rpartition(" ")[2]))
 
 
@@ -353,14 +352,15 @@ def position_names(examples: Sequence[Example], first: int, last: int) -> dict[i
     """
     names = {}
     for pos in range(first, last + 1):
-        characters = [e.prompt[pos:][:1] if -pos <= len(e.prompt) else "" for e in examples]
+        if pos >= 0:
+            names[pos] = f"answer {pos + 1}"
+            continue
+        characters = [e.prompt[pos] if -pos <= len(e.prompt) else "" for e in examples]
         labels = (
             label for label in examples[0].labels
             if all(str(e.labels.get(label)) == c for e, c in zip(examples, characters, strict=True))
         )  # fmt: skip
-        if pos >= 0:
-            names[pos] = f"answer {pos + 1}"
-        elif len(set(characters)) == 1:
+        if len(set(characters)) == 1:
             names[pos] = VISIBLE.get(characters[0], characters[0])
         else:
             names[pos] = next(labels, str(pos))
