@@ -174,10 +174,9 @@ def next_line_accuracy(characters: pd.DataFrame) -> pd.DataFrame:
     groups = known[["seed", "label", "bits", "max_bits"]].join(right).groupby(
         ["seed", "label"], sort=False)  # fmt: skip
     frequency = known.groupby(["seed", "label", "character"]).size()
-    return groups[NEXT[:3]].mean().assign(
-        majority=frequency.groupby(["seed", "label"]).max() / groups.size(),
-        **groups[["bits", "max_bits"]].mean(), n_lines=groups.size(),
-    ).reset_index()  # fmt: skip
+    means = groups[[*NEXT[:3], "bits", "max_bits"]].mean()
+    majority = frequency.groupby(["seed", "label"]).max() / groups.size()
+    return means.assign(majority=majority, n_lines=groups.size()).reset_index()
 
 
 def order_from_loss(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:

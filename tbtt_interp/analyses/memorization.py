@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 
 from tbtt_interp.analyses.restricted_loss import (
-    OPERANDS,
     plot_restricted_loss,
     restricted_loss,
     restricted_loss_claims,
@@ -136,81 +135,65 @@ def stored_bits(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 
 
 def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
-    """Over models, the share of what could be stored, and of what a parameter is said to hold.
-
-    Args:
-        table: `stored_bits` over seeds.
-    """
+    """The share of what could be stored, and of what a parameter is said to hold, over models."""
     counts = "reader who knows how often each answer occurs"
     text = {
         SEEN: ("Seen answers have", "of their bits", counts),
         HELD_OUT: ("Held-out answers have", "of their bits", counts),
         ORDER: ("Models store, at least,", "of the bits of the line order",
                 "reader who knows every line and not their order"),
+        ALL: ("Seen answers and order take", f"of {KNOWLEDGE:g} bits per parameter",
+              "model that stores nothing"),
     }  # fmt: skip
     claims = []
     for kind, (words, unit, null_name) in text.items():
-        shares = table.loc[table["kind"] == kind, "share"].dropna()
-        if kind == ORDER:
-            shares = shares.clip(lower=0)  # a lower bound below nothing is nothing
-        if len(shares):
-            claims.append(Claim(text=words, effect=mean_over_models(shares), unit=unit, null=0.0,
+        rows = table[table["kind"] == kind]
+        values = (rows["per_parameter"] / KNOWLEDGE if kind == ALL else rows["share"]).dropna()
+        values = values.clip(lower=0) if kind == ORDER else values  # a bound below 0 is no bound
+        if len(values):
+            claims.append(Claim(text=words, effect=mean_over_models(values), unit=unit, null=0.0,
                                 null_name=null_name))  # fmt: skip
-    every = table.loc[table["kind"] == ALL, "per_parameter"] / KNOWLEDGE
-    claims.append(Claim(
-        text="Seen answers and order take", effect=mean_over_models(every),
-        unit=f"of {KNOWLEDGE:g} bits per parameter", null=0.0,
-        null_name="model that stores nothing",
-    ))  # fmt: skip
     return claims
 
 
 def memorization_table(bits: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """Every model on every measure: one row per seed and measure.
+    """One row per seed and measure: `value`, `null`, `literature`, and `most` there could be.
 
     Args:
-        bits, losses: `stored_bits` and `restricted_loss` over seeds; the second may be empty.
-    Returns:
-        seed, `measure`, `value`, `most` (all there could be, or the literature's figure), `null`,
-        and `literature`.
+        losses: `restricted_loss` over seeds; may be empty.
     """
-    rows: list[dict[str, object]] = []
-    for row in bits.to_dict("records"):
-        cell = {"seed": row["seed"], "null": 0.0}
-        if row["kind"] in (SEEN, HELD_OUT, ORDER):
-            rows.append(cell | {"measure": row["kind"], "value": row["bits"], "most": row["most"]})
-        elif row["kind"] == ALL:
-            rows.append(cell | {"measure": PER_PARAMETER, "value": row["per_parameter"],
-                                "most": KNOWLEDGE})  # fmt: skip
-    for row in losses.to_dict("records"):
-        if row["split"] == "seen":
-            rows.append({"seed": row["seed"], "measure": row["change"], "value": row["fraction"],
-                         "most": 1.0, "null": row["random_fraction"]})  # fmt: skip
-    table = pd.DataFrame(rows)[["seed", "measure", "value", "most", "null"]]
+    rows = bits[bits["kind"] != FLOOR]
+    is_all = rows["kind"] == ALL
+    rows = rows.assign(
+        measure=rows["kind"].mask(is_all, PER_PARAMETER), null=0.0,
+        value=rows["bits"].mask(is_all, rows["per_parameter"]),
+        most=rows["most"].mask(is_all, KNOWLEDGE),
+    )  # fmt: skip
+    if not losses.empty:
+        names = {"change": "measure", "fraction": "value", "random_fraction": "null"}
+        seen = losses[losses["split"] == "seen"].rename(columns=names)
+        rows = pd.concat([rows, seen.assign(most=1.0)], ignore_index=True)
+    table = rows[["seed", "measure", "value", "most", "null"]].reset_index(drop=True)
     return table.assign(literature=table["measure"].map(LITERATURE).fillna(""))
 
 
 def _display(table: pd.DataFrame) -> pd.DataFrame:
     """One row per model, the mean over models, the null and the literature's figure."""
-    measures = [str(measure) for measure in dict.fromkeys(table["measure"])]
-    values = table.pivot(index="seed", columns="measure", values="value")[measures]
-    rows = {str(seed): row for seed, row in values.head(FEW).iterrows()}
-    rows |= {"mean": values.mean(), "null": table.groupby("measure")["null"].mean()}
-    digits = {PER_PARAMETER: 3, "restricted": 2, "excluded": 2}
-    words = {
-        name: ["" if pd.isna(row[m]) else f"{row[m]:,.{digits.get(m, 0)}f}" for m in measures]
-        for name, row in rows.items()
+    by_measure = {
+        str(m): rows.set_index("seed") for m, rows in table.groupby("measure", sort=False)
     }
-    words["literature"] = [LITERATURE.get(measure, "") for measure in measures]
-    return pd.DataFrame(words, index=measures).T.rename_axis("seed").reset_index()
+    words = {}
+    for measure, rows in by_measure.items():
+        values = pd.concat([rows["value"].head(FEW), rows[["value", "null"]].mean()])
+        digits = {PER_PARAMETER: 3, "restricted": 2, "excluded": 2}.get(measure, 0)
+        words[measure] = values.map(f"{{:,.{digits}f}}".format, na_action="ignore")
+    display = pd.DataFrame(words).rename(str).rename({"value": "mean"}).fillna("")
+    display.loc["literature"] = [LITERATURE.get(measure, "") for measure in words]
+    return display.rename_axis("seed").reset_index()
 
 
 def plot_memorization(table: pd.DataFrame) -> "Figure":
-    """Every measure as a share of all there could be, or of the literature's figure.
-
-    Args:
-        table: as `memorization_table` has it.
-    """
+    """Every measure as a share of all there could be, or of the literature's figure."""
     unit = {"restricted": ", of the loss saved", "excluded": ", of the loss added",
             PER_PARAMETER: f", of {KNOWLEDGE:g}"}  # fmt: skip
     most = table.groupby("measure")["most"].mean()
@@ -228,29 +211,21 @@ def plot_memorization(table: pd.DataFrame) -> "Figure":
 
 
 def analyse_memorization(source: Models | Run, *, site: str | None = None, seed: int = 0) -> Result:
-    """Bits stored by every model, and restricted and excluded loss where there are equations.
-
-    Args:
-        site: where the rule's directions are; None is the last layer's `hook_resid_mid`.
-        seed: of random directions.
-    """
+    """Bits stored by every model, and restricted and excluded loss where there are equations."""
     models = Models.of(source)
-    bits = over_seeds(models, stored_bits)
-    tables, claims = {"stored-bits": bits}, stored_bits_claims(bits)
-    notes: list[str] = [*NOTES]
-    figures, losses = {}, pd.DataFrame()
-    if any(e.labels.keys() >= OPERANDS for e in models.shared_prompts.examples):
+    bits, losses = over_seeds(models, stored_bits), pd.DataFrame()
+    tables, claims, figures = {"stored-bits": bits}, stored_bits_claims(bits), {}
+    note = ["No restricted or excluded loss: there are no equations, so no known rule."]
+    if models.shared_prompts.operand_grids:
         losses = over_seeds(models.take(FEW), restricted_loss, site=site, seed=seed)
         tables["restricted-loss"] = losses
         figures["restricted-loss"] = partial(plot_restricted_loss, losses)
         claims += restricted_loss_claims(losses)
-        if len(models.models) > FEW:
-            notes.append(f"Restricted and excluded loss: the first {FEW} models.")
-    else:
-        notes.append("No restricted or excluded loss: there are no equations, so no known rule.")
+        is_all = len(models.models) <= FEW
+        note = [] if is_all else [f"Restricted and excluded loss: the first {FEW} models."]
     table = memorization_table(bits, losses)
     return Result(
         name="memorization", tables={"memorization": table, **tables}, display=_display(table),
         figures={"memorization": partial(plot_memorization, table), **figures},
-        claims=claims, notes=notes,
+        claims=claims, notes=[*NOTES, *note],
     )  # fmt: skip

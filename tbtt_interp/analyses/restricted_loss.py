@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tbtt_interp.activations import cached, unknown_site
-from tbtt_interp.errors import TbttError
+from tbtt_interp.analyses.operand_grid import answer_groups, operand_grids
 from tbtt_interp.interventions import changed, logits_with_edits
 from tbtt_interp.plots import models_by_group
 from tbtt_interp.probes.erasure import Subspace, random_subspace
-from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example
@@ -37,7 +37,6 @@ RANK = 2  # of a small's 14 dimensions; more would be most of the model
 DRAWS = 19
 SMALLEST_COST = 0.1  # nats per character that erasing has to cost, for a fraction of it to count
 CHANGES = ("restricted", "excluded")
-OPERANDS = {"operator", "a", "b"}  # the labels of an equation
 STREAMS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
 Fit = Callable[[Float[Tensor, "row d"], Sequence[Example]], Subspace]
 
@@ -45,12 +44,9 @@ Fit = Callable[[Float[Tensor, "row d"], Sequence[Example]], Subspace]
 def operand_directions(
     x: Float[Tensor, "row d"], examples: Sequence[Example], rank: int = RANK
 ) -> Subspace:
-    """The directions in which activations differ most with a alone and with b alone.
+    """The directions in which activations of one operator differ most with a and with b alone.
 
     They are the first principal directions of each operand's class means, weighted by counts.
-
-    Args:
-        x: one row per example, all of one operator.
     """
     x = x.double()
     mean = x.mean(0)
@@ -64,72 +60,36 @@ def operand_directions(
     return Subspace(mean=mean, write=directions.mT, read=directions)
 
 
-def equations_of(prompts: PromptSet) -> list[int]:
-    """The numbers of the examples that are equations.
-
-    Raises:
-        TbttError: if there are none.
-    """
-    equations = [k for k, e in enumerate(prompts.examples) if e.labels.keys() >= OPERANDS]
-    if not equations:
-        raise TbttError(
-            "there is no rule here whose directions could be kept or left out: restricted and "
-            "excluded loss need examples with the labels a, operator and b"
-        )
-    return equations
-
-
 def _variants(
     x: Float[Tensor, "answer d"],
-    groups: Sequence[Int[np.ndarray, " _"]],
-    seen: np.ndarray,
+    groups: Sequence[Int[Tensor, " _"]],
+    seen: Bool[Tensor, " answer"],
     examples: Sequence[Example],
     fit: Fit,
     draws: int,
     seed: int,
 ) -> tuple[Float[Tensor, "variant answer d"], int]:
-    """The activations unchanged, erased, then restricted to and excluding each subspace.
+    """The activations unchanged, erased, then restricted to and excluding each subspace; its rank.
 
-    Args:
-        groups: answer tokens that differ in their operands alone; each group has its own mean and
-            subspaces, fitted on its seen equations.
-        examples: the example of each answer token.
-    Returns:
-        unchanged, erased, restricted by the rule's subspace and by each random one, excluded by
-        each; and the rank of the rule's subspace.
+    Each group has its own mean and subspaces, the rule's and random ones, fitted on seen equations.
     """
     variants = torch.stack([x.double()] * (2 + 2 * (1 + draws)))
     restricted, excluded = variants[2:].chunk(2)
     rank = 0
     for number, group in enumerate(groups):
         fitted_on = group[seen[group]]
-        x_seen, x_all = x[torch.from_numpy(fitted_on)], x[torch.from_numpy(group)].double()
-        rule = fit(x_seen, [examples[k] for k in fitted_on])
+        if not len(fitted_on):
+            continue
+        rule = fit(x[fitted_on], [examples[k] for k in fitted_on.tolist()])
         rank = len(rule.read)
         generator = np.random.default_rng((seed, number))
-        spaces = [rule, *(random_subspace(x_seen, rank, generator) for _ in range(draws))]
+        random = [random_subspace(x[fitted_on], rank, generator) for _ in range(draws)]
         variants[1, group] = rule.mean
-        for k, space in enumerate(spaces):
-            inside = space.coordinates(x_all) @ space.write.mT
+        for k, space in enumerate([rule, *random]):
+            inside = space.coordinates(x[group].double()) @ space.write.mT
             restricted[k, group] = space.mean + inside
-            excluded[k, group] = x_all - inside
+            excluded[k, group] = x[group].double() - inside
     return variants, rank
-
-
-def _nats(
-    model: "HookedTransformer",
-    batch: PromptBatch,
-    site: str,
-    variants: Float[Tensor, "variant answer d"],
-) -> Float[np.ndarray, "variant answer"]:
-    """The loss of each right answer token with these activations at its position."""
-    index = (batch.answer_row, batch.answer_pos)
-    edits = [partial(changed, index=index, new=new) for new in variants]
-    target = batch.answer_token[:, None]
-    return np.stack([
-        -logits.double().cpu().log_softmax(-1).gather(1, target).squeeze(1).numpy()
-        for logits in logits_with_edits(model, batch, site, edits)
-    ])  # fmt: skip
 
 
 def restricted_loss(
@@ -149,7 +109,6 @@ def restricted_loss(
     Args:
         site: the hook name of a residual stream; None is the last layer's `hook_resid_mid`.
         fit: from seen activations and their examples to a subspace.
-        draws: random subspaces.
     Returns:
         one row per change (restricted, excluded) and split, in nats per character: `loss`;
         `unpatched`; `erased`, all of the activation at its mean; `random`, the mean over draws;
@@ -157,32 +116,30 @@ def restricted_loss(
         restricting saves or excluding costs, nan where erasing adds next to nothing, and
         `random_fraction` the same for random subspaces. `rank`, `width`, `n_answers`.
     Raises:
-        TbttError: if there are no equations, or no such site.
+        TbttError: if there is no grid of operands, or no such site.
     """
-    equations, layers = equations_of(prompts), range(model.cfg.n_layers)
+    equations, layers = operand_grids(prompts)[0], range(model.cfg.n_layers)
     site = f"blocks.{layers[-1]}.hook_resid_mid" if site is None else site
     known = [f"blocks.{layer}.{stream}" for layer in layers for stream in STREAMS]
     if site not in known:
         raise unknown_site(site, known)
-    batch = prompts.batch(equations)
-    examples = [prompts.examples[equations[k]] for k in batch.answer_example.tolist()]
-    seen = prompts.seen[equations][batch.answer_example.numpy()]
+    batch = equations.batch()
+    examples = [equations.examples[k] for k in batch.answer_example.tolist()]
+    seen = torch.from_numpy(equations.seen)[batch.answer_example]
     x = batch.at_answers(cached(model, batch.tokens, [site])[1][site]).cpu()
-    keys = [
-        (example.labels["operator"], place)
-        for example, place in zip(examples, batch.place_in_answer.tolist(), strict=True)
-    ]
-    groups = [
-        np.array([k for k, of in enumerate(keys) if of == key]) for key in dict.fromkeys(keys)
-    ]
-    groups = [group for group in groups if seen[group].any()]
+    groups = answer_groups(equations, batch)
     variants, rank = _variants(x, groups, seen, examples, fit, draws, seed)
-    nats = _nats(model, batch, site, variants)
+    index, target = (batch.answer_row, batch.answer_pos), batch.answer_token[:, None]
+    edits = [partial(changed, index=index, new=new) for new in variants]
+    nats = torch.stack([
+        -logits.double().cpu().log_softmax(-1).gather(1, target).squeeze(1)
+        for logits in logits_with_edits(model, batch, site, edits)
+    ])  # fmt: skip
     rows = []
     for split, mask in (("seen", seen), ("held out", ~seen)):
         if not mask.any():
             continue
-        unpatched, erased, *rest = nats[:, mask].mean(1)
+        unpatched, erased, *rest = nats[:, mask].mean(1).tolist()
         added = erased - unpatched if erased - unpatched > SMALLEST_COST else np.nan
         for change, (loss, *random) in zip(CHANGES, np.split(np.array(rest), 2), strict=True):
             sign, start = (-1, erased) if change == "restricted" else (1, unpatched)
@@ -199,11 +156,7 @@ def restricted_loss(
 
 
 def restricted_loss_claims(table: pd.DataFrame) -> list[Claim]:
-    """For seen answers, what the rule's directions alone save, and what leaving them out costs.
-
-    Args:
-        table: `restricted_loss` over seeds.
-    """
+    """For seen answers, what the rule's directions alone save, and what leaving them out costs."""
     seen = table[(table["split"] == "seen") & table["fraction"].notna()]
     rank = 0 if seen.empty else seen["rank"].iloc[0]
     text = {
@@ -221,11 +174,7 @@ def restricted_loss_claims(table: pd.DataFrame) -> list[Claim]:
 
 
 def plot_restricted_loss(table: pd.DataFrame) -> "Figure":
-    """The loss with a rule's directions alone and without them, and with random directions.
-
-    Args:
-        table: `restricted_loss` over seeds.
-    """
+    """The loss with a rule's directions alone and without them, and with random directions."""
     rank, width = table[["rank", "width"]].iloc[0]
     columns = {
         "loss": f"the operands' {rank} of {width} directions",
