@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tbtt_interp.baselines import baseline_answers
@@ -115,26 +114,14 @@ def write_tables(name: str, folder: Path, to: Path, tables: Iterable[str] = tupl
 
 
 def select(models: pd.DataFrame, **where: object) -> pd.DataFrame:
-    """The rows that have these values.
-
-    >>> table = pd.DataFrame({"size": ["small", "large"], "seed": [0, 0]})
-    >>> select(table, size="large").index.tolist()
-    [1]
-    """
-    mask = np.ones(len(models), bool)
-    for name, value in where.items():
-        mask &= (models[name] == value).to_numpy()
-    return models[mask]
+    """The rows that have these values."""
+    return models[(models[list(where)] == pd.Series(where)).all(axis=1)]
 
 
 def by_seed(models: pd.DataFrame, value: str = "held_out_accuracy", **where: object) -> pd.Series:
     """One value per model, indexed by seed, of the rows that `select` gives.
 
     The difference of two such series is paired by seed: a seed that one of them lacks is nan.
-
-    >>> table = pd.DataFrame({"size": ["small", "large"], "seed": [0, 0], "loss": [1.0, 0.5]})
-    >>> by_seed(table, "loss", size="large").to_dict()
-    {0: 0.5}
     """
     rows = select(models, **where)
     if value not in rows:
@@ -158,12 +145,7 @@ def check_one_each(models: pd.DataFrame, cell: Sequence[str]) -> None:
 
 
 def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
-    """Each model at the first evaluation with a property; models that never have it are left out.
-
-    >>> over = pd.DataFrame({"run": "a", "seed": 0, "step": [1, 2, 3], "loss": [0.9, 0.2, 0.8]})
-    >>> first_evaluations(over, over["loss"] < 0.5)["step"].tolist()
-    [2]
-    """
+    """Each model's first evaluation with a property; models that never have it are left out."""
     by_step = over[reached].sort_values("step")
     return by_step.groupby(["run", "seed"], sort=False).head(1).sort_index()
 
@@ -178,22 +160,14 @@ def claim_over_models(values: pd.Series, bounds: Bounds = ANY, **claim: Any) -> 
 
 
 def counts_text(models: pd.DataFrame, group: str) -> str:
-    """Right answers of all models together; empty where there are no answers.
-
-    >>> counts_text(pd.DataFrame({"seen_right": [3, 4], "seen_of": [4, 4]}), "seen")
-    '7/8'
-    """
+    """Right answers of all models together; empty where there are no answers."""
     if f"{group}_of" not in models or not models[f"{group}_of"].sum() > 0:
         return ""
     return f"{models[f'{group}_right'].sum():.0f}/{models[f'{group}_of'].sum():.0f}"
 
 
 def mean_text(values: pd.Series, bounds: Bounds = ANY, *, with_n: bool = False) -> str:
-    """A mean over models with its interval, and the number of models; empty where there is none.
-
-    >>> mean_text(pd.Series([0.25, 0.25]), with_n=True)
-    '0.25 (2)'
-    """
+    """A mean over models with its interval, and the number of models; empty where there is none."""
     if not values.notna().any():
         return ""
     return mean_over_models(values, bounds=bounds).format() + (
