@@ -33,6 +33,6 @@ for file in files:
 
 # %%
 print(f"{models.title}. Decoded:\n{decoded}\n\nUsed:\n{used}\n")
-claims = [claim for claim in used.claims if "interchanged" in claim.text]
+claims = [claim for claim in used.claims if claim.text.startswith("Interchanging")]
 supported = sum(claim.verdict == "supported" for claim in claims)
 print(f"Of {len(claims)} claims that a code is used, {supported} are supported.")
