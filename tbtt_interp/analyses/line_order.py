@@ -22,6 +22,7 @@ from jaxtyping import Float
 from tbtt_interp.analyses import preceding_line
 from tbtt_interp.analyses.token_roles import label_positions
 from tbtt_interp.errors import TbttError
+from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.interventions import answer_logits, run_with
 from tbtt_interp.plots import BLACK, BLUE, ORANGE, name_once, panels, points
 from tbtt_interp.prompts import PromptBatch, PromptSet
@@ -191,8 +192,12 @@ def order_from_loss(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFr
     """
     stream = ordered_lines(prompts)
     tokens, targets = map(torch.from_numpy, stream.reference()[:2])
-    logits = run_with(model, tokens).double()
-    loss, floors = F.cross_entropy(logits.mT, targets).item(), stream_floors(stream)
+    at_once = max(1, TOKENS_AT_ONCE // tokens.shape[1])
+    nats = sum(
+        F.cross_entropy(run_with(model, read).double().mT, predict, reduction="sum").item()
+        for read, predict in zip(tokens.split(at_once), targets.split(at_once), strict=True)
+    )
+    loss, floors = nats / int((targets >= 0).sum()), stream_floors(stream)
     gained = floors.lines - loss
     return pd.DataFrame([{
         "loss": loss, "floor_lines": floors.lines, "floor_order": floors.order,
