@@ -16,10 +16,10 @@ BY_STRING = re.compile(r"\b(import_module|__import__)\(")
 
 
 def lines_with(pattern: str) -> list[str]:
-    """Places in the package, the explorer's page excepted, that match a pattern."""
+    """Places in the package that match a pattern."""
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0] != "explore"
+        for path in sorted(ROOT.rglob("*.py"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(pattern, line)
     ]  # fmt: skip

@@ -127,7 +127,7 @@ def attribution_part(scene: Scene, character: int) -> Part:
 def _attribution(
     opened: Opened, cuts: tuple[Edge, ...], tokens: tuple[int, ...], n_ctx: int
 ) -> tuple[pd.DataFrame, int]:
-    """Every part's share in the last token's logit, and the token that it is held against."""
+    """What each component writes of the last token's logit minus the next best's; that token."""
     double = _double(opened)
     prompt, answer = list(tokens[:-1]), list(tokens[-1:])
     batch = PromptBatch.of_tokens([(prompt, answer)], n_ctx)

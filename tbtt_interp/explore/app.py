@@ -153,15 +153,15 @@ class Explorer:
 
     def model(self, state: State, pane: str, shown: list[Any]) -> list[Any]:
         """What a pane's own controls show: its run, seeds and steps."""
-        mine = state.panes[PANES.index(pane)]
+        settings = state.panes[PANES.index(pane)]
         try:
-            run = self.catalogue.run(mine.run)
-            seed = mine.seed if mine.seed in run.seeds else run.seeds[0]
-            steps = list(self.catalogue.steps(mine.run, seed))
+            run = self.catalogue.run(settings.run)
+            seed = settings.seed if settings.seed in run.seeds else run.seeds[0]
+            steps = list(self.catalogue.steps(settings.run, seed))
         except TbttError:
-            return [mine.run, *[no_update] * 5, "Training step"]
-        which = self._which(mine)  # None where the address has a seed or step that is not there
-        now = [mine.run, *([seed, steps.index(which.step)] if which else shown[1:])]
+            return [settings.run, *[no_update] * 5, "Training step"]
+        which = self._which(settings)  # None where the address has a seed or step that is not there
+        now = [settings.run, *([seed, steps.index(which.step)] if which else shown[1:])]
         name, chosen, place = (
             no_update if str(a) == str(b) else a for a, b in zip(now, shown, strict=True)
         )
@@ -254,13 +254,15 @@ class Explorer:
             return state
         if pane == "page":
             return state.choose(verb, argument)
-        mine = state.panes[PANES.index(pane)]
-        if self._is_so(mine, verb, argument):
+        settings = state.panes[PANES.index(pane)]
+        if self._is_so(settings, verb, argument):
             return state
-        mine = mine.act(verb, argument)
-        if verb == "seed" and self._which(mine) is None:  # most steps are kept of one seed alone
-            mine = dataclasses.replace(mine, step=None)
-        return state.with_pane(PANES.index(pane), mine)
+        settings = settings.act(verb, argument)
+        if (
+            verb == "seed" and self._which(settings) is None
+        ):  # most steps are kept of one seed alone
+            settings = dataclasses.replace(settings, step=None)
+        return state.with_pane(PANES.index(pane), settings)
 
     def _is_so(self, pane: Pane, verb: str, argument: str) -> bool:
         """Whether a control only says what its pane shows."""
@@ -271,8 +273,8 @@ class Explorer:
 
     def _step(self, state: State, pane: str, place: int) -> int:
         """The training step at a place of a pane's slider."""
-        mine = state.panes[PANES.index(pane)]
-        which = self.catalogue.which(mine.run, mine.seed, None)
+        settings = state.panes[PANES.index(pane)]
+        which = self.catalogue.which(settings.run, settings.seed, None)
         steps = list(self.catalogue.steps(which.run, which.seed))
         return steps[min(place, len(steps) - 1)]
 
@@ -300,14 +302,14 @@ class Explorer:
                 if pane not in (*PANES, "page") or kind not in ("csv", "html"):
                     raise TbttError("there is no such file: take one from the page")
                 part = self.views.part(state, pane, name)
-                told = self.views.told(state, pane, part)
+                provenance = self.views.provenance(state, pane, part)
             except TbttError as error:
                 return flask.Response(f"{error}\n", 404, mimetype="text/plain")
             if kind == "csv":
-                table = part.data.assign(figure=part.title, **told)
+                table = part.data.assign(figure=part.title, **provenance)
                 content, mime = table.to_csv(index=False), "text/csv"
             else:
-                title = {"text": f"{part.title}<br><sup>{in_words(told)}</sup>", "x": 0.02}
+                title = {"text": f"{part.title}<br><sup>{in_words(provenance)}</sup>", "x": 0.02}
                 drawn: Any = part.figure
                 drawn.update_layout(title=title, height=drawn.layout.height + TITLED)
                 drawn.update_layout(margin={"t": (drawn.layout.margin.t or 0) + TITLED})

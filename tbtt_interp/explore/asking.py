@@ -175,24 +175,24 @@ def read(
 
 def putting(
     model: "HookedTransformer",
-    donor: Sequence[int],
+    source: Sequence[int],
     patches: Sequence[Patch],
     edges: Sequence[Edge] = (),
 ) -> HooksAt:
     """Hooks that put activations of another text in: at each window, of that text's own window.
 
     Args:
-        donor: the other text's tokens; beyond its end nothing is put in.
+        source: the other text's tokens; beyond its end nothing is put in.
         patches: at sites that the model has.
         edges: that are cut while it is read.
     """
     sites = [p.site for p in patches]
 
     def hooks_at(start: int, end: int) -> Hooks:
-        padded = [*donor, *[0] * (end - len(donor))][start:end]
+        padded = [*source, *[0] * (end - len(source))][start:end]
         with model.hooks(fwd_hooks=only_there(cutting(edges, start), model)):  # pyright: ignore
             cache = read(model, padded, list(dict.fromkeys(sites)))
-        places = [p for p in patches if start <= p.pos < min(end, len(donor))]
+        places = [p for p in patches if start <= p.pos < min(end, len(source))]
         return [(p.site, _putting(p, p.pos - start, cache[p.site])) for p in places]
 
     return hooks_at if sites else lambda start, end: []

@@ -42,19 +42,19 @@ def message(text: str, kind: str = "problem") -> html.P:
     )
 
 
-def in_words(told: Mapping[str, Any]) -> str:
+def in_words(provenance: Mapping[str, Any]) -> str:
     """What a figure is of, in a line; a long prompt by its end."""
-    short = {k: v if len(str(v)) <= LONG else f"…{str(v)[-LONG:]}" for k, v in told.items()}
+    short = {k: v if len(str(v)) <= LONG else f"…{str(v)[-LONG:]}" for k, v in provenance.items()}
     return ", ".join(f"{name} {value}" for name, value in short.items())
 
 
 def figure(
-    part: Part, pane: str, address: str, told: Mapping[str, Any] = MappingProxyType({})
+    part: Part, pane: str, address: str, provenance: Mapping[str, Any] = MappingProxyType({})
 ) -> html.Figure:
     """A part as a figure, with its words above and its files below.
 
     Args:
-        told: what it is of, for files that leave the page.
+        provenance: what it is of, for files that leave the page.
     """
     drawn: Any = part.figure
     file = f"figure/{pane}/{part.name}"
@@ -71,7 +71,7 @@ def figure(
                     html.Span("Download"),
                     *(html.Button(kind.upper(), title=f"{part.title}, as {kind.upper()}",
                                   **attributes(data_image=kind, data_name=f"{part.name}-{pane}",
-                                               data_title=part.title, data_of=in_words(told)))
+                                               data_title=part.title, data_of=in_words(provenance)))
                       for kind in ("png", "svg")),
                     *(html.A(kind.upper(), href=f"{file}.{kind}{address}", download="",
                              title=f"{part.title}, as {kind.upper()}")

@@ -153,13 +153,13 @@ def ladder(table: pd.DataFrame, shown: Sequence[tuple[str, int]] = ()) -> "Figur
         for (task, framing), some in known.groupby(["task", "framing"], sort=False):
             series = f"{task}, {framing}"
             colour = COLOURS.get(str(framing), GREY)
-            mine = ringed[some.index]
+            is_open = ringed[some.index]
             figure.add_scatter(
                 x=some["parameters"] * jitter[some.index], y=some[name], mode="markers",
                 name=series, legendgroup=series, showlegend=series not in named,
                 marker={"color": colour, "symbol": MARKS.get(str(task), "cross"), "opacity": 0.75,
-                        "size": np.where(mine, 15, 9),
-                        "line": {"color": "#000000", "width": np.where(mine, 2.5, 0.0)}},
+                        "size": np.where(is_open, 15, 9),
+                        "line": {"color": "#000000", "width": np.where(is_open, 2.5, 0.0)}},
                 customdata=some[["act", "run", "seed", "size", "parameters"]],
                 hovertemplate="<b>%{customdata[1]}</b>, seed %{customdata[2]}<br>"
                 "%{customdata[3]}, %{customdata[4]:,} parameters: %{y:.3f}<extra></extra>",

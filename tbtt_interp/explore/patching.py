@@ -88,7 +88,7 @@ def patched_of(catalogue: Catalogue, pane: Pane, prompt: str, corrupt: str) -> P
     """Both prompts, and the second with the pane's patches.
 
     Raises:
-        TbttError: if they do not align, have one answer, or tell nothing apart.
+        TbttError: if they do not align, or have one answer.
     """
     clean = scene_of(catalogue, pane, prompt)
     other = scene_of(catalogue, pane, corrupt)
@@ -111,9 +111,9 @@ def patched_of(catalogue: Catalogue, pane: Pane, prompt: str, corrupt: str) -> P
         wrong=answers[1][place], differences=(0.0, 0.0, 0.0), said=other.said,
         there=tuple(p for p in pane.patches if has_place(clean.opened.model, p)),
     )  # fmt: skip
-    donor = (*clean.said.tokens[: clean.said.asked], *answers[0])
+    source = (*clean.said.tokens[: clean.said.asked], *answers[0])
     with changed(clean.opened, ()) as model:
-        put = putting(model, donor, found.there, pane.cuts)
+        put = putting(model, source, found.there, pane.cuts)
 
         def hooks_at(start: int, end: int) -> Hooks:
             return [*cutting(pane.cuts, start), *put(start, end)]
@@ -212,7 +212,7 @@ def _map(
     """How many nats each place by itself moves the corrupted run's logit difference."""
     with changed(opened, cuts, start) as model:
         sites = sites_of(model)
-        donor = read(model, clean, sites)
+        source = read(model, clean, sites)
         places = [
             Patch(site, head, pos + start)
             for site in sites
@@ -225,7 +225,7 @@ def _map(
         for first in range(0, len(places), ROWS):
             some = places[first : first + ROWS]
             hooks = [
-                (site, partial(_put, site=site, places=some, donor=donor[site], start=start))
+                (site, partial(_put, site=site, places=some, source=source[site], start=start))
                 for site in dict.fromkeys(patch.site for patch in some)
             ]
             logits = torch.as_tensor(
@@ -236,14 +236,14 @@ def _map(
 
 
 def _put(
-    values: Tensor, hook: object, *, site: str, places: list[Patch], donor: Tensor, start: int
+    values: Tensor, hook: object, *, site: str, places: list[Patch], source: Tensor, start: int
 ) -> Tensor:
     """Each place of this site in a row of its own."""
     values = values.clone()
     for row, patch in enumerate(places):
         if patch.site == site:
             place = place_of(patch.site, patch.head, patch.pos - start)
-            values[(row, *place)] = donor[(0, *place)]
+            values[(row, *place)] = source[(0, *place)]
     return values
 
 

@@ -1,4 +1,4 @@
-"""The explorer's server: on this machine alone unless told otherwise, on a port that is free."""
+"""The explorer's server: on this machine alone unless asked otherwise, on a port that is free."""
 
 import errno
 import logging

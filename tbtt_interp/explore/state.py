@@ -77,8 +77,8 @@ class Pane:
         Raises:
             TbttError: if there is no such thing to do, or it says nothing.
 
-        >>> Pane(run="mine").act("cut", "0.0.4.1").act("pin", "4").query()
-        {'run': 'mine', 'pins': '4', 'cuts': '0.0.4.1'}
+        >>> Pane(run="small").act("cut", "0.0.4.1").act("pin", "4").query()
+        {'run': 'small', 'pins': '4', 'cuts': '0.0.4.1'}
         """
         if verb not in ACTIONS:
             raise unknown("action", verb, ACTIONS)

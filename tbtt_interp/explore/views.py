@@ -22,12 +22,12 @@ POLL = 700  # ms between two looks at a table in the making
 
 def _controls(scene: Scene, state: State, pane: str) -> list[Any]:
     """What is chosen with, below the answer: it is there whatever has been chosen."""
-    mine = state.panes[PANES.index(pane)]
+    settings = state.panes[PANES.index(pane)]
     if state.view == "attention":
-        return words.heads_picker(scene, mine, pane)
+        return words.heads_picker(scene, settings, pane)
     if state.view == "answer":
-        return [words.characters(scene, mine, pane)]
-    return [words.places(scene, mine, pane)] if state.view == "probes" else []
+        return [words.characters(scene, settings, pane)]
+    return [words.places(scene, settings, pane)] if state.view == "probes" else []
 
 
 class Views:
@@ -45,31 +45,31 @@ class Views:
         """
         if pane == "page":
             return [ladder_part(self.catalogue, state)[0]]
-        mine = state.panes[PANES.index(pane)]
+        settings = state.panes[PANES.index(pane)]
         if state.view == "patching":
-            found = patched_of(self.catalogue, mine, state.prompt, state.corrupt)
-            return patching_parts(found, mine)
-        scene = scene_of(self.catalogue, mine, state.prompt)
+            found = patched_of(self.catalogue, settings, state.prompt, state.corrupt)
+            return patching_parts(found, settings)
+        scene = scene_of(self.catalogue, settings, state.prompt)
         if state.view == "attention":
-            return attention_parts(scene, mine, state.shown)
+            return attention_parts(scene, settings, state.shown)
         if state.view == "answer":
-            return answer_parts(scene, mine)
+            return answer_parts(scene, settings)
         if state.view == "probes":
             return self._probes(scene, state, pane)
         return []
 
     def _probes(self, scene: Scene, state: State, pane: str) -> list[Part]:
-        mine = state.panes[PANES.index(pane)]
-        reading = [reading_part(scene, mine.probe)] if mine.probe else []
+        settings = state.panes[PANES.index(pane)]
+        reading = [reading_part(scene, settings.probe)] if settings.probe else []
         try:
-            job = job_of(self.jobs, scene, mine.place)
+            job = job_of(self.jobs, scene, settings.place)
         except TbttError:
             if reading:  # which one model is enough for
                 return reading
             raise
         if job.problem and not reading:
             raise TbttError(job.problem)
-        return ([] if job.table is None else [probes_part(job.table, mine)]) + reading
+        return ([] if job.table is None else [probes_part(job.table, settings)]) + reading
 
     def part(self, state: State, pane: str, name: str) -> Part:
         """One figure of a pane by its name.
@@ -82,41 +82,41 @@ class Views:
                 return part
         raise TbttError(f"there is no figure '{name}' in pane {pane} of this view: reload the page")
 
-    def told(self, state: State, pane: str, part: Part) -> dict[str, Any]:
+    def provenance(self, state: State, pane: str, part: Part) -> dict[str, Any]:
         """What a figure is of, for who has it alone."""
         if not part.of:
             return {}
-        mine = state.panes[PANES.index(pane)]
-        which = self.catalogue.which(mine.run, mine.seed, mine.step)
+        settings = state.panes[PANES.index(pane)]
+        which = self.catalogue.which(settings.run, settings.seed, settings.step)
         found: dict[str, Any] = {"run": which.run, "seed": which.seed, "step": which.step}
         found["prompt"] = repr(self.catalogue.run(which.run).tasks[0].complete_prompt(state.prompt))
         found["corrupted"] = repr(state.corrupt)
-        if mine.cuts:
-            found["cut"] = " ".join(map(str, mine.cuts))
+        if settings.cuts:
+            found["cut"] = " ".join(map(str, settings.cuts))
         return {name: value for name, value in found.items() if name in part.of}
 
     def body(self, state: State, pane: str, address: str) -> list[Any]:
         """What stands in a pane; where something is wrong, what is wrong."""
-        mine = state.panes[PANES.index(pane)]
+        settings = state.panes[PANES.index(pane)]
         try:
-            run = self.catalogue.run(mine.run)
-            which = self.catalogue.which(mine.run, mine.seed, mine.step)
+            run = self.catalogue.run(settings.run)
+            which = self.catalogue.which(settings.run, settings.seed, settings.step)
             task = run.tasks[run.seed_index(which.seed)]
             for prompt in (state.prompt, *[state.corrupt] * (state.view == "patching")):
                 text = task.complete_prompt(prompt)
                 if set(text) - task.vocabulary.index.keys():
                     return words.unreadable(text, task)
-            scene = scene_of(self.catalogue, mine, state.prompt)
+            scene = scene_of(self.catalogue, settings, state.prompt)
         except TbttError as error:
             return [message(str(error))]
-        found: list[Any] = [words.strip(scene, mine, pane), words.answer(scene, pane)]
+        found: list[Any] = [words.strip(scene, settings, pane), words.answer(scene, pane)]
         if len(state.prompt) == LONGEST:
             found.insert(0, message(f"Of a prompt the last {LONGEST} characters are kept.", "note"))
         found += _controls(scene, state, pane)
         try:
             found += self._result(scene, state, pane)
             found += [
-                figure(part, pane, address, self.told(state, pane, part))
+                figure(part, pane, address, self.provenance(state, pane, part))
                 for part in self.parts(state, pane)
             ]
         except TbttError as error:
@@ -125,17 +125,17 @@ class Views:
 
     def _result(self, scene: Scene, state: State, pane: str) -> list[Any]:
         """What stands between the controls and the figures."""
-        mine = state.panes[PANES.index(pane)]
+        settings = state.panes[PANES.index(pane)]
         if state.view == "patching":
-            found = patched_of(self.catalogue, mine, state.prompt, state.corrupt)
-            return [words.patched(found, mine, pane)]
+            found = patched_of(self.catalogue, settings, state.prompt, state.corrupt)
+            return [words.patched(found, settings, pane)]
         if state.view != "probes":
             return []
         try:
-            job = job_of(self.jobs, scene, mine.place)
+            job = job_of(self.jobs, scene, settings.place)
         except TbttError as error:
-            return [message(str(error))] if mine.probe else []  # else its figures say so
-        if job.problem and mine.probe:
+            return [message(str(error))] if settings.probe else []  # else its figures say so
+        if job.problem and settings.probe:
             return [message(job.problem)]
         if job.is_done:
             return []
