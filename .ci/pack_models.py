@@ -108,7 +108,8 @@ def main() -> None:
     try:
         left_out = pack_models(asked.runs, asked.to)
     except TbttError as error:
-        sys.exit(f"error: {error}")
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)
     print(f"{folder_bytes(asked.to) / 1e6:.1f} MB in {asked.to}.")
     for name, reason in left_out.items():
         print(f"Left out: {name}: {reason}")
