@@ -23,7 +23,7 @@ from sweeps import (
 from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
 from tbtt_interp.results import Result
-from tbtt_interp.stats import summarize
+from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
@@ -105,8 +105,8 @@ def widths_result(models: pd.DataFrame) -> Result:
         command="tbtt sweep widths && python analyses/widths.py runs/widths",
         more_displays={"Differences of held-out accuracy (models)": text.reset_index()},
         figures={"widths": lambda: plots.models_by_group(
-            rows.assign(at="last step"), x="difference", by="at", value="value",
-            titles=("", "difference of held-out accuracy")).update_xaxes(tickangle=-60)},
+            models, x="width", by="framing", value="held_out_accuracy", bounds=SHARE,
+            titles=("width", "held-out accuracy"))},
     )  # fmt: skip
 
 
