@@ -1,4 +1,4 @@
-"""The package speaks the field's words: what was renamed does not come back."""
+"""The package speaks the field's words, and what was taken out of it does not come back."""
 
 import re
 from pathlib import Path
@@ -33,3 +33,8 @@ def test_nothing_is_imported_by_a_string() -> None:
     """The lazy names of the package itself excepted."""
     places = lines_with(BY_STRING.pattern)
     assert [place for place in places if not place.startswith("__init__.py:")] == []
+
+
+def test_one_module_puts_hooks_into_models() -> None:
+    places = lines_with(r"\brun_with_hooks\(|\.hooks\(|\badd_hook\(|\bfwd_hooks=")
+    assert places and all(place.startswith("interventions.py:") for place in places)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.catalogue import Opened
 from tbtt_interp.explore.state import Edge, Patch
-from tbtt_interp.interventions import knock_out_attention
+from tbtt_interp.interventions import Hook, knock_out_attention, run_with, with_hooks
 from tbtt_interp.prompts import VISIBLE
 from tbtt_interp.tasks import Vocabulary
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformer_lens import ActivationCache, HookedTransformer
 
 LIMIT = 32  # characters after which an answer that has not ended is cut
-Hooks = list[tuple[str, Callable[..., Tensor]]]
+Hooks = list[Hook]
 HooksAt = Callable[[int, int], Hooks]  # from where a window starts and ends in the text
 
 
@@ -37,13 +37,7 @@ def cutting(edges: Sequence[Edge], start: int) -> Hooks:
     for layer, head in sorted({(edge.layer, edge.head) for edge in edges}):
         places = [(e.query - start, e.key - start) for e in edges if e[:2] == (layer, head)]
 
-        def hook(
-            pattern: Tensor,
-            hook: object,
-            layer: int = layer,
-            head: int = head,
-            places: list = places,
-        ) -> Tensor:
+        def hook(pattern: Tensor, head: int = head, places: list = places) -> Tensor:
             size = pattern.shape[-1]
             gone = torch.zeros(size, size, dtype=torch.bool)
             for query, key in places:
@@ -68,7 +62,7 @@ def changed(opened: Opened, edges: Sequence[Edge], start: int = 0) -> Iterator["
     """The model without these edges, for one reader at a time."""
     with opened.alone:
         model = opened.model
-        with model.hooks(fwd_hooks=only_there(cutting(edges, start), model)), torch.no_grad():  # pyright: ignore
+        with with_hooks(model, only_there(cutting(edges, start), model)):
             yield model
 
 
@@ -163,7 +157,7 @@ def _next(
     start = max(0, len(tokens) - model.cfg.n_ctx)
     window = torch.tensor([tokens[start:]])
     hooks = only_there(hooks_at(start, len(tokens)), model)
-    return model.run_with_hooks(window, fwd_hooks=hooks)[0, -1]  # pyright: ignore
+    return run_with(model, window, hooks)[0, -1]
 
 
 def read(
@@ -190,7 +184,7 @@ def putting(
 
     def hooks_at(start: int, end: int) -> Hooks:
         padded = [*source, *[0] * (end - len(source))][start:end]
-        with model.hooks(fwd_hooks=only_there(cutting(edges, start), model)):  # pyright: ignore
+        with with_hooks(model, only_there(cutting(edges, start), model)):
             cache = read(model, padded, list(dict.fromkeys(sites)))
         places = [p for p in patches if start <= p.pos < min(end, len(source))]
         return [(p.site, _putting(p, p.pos - start, cache[p.site])) for p in places]
@@ -198,8 +192,8 @@ def putting(
     return hooks_at if sites else lambda start, end: []
 
 
-def _putting(patch: Patch, at: int, given: Tensor) -> Callable[..., Tensor]:
-    def hook(values: Tensor, hook: object) -> Tensor:
+def _putting(patch: Patch, at: int, given: Tensor) -> Callable[[Tensor], Tensor]:
+    def hook(values: Tensor) -> Tensor:
         values = values.clone()
         place = place_of(patch.site, patch.head, at)
         values[:, *place] = given[:, *place]

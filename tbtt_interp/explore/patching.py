@@ -32,6 +32,7 @@ from tbtt_interp.explore.catalogue import Catalogue, Opened
 from tbtt_interp.explore.parts import TOLD, Part
 from tbtt_interp.explore.scene import Scene, scene_of
 from tbtt_interp.explore.state import Edge, Pane, Patch
+from tbtt_interp.interventions import run_with
 from tbtt_interp.plots import short_site
 
 if TYPE_CHECKING:
@@ -135,11 +136,8 @@ def patched_of(catalogue: Catalogue, pane: Pane, prompt: str, corrupt: str) -> P
 def _difference(
     model: "HookedTransformer", window: Sequence[int], hooks: Hooks, found: Patched
 ) -> float:
-    logits = model.run_with_hooks(
-        torch.tensor([list(window)]),
-        fwd_hooks=only_there(hooks, model),  # pyright: ignore
-    )
-    return float(_logit_difference(torch.as_tensor(logits), found.right, found.wrong))
+    logits = run_with(model, torch.tensor([list(window)]), only_there(hooks, model))
+    return float(_logit_difference(logits, found.right, found.wrong))
 
 
 def sites_of(model: "HookedTransformer") -> list[str]:
@@ -228,16 +226,12 @@ def _map(
                 (site, partial(_put, site=site, places=some, source=source[site], start=start))
                 for site in dict.fromkeys(patch.site for patch in some)
             ]
-            logits = torch.as_tensor(
-                model.run_with_hooks(tokens.expand(len(some), -1), fwd_hooks=hooks)  # pyright: ignore
-            )
+            logits = run_with(model, tokens.expand(len(some), -1), hooks)
             moved += (_logit_difference(logits, right, wrong) - before).tolist()
     return list(zip(places, moved, strict=True))
 
 
-def _put(
-    values: Tensor, hook: object, *, site: str, places: list[Patch], source: Tensor, start: int
-) -> Tensor:
+def _put(values: Tensor, *, site: str, places: list[Patch], source: Tensor, start: int) -> Tensor:
     """Each place of this site in a row of its own."""
     values = values.clone()
     for row, patch in enumerate(places):
