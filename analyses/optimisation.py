@@ -31,16 +31,16 @@ NOTES = (
     "seen, held-out: right answers of all models together. accuracy: mean over models. order "
     "known: the share of the file's order that the loss shows.",
     "Barron and White (arXiv 2506.09099v2) trained at a peak rate of 1e-2, mlt at 1e-5; their mlt "
-    "answers no held-out equation. Ours differs in steps, batch, dropout and rate. It can say that "
-    "size alone does not decide, and not which of these does.",
-    "Each model is compared at its first evaluation that knows so much; models that never do are "
-    "left out. That comparison was added after mlt's answers had been seen.",
+    "answers no held-out equation. Ours differs in steps, batch, dropout and rate. So size alone "
+    "does not decide; which of these differences does, is not known.",
+    "Each model is compared at its first evaluation with this accuracy on seen equations; models "
+    "that never reach it are left out. The comparison was added after mlt's answers were known.",
 )
 
 
 # %%
 def optimisation_claims(rates: pd.DataFrame, mlt: pd.DataFrame, known: pd.DataFrame) -> list[Claim]:
-    """What was expected before the run, and large beside mlt when both know the seen equations."""
+    """The claims expected before the run, and large compared with mlt at equal seen accuracy."""
     rate, every, shuffled = read_sweep("optimisation").expected
     large = select(rates, size="large")
     best = large.groupby("learning_rate")["loss"].mean().idxmin()

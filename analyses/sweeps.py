@@ -1,4 +1,4 @@
-"""The tables of the paper's sweeps, which stand in `tables`, and what their studies share."""
+"""The tables of the paper's sweeps, kept in `tables`, and functions that their studies share."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -51,7 +51,7 @@ def held_out_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 @cache
 def _equations(held_out: tuple[Pair, ...]) -> pd.DataFrame:
-    """The equations of some pairs, and which baselines answer them from all others."""
+    """The equations of held-out pairs, and whether each baseline, fitted on the rest, is right."""
     task = load_task("arithmetic", held_out=held_out)
     right = baseline_answers(task).pivot(index="prompt", columns="baseline", values="right")
     right = right.rename(columns={"nearest seen equation": "nearest", "additive model": "additive"})
@@ -84,7 +84,7 @@ def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFra
     Args:
         name: of the sweep.
         which: one of TABLES.
-        folder: of runs that are tabulated; None reads the table that stands in SHIPPED.
+        folder: of runs to tabulate; None reads the shipped table.
     Raises:
         TbttError: if the table is unknown or does not ship.
     """
@@ -130,7 +130,7 @@ def by_seed(models: pd.DataFrame, value: str = "held_out_accuracy", **where: obj
 
 
 def check_one_each(models: pd.DataFrame, cell: Sequence[str]) -> None:
-    """Checks that no cell has two models of one seed.
+    """Checks that no cell has two models with the same seed.
 
     Raises:
         TbttError: if one has.
@@ -139,7 +139,7 @@ def check_one_each(models: pd.DataFrame, cell: Sequence[str]) -> None:
     if not double.empty:
         names = " and ".join(sorted(set(double["run"]))[:2])
         raise TbttError(
-            f"seed {double['seed'].iloc[0]} is twice in one cell ({names}): "
+            f"seed {double['seed'].iloc[0]} occurs twice in one cell ({names}): "
             "give a folder with the runs of one sweep alone"
         )
 
@@ -151,7 +151,7 @@ def first_evaluations(over: pd.DataFrame, reached: pd.Series) -> pd.DataFrame:
 
 
 def claim_over_models(values: pd.Series, bounds: Bounds = ANY, **claim: Any) -> Claim:
-    """The claim whose effect is the mean over these models, or over these pairs of models.
+    """The claim whose effect is the mean of these values, one per model or pair of models.
 
     Args:
         claim: `Claim`'s other attributes.
@@ -185,12 +185,12 @@ def answers_text(models: pd.DataFrame) -> dict[str, str]:
 
 
 def interval_note(claims: Sequence[Claim]) -> str:
-    """How these claims' intervals are made, and what so few models can show."""
+    """A note on these claims' intervals, and on the smallest p-value that n models allow."""
     least = min((claim.effect.n for claim in claims if claim.effect.n), default=0)
     return (
         "Intervals are Student's over models; those of shares end at 0 and 1. With fewer than "
         f"{FEWEST_MODELS} models there is no verdict. The smallest claim here has {least} models: "
-        f"without an effect, all of them would lean one given way with p = {0.5**least:.3f}. "
-        "Models that are all alike leave no interval: then a share of others up to "
-        f"{1 - 0.05 ** (1 / max(least, 1)):.2f} is not excluded."
+        f"without an effect, all differ in one given direction with p = {0.5**least:.3f}. "
+        "If all models have the same value, the interval has no width: a share of up to "
+        f"{1 - 0.05 ** (1 / max(least, 1)):.2f} of models with another value is not excluded."
     )

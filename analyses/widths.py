@@ -1,9 +1,9 @@
 # %% [markdown]
 # # How much of the held-out accuracy is order, framing and size?
 # Five widths on three framings. Order is shuffled minus file, framing is line minus shuffled, and
-# what is left on line is size. Measures, at the last step: both differences at each width, paired
-# by seed; the slope of held-out accuracy on log2 of width; and the difference of width 14 and 56 on
-# file, divided exactly. The expectations stand in train/sweeps/widths.toml.
+# the cost of width on line is size. Measures, at the last step: both differences at each width,
+# paired by seed; the slope of held-out accuracy on log2 of width; and the difference of width 14
+# and 56 on file, split exactly. The expectations stand in train/sweeps/widths.toml.
 
 # %%
 from typing import Any
@@ -31,25 +31,25 @@ from tbtt_interp.train.sweep import read_sweep
 NARROW, WIDE = 14, 56  # small and large, whose difference is divided
 NOTES = (
     "seen, held-out: right answers of all models together. Differences are of held-out accuracy, "
-    "means over models, paired by seed. order: shuffled minus file. framing: line minus shuffled, "
-    "and with it the batch: on line it is every line once.",
-    "A learning rate is picked for each width: that of the lowest last loss above the floor of the "
-    "lines, mean over shuffled and line. Held-out answers have no say.",
+    "means over models, paired by seed. order: shuffled minus file. framing: line minus shuffled; "
+    "it includes the batch, which on line is every line once.",
+    "Each width's learning rate has the lowest final loss minus the line-entropy floor, averaged "
+    "over shuffled and line. Held-out answers do not affect this choice.",
 )
 
 
 # %%
 def picked_rates(models: pd.DataFrame) -> pd.Series:
-    """Each width's learning rate of the lowest loss above the floor, where there is no order."""
+    """Each width's learning rate with the lowest loss above the floor, on shuffled and line."""
     floor = models["floor_lines"].where(models["framing"] != "line", models["floor_line"])
-    asked = models.assign(above=models["loss"] - floor)[models["framing"] != "file"]
-    means = asked.groupby(["width", "learning_rate", "framing"])["above"].mean()
+    unordered = models.assign(above=models["loss"] - floor)[models["framing"] != "file"]
+    means = unordered.groupby(["width", "learning_rate", "framing"])["above"].mean()
     best = means.groupby(["width", "learning_rate"]).mean().groupby("width").idxmin()
     return best.str[1]
 
 
 def differences(models: pd.DataFrame) -> pd.DataFrame:
-    """One row per `difference` of held-out accuracies and seed that has it, with its `value`."""
+    """One row per `difference` of held-out accuracies and seed, with its `value`."""
     share = models.pivot(index="seed", columns=["width", "framing"], values="held_out_accuracy")
     widths = sorted(models["width"].unique())
     cells = pd.MultiIndex.from_product([sorted({*widths, NARROW, WIDE}), FRAMINGS])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """Activations of several models by hook name, on the same texts, padded on the right.
+    """Activations of several models by hook name, on the same texts, which are right-padded.
 
     Sites are `[seed, batch, pos, ...]`, and patterns `[seed, batch, head, query, key]`.
     """

@@ -13,30 +13,30 @@ from tbtt_interp.tasks import Example, Task
 INVERSE_PENALTY = 1e4  # weak enough to fit every equation that an additive model can
 
 
-def nearest_seen(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
+def nearest_seen(seen: Sequence[Example], queried: Sequence[Example]) -> list[str]:
     """The answers of the nearest seen equations of one operator: least |Δa| + |Δb|, the first."""
-    nearest = cdist(_operands(asked), _operands(seen), metric="cityblock").argmin(1)
+    nearest = cdist(_operands(queried), _operands(seen), metric="cityblock").argmin(1)
     return [seen[number].answer for number in nearest]
 
 
-def additive(seen: Sequence[Example], asked: Sequence[Example]) -> list[str]:
+def additive(seen: Sequence[Example], queried: Sequence[Example]) -> list[str]:
     """Each character of the answers from logits f(a) + g(b), fitted on one operator's seen ones."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    known = np.unique(_operands([*seen, *asked]))
-    longest = max(len(example.answer) for example in (*seen, *asked))
+    known = np.unique(_operands([*seen, *queried]))
+    longest = max(len(example.answer) for example in (*seen, *queried))
     characters = []
     for pos in range(longest):
         target = [example.answer.ljust(longest)[pos] for example in seen]
         if len(set(target)) == 1:
-            characters.append(target[:1] * len(asked))
+            characters.append(target[:1] * len(queried))
             continue
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=2_000)
         with warnings.catch_warnings():  # a separable table has no finite optimum to converge to
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(_one_hot(seen, known), target)
-        characters.append(list(model.predict(_one_hot(asked, known))))
+        characters.append(list(model.predict(_one_hot(queried, known))))
     return ["".join(answer).rstrip() for answer in zip(*characters, strict=True)]
 
 
@@ -61,7 +61,7 @@ def baseline_answers(task: Task) -> pd.DataFrame:
 
 
 def baseline_counts(task: Task) -> pd.DataFrame:
-    """How many equations of each of the models' groups both baselines answer: right and of."""
+    """Equations that each baseline answers, by group: `right` of `of`."""
     table = baseline_answers(task)
     group = ("seen_" + table["group"]).where(~table["held_out"].astype(bool), "held_out")
     right = table.assign(group=group).groupby(["baseline", "group"], sort=False)["right"]

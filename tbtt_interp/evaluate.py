@@ -108,7 +108,7 @@ class Evaluation:
         ]  # fmt: skip
 
     def rows(self) -> list[Row]:
-        """Per model, its seed, counts and smallest margins, as metrics.jsonl has them."""
+        """Each model's seed, counts and smallest margins, as written to metrics.jsonl."""
         splits = {"seen": ~self.held_out, "held_out": self.held_out}
         return [
             {"seed": seed}
@@ -147,7 +147,7 @@ def complete(
 ) -> list[Completion]:  # fmt: skip
     """Each model's greedy completion, up to and including its first terminator.
 
-    Of a prompt beyond the context the left end is lost. A completion is cut after `limit`
+    A prompt longer than the context is cut on the left. A completion ends after `limit`
     characters.
     """
     if not prompt:

@@ -1,7 +1,7 @@
 """Every change of a model's activations: patch, ablate, replace a pattern, knock out attention.
 
-A hook is a TransformerLens hook name with a function that gets the activation and returns the one
-to put in its place. No other module puts hooks into a model.
+A hook is a TransformerLens hook name and a function from the activation to its replacement. No
+other module puts hooks into a model.
 
     >>> from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
     >>> from tbtt_interp.tasks import load_task
@@ -97,20 +97,20 @@ def answer_logits(
 def logits_with_edits(
     model: "HookedTransformer", batch: PromptBatch, hook: str, edits: Sequence[Change]
 ) -> Iterator[Float[Tensor, "answer d_vocab"]]:
-    """Logits that predict the answers' tokens with each edit of a hook's activation by itself.
+    """Logits that predict the answers' tokens, under one edit of a hook's activation at a time.
 
-    Edits share forward passes, as many at once as fit. Each gets the activations of all rows.
+    One forward pass holds as many edits as fit. Each edit gets the activations of all rows.
     """
     at_once = max(1, TOKENS_AT_ONCE // batch.tokens.numel())
     for first in range(0, len(edits), at_once):
-        some = edits[first : first + at_once]
+        group = edits[first : first + at_once]
 
-        def change(values: Tensor, some: Sequence[Change] = some) -> Tensor:
-            copies = zip(some, values.chunk(len(some)), strict=True)
+        def change(values: Tensor, group: Sequence[Change] = group) -> Tensor:
+            copies = zip(group, values.chunk(len(group)), strict=True)
             return torch.cat([edit(copy).to(values.device) for edit, copy in copies])
 
-        tokens = batch.tokens.repeat(len(some), 1)
-        for logits in run_with(model, tokens, [(hook, change)]).chunk(len(some)):
+        tokens = batch.tokens.repeat(len(group), 1)
+        for logits in run_with(model, tokens, [(hook, change)]).chunk(len(group)):
             yield batch.at_answers(logits)
 
 
@@ -132,14 +132,14 @@ def index_of(
 
 
 def changed(values: Tensor, index: tuple[Any, ...], new: Tensor) -> Tensor:
-    """A copy of activations with others at an index."""
+    """A copy of activations with new values at an index."""
     values = values.clone()
     values[index] = new.to(values)
     return values
 
 
 def edit(location: Location, change: Change, batch: PromptBatch | None = None) -> Hook:
-    """A hook that changes the activation at a location; only a position needs the batch."""
+    """A hook that changes the activation at a location; the batch is needed for a position."""
 
     def function(values: Tensor) -> Tensor:
         index = index_of(location, batch, values)
@@ -156,7 +156,7 @@ def put_at_answers(site: str, new: Float[Tensor, "answer d"], batch: PromptBatch
 
 
 def record_into(store: dict[str, Tensor], hook: str) -> Hook:
-    """A hook that keeps an activation as it is in this run, under its hook's name."""
+    """A hook that stores a copy of an activation under its hook's name."""
 
     def function(values: Tensor) -> Tensor:
         store[hook] = values
@@ -232,7 +232,7 @@ def uniform_attention(size: int) -> Float[Tensor, "query key"]:
 def random_pairs(
     query_key_pairs: Bool[Tensor, "row query key"], generator: np.random.Generator
 ) -> Bool[Tensor, "row query key"]:
-    """For each query as many other visible keys, drawn at random, as it has here, if there are."""
+    """Per query, as many random visible keys that are not among its pairs, or all such keys."""
     size = query_key_pairs.shape[-1]
     others = torch.ones(size, size, dtype=torch.bool).tril() & ~query_key_pairs
     order = torch.from_numpy(generator.random(query_key_pairs.shape))
@@ -267,9 +267,9 @@ def draw_sources(
 def source_rows(
     keys: Sequence[str], batch: PromptBatch, generator: np.random.Generator
 ) -> Int[Tensor, " row"]:
-    """For each row another example's with the same key, whose prompt ends at the same place.
+    """For each row, a random row of another example with the same key and prompt length.
 
-    It is drawn at random among those that are no shorter; -1 where there is none.
+    The source row has at least as many tokens; -1 where there is none.
     Source: resample ablation, Chan et al. 2022.
     """
     key = torch.from_numpy(np.unique(keys, return_inverse=True)[1])

@@ -130,7 +130,7 @@ def one_model(stacked: Mapping[str, Tensor], seed: int) -> Parameters:
 def forward(
     stacked: Mapping[str, Tensor], tokens: Int[Tensor, "seed batch pos"], shape: Shape
 ) -> Float[Tensor, "seed batch pos d_vocab"]:
-    """Logits of many models, each on its own tokens, as one computation."""
+    """Logits of many models, each on its own tokens, in one computation."""
     seeds, batch, pos = tokens.shape
     d, h = shape.d_model, shape.heads
 

@@ -21,7 +21,7 @@ MEASURES = {
     "held_out_accuracy": "held-out right,<br>share", "seen_accuracy": "seen right,<br>share",
     "loss": "loss, nats<br>per character", "order_known": "order known,<br>share",
 }  # fmt: skip
-FLOORS = {  # of the loss: who reaches it, and on which framings
+FLOORS = {  # of the loss: what a model at it knows, and on which framings
     "floor_lines": ("knows every line", ("file", "shuffled")),
     "floor_order": ("knows their order, too", ("file",)),
     "floor_line": ("knows every line", ("line",)),
@@ -94,8 +94,8 @@ def _described(tables: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
 def order_known(table: pd.DataFrame) -> pd.Series:
     """The share of the line order that a loss shows: 0 at the lines' floor, 1 at the order's.
 
-    It is a lower bound, since what a model does not know of the lines raises its loss. Losses above
-    the lines' floor count as 0.
+    It is a lower bound, since not knowing some lines raises the loss. Losses above the lines' floor
+    count as 0.
     """
     if not {"floor_lines", "floor_order", "loss"} <= {*table}:  # the model was not trained here
         return pd.Series(float("nan"), table.index)
@@ -104,7 +104,7 @@ def order_known(table: pd.DataFrame) -> pd.Series:
 
 
 def with_accuracies(models: pd.DataFrame) -> pd.DataFrame:
-    """The table with `seen_accuracy`, `held_out_accuracy` and `knows_all` (1 or 0), of the seen."""
+    """The table with `seen_accuracy`, `held_out_accuracy`, `knows_all` (1: every seen answer)."""
     wanted = ["held_out_right", "held_out_of", "order_known"]
     models = models.reindex(columns=list(dict.fromkeys([*models, *wanted])))
     return models.assign(

@@ -120,14 +120,14 @@ def _groups(table: pd.DataFrame, column: str | None, alone: str = "") -> list[An
 
 
 def _rows(table: pd.DataFrame, *where: tuple[str | None, object]) -> pd.DataFrame:
-    """The rows with these values of columns; a column that is None has all rows."""
+    """The rows with these column values; a column that is None selects all rows."""
     for column, value in where:
         table = table if column is None else table[table[column] == value]
     return table
 
 
 def _known(rows: pd.DataFrame, nulls: Mapping[str, str] | None) -> list[tuple[str, str, str]]:
-    """The nulls that have values: their column, name and mark."""
+    """Column, name and mark of each null that has values."""
     marks = zip((nulls or {}).items(), NULL_MARKS, strict=False)
     return [(column, words, mark) for (column, words), mark in marks
             if column in rows and rows[column].notna().any()]  # fmt: skip

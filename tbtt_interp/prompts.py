@@ -1,4 +1,4 @@
-"""Labelled prompts: as one model is asked them, as tokens with teacher-forced answers, and by role.
+"""Labelled prompts: of one model, as tokens with teacher-forced answers, and by role.
 
 A `PromptSet` has the prompts of one model: which it was trained on, and the file it was trained
 on. A `PromptBatch` has prompts and answers as rows of tokens, and the positions whose logits
@@ -124,7 +124,7 @@ class PromptBatch:
     def margins(
         self, logits: Float[Tensor, "seed answer d_vocab"]
     ) -> Float[Tensor, "seed example"]:
-        """Logit of the right token minus the best wrong one, at its smallest over each answer."""
+        """Smallest margin within each answer: right token's logit minus the best wrong one's."""
         target = self.answer_token.to(logits.device).expand(len(logits), -1)[..., None]
         right = logits.gather(-1, target).squeeze(-1)
         wrong = logits.scatter(-1, target, -torch.inf).amax(-1)
@@ -133,7 +133,7 @@ class PromptBatch:
         return margins.to(right.dtype).scatter_reduce(1, example, right - wrong, "amin")
 
     def answer_logprobs(self, logits: Float[Tensor, "answer d_vocab"]) -> Float[Tensor, " example"]:
-        """Log-probability of each whole answer, in nats, its right tokens fed in."""
+        """Log-probability of each whole answer, in nats, teacher-forced."""
         right = logits.log_softmax(-1).gather(1, self.answer_token[:, None]).squeeze(1)
         return self.sum_by_example(right)
 
@@ -144,7 +144,7 @@ class PromptBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSet:
-    """The labelled prompts that one model is asked, and what it was trained on.
+    """The labelled prompts of one model, and its training data.
 
     Attributes:
         held_out: which examples the model was not trained on.
@@ -211,7 +211,7 @@ class PromptSet:
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
-        """The labels that say what is asked; see `tasks.task.varied_labels`."""
+        """The labels that prompts spell out; see `tasks.task.varied_labels`."""
         return varied_labels(self.examples) if self.task is None else self.task.varied
 
     @cached_property
@@ -247,7 +247,7 @@ class PromptSet:
         return {pos: str(pos) for pos in range(first, last + 1)}
 
     def find(self, prompt: str) -> int:
-        """The number of the example with this prompt, which may be short, as in 3+4.
+        """The number of the example with this prompt, also by its short form, as 3+4.
 
         Raises:
             TbttError: if the prompt has characters without a token, or is not of these examples.

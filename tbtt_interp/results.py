@@ -39,7 +39,7 @@ class Claim:
         null_name: what the null is, such as "random donors".
         direction: whether the claim is that the effect is above its null, below it, or either.
         or_equal: whether an interval that ends at the null supports the claim, too.
-        origin: who claims it, and whether before or after the models were looked at.
+        origin: the source of the claim, and whether it predates the results.
         p: of a permutation test, where there is one; above 0.05 the claim is not supported.
         command: the command that reproduces the effect.
 

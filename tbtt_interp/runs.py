@@ -159,7 +159,7 @@ class Run:
 
 
 def load_run(folder: str | Path) -> Run:
-    """A run from its folder, or by the name of one that comes with the package."""
+    """A run from its folder, or by the name of a run that comes with the package."""
     folder = Path(folder)
     if not folder.is_dir():
         shipped = shipped_runs()
@@ -218,7 +218,7 @@ def create_run(
 
 
 def check_free(folder: Path) -> None:
-    """Raises a TbttError where no new run can be put: at a file, or a folder in use."""
+    """Raises a TbttError where no new run can be created: at a file, or in a folder in use."""
     if folder.resolve() == Path.cwd():
         raise TbttError("a run needs a folder of its own: give --out a name that is new")
     try:

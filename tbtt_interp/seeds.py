@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
-MANY_PARAMETERS = 1_000_000  # models beyond this are asked fewer prompts or pairs by default
+MANY_PARAMETERS = 1_000_000  # larger models get fewer prompts or pairs by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,7 @@ def seed_cache(folder: Path | None, settings: Mapping[str, object]) -> Iterator[
 
     Args:
         folder: None keeps nothing.
-        settings: all that decides what is computed.
+        settings: every option that affects the results.
     Raises:
         TbttError: if the folder has seeds of other settings.
     """

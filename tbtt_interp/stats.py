@@ -114,12 +114,12 @@ def ratios_over_models(
     from scipy import stats
 
     totals, weights = np.broadcast_arrays(np.asarray(totals, float), np.asarray(weights, float))
-    there = np.isfinite(totals) & np.isfinite(weights) & (weights != 0)
-    totals, weights = np.where(there, totals, 0.0), np.where(there, weights, 0.0)
-    n, weight = there.sum(-1), weights.sum(-1)
+    valid = np.isfinite(totals) & np.isfinite(weights) & (weights != 0)
+    totals, weights = np.where(valid, totals, 0.0), np.where(valid, weights, 0.0)
+    n, weight = valid.sum(-1), weights.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(weight != 0, totals.sum(-1) / weight, np.nan)
-        rest = np.where(there, totals - ratio[..., None] * weights, 0.0) * (n / weight)[..., None]
+        rest = np.where(valid, totals - ratio[..., None] * weights, 0.0) * (n / weight)[..., None]
         error = np.sqrt((rest**2).sum(-1) / (n - 1) / n)
     half = error * stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))
     low, high = (np.where(n > 1, ratio + sign * half, np.nan) for sign in (-1, 1))

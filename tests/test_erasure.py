@@ -110,7 +110,7 @@ def test_what_is_not_there_cannot_be_changed(line_run: Run) -> None:
         carrying(line_run, pos=-6)
     with pytest.raises(TbttError, match="every text has the same activation there"):
         erase(carrying(line_run, "hook_embed", draws=1))
-    with pytest.raises(TbttError, match="feature 'initial' is one of 18 without order"):
+    with pytest.raises(TbttError, match="feature 'initial' has 18 unordered classes"):
         _ = label_examples(FEATURES["initial"], load_task("facts").examples, controls=0).codes
     prompts = PromptSet.of_seed(line_run, 0)
     held_out = np.array([bool(e.labels.get("carry")) for e in prompts.examples])

@@ -143,5 +143,5 @@ def test_the_paper_s_figures_are_consistent() -> None:
 def test_a_folder_with_a_cell_twice_is_an_error() -> None:
     models = planted()
     double = pd.concat([models, models.assign(run="again-" + models["run"])])
-    with pytest.raises(TbttError, match="seed 0 is twice in one cell"):
+    with pytest.raises(TbttError, match="seed 0 occurs twice in one cell"):
         answered(double)

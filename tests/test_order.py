@@ -321,7 +321,7 @@ def test_where_no_line_fits_before_a_prompt_the_bits_are_counted_all_the_same(
     monkeypatch.setattr(preceding_line, "preceding_ends", one_end)
     result = analyse_order(file_run)
     assert list(result.figures) == ["order", "order-next"] and "order-answers" not in result.tables
-    assert result.notes[-1].startswith("No answers: 9 characters of context leave no prompt room")
+    assert result.notes[-1].startswith("No answers: 9 characters of context leave no room")
 
 
 def test_figures_show_every_model_and_the_nulls(result: Result) -> None:

@@ -113,7 +113,7 @@ def test_a_size_has_a_name_an_alias_or_its_numbers() -> None:
     ("text", "message"),
     [
         ("deal_pairs = true", "key deal_pairs must be a whole number"),
-        ("deal_pairs = 56", "deal_pairs is 56: deal the 55 pairs to 2 to 55 models, or 0"),
+        ("deal_pairs = 56", "deal_pairs is 56: give 2 to 55, the number of models"),
         ("sedes = 3", "recipe mine.toml key 'sedes' is unknown (did you mean 'seeds'?): choose"),
         ("[training]\nstep = 3", "key 'training.step' is unknown (did you mean 'training.steps'?)"),
         ("[training]\nsteps = 'many'", "key training.steps must be a whole number, got 'many'"),

@@ -42,7 +42,7 @@ def test_a_seed_twice_in_a_cell_is_an_error() -> None:
     with pytest.raises(TbttError) as error:
         check_one_each(table, ["size"])
     assert str(error.value) == (
-        "seed 0 is twice in one cell (a and b): give a folder with the runs of one sweep alone"
+        "seed 0 occurs twice in one cell (a and b): give a folder with the runs of one sweep alone"
     )
 
 

@@ -44,7 +44,7 @@ class Component(NamedTuple):
 
 
 def components_of(model: "HookedTransformer", cache: "ActivationCache") -> list[Component]:
-    """Every head and MLP; every neuron, or a layer's that write most; as many random directions."""
+    """Every head and MLP; each layer's neurons that write most; as many random directions."""
     found = []
     for layer in range(model.cfg.n_layers):
         numbers = {"head": list(range(model.cfg.n_heads))}
@@ -77,10 +77,10 @@ def ablated_logits(
     model: "HookedTransformer", batch: PromptBatch, cache: "ActivationCache",
     sources: Mapping[str, Tensor], seed: int,
 ) -> Iterator[tuple[Component, str, Float[Tensor, "answer d_vocab"]]]:  # fmt: skip
-    """Each component, each mode that it is ablated in, and the logits at the answers.
+    """Each component, ablation mode, and the logits that predict the answers.
 
     Args:
-        sources: for each mode of resampling the row that each row gets its activations from.
+        sources: for each resampling mode, each row's source row, or -1.
     """
     for site, components in groupby(components_of(model, cache), key=lambda one: one.site):
         values = cache[site]
@@ -97,7 +97,7 @@ def ablated_logits(
 
 
 def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
-    """What answers lose when one component is ablated at every position.
+    """Drop in log-probability and accuracy when a component is ablated at every position.
 
     Mode `zero` sets its output to 0, `mean` to its mean over all examples at the same position,
     and `resample` to a random other example's. For heads and MLPs, `same answer` resamples from an
@@ -206,7 +206,7 @@ def ablation_claims(summary: pd.DataFrame) -> list[Claim]:
 
 
 def with_ablations(result: Result, run: Models | Run, *, seed: int = 0) -> Result:
-    """A result with what answers lose without each component, and what neurons respond to."""
+    """A result with each component's drops, and the neurons' activations over operands."""
     models = Models.of(run)
     table = over_seeds(models, ablation_table, seed)
     summary = ablation_summary(table)

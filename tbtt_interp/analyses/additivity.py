@@ -284,7 +284,7 @@ def _display(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 def analyse_additivity(
     run: Run | Models, *, sites: Sequence[str] | None = None, positions: Sequence[int] = (-1,)
 ) -> Result:
-    """How much of each activation is f(a) + g(b), and what f(a) + g(b) alone answers."""
+    """The variance of each activation that is f(a) + g(b), and the accuracy of f(a) + g(b)."""
     models = Models.of(run)
     options = {"sites": sites, "positions": tuple(positions)}
     table = over_seeds(models, variance_shares, **options)

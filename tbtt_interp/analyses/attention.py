@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 DRAWS = 5  # random draws of query-key pairs for each knockout
-FEW = 64  # examples that models beyond MANY_PARAMETERS are asked
+FEW = 64  # examples for models beyond MANY_PARAMETERS
 BY = ["context", "layer", "head", "query", "key"]
 DROPS = ["logprob_drop", "accuracy_drop", "logprob_drop_random", "accuracy_drop_random"]
 PANELS = {
@@ -196,7 +196,7 @@ def summarize_drops(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def attention_claims(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Claim]:
-    """For each query the key most needed, and for each head what its pattern is worth.
+    """Per query, the key with the largest knockout drop; per head, its pattern's effect.
 
     Both tables are means over models: of `attention_summary`, and of `pattern_replacements`.
     """
@@ -237,9 +237,9 @@ def analyse_attention(
     if examples is None and models.n_parameters > MANY_PARAMETERS:
         order = np.random.default_rng(0).permutation(len(models.shared_prompts))
         examples = np.sort(order[:FEW]).tolist()
-    asked = models if examples is None else models.with_examples(examples)
-    table, summary = attention_summary(asked, seed=seed)
-    replaced = over_seeds(asked, pattern_replacements, seed=seed)
+    sampled = models if examples is None else models.with_examples(examples)
+    table, summary = attention_summary(sampled, seed=seed)
+    replaced = over_seeds(sampled, pattern_replacements, seed=seed)
     by_replacement = summarize_drops(replaced, ["layer", "head", "replacement"])
     by_seed, scores = summarize_over_seeds(
         models, heads.head_scores, by=heads.BY, values=heads.SCORES, untrained="score", seed=seed
@@ -252,7 +252,7 @@ def analyse_attention(
         tables={
             "attention": summary, "attention-by-seed": table, "replaced": by_replacement,
             "replaced-by-seed": replaced, "scores": scores, "scores-by-seed": by_seed,
-            "circuits": circuits, "patterns": over_seeds(asked, attention_by_prompt),
+            "circuits": circuits, "patterns": over_seeds(sampled, attention_by_prompt),
         },
         display=display[BY].join(display[numbers].map("{:.2f}".format)),
         figures={

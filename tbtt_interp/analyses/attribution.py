@@ -43,7 +43,7 @@ GROUP = ["split", "role", "kind", "layer", "pos", "part"]
 
 
 class Component(NamedTuple):
-    """A part of a model; `pos`, from the prompt's last token, -1, is where attention reads."""
+    """A part of a model; `pos` is the key's position, counted from the prompt's last token, -1."""
 
     kind: str
     layer: int | None = None
@@ -173,11 +173,11 @@ def logit_weights(
 def attribution(
     model: "HookedTransformer", prompts: PromptSet, wrong: Mapping[int, np.ndarray] | None = None
 ) -> pd.DataFrame:
-    """What each part of a model writes towards the answer, on average over answer tokens.
+    """Direct logit attribution of each part of a model, averaged over answer tokens.
 
     Args:
-        wrong: by `prompts.number`, the token that each right one is compared with; None is the
-            model's own best wrong one.
+        wrong: by `prompts.number`, the wrong token for each right one; None is the model's
+            best wrong token.
     Returns:
         one row per split, role of the answer token (`answer` is all together) and component, which
         is given by `kind`, `layer`, `head`, `neuron`, `pos` and in words as `part`. `effect`: nats

@@ -209,7 +209,7 @@ def geometry_claims(summary: pd.DataFrame) -> list[Claim]:
 
 
 def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure":
-    """Every measure with its nulls: of one run as it is, of several in equal dimensions."""
+    """Every measure with its nulls; several runs are compared in equal dimensions."""
     several = table["run"].nunique() > 1
     rows = table[table["measure"].isin(list(TITLES))]
     rows = rows[rows["dimensions"] == dimensions] if several else rows

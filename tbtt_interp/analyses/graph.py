@@ -99,16 +99,16 @@ def logit_differences(
 
 @dataclass(frozen=True)
 class PathPatching:
-    """A run whose edges and paths can carry what another run writes; goes inside `split_inputs`."""
+    """A run whose edges or paths can carry a source run's outputs; use inside `split_inputs`."""
 
     model: "HookedTransformer"
-    base: PromptBatch  # the right answers after this run's prompts
-    source: PromptBatch  # and after the other's
+    base: PromptBatch  # the base run: its prompts, with the right answers
+    source: PromptBatch  # the source run: the same answers after its prompts
     wrong: Int[Tensor, " answer"]  # the tokens that the right ones are compared with
 
     @cached_property
     def written(self) -> tuple[dict[str, Tensor], ...]:
-        """What each sender writes in this run and in the other, [row, pos, d_model]."""
+        """Each sender's output in the base and in the source run, [row, pos, d_model]."""
         senders, _ = ends_of(self.model)
         hooks = list({at.hook for at in senders.values()})
         caches = (cached(self.model, run.tokens, hooks)[1] for run in (self.base, self.source))
@@ -119,19 +119,19 @@ class PathPatching:
         return logit_differences(answer_logits(self.model, self.base, hooks), self.base, self.wrong)
 
     def total_effects(self) -> Float[Tensor, " example"]:
-        """How far each pair's logit difference in the source run is above that in this run."""
+        """Each pair's logit difference in the source run minus that in the base run."""
         source = PathPatching(self.model, self.source, self.source, self.wrong)
         return source.differences() - self.differences()
 
     def where(self, pos: int | None) -> Bool[Tensor, "row pos"]:
-        """Where each row has a position; None is everywhere."""
+        """The index of a position in each row; None is all positions."""
         offset = torch.arange(self.base.tokens.shape[1]) - self.base.last_prompt_pos[:, None] - 1
         return offset == pos if pos is not None else torch.ones_like(offset, dtype=torch.bool)
 
     def edge_hooks(self, edges: Collection[Edge]) -> list[Hook]:
-        """Hooks under which some edges carry what their senders write in the source run.
+        """Hooks that make these edges carry their senders' outputs in the source run.
 
-        Every other edge carries what its sender writes in this run, which these may change.
+        Every other edge carries its sender's output in the base run under these hooks.
         """
         (senders, receivers), (_, source), now = ends_of(self.model), self.written, {}
         moved: dict[str, dict[str, Tensor]] = {}  # where, by receiver and sender
@@ -150,11 +150,11 @@ class PathPatching:
         ]
 
     def path_hooks(self, path: tuple[str, ...]) -> list[Hook]:
-        """Hooks under which the source's embeddings go along one path alone.
+        """Hooks that send the source's embeddings along one path alone.
 
         Args:
-            path: receivers in order, such as `v 0.0`, `MLP 0`, without the logits. Each reads the
-                change in what the one before writes, and nothing else sees that change.
+            path: receivers in order, such as `v 0.0`, `MLP 0`, without the logits. Each receiver
+                alone reads the change in the output of the component before it.
         Source: path patching, Goldowsky-Dill et al. 2023.
         """
         (own, source), (senders, receivers) = self.written, ends_of(self.model)
@@ -168,15 +168,15 @@ class PathPatching:
         return [edit(receivers[LOGITS], delta.add)]
 
     def attributions(self, edges: Sequence[Edge], steps: int = 1) -> Float[Tensor, "edge example"]:
-        """How far each edge moves each pair's logit difference, to first order.
+        """First-order estimate of each edge's effect on each pair's logit difference.
 
-        It is the source's output minus the run's own, times the gradient of the logit difference
-        with respect to what the receiver reads.
+        It is the sender's output in the source minus the base run, times the gradient of the
+        logit difference with respect to the receiver's input.
 
         Args:
             steps: 1 takes the gradient at the unchanged run (attribution patching, Nanda 2023;
-                edges, Syed et al. 2023). More take its mean at so many embeddings on the straight
-                line to the source's (EAP-IG, Hanna et al. 2024).
+                edges, Syed et al. 2023). More average it over that many embeddings between
+                base and source (EAP-IG, Hanna et al. 2024).
         """
         (own, source), (senders, receivers) = self.written, ends_of(self.model)
         hooks = list({receivers[edge.receiver].hook for edge in edges})

@@ -83,7 +83,7 @@ def ov_circuit(
     """
     gain = getattr(getattr(model, "ln_final", None), "w", torch.ones(model.cfg.d_model))
     read_out = gain[:, None] * model.W_U[:, list(tokens)]
-    read_out = read_out - read_out.mean(0)  # LayerNorm takes away what all dimensions share
+    read_out = read_out - read_out.mean(0)  # LayerNorm subtracts the mean over dimensions
     read_out = read_out - read_out.mean(1, keepdim=True)
     return _normed_embedding(model, layer, tokens) @ model.OV[layer, head] @ read_out
 
@@ -220,7 +220,7 @@ def head_scores(model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
 
 
 def head_claims(summary: pd.DataFrame) -> list[Claim]:
-    """For each kind of attention the head with the highest score; the null is uniform attention."""
+    """The head with the highest score of each kind; the null is uniform attention."""
     known = summary[summary["uniform"].notna()]
     best = known.loc[known.groupby("kind", sort=False)["score"].idxmax()]
     return [

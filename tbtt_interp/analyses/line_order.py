@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 NEXT = ["accuracy", "other_order", "untrained", "majority"]
-KNOWN = (-math.inf, 1.0)  # what a model lacks of the lines counts against what it knows
+KNOWN = (-math.inf, 1.0)  # not knowing the lines lowers the bits of the order
 
 
 def ordered_lines(prompts: PromptSet) -> Stream:
@@ -68,8 +68,8 @@ def exact_predictives(
 ) -> tuple[Float[np.ndarray, " character"], Float[np.ndarray, " character"]]:
     """Log-probabilities, in nats, of a file's characters from its second line on.
 
-    Each is predicted from the n_ctx characters before it: by a predictor that knows every line but
-    not their order, and by one that counts what follows the same beginning of a window in the file.
+    Each is predicted from the n_ctx characters before it, by two predictors. The first knows every
+    line but not their order. The second counts what follows the same window in the file.
     """
     text = "".join(lines)
     window = min(n_ctx, len(text) - 1)
@@ -160,7 +160,7 @@ def bits_by_line(characters: pd.DataFrame) -> pd.DataFrame:
 
 
 def next_line_accuracy(characters: pd.DataFrame) -> pd.DataFrame:
-    """How often each label of the next line is predicted where it begins, from `characters_table`.
+    """The accuracy on each label of the next line, at its first character.
 
     The true characters before it are fed in. The first label is thus predicted from the preceding
     line alone.
@@ -207,7 +207,7 @@ def order_from_loss(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFr
 
 
 def order_claims(lines: pd.DataFrame, following: pd.DataFrame) -> list[Claim]:
-    """How much of the order is known, and how often the next line is predicted.
+    """Claims on the share of the order known, and on the accuracy on the next line.
 
     Args:
         lines: `bits_by_line` of every seed.
@@ -274,9 +274,9 @@ def analyse_order(
         shares = shares.join(after.display)
     else:
         notes.append(
-            f"No answers: {models.shared_prompts.n_ctx} characters of context leave no prompt room "
-            "for the end of a line before it, with two others that end otherwise: give a run of a "
-            "longer window."
+            f"No answers: {models.shared_prompts.n_ctx} characters of context leave no room "
+            "before a prompt for three different line ends, its own and two others: give a run "
+            "with a longer window."
         )
     of_models = of_models.join(shares)
     limits = dict.fromkeys(shares, SHARE) | {c: KNOWN for c in of_models if "known" in str(c)}

@@ -96,7 +96,7 @@ def logit_lens(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 
 
 def lens_claims(summary: pd.DataFrame) -> list[Claim]:
-    """For each stream but the last, which is the model's output, its accuracy on whole answers."""
+    """Accuracy on whole answers of each stream but the last, which is the model's output."""
     of_answer = summary[(summary["role"] == WHOLE) & (summary["metric"] == "accuracy")]
     claims = []
     for row in of_answer[of_answer["stream"] != summary["stream"].iloc[-1]].to_dict("records"):

@@ -43,7 +43,7 @@ SEEN, HELD_OUT, ORDER, FLOOR, ALL = (
     "seen answers", "held-out answers", "line order", "below the line-entropy floor", "all"
 )  # fmt: skip
 PER_PARAMETER = "bits per parameter"
-FEW = 8  # models that the slow measures are taken of, where there are more
+FEW = 8  # models at most for the slow measures
 LITERATURE = {PER_PARAMETER: f"{KNOWLEDGE:g} [1], {CAPACITY:g} [2]", "excluded": "0 to 1 [3]"}
 NOTES = (
     "Bits: how much shorter the model writes the answers than a reader who knows how often each "
@@ -135,7 +135,7 @@ def stored_bits(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 
 
 def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
-    """The share of what could be stored, and of what a parameter is said to hold, over models."""
+    """Claims on the share of the bits stored, and on bits per parameter, over models."""
     counts = "reader who knows how often each answer occurs"
     text = {
         SEEN: ("Seen answers have", "of their bits", counts),
@@ -157,7 +157,7 @@ def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
 
 
 def memorization_table(bits: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """One row per seed and measure: `value`, `null`, `literature`, and `most` there could be.
+    """One row per seed and measure: `value`, `null`, `literature`, and the maximum, `most`.
 
     Args:
         losses: `restricted_loss` over seeds; may be empty.
@@ -193,7 +193,7 @@ def _display(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_memorization(table: pd.DataFrame) -> "Figure":
-    """Every measure as a share of all there could be, or of the literature's figure."""
+    """Every measure as a share of its maximum, or of the value in the literature."""
     unit = {"restricted": ", of the loss saved", "excluded": ", of the loss added",
             PER_PARAMETER: f", of {KNOWLEDGE:g}"}  # fmt: skip
     most = table.groupby("measure")["most"].mean()

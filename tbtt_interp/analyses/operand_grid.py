@@ -43,7 +43,7 @@ def operand_grids(prompts: PromptSet) -> tuple[PromptSet, GridSizes]:
 
 
 def answer_groups(equations: PromptSet, batch: PromptBatch) -> list[Int[Tensor, " answer"]]:
-    """The numbers of the answer tokens of each operator and place in the answer."""
+    """The numbers of the answer tokens, by operator and position in the answer."""
     operators = [equations.examples[k].labels["operator"] for k in batch.answer_example.tolist()]
     keys = list(zip(operators, batch.place_in_answer.tolist(), strict=True))
     of = {key: number for number, key in enumerate(dict.fromkeys(keys))}

@@ -80,7 +80,7 @@ class Pairs:
         return [role for k, n in scored for role in self.prompts.answer_roles(k)[:n]]
 
     def batch(self, examples: Int[np.ndarray, " pair"]) -> PromptBatch:
-        """The scored clean answers, each after the prompt of one of these examples.
+        """The scored part of the clean answers, teacher-forced after these examples' prompts.
 
         Runs differ in their prompts alone: the clean answer's beginning is fed in after each.
         """
@@ -91,19 +91,19 @@ class Pairs:
 
     @cached_property
     def corrupted_tokens(self) -> Int[Tensor, " answer"]:
-        """The corrupted answers' tokens at the places of the scored clean ones."""
+        """The corrupted answers' tokens at the positions of the scored clean tokens."""
         scored = zip(self.corrupted, self.n_scored, strict=True)
         return torch.tensor([t for k, n in scored for t in self.prompts.tokens[k][1][:n]])
 
     def source_examples(
         self, kind: str, base: Int[np.ndarray, " pair"], seed: int
     ) -> tuple[Int[np.ndarray, " pair"], Bool[np.ndarray, " pair"]]:
-        """For each pair the example that activations come from, and whether there is one.
+        """For each pair, the source example of the activations, and whether it has one.
 
         Args:
             kind: one of SOURCES. `same answer` draws among examples with the base's answer,
-                `random` among all; none is of the pair, and prompts are as long as the pair's.
-            base: the pairs' clean or their corrupted examples; it stands where there is no source.
+                `random` among all; both leave out the pair, and prompts of another length.
+            base: the pairs' clean or corrupted examples; returned where there is no source.
         """
         if kind == "pair":
             return np.where(base == self.clean, self.corrupted, self.clean), base >= 0
@@ -146,9 +146,9 @@ def one_pair(prompts: PromptSet, clean: str, corrupted: str) -> Pairs:
 
 
 def ordered_pairs(prompts: PromptSet, varied: Sequence[str] | None = None) -> Pairs:
-    """Every ordered pair of examples that differ in exactly one of some labels.
+    """Every ordered pair of examples that differ in exactly one of the varied labels.
 
-    Pairs whose prompts differ in length, and pairs with one answer, are counted and left out.
+    Pairs whose prompts differ in length or whose answers are equal are counted and left out.
 
     Args:
         varied: the labels; None is those that prompts spell out, see `varied_labels`.

@@ -259,7 +259,7 @@ def analyse_patching(
     corrupt: str | None = None, held_out: str | None = None, n_pairs: int | None = None,
     sites: Sequence[str] | None = None, seed: int = 0,
 ) -> Result:  # fmt: skip
-    """The table of `patching_table`, and what answers lose when a component is ablated.
+    """Activation patching as in `patching_table`, and the drops under ablation.
 
     One pair by its prompts goes without ablation. For the options see `chosen_pairs`.
 
@@ -296,7 +296,7 @@ def analyse_patching(
 
 
 def plot_patching(table: pd.DataFrame, *, by_role: bool = False, note: str = "") -> "Figure":
-    """Fractions restored by each location: a panel per changed label, with its total effect.
+    """Fraction restored at each location: a panel per changed label, with its total effect.
 
     Panels are by direction too, or denoising alone by role of an answer token.
     """

@@ -40,7 +40,7 @@ METHODS = {"eap": "EAP", "eap_ig": "EAP-IG"}
 def path_effects(
     model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, seed: int = 0
 ) -> Arrays:
-    """What each edge and path restores of each pair's logit difference, denoising, in nats.
+    """Effect of each edge and path on each pair's logit difference, denoising, in nats.
 
     Returns:
         `total_effect` [pair]; `exact` [source, edge + path, pair], nan where there is no null
@@ -77,7 +77,7 @@ def circuit_scores(
     model: "HookedTransformer", prompts: PromptSet, pairs: Pairs,
     exact: Float[np.ndarray, "edge pair"], seed: int = 0,
 ) -> Arrays:  # fmt: skip
-    """What the strongest edges alone answer, when every other edge carries the corrupted run.
+    """Faithfulness of the strongest edges when all other edges carry the corrupted run.
 
     Edges are ranked by their exact effects on the pairs of half of the clean prompts, and circuits
     are scored on the others. The null is as many edges drawn at random.
@@ -90,7 +90,7 @@ def circuit_scores(
     names = np.unique(pairs.clean)
     if len(names) < 2:
         raise TbttError(
-            "a circuit needs two clean prompts at least, one to rank edges on and one to ask: "
+            "a circuit needs at least two clean prompts, one to rank edges and one to score: "
             "give more pairs"
         )
     ranking = np.random.default_rng((seed, 0xC1)).permutation(names)[: len(names) // 2]
@@ -113,7 +113,7 @@ def circuit_scores(
         generator, found = prompts.random(seed, 0xC1), []
         for size in circuit_sizes(len(edges)):
             orders = [order, *(generator.permutation(len(edges)) for _ in range(RANDOM))]
-            if size in (0, len(edges)):  # in any order these are the same edges
+            if size in (0, len(edges)):  # no edges, or all: the order does not matter
                 found.append([answers(order, size)] * len(orders))
             else:
                 found.append([answers(one, size) for one in orders])
@@ -140,7 +140,7 @@ def circuits_table(scores: Arrays, n_edges: int) -> pd.DataFrame:
 
 
 def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
-    """What each edge, and in one layer each whole path, restores of whole answers, denoising.
+    """Fraction restored by each edge, and in one layer by each path, denoising.
 
     Returns:
         One row per changed label and edge or path: `kind`, `name`, `sender`, `receiver`, `pos`,
@@ -248,7 +248,7 @@ def analyse_paths(
 
 
 def plot_paths(table: pd.DataFrame) -> "Figure":
-    """What each edge and path restores by itself: exact, approximated, and from null sources."""
+    """Fraction restored by each edge and path: exact, approximate, and from null sources."""
     name = table["name"] + (" at " + table["position"]).where(table["kind"] == "edge", "")
     strength = table["fraction_restored"].abs().groupby(name).max()
     drawn = strength[strength > 0.01].nlargest(DRAWN).index
@@ -278,7 +278,7 @@ def plot_approximations(table: pd.DataFrame) -> "Figure":
 
 
 def plot_circuits(by_size: pd.DataFrame) -> "Figure":
-    """What circuits of each size keep of the logit difference, with as many random edges."""
+    """Faithfulness of circuits by size, and of as many random edges."""
     return curves(
         by_size.assign(edges_kept="strongest edges, 95 % CI"), x="edges", y="faithfulness",
         by="edges_kept", low="faithfulness_low", high="faithfulness_high",

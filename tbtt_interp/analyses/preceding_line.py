@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
-MOST_ENDS = 32  # ends of other lines, drawn where there are more
+MOST_ENDS = 32  # line ends per prompt
 DRAWS = 4  # of other lines, for each prompt that is patched in a small model
 TOKENS_PATCHED = 8_192  # tokens of context, of all draws, in a small model
 FEW = 16  # prompts that are patched in a large model, with one draw each
@@ -42,13 +42,13 @@ DISPLAY = {("seen", "accuracy"): "after own line", ("seen", "accuracy_other"): "
 
 
 def preceding_ends(prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
-    """The ends of lines that each prompt is put after: at most MOST_ENDS, drawn at random.
+    """The line ends to put before each prompt: at most MOST_ENDS, drawn at random.
 
-    They are from the prompt's own section of the file, and as long as the context leaves room for.
+    They come from the prompt's section of the file, and fill the context up to one line.
 
     Returns:
         one row per prompt and end: `example`, `end`, `is_own` (whether the prompt follows such a
-        line in the file), and `n_lines` that end so. Prompts that leave no room are left out.
+        line in the file), and `n_lines` with this end. Prompts without room for one are left out.
     """
     rows: list[tuple[int, str, bool, int]] = []
     assert prompts.task is not None
@@ -78,8 +78,8 @@ def draw_ends(ends: pd.DataFrame, count: int, draws: int, seed: int) -> pd.DataF
     """For each prompt of `preceding_ends` its own end, and two others drawn at random.
 
     Returns:
-        so many draws per prompt that has three ends, one row each: `example`, `own`, `base` and
-        `other`; of `count` prompts, drawn at random.
+        `draws` rows per prompt with three ends or more: `example`, `own`, `base` and `other`; for
+        at most `count` prompts, drawn at random.
     """
     generator = np.random.default_rng((seed, 0xE4D))
     rows = []
@@ -284,10 +284,10 @@ def analyse_preceding_line(
                  "order-patching": partial(plot_patches, patched)},
         claims=[*answer_claims(shares), *patch_claims(patched)],
         notes=[
-            "Answers: right after the line that a prompt follows, after another, and of held-out "
-            f"prompts, which follow none. Of {len(models.shared_prompts):,} prompts "
-            f"{answers['example'].nunique():,} leave room for a line before them; "
-            f"{patched['n_prompts'].iloc[0]:,} of these, in each model, are patched."
+            "Share of right answers: after the prompt's own preceding line, after another, and "
+            f"for held-out prompts, which follow none. Of {len(models.shared_prompts):,} prompts "
+            f"{answers['example'].nunique():,} have room for a line before them; per model, "
+            f"{patched['n_prompts'].iloc[0]:,} of them are patched."
         ],
     )  # fmt: skip
 
@@ -301,7 +301,7 @@ def plot_answers(by_split: pd.DataFrame) -> "Figure":
 
 
 def plot_patches(summary: pd.DataFrame) -> "Figure":
-    """The fraction restored by each location of the run after the own line, and the null's."""
+    """Fraction restored at each location by the run after the prompt's own line, with the null."""
     head = summary["head"].astype(str).radd(".").where(summary["head"].notna(), "")
     rows = summary.assign(at=summary["site"].map(short_site) + head)
     panels = {"from its own line": "fraction_restored", "from a third line (null)":

@@ -40,10 +40,10 @@ class Representation:
 
 
 def operand_representations(model: "HookedTransformer", prompts: PromptSet) -> list[Representation]:
-    """The values' embeddings, where each is one token, and their main effects at prompts' ends.
+    """Operand values' embeddings, where each is one token, and main effects on activations.
 
-    The latter are means over the other operand at the prompt's last position, in the output of each
-    layer's attention and in its streams, over all prompts, held out or not; about their own mean.
+    A main effect is a mean over the other operand and over all prompts, held out or not, centred.
+    Activations are each layer's attention output and streams at the prompt's last position.
 
     Raises:
         TbttError: if there is no grid of operands, or an operand has no ordered values.

@@ -103,8 +103,8 @@ def restricted_loss(
 ) -> pd.DataFrame:
     """The loss with a rule's subspace alone and without it, and with random subspaces of its rank.
 
-    Activations are changed at every position that predicts an answer token, all at once. Each
-    operator and place in the answer has its own mean and subspace, so that these two stay known.
+    Activations are changed at all positions that predict an answer token at once. Each operator and
+    answer position has its own mean and subspace, so both remain decodable after the change.
 
     Args:
         site: the hook name of a residual stream; None is the last layer's `hook_resid_mid`.
@@ -156,7 +156,7 @@ def restricted_loss(
 
 
 def restricted_loss_claims(table: pd.DataFrame) -> list[Claim]:
-    """For seen answers, what the rule's directions alone save, and what leaving them out costs."""
+    """Claims on seen answers: loss saved by the rule's directions alone, and lost without them."""
     seen = table[(table["split"] == "seen") & table["fraction"].notna()]
     rank = 0 if seen.empty else seen["rank"].iloc[0]
     text = {

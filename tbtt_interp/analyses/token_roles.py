@@ -18,7 +18,7 @@ PRECEDING_LINE, NEWLINE = "previous line", "newline"
 
 
 def label_positions(example: Example, names: Sequence[str]) -> dict[int, str]:
-    """Where the labels of these names begin in a prompt, each after the one before it.
+    """The positions where these labels begin in a prompt, searched from left to right.
 
     >>> from tbtt_interp.tasks.arithmetic import equation
     >>> label_positions(equation(3, "-", 3), ["a", "operator", "b"])

@@ -1,6 +1,6 @@
 """The command lines: `tbtt` and its subcommands, also reached as `python -m tbtt_interp.train`.
 
-A mistake in what was asked is one line on standard error and exit status 2.
+A user error is one line on standard error, with exit status 2.
 """
 
 import sys

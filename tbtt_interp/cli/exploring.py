@@ -11,10 +11,12 @@ def explore_command(
     runs: Runs = None,
     port: Annotated[
         int,
-        Option(help="Where to listen; if it is taken, the next that is free.", min=1, max=65_535),
+        Option(
+            help="The port to listen on; if it is in use, the next free one.", min=1, max=65_535
+        ),
     ] = 8050,
     host: Annotated[
-        str, Option(help="Who may look: this machine alone, unless you say otherwise.")
+        str, Option(help="The address to listen on; by default this machine alone.")
     ] = "127.0.0.1",
     browser: Annotated[bool, Option("--open", help="Also open the page.")] = False,
 ) -> None:
@@ -44,7 +46,7 @@ def explore_command(
         print(f"anyone who reaches {host} can look: there is no password", file=sys.stderr)
     if browser:
         webbrowser.open(address)
-    for asked in (signal.SIGINT, signal.SIGTERM):  # who starts it in the background ignores one
-        signal.signal(asked, signal.default_int_handler)
-    server.serve_forever()  # until then, and closes
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background process ignores SIGINT
+        signal.signal(number, signal.default_int_handler)
+    server.serve_forever()  # until a signal, then closes
     print("stopped")

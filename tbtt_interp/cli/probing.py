@@ -12,24 +12,24 @@ from tbtt_interp.errors import TbttError
 def probes_command(
     run: RunFolder,
     feature: Annotated[
-        list[str] | None, Option(help="A feature to read, repeatable. [all the task has]")
+        list[str] | None, Option(help="A feature to probe, repeatable. [all of the task]")
     ] = None,
     site: Annotated[
-        list[str] | None, Option(help="A hook point to read, repeatable. [all streams]")
+        list[str] | None, Option(help="A hook point to probe, repeatable. [all streams]")
     ] = None,
     position: Annotated[
-        list[int] | None, Option(help="Counted from the text's end, which is -1; repeatable. [all]")
+        list[int] | None, Option(help="A position; -1 is the text's last. Repeatable. [all]")
     ] = None,
     step: Step = None,
     over_steps: OverSteps = False,
     dimensions: Annotated[
-        int | None, Option(help="Project onto so many random directions, to compare widths.")
+        int | None, Option(help="Project onto this many random directions, to compare widths.")
     ] = None,
     causal: Annotated[
-        bool, Option("--causal", help="Erase and interchange each code, and see what is answered.")
+        bool, Option("--causal", help="Erase and interchange each code, and measure the answers.")
     ] = False,
     controls: Annotated[
-        int, Option(help="Control tasks per feature, and draws of each other null.")
+        int, Option(help="Control tasks per feature, and draws per other null.")
     ] = 99,
     out: Out = None,
     as_json: AsJson = False,

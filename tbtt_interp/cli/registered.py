@@ -129,7 +129,7 @@ def _kept(parts: Path | None) -> Iterator[None]:
     try:
         yield
     except TbttError:
-        if parts is not None and is_new:  # the question could not be asked, so nothing is left
+        if parts is not None and is_new:  # the analysis could not start: leave no folder
             shutil.rmtree(parts.parent, ignore_errors=True)
         raise
     except KeyboardInterrupt as interruption:

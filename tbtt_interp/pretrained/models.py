@@ -20,7 +20,7 @@ def load_pretrained(name: str, *, over_training: bool = False) -> Run:
     """A run that comes with the package: several trained models of one configuration.
 
     `tbtt models` lists the names; every command that takes a run's folder takes a name as well.
-    With `over_training`: one model at a dozen steps of its training, not all models at the last.
+    With `over_training`: one model at a dozen steps, instead of all models at the last step.
     """
     shipped = shipped_runs()
     wanted = name + OVER_TRAINING if over_training else name

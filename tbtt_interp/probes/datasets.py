@@ -44,7 +44,7 @@ class ProbeTask:
     labels: Labels
     folds: Split  # of the cross-validation
     growing: Split  # of the online code
-    # for each model, trained on what the model was trained on; None where there is no rest to test
+    # per model: its seen examples in training, the rest in test; None where there is no rest
     held_out: tuple[Split | None, ...]
 
     def only(self, activations: Float[Tensor, "every d"]) -> Float[Tensor, "text d"]:
@@ -53,7 +53,7 @@ class ProbeTask:
 
 
 class Contexts(NamedTuple):
-    """Texts, the example that each shows, and at what length."""
+    """Texts, the example in each, and its number of characters."""
 
     texts: tuple[str, ...]
     examples: tuple[Example, ...]
@@ -201,16 +201,16 @@ def label_next_lines(
     feature: Feature, contexts: Contexts, files: Sequence[Sequence[Example]], *, controls: int,
     seed: int = 0,
 ) -> Labels:  # fmt: skip
-    """A feature of the line that comes next in each model's file, whose lines are given in order.
+    """Labels of a feature of the next line in each model's file.
 
-    A control task is the feature in a file of another random order.
+    A control task is the feature in a file with another random order. `files` are in line order.
     """
     following = [{e.line: feature.of(after) for e, after in pairwise(file)} for file in files]
     lines = [e.line for e in contexts.examples]
     has = np.array([all(after.get(line) is not None for after in following) for line in lines])
     if not has.any():
-        raise TbttError(f"feature '{feature.name}' is of no line that comes next in every file")
-    kept = [line for line, there in zip(lines, has, strict=True) if there]
+        raise TbttError(f"no line is followed, in every file, by one with feature '{feature.name}'")
+    kept = [line for line, is_kept in zip(lines, has, strict=True) if is_kept]
     classes, real = number_classes([[after[line] for line in kept] for after in following])  # pyright: ignore
     names, first, index = np.unique(kept, return_index=True, return_inverse=True)
     drawn = [

@@ -75,9 +75,11 @@ def coded_features(examples: Sequence[Example]) -> list[str]:
     return [f.name for f in known if f.is_erased] or has_code
 
 
-def erasure_effects(model: "HookedTransformer", prompts: PromptSet, **place: Any) -> pd.DataFrame:
+def erasure_effects(
+    model: "HookedTransformer", prompts: PromptSet, **location: Any
+) -> pd.DataFrame:
     """One model's effects of erasure and interchange, at a place of `LabelledActivations.of`."""
-    data = LabelledActivations.of(model, prompts, **place)
+    data = LabelledActivations.of(model, prompts, **location)
     return pd.concat([erase(data), interchange(data)])
 
 
@@ -89,15 +91,15 @@ def wrong_answers(model: "HookedTransformer", prompts: PromptSet) -> Arrays:
 
 
 def latent_effects(
-    model: "HookedTransformer", prompts: PromptSet, *, wrong: np.ndarray, **place: Any
+    model: "HookedTransformer", prompts: PromptSet, *, wrong: np.ndarray, **location: Any
 ) -> pd.DataFrame:
-    """Labels that are decoded, and answers that are corrected, where a trained model is wrong.
+    """Decoded labels and corrected answers, on the examples that a trained model gets wrong.
 
     Args:
         wrong: which examples each trained model answers wrongly.
-        place: as in `LabelledActivations.of`; without draws nothing is corrected.
+        location: as in `LabelledActivations.of`; without draws nothing is corrected.
     """
-    data = LabelledActivations.of(model, prompts, **place)
+    data = LabelledActivations.of(model, prompts, **location)
     mask = wrong[prompts.number][data.labels.has]
     effects = [decode_wrong(data, mask), *([correct_wrong(data, mask)] if data.draws else [])]
     return pd.concat(effects)
@@ -148,8 +150,8 @@ def _effect_table(
     for feature, site in product(features, sites):
         for measure, table in effects_of(feature=feature, site=site).groupby("measure", sort=False):
             size = table[table["kind"] == "code"].filter(["rank", "width", "variance"]).mean()
-            place = {"feature": feature, "site": site, "measure": measure}
-            rows.append(place | summarize_effect(table) | size.to_dict())
+            key = {"feature": feature, "site": site, "measure": measure}
+            rows.append(key | summarize_effect(table) | size.to_dict())
     return pd.DataFrame(rows)
 
 
@@ -178,7 +180,7 @@ def latent_answers(
     models: Run | Models, features: Names = None, *, sites: Names = None,
     step: int | None = None, draws: int = DRAWS, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Wrong held-out answers whose right label is decoded, or that moving its code corrects.
+    """Wrong held-out answers whose label is decoded, or that moving the label's code corrects.
 
     Args:
         features, sites, draws: as in `erasure_table`.
@@ -190,8 +192,8 @@ def latent_answers(
     models = Models.of(models, step)
     wrong = over_seeds(models, wrong_answers)["wrong"]
 
-    def effects_of(**place: Any) -> pd.DataFrame:
-        options = {**place, "wrong": wrong, "seed": seed}
+    def effects_of(**location: Any) -> pd.DataFrame:
+        options = {**location, "wrong": wrong, "seed": seed}
         effects = over_seeds(models, latent_effects, draws=draws, **options)
         null = over_untrained(models, latent_effects, draws=0, **options)
         if null is None:

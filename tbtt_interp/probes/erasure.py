@@ -111,7 +111,7 @@ class LabelledActivations:
     location: interventions.Location
     labels: Labels
     seen: Bool[np.ndarray, " example"]  # whether the model was trained on it
-    codes: Float[np.ndarray, "code example rank"]  # the feature's, and below it control tasks'
+    codes: Float[np.ndarray, "code example rank"]  # row 0: the feature's; below: the control tasks'
     x: Float[Tensor, "example d"]
     draws: int  # of each null
     seed: int  # of the draws
@@ -121,7 +121,7 @@ class LabelledActivations:
         cls, model: "HookedTransformer", prompts: PromptSet, feature: str, site: str, *,
         pos: int = -1, draws: int = DRAWS, seed: int = 0,
     ) -> "LabelledActivations":  # fmt: skip
-        """The activations at a site, where a number at its end is a head, of a feature with a code.
+        """Activations and codes of a feature, at a hook name or, as in `hook_z.0`, one head of it.
 
         Args:
             pos: counted from the prompt's last token, which is -1.
@@ -178,7 +178,7 @@ class LabelledActivations:
     def effects(
         self, measures: Mapping[str, Any], kinds: Sequence[tuple[str, int]] = (), **columns: Any
     ) -> pd.DataFrame:
-        """One row per measure, kind and draw, those of the subspaces unless they are given."""
+        """One row per measure, kind and draw; kinds are by default those of the subspaces."""
         kinds = kinds or [draw[:2] for draw in self.subspaces]
         table = pd.DataFrame(kinds, columns=["kind", "draw"])
         columns |= {"rank": self.codes.shape[2], "width": self.x.shape[1]}
@@ -258,14 +258,14 @@ def decode_wrong(data: LabelledActivations, wrong: Bool[np.ndarray, " example"])
 
 
 def correct_wrong(data: LabelledActivations, wrong: Bool[np.ndarray, " example"]) -> pd.DataFrame:
-    """Wrong answers that become right when the code alone is moved to where it should be.
+    """Wrong answers that become right when only the code is set to its predicted coordinates.
 
-    Where it should be is a linear function of the code, fitted on seen examples.
+    These coordinates are a linear function of the right code, fitted on seen examples.
 
     Returns:
-        one row per measure, kind (code, or one of NULLS) and draw: value, of "corrected" how many
-        of `of` wrong answers become right, of "decoded in code" how many labels a probe predicts
-        from the subspace's coordinates.
+        one row per measure, kind (code, or one of NULLS) and draw, with `value` of `of`. Measure
+        "corrected" counts wrong answers that become right, "decoded in code" labels that a probe
+        predicts from the subspace's coordinates.
     """
     split, labels = Split(data.seen[None], wrong[None]), data.labels.of_model(0)
     seen, moved, decoded = torch.from_numpy(data.seen), [], []

@@ -26,11 +26,11 @@ class Feature:
 
     Attributes:
         is_ordinal: whether labels are numbers, so that regression on them makes sense.
-        period: after how many labels they begin again, as digits do after 10; None for others.
-        texts: what is shown to the model: the example's prompt; the prompt shortened from the left
-            to several lengths; or the line before the example, shown to several lengths.
-        primary: streams of the last layer where the feature at a text's last character is named
-            beforehand, for claims and the corrected p-value. All other cells are exploratory.
+        period: the period of labels on a circle, as 10 for digits; None for others.
+        texts: the model's input: the example's prompt; the prompt cut on the left to several
+            lengths; or the line before the example, cut to several lengths.
+        primary: last-layer streams where the feature is a pre-specified test, at a text's last
+            character, with claims and a corrected p-value. All other cells are exploratory.
         is_erased: whether erasure and latent answers take it where no feature is named.
     """
 
@@ -94,7 +94,7 @@ def register_feature(feature: Feature) -> Feature:
 def find_features(
     names: Sequence[str] | None, examples: Sequence[Example], texts: Collection[Texts] = ("prompt",)
 ) -> list[Feature]:
-    """Features by name; None is every one with two labels or more in the examples.
+    """Features by name; None is every feature with two labels or more in the examples.
 
     Labels of your own are features. The built-in features are left out where the examples only
     resemble the built-in tasks, as sums modulo 7 do.
@@ -124,8 +124,8 @@ def find_features(
             raise unknown("feature", name, varied)
         if name not in varied:
             raise TbttError(
-                f"feature '{name}' is {known[name][1].pop()} in every example here, so there is "
-                f"nothing to tell apart: choose {listed(varied)}"
+                f"feature '{name}' is {known[name][1].pop()} in every example here, so a "
+                f"probe has one class only: choose {listed(varied)}"
             )
     if not varied:
         raise TbttError(
@@ -148,7 +148,9 @@ class Labels:
     """A feature's classes on some texts, and those of its control tasks, as numbers."""
 
     feature: Feature
-    has: Bool[np.ndarray, " every"]  # which texts have the feature; what follows is of these alone
+    has: Bool[
+        np.ndarray, " every"
+    ]  # texts with the feature; the arrays below hold these texts only
     classes: tuple[Label, ...]  # by number
     real: Int[np.ndarray, "row text"]  # each text's class: a row per model, or one for all models
     controls: Int[np.ndarray, "control text"]
@@ -169,8 +171,8 @@ class Labels:
         if not all(isinstance(label, int | float) for label in classes):
             if len(classes) > 2:
                 raise TbttError(
-                    f"feature '{feature.name}' is one of {len(classes)} without order, which one "
-                    "or two directions do not hold: choose a number, a digit or one of two"
+                    f"feature '{feature.name}' has {len(classes)} unordered classes, more than one "
+                    "or two directions encode: choose a number, a digit or a feature of two classes"
                 )
             classes = (0, 1)
         values = np.array([float(label) for label in classes])
@@ -193,11 +195,11 @@ def label_examples(
 ) -> Labels:
     """A feature's labels and those of its control tasks.
 
-    A control task keeps the feature's structure and loses its meaning. Where the examples have
-    every operand a with every operand b, it is the same feature after one random order renames the
-    values of a, and another those of b. Draw k renames alike for every feature. For other examples
-    it is the labels permuted. A feature of one operand or of the operator has no control task:
-    renaming operands gives the same task.
+    A control task keeps the feature's structure and loses its meaning. On a complete grid of
+    operands it is the feature after two random permutations rename the values of a and of b. Draw k
+    has the same permutations for every feature. On other examples a control task permutes labels.
+    A feature of one operand or of the operator has no control task: renaming operands gives the
+    same task.
 
     Source: control tasks, Hewitt and Liang 2019.
     """

@@ -69,7 +69,7 @@ def last_streams(run: Run) -> list[str]:
 
 
 def accuracy(task: ProbeTask, activations: Float[Tensor, "every d"], number: int) -> float:
-    """The cross-validated accuracy on a feature of one model, by its number in the run."""
+    """The cross-validated accuracy of a task's probe on the model with this number in the run."""
     x, labels = task.only(activations), task.labels.of_model(number)[:1]
     return linear.count_correct(x, labels, task.folds).item() / task.folds.n_tested
 
@@ -79,7 +79,7 @@ def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
 
     Returns:
         site and pos of each cell, and `[cell, task, draw]`, where draw 0 is the feature: correct,
-        test examples predicted; bits of the online code; held_out_correct; r2. Else nan.
+        test examples predicted; bits of the online code; held_out_correct; r2. nan if undefined.
     """
     draws = max(2, *(len(task.labels.controls) + 1 for task in dataset.tasks))
     scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan)
@@ -180,8 +180,8 @@ def probe_grid(
         features: by name; None is all that the prompts have.
         sites: by hook name; None is `default_sites`.
         positions: counted from each text's last token, which is -1; None is all.
-        dimensions: wider activations are projected onto so many random directions, so that models
-            of several widths can be compared.
+        dimensions: wider activations are projected onto this many random directions, to compare
+            models of several widths.
         untrained: the models before training; None is those of the run.
     Returns:
         one row per feature, site and position. `correct` of `of`, cross-validated, over all models;
@@ -197,16 +197,16 @@ def probe_grid(
         raise TbttError(f"dimensions must be at least 1, got {dimensions}")
     models = Models.of(models, step)
     layers = models.first.cfg.n_layers
-    early = models.untrained if untrained is None else tuple(untrained)
+    initial = models.untrained if untrained is None else tuple(untrained)
     options = {"sites": default_sites(layers) if sites is None else sites,
                "positions": positions, "dimensions": dimensions}  # fmt: skip
     tables, controls_of = [], []
     chosen = features_of(models.shared_prompts, features)
     for dataset in probe_datasets(models, chosen, controls=controls, seed=seed):
         scores, null = over_seeds(models, score_probes, dataset, **options), None
-        if early:
-            before = dataclasses.replace(models, models=early)
-            null = over_seeds(before, score_probes, dataset, accuracies_only=True, **options)
+        if initial:
+            baseline = dataclasses.replace(models, models=initial)
+            null = over_seeds(baseline, score_probes, dataset, accuracies_only=True, **options)
         table, control = probe_table(dataset, scores, null, dimensions)
         tables.append(table)
         controls_of += list(control)
@@ -270,7 +270,7 @@ def probe_claims(table: pd.DataFrame, nulls: Mapping[str, str] = NULLS) -> list[
 
 
 def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
-    """Some columns of a table as they are printed, missing values as empty.
+    """Columns of a table formatted for printing; missing values are empty.
 
     Args:
         formats: for each column a format, "interval", or "" for text.
@@ -299,7 +299,10 @@ def analyse_probes(
     if not (features or options.get("sites") or options.get("positions")):
         shown = shown[(table["pos"] == -1) & table["site"].str.endswith((MID, POST))]
     primary = table["p_adjusted"].notna().sum()
-    notes = [*NOTES, f"p adjusted: over primary cells, {primary} here; all other cells explore."]
+    notes = [
+        *NOTES,
+        f"p adjusted: over primary cells, {primary} here; all other cells are exploratory.",
+    ]
     if unseen := shown["unseen"].max():
         notes.append(f"Up to {unseen} examples have a class that their fold was not trained on.")
     if degenerate := shown["degenerate"].max():

@@ -50,7 +50,7 @@ class Split:
 def grouped_folds(
     groups: Int[np.ndarray, " example"], *, folds: int = FOLDS, seed: int = 0
 ) -> Split:
-    """Folds of a cross-validation that never split a group, of which there have to be enough."""
+    """Folds of a cross-validation that never split a group; needs a group or more per fold."""
     names = np.unique(groups)
     if len(names) < folds:
         raise TbttError(
@@ -76,9 +76,9 @@ def growing_folds(groups: Int[np.ndarray, " example"], *, seed: int = 0) -> Spli
 
 
 def fold_counts(split: Split, labels: Int[np.ndarray, " example"]) -> dict[str, int]:
-    """Counts without a probe: `majority`, test examples of the class commonest in training.
+    """Baseline counts: `majority`, test examples of the class commonest in training.
 
-    `unseen`, those of a class that is not in it; `degenerate`, folds with one class in a part.
+    `unseen`, test examples of a class absent from training; `degenerate`, folds with one class.
     """
     parts = [(labels[train], labels[test]) for train, test in split]
     return {
@@ -89,7 +89,7 @@ def fold_counts(split: Split, labels: Int[np.ndarray, " example"]) -> dict[str, 
 
 
 def random_projections(width: int, dimensions: int, n_models: int) -> Float[Tensor, "model d k"]:
-    """Orthonormal random directions for each model; the identity where they are enough."""
+    """Orthonormal random directions per model; the identity where the width is no larger."""
     if width <= dimensions:
         return torch.eye(width).expand(n_models, -1, -1)
     generator = torch.Generator().manual_seed(0)
@@ -127,11 +127,11 @@ def count_correct(
 def code_length(
     activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], growing: Split
 ) -> Float[np.ndarray, " draw"]:
-    """Bits that send the labels to a receiver who has the activations: description length.
+    """Online description length of the labels given the activations, in bits.
 
-    The online code sends the first part by the uniform code, each further part by a mixture of it
-    with the classes' frequencies, and with these and the likelihoods of the discriminant analysis
-    of all parts before, in growing weight. So no code is much longer than the uniform one.
+    The first part is coded uniformly. Each further part is coded by a mixture: the uniform code,
+    the class frequencies, and these times the likelihoods of discriminant analysis on all parts
+    before, raised to several powers. So no code is much longer than the uniform one.
 
     Source: Voita and Titov 2020, section 2.2.
     """
@@ -151,7 +151,7 @@ def _discriminated(
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Discriminant analysis of each fold, for as many labellings at once as fit.
 
-    Yields which; log-likelihoods `[draw, test, class]`; counts `[draw, class]`; true classes.
+    Yields a slice of draws; log-likelihoods `[draw, test, class]`; counts `[draw, class]`; classes.
     """
     classes, every = int(labels.max()) + 1, torch.from_numpy(labels)
     for train, test in split:

@@ -50,7 +50,9 @@ def models_of(run: Run, count: int | None = None) -> Models:
     models = Models.of(run)
     examples = models.shared_prompts.examples
     if not all({"a", "operator", "b"} <= e.labels.keys() for e in examples):
-        raise TbttError("its task has more than equations, and this is asked of equations")
+        raise TbttError(
+            "its task has lines that are no equations, and this section needs equations alone"
+        )
     return models if count is None else models.take(count)
 
 

@@ -83,7 +83,7 @@ def operand_grid(low: int, high: int, taught: Sequence[Example]) -> tuple[Exampl
 
 
 def pairs_text(pairs: Sequence[Pair]) -> str:
-    """Held-out pairs as tables have them.
+    """Held-out pairs as text, the form in tables.
 
     >>> pairs_text(((5, 7), (9, 9)))
     '5,7 9,9'

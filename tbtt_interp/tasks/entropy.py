@@ -24,7 +24,7 @@ class Floors:
     # the line-entropy floor: it knows every line and not their order; on the same windows (for
     # framing shuffled, on windows of lines drawn afresh)
     lines: float
-    line: float  # it knows every line and reads one at a time, each with a context of its own
+    line: float  # it knows every line, and each window is one whole line
 
 
 def entropy_floors(lines: Sequence[str], *, framing: str, window: int) -> Floors:

@@ -109,7 +109,7 @@ class Task:
     order_is_given: bool = False  # whether the lines have an order of their own, as a user's file
     operands: tuple[int, ...] = ()  # values of the labels a and b, whose pairs can be held out
     operators: tuple[str, ...] = ()
-    # what a person may type, as a regular expression, and the prompt that it means
+    # a short form, as a regular expression, and the whole prompt
     short_forms: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -153,7 +153,7 @@ class Task:
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
-        """The labels that say what is asked; see `varied_labels`."""
+        """The labels that prompts spell out; see `varied_labels`."""
         return varied_labels(self.examples)
 
     def file(self, order_seed: int | None) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ class Task:
         return pd.DataFrame([{k: getattr(e, k) for k in own} | dict(e.labels) for e in chosen])
 
     def complete_prompt(self, text: str) -> str:
-        """The prompt that a person means, as 3+4 is short for <3+4=; or the text itself."""
+        """The prompt that a short form stands for, as 3+4 for <3+4=; or the text itself."""
         known = {example.prompt for example in self.examples}
         if variant := next((v for v in (text, f"{text} ") if v in known), None):
             return variant
@@ -184,7 +184,7 @@ class Task:
 def varied_labels(examples: Iterable[Example]) -> tuple[str, ...]:
     """The labels whose value stands in the prompt of every example that has them.
 
-    They say what is asked; the other labels say what the answer is, or what is true of it.
+    Such labels are the inputs; other labels give the answer or its properties.
     """
     spelled: dict[str, bool] = {}
     for example in examples:

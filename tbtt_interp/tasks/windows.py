@@ -40,10 +40,10 @@ class Windows(NamedTuple):
 class Stream:
     """The training data of one model: its windows at each step.
 
-    They depend on the seed and the step alone, so a resumed model, or one in a stack, gets the same
-    windows as one that is trained alone. `file` cuts windows at uniformly random offsets of the
-    lines as ordered here; `shuffled` cuts them from lines drawn afresh for each window; `line`
-    gives whole lines, each with a context of its own.
+    Windows depend on the seed and the step alone, so a model that is resumed or trained in a stack
+    gets the same windows. `file` cuts windows at uniformly random offsets of the ordered lines;
+    `shuffled` cuts them from lines drawn afresh for each window; `line` gives whole lines, each
+    with a context of its own.
     """
 
     lines: tuple[str, ...]
@@ -95,7 +95,7 @@ class Stream:
         return Windows(tokens.take(distinct, 0), targets.take(distinct, 0), drawn[distinct])
 
     def reference(self) -> Windows:
-        """The windows that every loss is on: each offset of the file, each line, or fresh ones."""
+        """The windows of reported losses: each offset of the file, each line, or fresh draws."""
         if self.framing == "shuffled":
             return self._fresh(np.random.default_rng((self.seed, 0, 0xE7A1)), len(self.text))
         return self._all

@@ -42,7 +42,7 @@ def is_suited(shape: Shape, device: torch.device) -> bool:
 class Kernel:
     """The loss of stacked models of one shape, differentiable in their parameters.
 
-    The same bits on any number of threads. Raises a KernelError if nothing can be compiled.
+    It has the same bits on any number of threads. Raises a KernelError if nothing can be compiled.
     """
 
     def __init__(self, shape: Shape, dtype: torch.dtype, threads: int | None = None) -> None:

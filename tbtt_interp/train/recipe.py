@@ -221,7 +221,7 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
 
 
 def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
-    """The recipe that a run's config.json holds, to train it again.
+    """The recipe in a run's config.json, with which the run can be trained again.
 
     >>> import json
     >>> recipe = resolve_recipe("quick", {"model.size": "small"})
@@ -278,30 +278,30 @@ def _apply_size(table: Table, flag: str | None) -> None:
 def _apply_task(table: Table, *, pairs_given: bool) -> None:
     """Fills in what depends on the task: window, batch, and which pairs are held out.
 
-    With `deal_pairs` the operand pairs are dealt to so many models, `seeds` times over; each model
-    holds out the pairs it was dealt.
+    With `deal_pairs` the operand pairs are divided at random among that many models, `seeds` times;
+    each model holds out its part.
     """
     task, training = load_task(table["task"], held_out=()), table["training"]
     training["window"] = window_of(task, table["framing"], training.get("window"))
     training.setdefault("batch", "all" if table["framing"] == "line" else task.batch)
-    hands, pairs = table.pop("deal_pairs"), list(combinations_with_replacement(task.operands, 2))
+    n_parts, pairs = table.pop("deal_pairs"), list(combinations_with_replacement(task.operands, 2))
     if not pairs:
         table["held_out"] = []
-        if pairs_given or hands or table["held_out_each"]:
+        if pairs_given or n_parts or table["held_out_each"]:
             raise TbttError(
                 f"task '{table['task']}' has no operand pairs to hold out: leave --held-out out, "
                 "or mark lines of your own corpus in its held_out column"
             )
-    if not hands:
+    if not n_parts:
         return
-    if not 1 < hands <= len(pairs):
-        then = f"deal the {len(pairs)} pairs to 2 to {len(pairs)} models, or 0 to deal none"
-        raise TbttError(f"deal_pairs is {hands}: {then}")
+    if not 1 < n_parts <= len(pairs):
+        then = f"give 2 to {len(pairs)}, the number of models that divide the pairs, or 0 for none"
+        raise TbttError(f"deal_pairs is {n_parts}: {then}")
     table["held_out_each"] = []
-    for deal in range(table["seeds"]):
-        rng = np.random.default_rng((table["corpus_seed"], table["first_seed"] + deal, 0xDEA1))
-        dealt = np.array_split(rng.permutation(len(pairs)), hands)
-        table["held_out_each"] += sorted([list(pairs[k]) for k in sorted(hand)] for hand in dealt)
+    for k in range(table["seeds"]):
+        rng = np.random.default_rng((table["corpus_seed"], table["first_seed"] + k, 0xDEA1))
+        parts = np.array_split(rng.permutation(len(pairs)), n_parts)
+        table["held_out_each"] += sorted([list(pairs[p]) for p in sorted(part)] for part in parts)
     table["seeds"] = len(table["held_out_each"])
 
 

@@ -21,7 +21,7 @@ from tbtt_interp.train.recipe import TrainingRecipe
 
 
 def pick_device(name: str) -> torch.device:
-    """A device of this machine; raises a TbttError if it has none of that kind."""
+    """A device of this machine; raises a TbttError if the machine has no such device."""
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name not in has:
         raise unknown("device", name, has)
@@ -99,7 +99,7 @@ class ModelStack:
             return self._loss(*self._windows([s.reference() for s in self.streams])).tolist()
 
     def step(self, step: int) -> Float[Tensor, " seed"]:
-        """Each model's loss on its windows before it is trained by one step, counted from 0."""
+        """Trains each model by one step; returns its loss before the step. Steps count from 0."""
         # torch's own threads keep the setting they began with, so with torch the bits would depend
         # on when its threads began; the kernel's threads begin anew and inherit the setting
         with denormals_as_zero() if self.kernel else nullcontext():

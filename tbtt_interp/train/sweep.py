@@ -71,7 +71,7 @@ class Job:
         return estimated_hours(self.recipe)
 
     def progress(self, folder: Path) -> tuple[float, str]:
-        """The fraction of the job that is trained below a folder, and why it cannot be, if so."""
+        """The fraction of the job that is trained, and the reason if it cannot be trained."""
         path, steps = folder / self.name, self.recipe.training.steps
         try:
             run = existing_run(self.recipe, path, resume=True)

@@ -93,7 +93,7 @@ def train_models(
 
 
 def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
-    """The run of this recipe that a folder already holds, if any; a TbttError for other runs."""
+    """This recipe's run in a folder, or None; raises a TbttError at another recipe's run."""
     if not (folder / "config.json").is_file():
         return None
     run = load_run(folder)
@@ -115,18 +115,18 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The first setting that differs, in words."""
     for key, value in wanted.items():
-        there = stored.get(key)
-        if there != value and isinstance(value, dict) and isinstance(there, dict):
-            return _difference(there, value)
-        if there != value:
-            return f"{key} is {there!r} there and {value!r} here"
+        old = stored.get(key)
+        if old != value and isinstance(value, dict) and isinstance(old, dict):
+            return _difference(old, value)
+        if old != value:
+            return f"{key} is {old!r} there and {value!r} here"
     return "it has other keys"
 
 
-def _resumed_runtime(asked: Runtime, run: Run, callback: TrainingCallback) -> Runtime:
+def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -> Runtime:
     """The runtime a run started on, with the user's overrides; warns where they differ."""
     started = run.config.environment
-    given = {key: value for key, value in vars(asked).items() if value is not None}
+    given = {key: value for key, value in vars(requested).items() if value is not None}
     runtime = Runtime(**{**started, **given})
     if vars(runtime) != started or runs.versions() != run.config.versions:
         callback.on_message(
@@ -156,7 +156,7 @@ def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
 
 
 def _model_stack(recipe: Recipe, runtime: Runtime, callback: TrainingCallback) -> ModelStack:
-    """The models before training, with a kernel where one is asked for or saves time."""
+    """The models before training, with a kernel where it is requested or saves time."""
     device = pick_device(runtime.device or "cpu")
     keep_freed_memory()
     tasks = recipe.tasks()
