@@ -148,9 +148,7 @@ class Labels:
     """A feature's classes on some texts, and those of its control tasks, as numbers."""
 
     feature: Feature
-    has: Bool[
-        np.ndarray, " every"
-    ]  # texts with the feature; the arrays below hold these texts only
+    has: Bool[np.ndarray, " every"]  # which texts have the feature; those below are of these
     classes: tuple[Label, ...]  # by number
     real: Int[np.ndarray, "row text"]  # each text's class: a row per model, or one for all models
     controls: Int[np.ndarray, "control text"]
