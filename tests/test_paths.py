@@ -169,5 +169,5 @@ def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained: Models
     for seed in range(6):  # which half is scored
         scores = circuit_scores(model, prompts, pairs, exact, seed)
         assert scores["kept"][-1, 0] == pytest.approx(1, abs=1e-3)
-    with pytest.raises(TbttError, match="a circuit needs two clean prompts at least"):
+    with pytest.raises(TbttError, match="a circuit needs at least two clean prompts"):
         circuit_scores(model, prompts, pairs.take(np.array([0])), exact[:, :1])
