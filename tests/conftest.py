@@ -13,10 +13,11 @@ from pathlib import Path  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from tbtt_interp.explore.catalogue import Catalogue  # noqa: E402
 from tbtt_interp.runs import Run  # noqa: E402
-from tbtt_interp.train.recipe import resolve_recipe  # noqa: E402
+from tbtt_interp.train.recipe import Recipe, resolve_recipe  # noqa: E402
 from tbtt_interp.train.sweep import read_sweep  # noqa: E402
 from tbtt_interp.train.training import train_models  # noqa: E402
 
@@ -27,61 +28,75 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each wou
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers, so that a run is trained and a kernel compiled by one of them."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def fresh_cache(session_folder: Path) -> Iterator[None]:
     """Kernels are compiled anew in every session, and nothing is left in the user's cache."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("XDG_CACHE_HOME", str(session_folder / "cache"))
         yield
 
 
+def trained(recipe: Recipe, folder: Path) -> Run:
+    """The run in a session's folder, trained by the first worker that asks for it."""
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        return train_models(recipe, folder)
+
+
 @pytest.fixture(scope="session")
-def line_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def line_run(session_folder: Path) -> Run:
     """Two smalls, trained on whole lines until they answer what they have seen."""
     recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 2})
-    return train_models(recipe, tmp_path_factory.mktemp("runs") / "line")
+    return trained(recipe, session_folder / "runs" / "line")
 
 
 @pytest.fixture(scope="session")
-def file_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def file_run(session_folder: Path) -> Run:
     """Two smalls, trained for a little while on windows of their files."""
     recipe = resolve_recipe(
         "quick",
         {"model.size": "small", "seeds": 2, "training.steps": 200,
          "training.checkpoint_every": 100},
     )  # fmt: skip
-    return train_models(recipe, tmp_path_factory.mktemp("runs") / "file")
+    return trained(recipe, session_folder / "runs" / "file")
 
 
 @pytest.fixture(scope="session")
-def facts_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def facts_run(session_folder: Path) -> Run:
     """Two smalls, trained for a little while on the capitals."""
     recipe = resolve_recipe(
         "quick", {"model.size": "small", "task": "facts", "seeds": 2, "training.steps": 100}
     )
-    return train_models(recipe, tmp_path_factory.mktemp("runs") / "facts")
+    return trained(recipe, session_folder / "runs" / "facts")
 
 
 @pytest.fixture(scope="session")
-def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def deep_run(session_folder: Path) -> Run:
     """One model of two layers of three heads, trained until their answers end."""
     recipe = resolve_recipe(
         "quick",
         {"model.size": "L2H3D12M12", "framing": "line", "seeds": 1, "training.steps": 200,
          "training.checkpoint_every": 100},
     )  # fmt: skip
-    return train_models(recipe, tmp_path_factory.mktemp("runs") / "deep")
+    return trained(recipe, session_folder / "runs" / "deep")
 
 
 @pytest.fixture(scope="session")
-def pairs_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def pairs_run(session_folder: Path) -> Run:
     """Twelve smalls, of which four hold out each of three pairs."""
     recipe = resolve_recipe(
         "quick", {"model.size": "small", "framing": "line", "seeds": 12, "steps": 300}
     )
     each = (((0, 1),), ((5, 7),), ((9, 9),)) * 4
     recipe = dataclasses.replace(recipe, held_out_each=each)
-    return train_models(recipe, tmp_path_factory.mktemp("runs") / "pairs")
+    return trained(recipe, session_folder / "runs" / "pairs")
 
 
 @pytest.fixture(scope="session")
@@ -130,15 +145,17 @@ TINY = {  # the sweeps that ship, in a few steps and cells
 
 
 @pytest.fixture(scope="session")
-def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweeps(session_folder: Path) -> Path:
     """A folder of sweeps, each of two models a cell, trained for a few steps."""
-    root = tmp_path_factory.mktemp("sweeps")
+    root = session_folder / "sweeps"
+    root.mkdir(exist_ok=True)
     scale = "[[grid]]\nseeds = 2\nsteps = 3\ncheckpoint_every = 0\n"
-    for name, text in TINY.items():
-        grids = re.sub(r" *\[\[grid\]\]\n", scale, text)
-        (root / f"{name}.toml").write_text(grids)
-        for stack in read_sweep(str(root / f"{name}.toml")).jobs:
-            train_models(stack.recipe, root / name / stack.name)
+    with FileLock(root.with_suffix(".lock")):
+        for name, text in TINY.items():
+            grids = re.sub(r" *\[\[grid\]\]\n", scale, text)
+            (root / f"{name}.toml").write_text(grids)
+            for stack in read_sweep(str(root / f"{name}.toml")).jobs:
+                train_models(stack.recipe, root / name / stack.name)
     return root
 
 
