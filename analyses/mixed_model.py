@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from atlas import atlas_equations
 from scipy import stats
 from statsmodels.formula.api import mixedlm
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools.sm_exceptions import ModelWarning
-from sweeps import select, sweep_table
+from sweeps import sweep_table
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
@@ -41,25 +42,12 @@ NOTES = (
 
 # %%
 def coded_equations(held_out: pd.DataFrame) -> pd.DataFrame:
-    """The held-out equations of models on whole lines that hold out one pair, with COVARIATES.
-
-    Args:
-        held_out: as `held_out_table` returns it.
-    Raises:
-        TbttError: if there is none.
-    """
-    alone = held_out["held_out"].str.fullmatch(r"\d,\d").fillna(False).astype(bool)
-    table = select(held_out[alone], task="arithmetic", framing="line")
-    if table.empty:
-        raise TbttError("no model here holds out one pair and trains on whole lines: give the "
-                        "folder of tbtt sweep atlas")  # fmt: skip
-    a, b, adds = table["a"], table["b"], table["operator"] == "+"
+    """The atlas' equations with their covariates as numbers, and `doublings` and `addition`."""
+    table = atlas_equations(held_out).astype(dict.fromkeys((*COVARIATES, "right"), float))
+    doublings = np.log2(table["width"])
     return table.assign(
-        pair=table["held_out"], equal=1.0 * (a == b), rim=1.0 * (a.isin([0, 9]) | b.isin([0, 9])),
-        gone=1.0 * (((a - b).abs() == 9) & ~adds | (a + b).isin([0, 1, 17, 18]) & adds),
-        doublings=np.log2(table["width"]) - np.log2(table["width"].unique()).mean(),
-        addition=adds - 0.5, right=table["right"].astype(float),
-    )  # fmt: skip
+        doublings=doublings - doublings.unique().mean(), addition=(table["operator"] == "+") - 0.5
+    )
 
 
 def model_shares(equations: pd.DataFrame) -> pd.DataFrame:

@@ -96,6 +96,41 @@ def held_out_answers(
     return pd.DataFrame(rows)
 
 
+def planted_shares(
+    *, pairs: int = 55, seeds: int = 4, slope: float = 0.0, by_pair: float = 0.3,
+    by_slope: float = 0.0, by_operator: float = 0.0, by_seed: float = 0.0, noise: float = 0.1,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """A table as `model_shares` returns it, with normal effects of known deviations."""
+    draw = np.random.default_rng(seed).normal
+    shape = (pairs, seeds, 3, 2)
+    doublings, operator = np.array([-1.0, 0, 1])[:, None], np.array([0.5, -0.5])
+    share = (
+        0.5 + by_pair * draw(size=(pairs, 1, 1, 1)) + by_seed * draw(size=(pairs, seeds, 1, 1))
+        + (slope + by_slope * draw(size=(pairs, 1, 1, 1))) * doublings
+        + (0.1 + by_operator * draw(size=(pairs, 1, 1, 1))) * operator + noise * draw(size=shape)
+    )  # fmt: skip
+    pair, number, size, sign = np.indices(shape).reshape(4, -1)
+    return pd.DataFrame(
+        {"pair": pair, "seed": pair * seeds + number, "size": np.array(list(SIZES))[size],
+         "width": 14 * 2**size, "operator": np.array(["+", "-"])[sign], "share": share.ravel(),
+         "doublings": size - 1.0, "addition": 0.5 - sign, "gone": 0.0, "rim": 0.0,
+         "equal": (pair % 5 == 0) * 1.0, "stratum": "all"}
+    ).assign(model=lambda t: t["seed"].astype(str) + t["size"], right=share.ravel())  # fmt: skip
+
+
+def fitted_slopes(shares: pd.DataFrame) -> list[float]:
+    """The slope of the share on doublings of width, by pair, by least squares."""
+    return [
+        np.polyfit(rows["doublings"], rows["share"], 1)[0] for _, rows in shares.groupby("pair")
+    ]
+
+
+def larger_is_better(operator: str, a: int, b: int, size: str) -> float:
+    """A chance that grows with the width alone."""
+    return 0.5 + 0.3 * np.log2(SIZES[size] / 28)
+
+
 def by_rule(operator: str, a: int, b: int, size: str) -> float:
     """A chance lower for the wide, for differences and at the rim, and 0 where answers are gone."""
     gone = abs(a - b) == 9 or (operator == "+" and a + b in (0, 1, 17, 18))
