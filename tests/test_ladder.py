@@ -1,6 +1,6 @@
 """The ladder's evidence says what was planted, and decides every claim by it."""
 
-from collections.abc import Sequence
+from operator import itemgetter
 
 import ladder as study
 import numpy as np
@@ -8,28 +8,28 @@ import pandas as pd
 import pytest
 from planted_tables import cell, equations, over_training
 from scipy import stats
+from sweeps import select
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Result
 
 FILE = {"small": [4, 4, 3, 4], "medium": [1, 0, 1, 0], "large": [0, 0, 1, 0]}
-JOINT = {"small": [0, 0, 0, 0], "medium": [0, 0, 0, 0], "large": [0, 0, 0, 0]}
+INDEX = ["task", "framing", "size"]
 
 
-def planted(**changed: Sequence[int]) -> pd.DataFrame:
-    """As the paper would have it; keyword arguments are the held-out counts on line, by size."""
-    parts = []
+def planted() -> pd.DataFrame:
+    """As the paper would have it."""
+    nan, parts = float("nan"), []
     for size, held_out in FILE.items():
+        facts = [3, 4, 5, 4] if size == "small" else [50] * 4
+        shuffled = [min(right + 1, 4) for right in held_out]
         parts += [
             cell(held_out, size=size),
-            cell([right + 1 if right < 4 else 4 for right in held_out], size=size,
-                 framing="shuffled", order_known=float("nan")),
-            cell(changed.get(size, [3, 4, 4, 4, 3, 4]), size=size, framing="line",
-                 order_known=float("nan")),
-            cell([None] * 4, task="facts", size=size, facts=[3, 4, 5, 4] if size == "small"
-                 else [50] * 4),
-            cell(JOINT[size], task="joint", size=size, seen=[60] * 4, facts=[1] * 4),
-        ]  # fmt: skip
+            cell(shuffled, size=size, framing="shuffled", order_known=nan),
+            cell([3, 4, 4, 4, 3, 4], size=size, framing="line", order_known=nan),
+            cell([None] * 4, task="facts", size=size, facts=facts),
+            cell([0] * 4, task="joint", size=size, seen=[60] * 4, facts=[1] * 4),
+        ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -37,8 +37,11 @@ def answered(models: pd.DataFrame) -> Result:
     return study.ladder_result(models, over_training(models), equations(models))
 
 
-def verdicts(result: Result, origin: str) -> list[str]:
-    return [claim.verdict for claim in result.claims if claim.origin == origin]
+def changed(values: dict[str, int], **where: object) -> Result:
+    """The result where some models have other values."""
+    models = planted()
+    models.loc[select(models, **where).index, list(values)] = list(values.values())
+    return answered(models)
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +50,33 @@ def result() -> Result:
 
 
 def test_what_is_as_published_supports_what_the_paper_claims(result: Result) -> None:
-    assert verdicts(result, "the paper") == ["supported"] * 7
-    assert verdicts(result, "expected before the run") == ["supported"] * 5
+    claims = [claim for claim in result.claims if claim.origin != "explored"]
+    assert {claim.verdict for claim in claims} == {"supported"}
+    origins = [claim.origin for claim in claims]
+    assert origins == ["expected before the run"] * 5 + ["the paper"] * 7
 
 
 def test_an_effect_is_the_mean_paired_difference(result: Result) -> None:
     order, size, *_ = result.claims
     assert (order.effect.mean, order.effect.n) == (0.25, 4)
-    expected = [(small - large) / 4 for small, large in zip(*map(FILE.get, ("small", "large")))]  # noqa: B905
-    assert size.effect.mean == pytest.approx(np.mean(expected))
-    bounds = stats.ttest_1samp(expected, 0).confidence_interval()
+    small, large = map(np.array, itemgetter("small", "large")(FILE))
+    assert size.effect.mean == pytest.approx(np.mean(small - large) / 4)
+    bounds = stats.ttest_1samp((small - large) / 4, 0).confidence_interval()
     assert (size.effect.low, size.effect.high) == pytest.approx(tuple(bounds))
 
 
-def test_a_claim_on_every_size_falls_with_one() -> None:
-    result = answered(planted(medium=[0, 1, 0, 1, 0, 0]))
-    rule = next(claim for claim in result.claims if claim.text.startswith("Rule"))
-    assert (rule.verdict, rule.unit) == ("contradicted", "of the held-out, medium")
-
-
-def test_one_model_that_misses_one_fact_is_enough_not_to_know_all() -> None:
-    models = planted()
-    one = (models["task"] == "facts") & (models["size"] == "large") & (models["seed"] == 2)
-    models.loc[one, ["seen_right", "seen_facts_right"]] = 49
-    claims = {claim.text: claim.verdict for claim in answered(models).claims}
-    (text,) = [text for text in claims if "medium and large know all facts" in text]
-    assert claims[text] == "undecided"
+@pytest.mark.parametrize(
+    ("values", "where", "claim", "verdict", "unit"),
+    [
+        ({"held_out_right": 1}, {"framing": "line", "size": "medium"}, "Rule", "contradicted",
+         "of the held-out, medium"),
+        ({"seen_right": 49, "seen_facts_right": 49}, {"task": "facts", "size": "large", "seed": 2},
+         "On the file, medium and large know all facts", "undecided", "of the facts, large"),
+    ],
+)  # fmt: skip
+def test_a_claim_on_every_size_falls_with_one(values, where, claim, verdict, unit) -> None:
+    (found,) = (c for c in changed(values, **where).claims if c.text.startswith(claim))
+    assert (found.verdict, found.unit) == (verdict, unit)
 
 
 def test_cells_that_are_not_there_are_not_decided() -> None:
@@ -83,14 +87,13 @@ def test_cells_that_are_not_there_are_not_decided() -> None:
 
 
 def test_the_table_is_of_all_models(result: Result) -> None:
-    table = result.tables["ladder"].set_index(["task", "framing", "size"])
+    table = result.tables["ladder"].set_index(INDEX)
     assert table.loc[("arithmetic", "line", "large"), "n_models"] == 6
-    assert table.loc[("facts", "file", "small"), "knows_all"] == 0
-    assert table.loc[("facts", "file", "large"), "knows_all"] == 1
+    assert table.loc[("facts", "file", ["small", "large"]), "knows_all"].tolist() == [0, 1]
 
 
 def test_what_is_shown_has_counts_and_tasks_in_order(result: Result) -> None:
-    display = result.display.set_index(["task", "framing", "size"])
+    display = result.display.set_index(INDEX)
     assert list(dict.fromkeys(result.display["task"])) == ["arithmetic", "facts", "joint"]
     assert list(result.display["size"][:3]) == ["small", "medium", "large"]
     row = display.loc[("joint", "file", "small")]
@@ -102,23 +105,20 @@ def test_what_is_shown_has_counts_and_tasks_in_order(result: Result) -> None:
 
 
 def test_what_models_that_do_not_know_all_answer_is_told_apart() -> None:
-    models = planted()
-    one = (models["size"] == "large") & (models["framing"] == "line") & (models["seed"] == 0)
-    models.loc[one, "seen_right"] = 55
-    result = answered(models)
-    row = result.display.set_index(["task", "framing", "size"]).loc[("arithmetic", "line", "large")]
+    result = changed({"seen_right": 55}, size="large", framing="line", seed=0)
+    row = result.display.set_index(INDEX).loc[("arithmetic", "line", "large")]
     assert (row["know all"], row["held-out"], row["of those"]) == ("5/6", "22/24", "19/20")
     assert row["the rest"] == "55"
 
 
-def test_framings_are_held_against_each_other_where_all_train(result: Result) -> None:
+def test_framings_are_compared_where_all_train(result: Result) -> None:
     """The planted ones answer the same at each step, so that means are those at the end."""
     claims = {claim.text: claim for claim in result.claims if claim.origin == "explored"}
-    start = "Over the first 1,000 steps, without an order to learn (shuffled) "
-    medium = claims[start + "medium answers more than on the file."]
+    start = "Over the first 1,000 steps, "
+    medium = claims[f"{start}without an order to learn (shuffled) medium answers more than on the "
+                    "file."]  # fmt: skip
     assert (medium.effect.mean, medium.effect.n) == (0.25, 4)
-    lines = "Over the first 1,000 steps, on whole lines large answers more than on shuffled "
-    large = claims[lines + "windows."]
+    large = claims[f"{start}on whole lines large answers more than on shuffled windows."]
     assert large.effect.mean == pytest.approx((3 + 4 + 4 + 4) / 16 - 5 / 16)
     assert large.verdict == "supported"
 

@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,24 @@ FEWER = {  # what a study does, and what does as well for a test
 OF_SWEEPS = (*recipe_names("sweeps"), "forgetting", "mixed_model")
 
 
+@pytest.fixture
+def run_study(monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., str]:
+    """What a study prints that is run as a script, with these arguments."""
+
+    def run(path: Path, *words: object) -> str:
+        monkeypatch.syspath_prepend(ROOT / "analyses")
+        monkeypatch.setattr("sys.argv", [str(path), *map(str, words)])
+        runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out.strip()
+
+    return run
+
+
 @pytest.mark.parametrize("name", OF_SWEEPS)
-def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(
-    name: str, capsys, monkeypatch
-) -> None:
-    monkeypatch.setattr("sys.argv", [name])
-    runpy.run_path(str(ROOT / f"analyses/{name}.py"), run_name="__main__")
-    out = capsys.readouterr().out
-    assert re.search(r"^(supported|undecided) ", out, flags=re.MULTILINE)
-    assert "nan" not in out
+def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(name: str, run_study) -> None:
+    printed = run_study(ROOT / f"analyses/{name}.py")
+    assert re.search(r"^(supported|undecided) ", printed, flags=re.MULTILINE)
+    assert "nan" not in printed
 
 
 @pytest.mark.parametrize(
@@ -45,7 +55,7 @@ def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(
     ids=lambda path: path.stem,
 )
 def test_every_study_answers_on_a_run_and_draws(
-    study: Path, line_run: Run, file_run: Run, facts_run: Run, request, capsys, monkeypatch
+    study: Path, line_run: Run, file_run: Run, facts_run: Run, request, run_study
 ) -> None:
     folder = {"order": file_run, "facts": facts_run}.get(study.stem, line_run).folder
     sweep = {"forgetting": "ladder"}.get(study.stem, study.stem)
@@ -53,67 +63,49 @@ def test_every_study_answers_on_a_run_and_draws(
         folder = request.getfixturevalue("sweeps") / sweep
     elif study.stem == "influence":
         folder = request.getfixturevalue("pairs_run").folder
-    monkeypatch.setattr("sys.argv", [str(study), str(folder), "figure.html"])
     shorter, text = Path(study.name), study.read_text()
     for long, short in FEWER.items():
         text = text.replace(long, short)
     shorter.write_text(text)
-    runpy.run_path(str(shorter), run_name="__main__")
-    printed = capsys.readouterr().out.strip()
+    printed = run_study(shorter, folder, "figure.html")
     assert printed.endswith(".") and "Of 0 claims" not in printed
     assert not re.search(r"<(script|link)[^>]*(src|href)=", Path("figure.html").read_text())
 
 
-def test_the_paper_s_page_is_built_from_the_studies(capsys, monkeypatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "analyses")
-    monkeypatch.setattr("sys.argv", ["paper", "window", "page.html"])
-    runpy.run_path(str(ROOT / "analyses/paper.py"), run_name="__main__")
-    assert re.match(r"window: \d+ ", capsys.readouterr().out)
+def test_the_paper_s_page_is_built_from_the_studies(run_study) -> None:
+    assert re.match(r"window: \d+ ", run_study(ROOT / "analyses/paper.py", "window", "page.html"))
     assert "python analyses/paper.py" in Path("page.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "words", "why"),
     [
-        ("probes/carry_borrow", "has no carries and borrows: give a run of"),
-        ("probes/digits", "has no digits to add: give a run of"),
-        ("probes/answer", "has no sums: give a run of"),
-        ("probes/order", "tells an operand of the next: give a run of"),
-        ("probes/too_big_to_say", "nothing was held out from this run: give one of"),
-        ("analyses/additivity", "there is no grid of operands here"),
-        ("analyses/geometry", "there is no grid of operands here"),
+        ("probes/carry_borrow", ["facts"], "has no carries and borrows: give a run of"),
+        ("probes/digits", ["facts"], "has no digits to add: give a run of"),
+        ("probes/answer", ["facts"], "has no sums: give a run of"),
+        ("probes/order", ["facts"], "tells an operand of the next: give a run of"),
+        ("probes/too_big_to_say", ["facts"], "nothing was held out from this run: give one of"),
+        ("analyses/additivity", ["facts"], "there is no grid of operands here"),
+        ("analyses/geometry", ["facts"], "there is no grid of operands here"),
+        ("analyses/order", ["line"], "so there is no order to know"),
+        ("analyses/ladder", ["nowhere"], "there is no finished run below nowhere: train some with"),
+        ("analyses/learning", ["a", "b"], "is about 1 run and got 2: a b; figures end in"),
     ],
 )
-def test_a_study_says_where_a_run_cannot_answer(
-    name: str, why: str, facts_run: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_study_says_where_it_cannot_answer(
+    name: str, words: list[str], why: str, facts_run: Run, line_run: Run, run_study
 ) -> None:
-    monkeypatch.setattr("sys.argv", [name, str(facts_run.folder)])
+    runs = {"facts": facts_run.folder, "line": line_run.folder}
     with pytest.raises(TbttError, match=why):
-        runpy.run_path(str(ROOT / f"{name}.py"))
+        run_study(ROOT / f"{name}.py", *(runs.get(word, word) for word in words))
 
 
-def test_the_study_of_order_says_that_whole_lines_have_none(line_run: Run, monkeypatch) -> None:
-    monkeypatch.setattr("sys.argv", ["order", str(line_run.folder)])
-    with pytest.raises(TbttError, match="so there is no order to know"):
-        runpy.run_path(str(ROOT / "analyses/order.py"))
-
-
-@pytest.mark.parametrize(
-    ("study", "words", "message"),
-    [
-        ("learning", ["nowhere"], "error: run nowhere is not there: `tbtt runs` lists those"),
-        ("ladder", ["nowhere"], "error: there is no finished run below nowhere: train some with"),
-        ("learning", ["a", "b"], "error: this study is about 1 run and got 2: a b; figures end in"),
-    ],
-)
-def test_a_mistake_ends_a_study_in_one_line_and_status_2(
-    study: str, words: list[str], message: str
-) -> None:
-    command = [sys.executable, str(ROOT / f"analyses/{study}.py"), *words]
+def test_a_mistake_ends_a_study_in_one_line_and_status_2() -> None:
+    command = [sys.executable, str(ROOT / "analyses/learning.py"), "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
-    assert not done.stdout
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: run nowhere is not there: `tbtt runs` lists those under")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback() -> None:
