@@ -1,14 +1,13 @@
 """Runs compared: two side by side, paired by seed, and several by size and framing."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.model_tables import models_table
+from tbtt_interp.model_tables import models_table, run_settings
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import (
@@ -66,17 +65,18 @@ def compare_runs(first: Run, second: Run) -> Result:
     table = pd.DataFrame([_comparison_row(name, models, settings) for name in measured])
     a, b = first.folder, second.folder
     names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
+    rows = table.to_dict("records")
     display = pd.DataFrame({
         "": table["measure"] + ", " + table["unit"],
-        names[0]: [_text(row, "first") for row in table.to_dict("records")],
-        names[1]: [_text(row, "second") for row in table.to_dict("records")],
-        "difference": [_text(row, "difference") or row["problem"]
-                       for row in table.to_dict("records")],
+        names[0]: [_text(row, "first") for row in rows],
+        names[1]: [_text(row, "second") for row in rows],
+        "difference": [_text(row, "difference") or row["problem"] for row in rows],
     })  # fmt: skip
     differ = [f"{setting}: {x} | {y}" for setting, (x, y) in settings.items()]
     return Result(
-        name="compare", tables={"comparison": table}, display=display,
-        summary=[*_verdict(table, names), *_what_it_is_worth(first, second, list(settings))],
+        name="compare", display=display,
+        tables={"comparison": table.rename(columns=lambda name: name.removeprefix("difference_"))},
+        summary=[_verdict(rows, names), *_what_it_is_worth(first, second, list(settings))],
         notes=["Differing settings:", *differ] if differ else [],
     )  # fmt: skip
 
@@ -96,25 +96,27 @@ def _comparison_row(
     name: str, models: list[pd.DataFrame], settings: Mapping[str, object]
 ) -> dict[str, Any]:
     words, unit, alike = MEASURES[name]
-    values = [table.get(name, pd.Series(dtype=float)).dropna() for table in models]
-    bounds = SHARE if unit == "share" else ANY
-    row: dict[str, Any] = {"measure": words, "unit": unit}
-    for side, of_models in zip(("first", "second"), values, strict=True):
-        of = mean_over_models(of_models, bounds=bounds) if len(of_models) else UNMEASURED
-        row |= {side: of.mean, f"{side}_low": of.low, f"{side}_high": of.high}
+    first, second = (table.get(name, pd.Series(dtype=float)).dropna() for table in models)
+    bounds, reach = (SHARE, (-1.0, 1.0)) if unit == "share" else (ANY, ANY)
     unlike = [setting for setting in alike if setting in settings]
     problem = f"other {listed(unlike, 'and')}" if unlike else ""
-    if not problem and any(of_models.empty for of_models in values):
+    if not problem and (first.empty or second.empty):
         problem = "one run has none"
-    interval, pairs, count = UNMEASURED, 0, 0
+    difference = Difference(interval=UNMEASURED, pairs=0, models=0)
     if not problem:
-        found = difference_over_models(*values)
-        interval, pairs, count = found.interval, found.pairs, found.models
-    reach = 1.0 if unit == "share" else math.inf
-    return row | {
-        "difference": interval.mean, "low": max(interval.low, -reach),
-        "high": min(interval.high, reach), "pairs": pairs, "models": count, "problem": problem,
-    }  # fmt: skip
+        difference = difference_over_models(first, second, bounds=reach)
+    row: dict[str, Any] = {"measure": words, "unit": unit}
+    for column, interval in (
+        ("first", mean_over_models(first, bounds=bounds)),
+        ("second", mean_over_models(second, bounds=bounds)),
+        ("difference", difference.interval),
+    ):
+        row |= {
+            column: interval.mean,
+            f"{column}_low": interval.low,
+            f"{column}_high": interval.high,
+        }
+    return row | {"pairs": difference.pairs, "models": difference.models, "problem": problem}
 
 
 def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
@@ -149,33 +151,31 @@ def _settings(run: Run) -> dict[str, str]:
 
 def _text(row: Mapping[Any, Any], name: str) -> str:
     """A mean with its interval, signed where it is a difference; empty where there is none."""
-    low, high = ("low", "high") if name == "difference" else (f"{name}_low", f"{name}_high")
-    sign = "+" if name == "difference" else ""
     if math.isnan(row[name]):
         return ""
-    has_none = math.isnan(row[low]) or row[low] == row[high]
-    interval = "" if has_none else f" [{row[low]:{sign}.2f}, {row[high]:{sign}.2f}]"
-    return f"{row[name]:{sign}.2f}{interval}"
+    interval = Interval(mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
+    return interval.format(sign="+" if name == "difference" else "")
 
 
-def _verdict(table: pd.DataFrame, names: tuple[str, str]) -> list[str]:
+def _verdict(rows: Sequence[Mapping[Any, Any]], names: tuple[str, str]) -> str:
     """The difference in held-out answers, or in seen ones where none are held out."""
-    for measure in ("held out, right", "seen, right"):
-        for row in table[table["measure"] == measure].to_dict("records"):
-            side = measure.removesuffix(", right").replace(" ", "-")
-            if row["problem"]:
-                return [f"Answers to {side} prompts are not compared: {row['problem']}."]
-            over = (f"over the {row['pairs']} seeds that both runs have" if row["pairs"]
-                    else f"over {row['models']} models, unpaired")  # fmt: skip
-            text = f"{names[1]} minus {names[0]} is {_text(row, 'difference')} in share, {over}"
-            if math.isnan(row["low"]):
-                return [f"Of {side} prompts answered, {text}. A run with one model has no "
-                        "interval, so the difference is undecided."]  # fmt: skip
-            if row["low"] <= 0 <= row["high"]:
-                return [f"Of {side} prompts answered, the runs do not differ clearly: {text}."]
-            more = "more" if row["difference"] > 0 else "fewer"
-            return [f"{names[1]} answers {more} {side} prompts: {text}."]
-    return ["Neither run has answers to compare."]
+    of_measure = {row["measure"]: row for row in rows}
+    row = of_measure.get("held out, right") or of_measure.get("seen, right")
+    if row is None:
+        return "Neither run has answers to compare."
+    side = row["measure"].removesuffix(", right").replace(" ", "-")
+    if row["problem"]:
+        return f"Answers to {side} prompts are not compared: {row['problem']}."
+    over = (f"over the {row['pairs']} seeds that both runs have" if row["pairs"]
+            else f"over {row['models']} models, unpaired")  # fmt: skip
+    text = f"{names[1]} minus {names[0]} is {_text(row, 'difference')} in share, {over}"
+    if math.isnan(row["difference_low"]):
+        return (f"Of {side} prompts answered, {text}. A run with one model has no interval, so "
+                "the difference is undecided.")  # fmt: skip
+    if row["difference_low"] <= 0 <= row["difference_high"]:
+        return f"Of {side} prompts answered, the runs do not differ clearly: {text}."
+    more = "more" if row["difference"] > 0 else "fewer"
+    return f"{names[1]} answers {more} {side} prompts: {text}."
 
 
 def _what_it_is_worth(first: Run, second: Run, settings: list[str]) -> list[str]:
@@ -195,77 +195,41 @@ def _what_it_is_worth(first: Run, second: Run, settings: list[str]) -> list[str]
             "attributed to one of these."]  # fmt: skip
 
 
-CELL = ["run", "label", "size", "width", "layers", "framing"]  # columns that identify a run
-
-
 def labelled(runs: Sequence[Run]) -> dict[str, Run]:
     """Runs by framing, depth and width, each with a label such as "large on file"."""
-
-    def key(run: Run) -> tuple[int, int, int, str]:
-        shape = run.shape
-        return (FRAMINGS.index(run.config.framing), shape.layers, shape.d_model, run.folder.name)
-
-    several = len({run.tasks[0].name for run in runs}) > 1
-    words = {
-        run.folder: f"{run.config.size} on {run.config.framing}"
-        + (f", {run.tasks[0].name}" if several else "")
-        for run in sorted(runs, key=key)
-    }
-    count, names = Counter(words.values()), Counter(run.folder.name for run in runs)
-
-    def label(run: Run) -> str:
-        word, name = words[run.folder], run.folder.name
-        return word if count[word] == 1 else f"{word} ({name if names[name] == 1 else run.folder})"
-
-    return {label(run): run for run in sorted(runs, key=key)}
+    table = pd.DataFrame(map(run_settings, runs)).assign(
+        rank=[FRAMINGS.index(run.config.framing) for run in runs],
+        folder=[str(run.folder) for run in runs],
+    )
+    table = table.sort_values(["rank", "layers", "width", "run"])
+    labels = table["size"] + " on " + table["framing"]
+    if table["task"].nunique() > 1:
+        labels += ", " + table["task"]
+    names = table["run"].mask(table["run"].duplicated(keep=False), table["folder"])
+    labels = labels.mask(labels.duplicated(keep=False), labels + " (" + names + ")")
+    return {label: runs[row] for row, label in labels.items()}
 
 
-def with_cell(table: pd.DataFrame, label: str, run: Run) -> pd.DataFrame:
-    """A table of one run's models, with the run's size and framing in front."""
-    shape = run.shape
-    values = (run.folder.name, label, run.config.size, shape.d_model, shape.layers,
-              run.config.framing)  # fmt: skip
-    named = table.assign(**dict(zip(CELL, values, strict=True)))
-    return named[[*CELL, *(name for name in table if name not in CELL)]]
+def size_claims(table: pd.DataFrame, text: str, *, unit: str, command: str = "") -> list[Claim]:
+    """One claim per framing and depth with two widths: the widest and narrowest models differ.
 
-
-def size_contrasts(table: pd.DataFrame) -> list[tuple[str, str, str, Difference]]:
-    """The widest models' mean minus the narrowest's, for each framing and depth with two widths.
+    The effect is the widest models' mean minus the narrowest's.
 
     Args:
-        table: one row per model, with CELL, `seed` and `value`.
-    Returns:
-        framing, the narrow size, the wide size, and the difference.
+        table: one row per model, with `run`, `size`, `width`, `layers`, `framing`, `seed`, `value`.
+        text: what the wide models have more or less of, with {wide}, {narrow} and {framing}.
     """
-    found = []
+    claims = []
     known = table.dropna(subset="value")
     for (framing, _), models in known.groupby(["framing", "layers"], sort=False):
         ends = [models[models["width"] == width] for width in models["width"].agg(["min", "max"])]
         if models["width"].nunique() < 2 or any(end["run"].nunique() > 1 for end in ends):
             continue
-        narrow, wide = (end.groupby("seed")["value"].mean() for end in ends)
-        sizes = [str(end["size"].iloc[0]) for end in ends]
-        found.append((str(framing), *sizes, difference_over_models(narrow, wide)))
-    return found
-
-
-def size_claims(table: pd.DataFrame, text: str, *, unit: str, command: str = "") -> list[Claim]:
-    """One claim per framing, that the widest and the narrowest models differ.
-
-    Args:
-        table: as for `size_contrasts`.
-        text: what the wide models have more or less of, with {wide}, {narrow} and {framing}.
-    """
-    return [
-        Claim(
+        narrow, wide = (end["size"].iloc[0] for end in ends)
+        difference = difference_over_models(*(end.groupby("seed")["value"].mean() for end in ends))
+        claims.append(Claim(
             text=text.format(wide=wide, narrow=narrow, framing=framing), unit=unit, null=0.0,
-            null_name="no difference", direction="different", effect=found.interval,
+            null_name="no difference", direction="different", effect=difference.interval,
             command=command,
-        )
-        for framing, narrow, wide, found in size_contrasts(table)
-    ]  # fmt: skip
-
-
-def interval_text(row: Mapping[str, Any]) -> str:
-    """A summary row's `value` with its interval, as text."""
-    return Interval.of_row(row, "value").format()
+        ))  # fmt: skip
+    return claims

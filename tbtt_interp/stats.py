@@ -69,15 +69,16 @@ class Interval:
         return cls(mean=row[value], low=row[f"{value}_low"], high=row[f"{value}_high"],
                    n=int(row["n_models"]))  # fmt: skip
 
-    def format(self, digits: int = 2) -> str:
-        """The mean and its interval as text.
+    def format(self, digits: int = 2, *, sign: str = "") -> str:
+        """The mean and its interval as text; with sign "+", positive numbers have theirs, too.
 
         >>> Interval(mean=0.5, low=0.25, high=0.75, n=8).format()
         '0.50 [0.25, 0.75]'
         """
+        spec = f"{sign}.{digits}f"
         if math.isnan(self.low) or self.low == self.high:
-            return f"{self.mean:.{digits}f}"
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+            return f"{self.mean:{spec}}"
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
@@ -215,13 +216,10 @@ class Difference:
     models: int
     pairs: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval leaves 0 out; False where there is no interval."""
-        return self.interval.low > 0 or self.interval.high < 0
 
-
-def difference_over_models(first: "pd.Series", second: "pd.Series") -> Difference:
+def difference_over_models(
+    first: "pd.Series", second: "pd.Series", *, bounds: Bounds = ANY
+) -> Difference:
     """The second group's mean minus the first's, with its 95 % interval.
 
     Models of one seed share what the seed decides, such as the order of their file. Where two
@@ -230,6 +228,7 @@ def difference_over_models(first: "pd.Series", second: "pd.Series") -> Differenc
 
     Args:
         first, second: one value per model, indexed by seed.
+        bounds: values that the difference can have; the interval ends there.
     Raises:
         TbttError: if a group is empty, or has a seed twice.
     Source: Welch, The Generalization of "Student's" Problem, Biometrika 34 (1947).
@@ -248,7 +247,7 @@ def difference_over_models(first: "pd.Series", second: "pd.Series") -> Differenc
         raise TbttError("a difference needs one value per seed in each group, got one seed twice")
     shared = first.index.intersection(second.index)
     if len(shared) > 1:
-        paired = mean_over_models((second[shared] - first[shared]).tolist())
+        paired = mean_over_models(second[shared] - first[shared], bounds=bounds)
         return Difference(interval=paired, models=2 * len(shared), pairs=len(shared))
     mean = float(second.mean() - first.mean())
     if min(len(first), len(second)) == 1:  # one model does not tell how models differ
@@ -258,5 +257,6 @@ def difference_over_models(first: "pd.Series", second: "pd.Series") -> Differenc
     else:
         low, high = ttest_ind(second, first, equal_var=False).confidence_interval()
     models = len(first) + len(second)
-    interval = Interval(mean=mean, low=float(low), high=float(high), n=models)
+    low, high = max(float(low), bounds[0]), min(float(high), bounds[1])
+    interval = Interval(mean=mean, low=low, high=high, n=models)
     return Difference(interval=interval, models=models, pairs=0)

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tbtt_interp import runs
@@ -30,10 +31,7 @@ def build_report(places: Sequence[Path] = (), *, only: Sequence[str] = ()) -> Re
         TbttError: if no run can be read, or a section is unknown.
     """
     command = shlex.join(["tbtt", "report", *map(str, places)])
-    builders: dict[str, Build] = {
-        section.name: lambda runs, command, section=section: build_section(section, runs, command)
-        for section in SECTIONS
-    }
+    builders = {section.name: partial(build_section, section) for section in SECTIONS}
     return build_sections(
         builders, places or shipped_places(), command, f"{command} --only {{}} --json", only=only
     )
@@ -99,9 +97,8 @@ def open_runs(places: Sequence[Path]) -> tuple[tuple[Run, ...], dict[str, str]]:
     for place in places:
         is_parent = place.is_dir() and not (place / "config.json").is_file()
         below = find_runs(place) if is_parent else [place]
-        folders = [
-            f for f in below if f not in {b.with_name(b.name + OVER_TRAINING) for b in below}
-        ]
+        twins = [folder.with_name(folder.name + OVER_TRAINING) for folder in below]
+        folders = [folder for folder in below if folder not in twins]
         if not folders:
             problems[str(place)] = f"{place} has no run in it"
         for folder in folders:

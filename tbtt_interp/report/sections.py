@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tbtt_interp.compare import CELL, labelled, size_claims, with_cell
+from tbtt_interp.compare import labelled, size_claims
 from tbtt_interp.errors import TbttError
+from tbtt_interp.model_tables import run_settings
 from tbtt_interp.plots import points
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
@@ -20,6 +21,8 @@ from tbtt_interp.stats import ANY, Bounds, Interval, summarize
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+CELL = ["label", "run", "size", "width", "layers", "framing"]  # the columns of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,48 +66,43 @@ def build_section(section: Section, runs: Sequence[Run], command: str) -> Result
     tables, left_out, measured = [], [], []
     for label, run in labelled(runs).items():
         try:
-            tables.append(with_cell(section.measure(run), label, run))
-            measured.append(run)
+            table = section.measure(run)
         except TbttError as error:
             left_out.append(f"Left out, {label}: {error}.")
+            continue
+        cell = {"label": label} | run_settings(run)
+        tables.append(table.assign(**{name: cell[name] for name in CELL}))
+        measured.append(run)
     if not tables:
         raise TbttError(" ".join(left_out) or "there is no run to measure")
-    table = pd.concat(tables, ignore_index=True)
+    table = means = pd.concat(tables, ignore_index=True)
     nulls = [null for null in section.nulls if null in table]
-    values = ["value", *nulls]
-    means = table
     if "seed" in table:
-        means = summarize(table, [*CELL, "panel"], values, bounds=section.bounds)
-    claims = [
-        *_null_claims(section, means, command),
-        *(claim for panel, text in section.by_size.items()
-          for claim in size_claims(table[table["panel"] == panel], text, unit=section.unit,
-                                   command=command)),
-    ]  # fmt: skip
+        means = summarize(table, [*CELL, "panel"], ["value", *nulls], bounds=section.bounds)
+    texts = [Interval.of_row(row, "value").format() for row in means.to_dict("records")]
+    means = means.assign(text=texts)
+    claims = _null_claims(section, means, command)
+    for panel, text in section.by_size.items():
+        models = table[table["panel"] == panel]
+        claims += size_claims(models, text, unit=section.unit, command=command)
     in_brackets = f" In round brackets: {', '.join(section.nulls.values())}." if nulls else ""
+    claimed = dict.fromkeys([*section.above_null, *section.by_size] or means["panel"])
     return Result(
         name=section.name, question=section.question, tables={section.name: table},
         display=_display(means, nulls), claims=claims, command=command,
         figures={section.name: partial(plot_by_size, means, table, section),
                  **section.more_figures(measured)},
-        summary=[_sentence(means, panel) for panel in _panels(section, means)],
+        summary=[_sentence(means, panel) for panel in claimed],
         notes=[*section.notes, f"In square brackets: 95 % intervals.{in_brackets}", *left_out],
     )  # fmt: skip
 
 
-def _panels(section: Section, means: pd.DataFrame) -> list[str]:
-    """The panels that claims are made about, or all where there are no claims."""
-    claimed = [*section.above_null, *section.by_size]
-    return list(dict.fromkeys(claimed)) or list(dict.fromkeys(means["panel"]))
-
-
 def _sentence(means: pd.DataFrame, panel: str) -> str:
     """The means of one panel over all sizes and framings, as one sentence."""
-    words = []
-    for framing, cells in means[means["panel"] == panel].groupby("framing", sort=False):
-        each = [f"{row['size']} {Interval.of_row(row, 'value').format()}"
-                for row in cells.to_dict("records")]  # fmt: skip
-        words.append(f"on {framing} {', '.join(each)}")
+    words = [
+        f"on {framing} {', '.join(cells['size'] + ' ' + cells['text'])}"
+        for framing, cells in means[means["panel"] == panel].groupby("framing", sort=False)
+    ]
     return f"{panel[0].upper()}{panel[1:]}: {'; '.join(words)}."
 
 
@@ -114,11 +112,9 @@ def _null_claims(section: Section, means: pd.DataFrame, command: str) -> list[Cl
     for row in means[means["panel"].isin(section.above_null)].to_dict("records"):
         nulls = {name: row[null] for null, name in section.nulls.items() if pd.notna(row[null])}
         name = max(nulls, key=lambda name: nulls[name])
-        text = section.above_null[row["panel"]]
-        is_plain = row["label"].startswith(f"{row['size']} on {row['framing']}")
+        text = section.above_null[row["panel"]].format(size=row["size"], framing=row["framing"])
         claims.append(Claim(
-            text=text.format(size=row["size"], framing=row["framing"])
-            + ("" if is_plain and "(" not in row["label"] else f" ({row['run']})"),
+            text=f"{text} ({row['run']})" if "(" in row["label"] else text,
             effect=Interval.of_row(row, "value"), unit=section.unit, null=float(nulls[name]),
             null_name=name, command=command,
         ))  # fmt: skip
@@ -127,19 +123,17 @@ def _null_claims(section: Section, means: pd.DataFrame, command: str) -> list[Cl
 
 def _display(means: pd.DataFrame, nulls: Sequence[str]) -> pd.DataFrame:
     """One row per run and one column per panel: the mean, its interval, and the nulls."""
-    texts = []
-    for row in means.to_dict("records"):
-        known = ", ".join(f"{row[null]:.2f}" for null in nulls if pd.notna(row[null]))
-        texts.append(Interval.of_row(row, "value").format() + (f" ({known})" if known else ""))
-    wide = means.assign(text=texts).pivot_table(
-        index=["label", "framing", "size"], columns="panel", values="text", aggfunc="first",
-        sort=False,
+    known = [", ".join(f"{null:.2f}" for null in row if pd.notna(null))
+             for row in means[nulls].to_numpy()]  # fmt: skip
+    wide = means.assign(
+        text=[f"{text} ({null})" if null else text
+              for text, null in zip(means["text"], known, strict=True)],
+        models=means.groupby("label")["n_models"].transform("max"),
+    ).pivot_table(
+        index=["label", "framing", "size", "models"], columns="panel", values="text",
+        aggfunc="first", sort=False,
     )  # fmt: skip
-    panels = list(dict.fromkeys(means["panel"]))
-    models = means.groupby("label", sort=False)["n_models"].max()
-    wide = wide[panels].fillna("").reset_index()
-    wide.insert(3, "models", wide["label"].map(models))
-    return wide.drop(columns="label")
+    return wide[list(dict.fromkeys(means["panel"]))].fillna("").reset_index().drop(columns="label")
 
 
 def plot_by_size(means: pd.DataFrame, models: pd.DataFrame, section: Section) -> "Figure":
