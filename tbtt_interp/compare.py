@@ -207,7 +207,7 @@ def labelled(runs: Sequence[Run]) -> dict[str, Run]:
         labels += ", " + table["task"]
     names = table["run"].mask(table["run"].duplicated(keep=False), table["folder"])
     labels = labels.mask(labels.duplicated(keep=False), labels + " (" + names + ")")
-    return {label: runs[row] for row, label in labels.items()}
+    return dict(zip(labels, [runs[row] for row in labels.index.tolist()], strict=True))
 
 
 def size_claims(table: pd.DataFrame, text: str, *, unit: str, command: str = "") -> list[Claim]:

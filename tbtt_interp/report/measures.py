@@ -56,6 +56,12 @@ def models_of(run: Run, count: int | None = None) -> Models:
     return models if count is None else models.take(count)
 
 
+def as_values(table: pd.DataFrame, column: str, panel: "pd.Series | str") -> pd.DataFrame:
+    """The table with a column and its interval renamed to `value`, and its `panel`."""
+    names = {f"{column}{end}": f"value{end}" for end in ("", "_low", "_high")}
+    return table.rename(columns=names).assign(panel=panel)
+
+
 def last_stream(run: Run) -> str:
     """The residual stream after the last MLP."""
     return f"blocks.{run.shape.layers - 1}.hook_resid_post"
@@ -102,9 +108,8 @@ def patching(run: Run) -> pd.DataFrame:
     table = table[is_denoising & (table["role"] == "answer") & (table["pos"] == LAST)]
     strongest = table.groupby(["changed", "site"], sort=False)["fraction_restored"].idxmax()
     table = table.loc[strongest]
-    names = {f"fraction_restored{end}": f"value{end}" for end in ("", "_low", "_high")}
     panel = table["changed"] + " differs: " + table["site"].map(sites)
-    return table.rename(columns=names).assign(panel=panel)
+    return as_values(table, "fraction_restored", panel)
 
 
 def attention(run: Run) -> pd.DataFrame:
@@ -122,9 +127,8 @@ def attention(run: Run) -> pd.DataFrame:
     means = table.groupby(["layer", "head", "key"])["accuracy_drop"].mean()
     strongest = means.groupby("key").idxmax()  # of several heads the one that costs most
     table = table.set_index(["layer", "head", "key"]).loc[strongest.tolist()].reset_index()
-    return table.assign(panel="from = to " + table["key"]).rename(
-        columns={"accuracy_drop": "value", "accuracy_drop_random": "random"}
-    )
+    table = table.rename(columns={"accuracy_drop_random": "random"})
+    return as_values(table, "accuracy_drop", "from = to " + table["key"])
 
 
 def order(run: Run) -> pd.DataFrame:
@@ -135,8 +139,7 @@ def order(run: Run) -> pd.DataFrame:
         "seed": lines.index, "panel": BITS, "value": lines["bits"] / lines["max_bits"],
         "other_order": lines["bits_other_order"].clip(lower=0) / lines["max_bits"],
     })  # fmt: skip
-    first = next_line_accuracy(characters).drop_duplicates("seed").assign(panel=NEXT)
-    first = first.rename(columns={"accuracy": "value"})
+    first = as_values(next_line_accuracy(characters).drop_duplicates("seed"), "accuracy", NEXT)
     return pd.concat([bits, first[[*bits, "majority"]]], ignore_index=True)
 
 
@@ -147,8 +150,7 @@ def additivity(run: Run) -> pd.DataFrame:
     table = over_seeds(models, variance_shares, sites=list(panels))
     untrained = over_untrained(models, variance_shares, sites=list(panels), n_shuffles=0)
     table["untrained"] = np.nan if untrained is None else untrained["share"]
-    table = table[table["effect"] == "interaction"].rename(columns={"share": "value"})
-    table = table.assign(panel=table["site"].map(panels))
+    table = as_values(table[table["effect"] == "interaction"], "share", table["site"].map(panels))
     means = table.groupby(["panel", "seed"], sort=False)[["value", "shuffled", "untrained"]].mean()
     return means.reset_index()
 
@@ -158,9 +160,7 @@ def probes(run: Run) -> pd.DataFrame:
     table = probe_grid(
         models_of(run), FEATURES, sites=[last_stream(run)], positions=[LAST], controls=N_CONTROLS
     )
-    names = {"accuracy": "value", "low": "value_low", "high": "value_high"}
-    names |= {"accuracy_low": "value_low", "accuracy_high": "value_high"}
-    return table.rename(columns=names).assign(panel=table["feature"])
+    return as_values(table, "accuracy", table["feature"])
 
 
 def latent(run: Run) -> pd.DataFrame:
@@ -171,8 +171,7 @@ def latent(run: Run) -> pd.DataFrame:
     table = table[table["measure"].isin(["decoded", "corrected"])]
     if table.empty or not table["of"].sum():
         raise TbttError("its models answer every held-out equation, so no answer is latent")
-    names = {f"effect{end}": f"value{end}" for end in ("", "_low", "_high")}
-    return table.rename(columns=names).assign(panel=table["feature"] + ", " + table["measure"])
+    return as_values(table, "effect", table["feature"] + ", " + table["measure"])
 
 
 CELL_NOTE = "At =, the prompt's last token, where a model predicts the answer's first."

@@ -1,22 +1,20 @@
 """A report as one self-contained page: every section's prose, figures, claims and tables."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.model_tables import run_settings
 from tbtt_interp.results import Claim, Result, claims_table
 from tbtt_interp.runs import Run, versions
 from tbtt_interp.tasks.arithmetic import pairs_text
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 LONG = 60  # seconds beyond which a section's own time is given
 N_NAMED = 3  # held-out pairs that are named
@@ -68,6 +66,13 @@ class Report:
         table.insert(0, "section", [name for name, _ in self.claims()])
         return table
 
+    def left_out(self) -> str:
+        """How many runs and sections are not in the page; empty if all are."""
+        counts = {
+            "run": len(self.problems), "section": sum(s.result is None for s in self.sections)
+        }  # fmt: skip
+        return listed([_counted(n, what) for what, n in counts.items() if n] or [""], "and")
+
 
 def render(report: Report) -> str:
     """The page as HTML; it loads nothing from elsewhere."""
@@ -83,7 +88,6 @@ def render(report: Report) -> str:
     return environment.get_template("page.html.jinja").render(
         report=report,
         abstract=abstract(report),
-        left_out=left_out(report),
         sections=[(s, figures_of(s.name, s.result)) for s in report.sections if s.result],
         unbuilt=[section for section in report.sections if section.result is None],
         runs=runs_table(report.runs),
@@ -99,12 +103,11 @@ def render(report: Report) -> str:
 def abstract(report: Report) -> list[str]:
     """How many models the report opens, and how its claims came out, in sentences."""
     runs, claims = report.runs, [claim for _, claim in report.claims()]
-    models = sum(len(run.seeds) for run in runs)
     tasks = listed(dict.fromkeys(run.tasks[0].name for run in runs), "and")
     sentences = [
-        f"This page opens {models} model{'s' if models != 1 else ''} of {len(runs)} "
-        f"run{'s' if len(runs) != 1 else ''}, trained on {tasks}, and makes {len(claims)} claims, "
-        "none corrected for the number of claims."
+        f"This page opens {_counted(sum(len(run.seeds) for run in runs), 'model')} of "
+        f"{_counted(len(runs), 'run')}, trained on {tasks}, and makes {len(claims)} claims, none "
+        "corrected for the number of claims."
     ]
     for origin, words in ORIGINS.items():
         verdicts = Counter(claim.verdict for claim in claims if claim.origin == origin)
@@ -114,46 +117,34 @@ def abstract(report: Report) -> list[str]:
     return sentences
 
 
-def left_out(report: Report) -> str:
-    """How many runs and sections are not in the page; empty if all are."""
-    counts = {"run": len(report.problems),
-              "section": sum(section.result is None for section in report.sections)}  # fmt: skip
-    words = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items() if n]
-    return listed(words or [""], "and")
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"
 
 
 def figures_of(section: str, result: Result) -> list[dict[str, Any]]:
     """Each figure of a section: its name, caption, size, and data as JSON.
 
-    A figure that cannot be drawn has its reason in place of data.
+    The caption is the docstring of the function that draws the figure, up to its arguments. A
+    figure that cannot be drawn has its reason in place of data.
     """
     figures = []
     for name, draw in result.figures.items():
         key = re.sub(r"[^a-z0-9]+", "-", f"{section}-{name}".lower()).strip("-")
-        row: dict[str, Any] = {"id": key, "name": in_words(name), "reason": "", "data": ""}
+        row: dict[str, Any] = {"id": key, "name": in_words(name), "reason": ""}
         try:
             figure = draw()
-            layout = figure.to_dict()["layout"]
-            size = {"width": min(layout.get("width", 760), WIDEST),
-                    "height": layout.get("height", 460)}  # fmt: skip
-            figure.update_layout(dragmode=False, **size)
-            row |= size | {"caption": caption(draw), "data": as_json(figure)}
         except TbttError as error:
-            row["reason"] = str(error)
-        figures.append(row)
+            figures.append(row | {"reason": str(error)})
+            continue
+        size = {"width": min(figure.layout.width or 760, WIDEST),
+                "height": figure.layout.height or 460}  # fmt: skip
+        figure.update_layout(dragmode=False, **size)
+        caption = (getattr(draw, "func", draw).__doc__ or "").split("Args:")[0]
+        figures.append(row | size | {
+            "caption": " ".join(caption.split()),
+            "data": str(figure.to_json()).replace("<", "\\u003c"),  # it stands in a script
+        })  # fmt: skip
     return figures
-
-
-def caption(draw: Any) -> str:
-    """What a figure shows: the docstring of the function that draws it, up to its arguments."""
-    keywords = getattr(draw, "keywords", {})
-    text = keywords.get("caption") or getattr(draw, "func", draw).__doc__ or ""
-    return " ".join(text.split("Args:")[0].split())
-
-
-def as_json(figure: "Figure") -> str:
-    """A figure as JSON that can stand in a page's script."""
-    return str(figure.to_json()).replace("<", "\\u003c")
 
 
 def in_words(name: str) -> str:
@@ -171,19 +162,17 @@ def number(value: object) -> str:
     >>> [number(x) for x in (0.12345, 4.0, 12345, float("nan"), None, True, "a")]
     ['0.123', '4', '12,345', '', '', 'yes', 'a']
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+    if pd.isna(value):  # pyright: ignore[reportArgumentType, reportCallIssue]
         return ""
-    if hasattr(value, "item"):  # a numpy number
-        return number(value.item())  # pyright: ignore
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+    if not isinstance(value, int | float | np.number):
+        return minus(str(value))
+    if float(value).is_integer():
         return f"{int(value):,}"
-    if isinstance(value, float):
-        short = f"{value:.1g}"  # a learning rate is 1e-05; what is measured is not so round
-        is_round = 0 < abs(value) < 1e-3 and float(short) == value
-        return minus(short if is_round else f"{value:.3f}")
-    return minus(str(value))
+    short = f"{value:.1g}"  # a learning rate is 1e-05; what is measured is not so round
+    is_round = abs(value) < 1e-3 and float(short) == value
+    return minus(short if is_round else f"{value:.3f}")
 
 
 def minus(text: str) -> str:
@@ -222,18 +211,17 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per run: its task, size and framing, and how it was trained."""
     rows = []
     for run in runs:
-        training = (run.config.recipe or {}).get("training", {})
         first, last = min(run.seeds), max(run.seeds)
-        rows.append({
-            "run": run.folder.name, "task": run.tasks[0].name, "size": run.config.size,
-            "framing": run.config.framing, "window": run.shape.n_ctx,
+        rows.append(run_settings(run) | {
             "held out": held_out_pairs([run]) if any(run.config.held_out) else "",
             "seeds": f"{first} to {last}" if first < last else str(first),
-            "steps": run.config.steps, "learning rate": f"{training.get('learning_rate', '')}",
-            "weight decay": f"{training.get('weight_decay', '')}",
-            "batch": f"{training.get('batch', '')}", "read at step": max(run.checkpoints),
+            "read at step": max(run.checkpoints),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    asked = ["learning_rate", "weight_decay", "batch"]  # as the recipe writes them
+    table = pd.DataFrame(rows)
+    table[asked] = table[asked].astype(object).where(table[asked].notna(), "").astype(str)
+    return table[["run", "task", "size", "framing", "window", "held out", "seeds", "steps",
+                  *asked, "read at step"]]  # fmt: skip
 
 
 def sizes_table(runs: Sequence[Run]) -> pd.DataFrame:
