@@ -13,15 +13,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
-from sweeps import mean_text, select, sweep_table
+from sweeps import answer_as_script, mean_text, select
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import SHARE, UNMEASURED, Interval, difference_over_models, summarize
-from tbtt_interp.study import study_arguments
 from tbtt_interp.train.sweep import read_sweep
 
+READS = [("atlas", "held out")]
 BASELINES = {"nearest": "nearest seen equation", "additive": "additive model"}
 DOUBLING = "by doubling"
 NOTES = (
@@ -267,8 +267,4 @@ def atlas_result(held_out: pd.DataFrame) -> Result:
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    result = atlas_result(sweep_table("atlas", "held out", folders[0] if folders else None))
-    for file in files:
-        plots.save(result.figures["atlas"](), file)
-    print(result)
+    answer_as_script(atlas_result, READS, "atlas")

@@ -20,6 +20,7 @@ from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models
 from tbtt_interp.study import study_arguments
 
+READS = [("ladder", "over training"), ("optimisation", "over training")]
 LATE = 5 / 6  # evaluations after this share of training are the end
 FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 / 2⁶
 FEWEST_STEPS = 5  # evaluations below the floor, for a rank correlation
@@ -246,8 +247,7 @@ if __name__ == "__main__":
     if folders:
         table = over_training_table(run for folder in folders for run in finished_runs(folder))
     else:
-        sweeps = ("ladder", "optimisation")
-        table = pd.concat([sweep_table(name, "over training") for name in sweeps])
+        table = pd.concat([sweep_table(*table) for table in READS])
     result = forgetting_result(table)
     for file in files:
         plots.save(result.figures["forgetting"](), file)

@@ -16,6 +16,7 @@ from plotly.graph_objects import Figure
 from sweeps import (
     SHIPPED,
     TABLES,
+    answer_as_script,
     by_seed,
     check_one_each,
     claim_over_models,
@@ -23,7 +24,6 @@ from sweeps import (
     interval_note,
     mean_text,
     select,
-    sweep_table,
 )
 
 from tbtt_interp import plots
@@ -31,11 +31,11 @@ from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.model_tables import plot_over_training, with_accuracies
 from tbtt_interp.results import Claim, Result, all_of
 from tbtt_interp.stats import SHARE, summarize
-from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
 
+READS = [("ladder", table) for table in TABLES]
 SIZES, TASKS = ("small", "medium", "large"), ("arithmetic", "facts", "joint")
 CELL = ["task", "framing", "size"]
 PUBLISHED = pd.read_csv(SHIPPED / "published.csv").set_index(["task", "size"])
@@ -243,9 +243,4 @@ def ladder_result(models: pd.DataFrame, over: pd.DataFrame, equations: pd.DataFr
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    folder = folders[0] if folders else None
-    result = ladder_result(*(sweep_table("ladder", which, folder) for which in TABLES))
-    for file in files:
-        plots.save(result.figures["ladder-arithmetic"](), file)
-    print(result)
+    answer_as_script(ladder_result, READS, "ladder-arithmetic")

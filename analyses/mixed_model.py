@@ -20,15 +20,15 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools.sm_exceptions import ModelWarning
-from sweeps import sweep_table
+from sweeps import answer_as_script
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import Interval
-from tbtt_interp.study import study_arguments
 from tbtt_interp.train.sweep import read_sweep
 
+READS = [("atlas", "held out")]
 COVARIATES = ("gone", "rim", "equal")
 FEWEST_PAIRS = 10  # below which nothing is fitted
 NOTES = (
@@ -174,8 +174,4 @@ def mixed_result(held_out: pd.DataFrame) -> Result:
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    result = mixed_result(sweep_table("atlas", "held out", folders[0] if folders else None))
-    for file in files:
-        plots.save(result.figures["mixed-effects"](), file)
-    print(result)
+    answer_as_script(mixed_result, READS, "mixed-effects")

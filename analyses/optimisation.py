@@ -8,6 +8,7 @@
 # %%
 import pandas as pd
 from sweeps import (
+    answer_as_script,
     answers_text,
     by_seed,
     check_one_each,
@@ -15,16 +16,16 @@ from sweeps import (
     first_evaluations,
     interval_note,
     select,
-    sweep_table,
 )
 
 from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import SHARE
-from tbtt_interp.study import study_arguments
 from tbtt_interp.train.sweep import read_sweep
 
+READS = [("optimisation", "models"), ("optimisation", "over training"), ("widths", "models"),
+         ("ladder", "over training")]  # fmt: skip
 KNOWN, PUBLISHED_RATE = 0.99, 1e-2  # of the seen equations; of the one-layer sizes
 CELL = ["task", "framing", "size", "learning_rate"]
 NOTES = (
@@ -69,13 +70,13 @@ def optimisation_claims(rates: pd.DataFrame, mlt: pd.DataFrame, known: pd.DataFr
 
 
 def optimisation_result(
-    widths: pd.DataFrame, models: pd.DataFrame, over: pd.DataFrame, ladder: pd.DataFrame
+    models: pd.DataFrame, over: pd.DataFrame, widths: pd.DataFrame, ladder: pd.DataFrame
 ) -> Result:
     """What the learning rate does on file, and what mlt answers at a rate that trains it.
 
     Args:
-        widths: the models of the sweep widths, whose cells on file have three rates.
         models, over: of the sweep optimisation, at the last step and over training.
+        widths: the models of the sweep widths, whose cells on file have three rates.
         ladder: the ladder's models over training.
     """
     for table in (widths, models):
@@ -116,14 +117,4 @@ def optimisation_result(
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    folder = folders[0] if folders else None
-    widths, ladder = (
-        sweep_table(name, which, folder and next(iter(folder.parent.glob(name)), None))
-        for name, which in (("widths", "models"), ("ladder", "over training"))
-    )
-    mlt, over = (sweep_table("optimisation", w, folder) for w in ("models", "over training"))
-    result = optimisation_result(widths, mlt, over, ladder)
-    for file in files:
-        plots.save(result.figures["optimisation"](), file)
-    print(result)
+    answer_as_script(optimisation_result, READS, "optimisation")

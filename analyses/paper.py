@@ -5,59 +5,43 @@
 
 # %%
 import functools
-from collections.abc import Callable, Sequence
 
-from atlas import atlas_result
-from forgetting import forgetting_result
-from ladder import ladder_result
-from optimisation import optimisation_result
-from sweeps import sweep_table
-from widths import widths_result
-from window import window_result
+import atlas
+import forgetting
+import ladder
+import optimisation
+import widths
+import window
+from sweeps import study_result
 
-from tbtt_interp.report.build import build_sections, shipped_places
+from tbtt_interp.report.build import Build, build_sections, shipped_places
 from tbtt_interp.report.measures import SECTIONS
 from tbtt_interp.report.page import render
 from tbtt_interp.report.sections import build_section
-from tbtt_interp.results import Result
-from tbtt_interp.runs import Run, write_new
+from tbtt_interp.runs import write_new
 from tbtt_interp.study import study_arguments
 
-
 # %%
-def of_sweep(study: Callable[..., Result], *tables: tuple[str, str]) -> Callable[..., Result]:
-    """A section: a study on the shipped tables, each named by its sweep and what it has."""
-
-    def build(runs: Sequence[Run], command: str) -> Result:
-        return study(*(sweep_table(sweep, which) for sweep, which in tables))
-
-    return build
-
-
-SWEEPS = {
-    "ladder": of_sweep(ladder_result, ("ladder", "models"), ("ladder", "over training"),
-                       ("ladder", "held out")),
-    "atlas": of_sweep(atlas_result, ("atlas", "held out")),
-    "widths": of_sweep(widths_result, ("widths", "models")),
-    "optimisation": of_sweep(
-        optimisation_result, ("widths", "models"), ("optimisation", "models"),
-        ("optimisation", "over training"), ("ladder", "over training"),
-    ),
-    "window": of_sweep(window_result, ("window", "models"), ("ladder", "models")),
-    "forgetting": of_sweep(forgetting_result, ("ladder", "over training")),
-}  # fmt: skip
+SWEEPS: dict[str, Build] = {
+    name: lambda runs, command, study=study, reads=reads: study_result(study, reads)
+    for name, study, reads in (
+        ("ladder", ladder.ladder_result, ladder.READS),
+        ("atlas", atlas.atlas_result, atlas.READS),
+        ("widths", widths.widths_result, widths.READS),
+        ("optimisation", optimisation.optimisation_result, optimisation.READS),
+        ("window", window.window_result, window.READS),
+        ("forgetting", forgetting.forgetting_result, forgetting.READS[:1]),
+    )
+}
 INSIDE = {section.name: functools.partial(build_section, section) for section in SECTIONS
           if section.name != "answers"}  # fmt: skip
 
 # %%
 if __name__ == "__main__":
     names, files = study_arguments(most=None)
+    command = "python analyses/paper.py"
     report = build_sections(
-        SWEEPS | INSIDE,
-        shipped_places(),
-        "python analyses/paper.py",
-        "python analyses/paper.py {}",
-        only=list(map(str, names)),
+        SWEEPS | INSIDE, shipped_places(), command, f"{command} {{}}", only=list(map(str, names))
     )
     for page in files:
         write_new(page, render(report).encode())

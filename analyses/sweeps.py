@@ -7,17 +7,20 @@ from typing import Any
 
 import pandas as pd
 
+from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_answers
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.model_tables import ACCURACIES, models_table, over_training_table, run_settings
-from tbtt_interp.results import FEWEST_MODELS, Claim
+from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models
+from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair, pairs_text
 
 SHIPPED = Path(__file__).parent / "tables"
+Reads = Sequence[tuple[str, str]]  # the tables that a study takes, each by sweep and one of TABLES
 EQUATION = ["seed", "held_out", "prompt", "operator", "a", "b", "answer", "margin", "right",
             "nearest", "additive"]  # fmt: skip
 
@@ -100,6 +103,31 @@ def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFra
             "folder"
         )
     return pd.read_csv(path)
+
+
+def study_result(study: Callable[..., Result], reads: Reads, folder: Path | None = None) -> Result:
+    """A study's result on the tables that it reads.
+
+    Args:
+        folder: of the first table's runs. Other sweeps' runs are looked for beside it; those that
+            are not there are read from the shipped tables, as all are without a folder.
+    """
+
+    def place(sweep: str) -> Path | None:
+        if folder is None or sweep == reads[0][0]:
+            return folder
+        return next(folder.parent.glob(sweep), None)
+
+    return study(*(sweep_table(sweep, which, place(sweep)) for sweep, which in reads))
+
+
+def answer_as_script(study: Callable[..., Result], reads: Reads, figure: str) -> None:
+    """Prints a study's result on the folder of runs that the script is given; draws a figure."""
+    folders, files = study_arguments()
+    result = study_result(study, reads, folders[0] if folders else None)
+    for file in files:
+        plots.save(result.figures[figure](), file)
+    print(result)
 
 
 def write_tables(name: str, folder: Path, to: Path, tables: Iterable[str] = tuple(TABLES)) -> None:

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sweeps import (
+    answer_as_script,
     answers_text,
     by_seed,
     check_one_each,
     claim_over_models,
     interval_note,
     mean_text,
-    sweep_table,
 )
 
 from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
 from tbtt_interp.results import Result
 from tbtt_interp.stats import SHARE, summarize
-from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
 
+READS = [("widths", "models")]
 NARROW, WIDE = 14, 56  # small and large, whose difference is divided
 NOTES = (
     "seen, held-out: right answers of all models together. Differences are of held-out accuracy, "
@@ -112,8 +112,4 @@ def widths_result(models: pd.DataFrame) -> Result:
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    result = widths_result(sweep_table("widths", "models", folders[0] if folders else None))
-    for file in files:
-        plots.save(result.figures["widths"](), file)
-    print(result)
+    answer_as_script(widths_result, READS, "widths")

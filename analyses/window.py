@@ -3,29 +3,29 @@
 # Joint training differs from arithmetic alone in all three. Arithmetic alone at window 9 and at
 # window 24 tells them apart: once with as many characters of equations as joint has, once with as
 # many windows. Measure: held-out accuracy, paired by seed, after equally many steps. The joint
-# models are the ladder's, whose runs are looked for beside these. The expectation stands in
+# models are the ladder's: runs beside these, or else the shipped table. The expectation stands in
 # train/sweeps/window.toml.
 
 # %%
 import pandas as pd
 from sweeps import (
+    answer_as_script,
     answers_text,
     by_seed,
     check_one_each,
     claim_over_models,
     interval_note,
     mean_text,
-    sweep_table,
 )
 
 from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
 from tbtt_interp.results import Result
 from tbtt_interp.stats import SHARE
-from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks import load_task
 from tbtt_interp.train.sweep import read_sweep
 
+READS = [("window", "models"), ("ladder", "models")]
 ALONE, LONG = "arithmetic, window 9", "arithmetic, window 24"
 MATCHED, JOINT = "arithmetic, window 24, exposed as on joint", "joint, window 24"
 LADDER = "arithmetic, window 9, 30,000 steps"
@@ -124,12 +124,4 @@ def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    folder = folders[0] if folders else None
-    result = window_result(
-        sweep_table("window", "models", folder),
-        sweep_table("ladder", "models", folder and folder.with_name("ladder")),
-    )
-    for file in files:
-        plots.save(result.figures["window"](), file)
-    print(result)
+    answer_as_script(window_result, READS, "window")

@@ -26,7 +26,7 @@ def answered(file: list[int], shuffled: list[int], best: int = 1) -> Result:
         cell(shuffled, size="mlt", framing="shuffled", learning_rate=1e-3),
         cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3),
     ], ignore_index=True)  # fmt: skip
-    return study.optimisation_result(widths, mlt, over_training(mlt), over_training(LADDER))
+    return study.optimisation_result(mlt, over_training(mlt), widths, over_training(LADDER))
 
 
 @pytest.mark.parametrize(
@@ -65,5 +65,5 @@ def test_sizes_are_compared_when_they_know_as_much() -> None:
 
 def test_of_facts_alone_nothing_is_compared() -> None:
     facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
-    result = study.optimisation_result(cell([4], size="large"), facts, over_training(facts), LADDER)
+    result = study.optimisation_result(facts, over_training(facts), cell([4], size="large"), LADDER)
     assert result.tables["optimisation-matched"].empty
