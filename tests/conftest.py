@@ -92,7 +92,7 @@ def deep_run(session_folder: Path) -> Run:
 def pairs_run(session_folder: Path) -> Run:
     """Twelve smalls, of which four hold out each of three pairs."""
     recipe = resolve_recipe(
-        "quick", {"model.size": "small", "framing": "line", "seeds": 12, "steps": 300}
+        "quick", {"model.size": "small", "framing": "line", "seeds": 12, "steps": 120}
     )
     each = (((0, 1),), ((5, 7),), ((9, 9),)) * 4
     recipe = dataclasses.replace(recipe, held_out_each=each)
@@ -119,7 +119,7 @@ TINY = {  # the sweeps that ship, in a few steps and cells
         [[grid]]
         size = ["small", "large"]
         framing = ["file", "shuffled", "line"]
-        learning_rate = [1e-3, 1e-2]
+        learning_rate = 1e-2
     """,
     "optimisation": """
         [[grid]]
