@@ -14,7 +14,6 @@ from tbtt_interp.stats import (
     ANY,
     SHARE,
     UNMEASURED,
-    Difference,
     Interval,
     difference_over_models,
     mean_over_models,
@@ -102,38 +101,36 @@ def _comparison_row(
     problem = f"other {listed(unlike, 'and')}" if unlike else ""
     if not problem and (first.empty or second.empty):
         problem = "one run has none"
-    difference = Difference(interval=UNMEASURED, pairs=0, models=0)
+    intervals = {
+        "first": mean_over_models(first, bounds=bounds),
+        "second": mean_over_models(second, bounds=bounds),
+        "difference": UNMEASURED,
+    }
+    pairs = models_in_both = 0
     if not problem:
         difference = difference_over_models(first, second, bounds=reach)
+        intervals["difference"] = difference.interval
+        pairs, models_in_both = difference.pairs, difference.models
     row: dict[str, Any] = {"measure": words, "unit": unit}
-    for column, interval in (
-        ("first", mean_over_models(first, bounds=bounds)),
-        ("second", mean_over_models(second, bounds=bounds)),
-        ("difference", difference.interval),
-    ):
-        row |= {
-            column: interval.mean,
-            f"{column}_low": interval.low,
-            f"{column}_high": interval.high,
-        }
-    return row | {"pairs": difference.pairs, "models": difference.models, "problem": problem}
+    for column, of in intervals.items():
+        row |= {column: of.mean, f"{column}_low": of.low, f"{column}_high": of.high}
+    return row | {"pairs": pairs, "models": models_in_both, "problem": problem}
 
 
 def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
     """The settings in which two runs differ, with both values: task, framing, size, training."""
     one, other = _settings(first), _settings(second)
+    keys = list({**one, **other})
     if (first.config.recipe is None) != (second.config.recipe is None):
-        both = one.keys() & other.keys()
-        one, other = ({key: value for key, value in run.items() if key in both}
-                      for run in (one, other))  # fmt: skip
+        keys = [*(key for key in one if key in other), "training"]
         known = ("as its recipe says", "not known")
         one["training"], other["training"] = known if first.config.recipe else known[::-1]
-    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-    return {key: (one.get(key, ""), other.get(key, "")) for key in keys}
+    both = {key: (one.get(key, ""), other.get(key, "")) for key in keys}
+    return {key: values for key, values in both.items() if values[0] != values[1]}
 
 
 def _settings(run: Run) -> dict[str, str]:
-    config, shape = run.config, run.shape
+    config, shape, recipe = run.config, run.shape, run.config.recipe or {}
     held_out = {pairs_text(pairs) or "nothing" for pairs in config.held_out}
     settings: dict[str, Any] = {
         "task": run.tasks[0].name, "framing": config.framing,
@@ -142,7 +139,6 @@ def _settings(run: Run) -> dict[str, str]:
         f"{shape.d_model}, MLP {shape.d_mlp}",
         "window": shape.n_ctx, "steps": config.steps,
     }  # fmt: skip
-    recipe = dict(config.recipe or {})
     for key, value in {**recipe, **recipe.get("training", {})}.items():
         if key not in (*NOT_COMPARED, *settings):
             settings[key.replace("_", " ")] = value

@@ -84,7 +84,8 @@ def _described(tables: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
         first["held_out"] = first["seed"].map(pairs)
         seen = {f"seen_{side}": table.filter(regex=f"^seen_.*_{side}$").sum(axis=1)
                 for side in ("right", "of")}  # fmt: skip
-        known = order_known(table) if run.config.framing == "file" else float("nan")
+        is_known = run.config.framing == "file" and "loss" in table  # imported models have no loss
+        known = order_known(table) if is_known else float("nan")
         described.append(first.join(table.drop(columns="seed")).assign(**seen, order_known=known))
     if not described:
         raise TbttError("there is no finished run to tabulate: tbtt sweep trains some")
@@ -97,8 +98,6 @@ def order_known(table: pd.DataFrame) -> pd.Series:
     It is a lower bound, since not knowing some lines raises the loss. Losses above the lines' floor
     count as 0.
     """
-    if not {"floor_lines", "floor_order", "loss"} <= {*table}:  # the model was not trained here
-        return pd.Series(float("nan"), table.index)
     below = table["floor_lines"] - table["loss"]
     return (below / (table["floor_lines"] - table["floor_order"])).clip(lower=0)
 

@@ -94,9 +94,9 @@ class Intervals(NamedTuple):
 
 
 def ratios_over_models(
-    totals: "ArrayLike", weights: "ArrayLike", *, confidence: float = 0.95, bounds: Bounds = ANY
+    totals: "ArrayLike", weights: "ArrayLike", *, bounds: Bounds = ANY
 ) -> Intervals:
-    """Ratios of sums over models with Student's intervals, for many quantities at once.
+    """Ratios of sums over models with Student's 95 % intervals, for many quantities at once.
 
     With equal weights the ratio is the mean over models, and the interval is Student's for a mean.
     Otherwise it is Student's for the linearised ratio estimator.
@@ -122,18 +122,15 @@ def ratios_over_models(
         ratio = np.where(weight != 0, totals.sum(-1) / weight, np.nan)
         rest = np.where(valid, totals - ratio[..., None] * weights, 0.0) * (n / weight)[..., None]
         error = np.sqrt((rest**2).sum(-1) / (n - 1) / n)
-    half = error * stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))
+    half = error * stats.t.ppf(0.975, np.maximum(n - 1, 1))
     low, high = (np.where(n > 1, ratio + sign * half, np.nan) for sign in (-1, 1))
     return Intervals(ratio, np.maximum(low, bounds[0]), np.minimum(high, bounds[1]), n)
 
 
 def mean_over_models(
-    values: "Sequence[float] | np.ndarray | pd.Series",
-    *,
-    confidence: float = 0.95,
-    bounds: Bounds = ANY,
+    values: "Sequence[float] | np.ndarray | pd.Series", *, bounds: Bounds = ANY
 ) -> Interval:
-    """The mean over models with Student's interval; `UNMEASURED` where no model has a value.
+    """The mean over models with Student's 95 % interval; all nan where no model has a value.
 
     Student's interval holds its level with three or four models, where the percentile bootstrap is
     too narrow. Models that do not differ leave an interval without width.
@@ -147,13 +144,8 @@ def mean_over_models(
     """
     import numpy as np
 
-    sample = np.asarray(values, dtype=float)
-    if sample.size == 0:
-        return UNMEASURED
-    found = ratios_over_models(sample, np.ones_like(sample), confidence=confidence, bounds=bounds)
-    return Interval(
-        mean=float(found.mean), low=float(found.low), high=float(found.high), n=int(found.n)
-    )
+    mean, low, high, n = ratios_over_models(np.asarray(values, float), 1.0, bounds=bounds)
+    return Interval(mean=float(mean), low=float(low), high=float(high), n=int(n))
 
 
 def summarize(

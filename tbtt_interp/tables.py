@@ -110,8 +110,7 @@ def accuracy_intervals(table: pd.DataFrame) -> dict[str, Interval]:
 
 
 def _groups(table: pd.DataFrame) -> list[str]:
-    counts = [str(name).removesuffix("_right") for name in table if str(name).endswith("_right")]
-    return [name for name in counts if not name.startswith("late_")]
+    return [str(name).removesuffix("_right") for name in table.filter(regex="^(?!late_).*_right$")]
 
 
 def training_rows(table: pd.DataFrame) -> tuple[list[str], Rows]:
@@ -178,15 +177,17 @@ def score_table(run: Run, evaluation: Evaluation) -> pd.DataFrame:
 
 def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], Rows, list[str]]:
     """`score_table` as headers, cells and notes: one row per answerer, one column per group."""
-    groups = [str(group) for group in dict.fromkeys(table["group"])]
+    groups, answerers = (list(dict.fromkeys(table[name])) for name in ("group", "by"))
+    texts = table.assign(
+        count=table["right"].astype(str) + "/" + table["of"].astype(str),
+        margin=table["margin"].map(_signed),
+    ).pivot(index="by", columns="group", values=["count", "margin"])
+    texts = texts.reindex(answerers)[[(name, g) for name in ("count", "margin") for g in groups]]
     labels = [group_label(group) for group in groups]
     headers = ["answered by", *labels, *(f"margin,\n{label}" for label in labels)]
-    rows, names = [], {"all": "all seeds"} | {str(seed): f"seed {seed}" for seed in run.seeds}
-    for by in dict.fromkeys(table["by"]):
-        cells = table[table["by"] == by].set_index("group").to_dict("index")
-        counts = [f"{cells[g]['right']}/{cells[g]['of']}" if g in cells else "" for g in groups]
-        margins = [_signed(cells[g]["margin"]) if g in cells else "" for g in groups]
-        rows.append([names.get(by, by), *counts, *margins])
+    names = {"all": "all seeds"} | {str(seed): f"seed {seed}" for seed in run.seeds}
+    rows = [[names.get(by, by), *row]
+            for by, row in zip(answerers, texts.fillna("").to_numpy(), strict=True)]  # fmt: skip
     together = table[table["by"] == "all"].assign(n_models=len(run.seeds))
     notes = [
         accuracy_sentence({str(row["group"]): Interval.of_row(row, "accuracy")

@@ -136,8 +136,9 @@ def figures_of(section: str, result: Result) -> list[dict[str, Any]]:
         except TbttError as error:
             figures.append(row | {"reason": str(error)})
             continue
-        size = {"width": min(figure.layout.width or 760, WIDEST),
-                "height": figure.layout.height or 460}  # fmt: skip
+        layout = figure.to_dict()["layout"]
+        size: dict[str, Any] = {"width": min(layout.get("width", 760), WIDEST),
+                                "height": layout.get("height", 460)}  # fmt: skip
         figure.update_layout(dragmode=False, **size)
         caption = (getattr(draw, "func", draw).__doc__ or "").split("Args:")[0]
         figures.append(row | size | {
@@ -186,15 +187,11 @@ def minus(text: str) -> str:
 
 def cells(table: pd.DataFrame) -> list[list[tuple[str, bool]]]:
     """A table's head and rows as text, and whether each cell is aligned on the right."""
-
-    def is_number(column: pd.Series) -> bool:
-        texts = [text for text in map(number, column) if text]
-        return bool(texts) and all(re.match(r"[-+−\d]", text) for text in texts)
-
-    right = [is_number(table[name]) for name in table]
-    head = [in_words(str(name)) for name in table]
-    rows = [list(map(number, row)) for row in table.itertuples(index=False, name=None)]
-    return [list(zip(row, right, strict=True)) for row in (head, *rows)]
+    texts = table.astype(object).map(number)
+    are_numbers = texts.apply(lambda column: column.str.match(r"[-+−\d]|$"))
+    right = (are_numbers.all() & (texts != "").any()).tolist()
+    rows = [[in_words(name) for name in table], *texts.to_numpy().tolist()]
+    return [list(zip(row, right, strict=True)) for row in rows]
 
 
 def held_out_pairs(runs: Sequence[Run]) -> str:
