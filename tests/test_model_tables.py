@@ -41,7 +41,8 @@ def test_an_imported_model_has_the_answers_of_its_weights(line_run: Run) -> None
     imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))
     (row,) = models_table([imported]).to_dict("records")
     original = models_table([line_run]).set_index("seed").loc[1]
-    for name in ("seen_right", "seen_of", "held_out_right", "seen_accuracy", "margin_seen"):
+    for name in ("seen_right", "seen_of", "held_out_right", "held_out_of", "seen_addition_right",
+                 "seen_accuracy", "margin_seen", "margin_held_out"):  # fmt: skip
         assert row[name] == pytest.approx(original[name], abs=1e-4), name
     assert "loss" not in row and pd.isna(row["order_known"])
 

@@ -11,8 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from tbtt_interp import runs
 from tbtt_interp.cli import main
-from tbtt_interp.compare import labelled
 from tbtt_interp.errors import TbttError
 from tbtt_interp.report.build import build_report, build_sections, open_runs, shipped_places
 from tbtt_interp.report.page import Built, Report, number, render
@@ -32,35 +32,31 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.rows: list[list[str]] = []
         self.scripts: list[str] = []
-        self._in: list[str] = []
+        self._into: list[str] | None = None  # the list whose last text goes on
         self.feed(text)
+        self.figures = [json.loads(s) for s in self.scripts if s.lstrip().startswith("{")]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
-        self._in.append(tag)
         self.ids += [given["id"]] if "id" in given else []
         if tag == "a":
             self.links.append(given["href"])
         else:
-            self.loaded += [
-                given[name] for name in ("src", "href", "srcset", "data") if name in given
-            ]
+            loading = ("src", "href", "srcset", "data")
+            self.loaded += [given[name] for name in loading if name in given]
         if tag == "tr":
             self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-        elif tag == "script":
-            self.scripts.append("")
+        elif tag in ("td", "th", "script"):
+            self._into = self.scripts if tag == "script" else self.rows[-1]
+            self._into.append("")
 
     def handle_endtag(self, tag: str) -> None:
-        while self._in and self._in.pop() != tag:
-            pass
+        if tag in ("td", "th", "script"):
+            self._into = None
 
     def handle_data(self, data: str) -> None:
-        if "td" in self._in or "th" in self._in:
-            self.rows[-1][-1] += data
-        elif self._in and self._in[-1] == "script":
-            self.scripts[-1] += data
+        if self._into is not None:
+            self._into[-1] += data
 
 
 def claim(
@@ -84,30 +80,32 @@ def result(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Resu
     )  # fmt: skip
 
 
-def planted(run: Run, *sections: Built, problems: dict[str, str] | None = None) -> Page:
-    report = Report(runs=(run,), problems=problems or {}, sections=sections, command="tbtt report")
-    return Page(render(report))
-
-
-def part(name: str, built: Result | None, reason: str = "") -> Built:
-    return Built(name=name, result=built, reason=reason, seconds=1.0)
+def page(run: Run, *sections: Built | Result, problems: dict[str, str] | None = None) -> Page:
+    """The page of a report with these sections."""
+    built = [
+        Built(name=f"it-{k}", result=section, reason="", seconds=1.0)
+        if isinstance(section, Result) else section
+        for k, section in enumerate(sections)
+    ]  # fmt: skip
+    return Page(render(Report(
+        runs=(run,), problems=problems or {}, sections=tuple(built), command="tbtt report"
+    )))  # fmt: skip
 
 
 def test_the_page_loads_nothing_and_its_links_arrive(file_run: Run) -> None:
-    text = render(build_report([file_run.folder], only=["answers", "order", "additivity"]))
-    page = Page(text)
+    report = build_report([file_run.folder], only=["answers", "order", "additivity"])
+    page = Page(render(report))
     assert page.loaded == []
-    assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", text.split("</style>")[0])
+    assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", page.text.split("</style>")[0])
     assert len(page.ids) == len(set(page.ids))
     inside = {link[1:] for link in page.links if link.startswith("#")}
     assert inside <= set(page.ids) and {"answers", "order", "additivity", "claims"} <= inside
     assert {link for link in page.links if not link.startswith("#")} == {
         "https://arxiv.org/abs/2506.09099"  # to be followed, not loaded
     }
-    assert len(text.encode()) < 15e6
-    drawn = [script for script in page.scripts if script.lstrip().startswith("{")]
-    assert len(drawn) == text.count("<figure>") >= 3
-    assert all(json.loads(script)["data"] for script in drawn)
+    assert len(page.text.encode()) < 15e6
+    assert len(page.figures) == page.text.count("<figure>") >= 3
+    assert all(figure["data"] for figure in page.figures)
 
 
 def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:
@@ -116,9 +114,9 @@ def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:
         claim(-0.1, 0.3, text="Open."), claim(-0.3, -0.1, direction="below", text="Down."),
         claim(np.nan, np.nan, origin="explored", text="One model."),
     ]  # fmt: skip
-    page = planted(file_run, part("it", result(*claims)), part("more", result()))
+    shown = page(file_run, result(*claims), result())
     for one in claims:
-        rows = [row for row in page.rows if len(row) > 1 and row[1] == one.text]
+        rows = [row for row in shown.rows if len(row) > 1 and row[1] == one.text]
         assert [row[0] for row in rows] == [one.verdict] * 2, "in its section, and among all"
     verdicts = [one.verdict for one in claims]
     assert verdicts == ["supported", "contradicted", "undecided", "supported", "undecided"]
@@ -128,10 +126,7 @@ def test_the_abstract_counts_the_claims_by_who_made_them(file_run: Run) -> None:
     built = result(
         claim(0.1, 0.2), claim(0.1, 0.2), claim(-0.2, -0.1), claim(-1.0, 1.0, origin="explored")
     )
-    report = Report(
-        runs=(file_run,), problems={}, sections=(part("it", built),), command="tbtt report"
-    )
-    text = render(report)
+    text = page(file_run, built).text
     assert "Claims of the paper: 3, of which 2 supported, 1 contradicted and 0 undecided." in text
     assert (
         "Claims made after looking: 1, of which 0 supported, 0 contradicted and 1 undecided."
@@ -143,16 +138,12 @@ def test_the_abstract_counts_the_claims_by_who_made_them(file_run: Run) -> None:
 
 def test_what_was_written_elsewhere_cannot_break_the_page(file_run: Run) -> None:
     figure = go.Figure(go.Scatter(y=[1], name="</script><b>out</b>"))
-    report = Report(
-        runs=(file_run,), problems={"<i>run</i>": "a < b"}, command="tbtt report",
-        sections=(part("it", result(claim(0.1, 0.2, text="<u>x</u>"), draw=lambda: figure)),),
-    )  # fmt: skip
-    text = render(report)
+    built = result(claim(0.1, 0.2, text="<u>x</u>"), draw=lambda: figure)
+    shown = page(file_run, built, problems={"<i>run</i>": "a < b"})
+    text = shown.text
     for raw in ("<i>run</i>", "<u>x</u>", "</script><b>", "Is <it> so?"):
         assert raw not in text
-    page = Page(text)
-    names = [json.loads(s)["data"][0]["name"] for s in page.scripts if s.lstrip().startswith("{")]
-    assert names == ["</script><b>out</b>"]
+    assert [drawn["data"][0]["name"] for drawn in shown.figures] == ["</script><b>out</b>"]
     assert "It is −0.25 &amp; more." in text and "Read 3-4 as it stands." in text
     assert "<h3>Both, by &lt;way&gt;</h3>" in text and "−0.50 (4)</td>" in text
 
@@ -161,10 +152,8 @@ def test_a_figure_that_cannot_be_drawn_has_its_reason(file_run: Run) -> None:
     def draw() -> go.Figure:
         raise TbttError("there is no selectivity to draw")
 
-    report = Report(
-        runs=(file_run,), problems={}, sections=(part("it", result(draw=draw)),), command="tbtt"
-    )  # fmt: skip
-    assert "a figure: there is no selectivity to draw" in render(report)
+    text = page(file_run, result(draw=draw)).text
+    assert "a figure: there is no selectivity to draw" in text
 
 
 def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(file_run: Run) -> None:
@@ -174,11 +163,11 @@ def test_a_section_that_fails_is_named_with_its_reason_and_the_rest_is_built(fil
     builders = {"broken": broken, "whole": lambda runs, command: result()}
     sections = build_sections(builders, [file_run.folder], "tbtt report", "{}").sections
     assert [bool(section.result) for section in sections] == [False, True]
-    page = planted(file_run, *sections, problems={"a": "damaged", "b": "damaged"})
-    assert page.text.count("Left out of this page:") == 1
-    assert '<a href="#missing">2 runs and 1 section</a>' in page.text
-    assert "Left out of this page" not in planted(file_run, sections[1]).text
-    assert "missing" in page.ids and "whole" in page.ids and "broken" not in page.ids
+    shown = page(file_run, *sections, problems={"a": "damaged", "b": "damaged"})
+    assert shown.text.count("Left out of this page:") == 1
+    assert '<a href="#missing">2 runs and 1 section</a>' in shown.text
+    assert "Left out of this page" not in page(file_run, sections[1]).text
+    assert "missing" in shown.ids and "whole" in shown.ids and "broken" not in shown.ids
 
 
 def broken_folder(file_run: Run) -> Path:
@@ -255,36 +244,22 @@ def test_the_claims_as_json_are_those_of_the_page(
     rows = json.loads(capsys.readouterr().out)
     assert not Path("report.html").exists()
     assert main(command) == 0
-    page = Page(Path("report.html").read_text())
+    shown = Page(Path("report.html").read_text())
     assert rows and {row["section"] for row in rows} == {"probes"}
     for row in rows:
-        shown = [cells for cells in page.rows if cells[1:2] == [row["claim"]]]
-        assert {cells[0] for cells in shown} == {row["verdict"]}
+        verdicts = {cells[0] for cells in shown.rows if cells[1:2] == [row["claim"]]}
+        assert verdicts == {row["verdict"]}
         assert row["command"] == f"tbtt report {line_run.folder} --only probes --json"
 
 
-def test_runs_are_opened_below_folders_and_without_them(line_run: Run) -> None:
-    parent = line_run.folder.parent
-    assert line_run.folder in [run.folder for run in open_runs([parent])[0]]
-    assert [run.folder for run in open_runs([line_run.folder])[0]] == [line_run.folder]
-
-
-def test_a_run_is_read_once_however_often_it_is_given(file_run: Run) -> None:
+def test_runs_are_opened_below_folders_and_once_however_often_given(file_run: Run) -> None:
     copied, again = Path("runs/copied"), Path("runs/copied-over-training")
     for folder in (copied, again):
         shutil.copytree(file_run.folder, folder)
     Path("link").symlink_to(copied)
-    places = [copied, copied.parent, Path("link")]
-    assert [run.folder for run in open_runs(places)[0]] == [copied]
+    for places in ([copied], [copied.parent], [copied, copied.parent, Path("link")]):
+        assert [run.folder for run in open_runs(places)[0]] == [copied]
     assert [run.folder for run in open_runs([again])[0]] == [again], "where it is asked for"
-
-
-def test_runs_of_one_name_have_labels_of_their_own(file_run: Run) -> None:
-    runs = [load_run(shutil.copytree(file_run.folder, f"{place}/same")) for place in "ab"]
-    report = build_report([run.folder for run in runs], only=["answers"])
-    (built,) = [section.result for section in report.sections]
-    assert built is not None and built.display["models"].tolist() == [2, 2]
-    assert list(labelled(runs)) == ["small on file (a/same)", "small on file (b/same)"]
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_it_is_built(
@@ -303,18 +278,13 @@ def test_commands_can_be_pasted_where_a_path_has_a_space(file_run: Run) -> None:
     assert report.command == "tbtt report 'my runs'"
 
 
-def test_of_models_that_ship_those_of_all_seeds_are_read(monkeypatch) -> None:
-    from tbtt_interp import runs
-
+def test_without_runs_those_that_ship_are_read_all_seeds_at_their_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shipped = {"a": Path("there/a"), "a-over-training": Path("there/a-over-training")}
-    monkeypatch.setattr(runs, "shipped_runs", lambda: shipped, raising=False)
+    monkeypatch.setattr(runs, "shipped_runs", lambda: shipped)
     assert shipped_places() == [Path("there/a")]
-
-
-def test_without_runs_and_without_shipped_ones_the_reason_is_said(monkeypatch, capsys) -> None:
-    from tbtt_interp import runs
-
-    monkeypatch.setattr(runs, "shipped_runs", dict, raising=False)
+    monkeypatch.setattr(runs, "shipped_runs", dict)
     assert main(["report"]) == 2
     assert capsys.readouterr().err == (
         "error: no models come with this package: give runs, as in tbtt report runs/ladder, "

@@ -1,5 +1,6 @@
 """A report's sections: the same comparison by size and framing for each, with its nulls."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,12 @@ def test_a_claim_takes_the_highest_null(two_sizes: list[Run]) -> None:
     assert [c.text for c in claims] == ["small on line:", "medium on line:"]
 
 
-def test_runs_that_look_alike_are_told_apart_by_their_names(line_run: Run, copied: Path) -> None:
+def test_runs_that_look_alike_are_told_apart(line_run: Run, copied: Path) -> None:
+    """By their names, or by their folders where the names are the same."""
+    assert list(labelled([line_run])) == ["small on line"]
     labels = list(labelled([load_run(copied), line_run]))
     assert labels == ["small on line (copied)", "small on line (line)"]
-    assert list(labelled([line_run])) == ["small on line"]
+    runs = [load_run(shutil.copytree(copied, f"{place}/same")) for place in "ab"]
+    assert list(labelled(runs)) == ["small on line (a/same)", "small on line (b/same)"]
+    built = build_section(section("answers"), runs, "tbtt report")
+    assert built.display["models"].tolist() == [2, 2]
