@@ -103,10 +103,10 @@ def test_planted_effects_are_what_the_claims_come_to(result: Result) -> None:
 
 
 def test_strata_are_means_over_pairs_each_counted_once() -> None:
-    def chance(operator: str, a: int, b: int, size: str) -> float:
-        return float(a == b or operator == "+")
-
-    table = held_out_answers(chance, pairs=[(2, 2), (2, 3), (0, 4)], seeds=2)
+    table = held_out_answers(
+        lambda operator, a, b, size: a == b or operator == "+",
+        pairs=[(2, 2), (2, 3), (0, 4)], seeds=2,
+    )  # fmt: skip
     strata = study.strata_table(study.pairs_table(atlas_equations(table)))
     strata = strata.set_index(["stratum", "size"])
     assert strata.loc[("all", "large"), "share"] == pytest.approx((1 + 0.5 + 0.5) / 3)
@@ -145,10 +145,8 @@ def test_a_table_that_is_no_atlas_is_refused(changed: dict[str, object], message
 
 
 def test_maps_have_each_equation_at_its_operands() -> None:
-    def only(operator: str, a: int, b: int, size: str) -> float:
-        return float((operator, a, b, size) == ("-", 3, 8, "medium"))
-
-    figure = atlas_result(held_out_answers(only, seeds=2)).figures["atlas"]()
+    table = held_out_answers(lambda *asked: asked == ("-", 3, 8, "medium"), seeds=2)
+    figure = atlas_result(table).figures["atlas"]()
     titles = [note.text for note in figure.layout.annotations]
     maps = [*SIZES, "nearest seen equation", "additive model"]
     assert titles == [f"{name}, a {sign} b" for sign in "+-" for name in maps]

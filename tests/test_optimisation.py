@@ -61,9 +61,3 @@ def test_sizes_are_compared_when_they_know_as_much() -> None:
     ]  # fmt: skip
     names = {trace.name for trace in result.figures["optimisation"]().data}
     assert {"rate 0.001, file", "rate 0.01, file", "rate 0.001, shuffled"} <= names
-
-
-def test_of_facts_alone_nothing_is_compared() -> None:
-    facts = cell([None], task="facts", size="mlt", facts=[50], learning_rate=1e-3)
-    result = study.optimisation_result(facts, over_training(facts), cell([4], size="large"), LADDER)
-    assert result.tables["optimisation-matched"].empty

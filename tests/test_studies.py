@@ -19,9 +19,10 @@ STUDIES = sorted(path for folder in ("analyses", "probes") for path in (ROOT / f
 FEWER = {  # what a study does, and what does as well for a test
     "STEPS, CHAINS = 6_000": "STEPS, CHAINS = 40",
     "analyse_patching(run)": "analyse_patching(run, n_pairs=100)",
-    "analyse_paths(run)": "analyse_paths(run, n_pairs=60)",
+    "analyse_paths(run)": "analyse_paths(run, n_pairs=20)",
     "analyse_overview(run)": "analyse_overview(tbtt.Models.of(run).take(1))",
     "positions=[-1])": "positions=[-1], controls=9)",
+    "last_streams(run)[-1:])": "last_streams(run)[-1:], controls=9)",
     "analyse_erasure(models, features,": "analyse_erasure(models, features, draws=9,",
     "analyse_latent_answers(models)": "analyse_latent_answers(models, draws=9)",
     "influence_result(Models.of(run))": "influence_result(Models.of(run), draws=9, splits=2)",

@@ -43,10 +43,6 @@ def finished(trained: Path) -> Sweep:
 
 def test_a_sweep_counts_its_models_answers(started: list[str], capsys) -> None:
     command = ["sweep", sweep_file(), "--out", "out"]
-    assert main([*command, "--json", "--dry-run"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert [(row["done"], row["models"]) for row in plan] == [(0, 2), (0, 2), (0, 1), (0, 1)]
-    assert all(row["hours_left"] > 0 and "loss" not in row for row in plan)
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert sorted(err.splitlines()) == [

@@ -141,7 +141,8 @@ def test_estimated_hours_are_what_was_measured_within_a_half(size, framing, mill
 
 
 def test_a_dry_run_lists_what_there_is_to_do_and_writes_nothing(capsys) -> None:
-    assert main(["sweep", sweep_file(), "--dry-run"]) == 0
+    command = ["sweep", sweep_file(), "--dry-run"]
+    assert main(command) == 0
     out = capsys.readouterr().out
     assert "runs/mine: Two cells side by side, and two alone." in out
     rows = [line.split() for line in out.splitlines() if line.startswith(("arith", "facts"))]
@@ -151,4 +152,8 @@ def test_a_dry_run_lists_what_there_is_to_do_and_writes_nothing(capsys) -> None:
     ]  # fmt: skip
     assert "0 of 4 cells done; < 1 min of two CPU cores left, by estimate." in out
     assert "Expected. They differ." in out
+    assert main([*command, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(row["done"], row["models"]) for row in plan] == [(0, 2), (0, 2), (0, 1), (0, 1)]
+    assert all(row["hours_left"] > 0 and "loss" not in row for row in plan)
     assert [path.name for path in Path().iterdir()] == ["mine.toml"]
