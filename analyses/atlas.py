@@ -128,7 +128,7 @@ def seen_less_gone(equations: pd.DataFrame) -> Interval:
     gone = equations[equations["gone"]].groupby("pair")["right"].mean()
     others = equations[~equations["pair"].isin(gone.index)].groupby("pair")["right"].mean()
     known = len(gone) and len(others)
-    return difference_over_models(gone, others).interval if known else UNMEASURED
+    return difference_over_models(gone, others) if known else UNMEASURED
 
 
 def pair_and_size(

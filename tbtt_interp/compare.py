@@ -101,20 +101,12 @@ def _comparison_row(
     problem = f"other {listed(unlike, 'and')}" if unlike else ""
     if not problem and (first.empty or second.empty):
         problem = "one run has none"
-    intervals = {
-        "first": mean_over_models(first, bounds=bounds),
-        "second": mean_over_models(second, bounds=bounds),
-        "difference": UNMEASURED,
-    }
-    pairs = models_in_both = 0
-    if not problem:
-        difference = difference_over_models(first, second, bounds=reach)
-        intervals["difference"] = difference.interval
-        pairs, models_in_both = difference.pairs, difference.models
+    difference = UNMEASURED if problem else difference_over_models(first, second, bounds=reach)
+    means = [mean_over_models(models, bounds=bounds) for models in (first, second)]
     row: dict[str, Any] = {"measure": words, "unit": unit}
-    for column, of in intervals.items():
+    for column, of in zip(("first", "second", "difference"), (*means, difference), strict=True):
         row |= {column: of.mean, f"{column}_low": of.low, f"{column}_high": of.high}
-    return row | {"pairs": pairs, "models": models_in_both, "problem": problem}
+    return row | {"pairs": difference.pairs, "models": difference.models, "problem": problem}
 
 
 def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
@@ -222,10 +214,10 @@ def size_claims(table: pd.DataFrame, text: str, *, unit: str, command: str = "")
         if models["width"].nunique() < 2 or any(end["run"].nunique() > 1 for end in ends):
             continue
         narrow, wide = (end["size"].iloc[0] for end in ends)
-        difference = difference_over_models(*(end.groupby("seed")["value"].mean() for end in ends))
+        effect = difference_over_models(*(end.groupby("seed")["value"].mean() for end in ends))
         claims.append(Claim(
             text=text.format(wide=wide, narrow=narrow, framing=framing), unit=unit, null=0.0,
-            null_name="no difference", direction="different", effect=difference.interval,
+            null_name="no difference", direction="different", effect=effect,
             command=command,
         ))  # fmt: skip
     return claims

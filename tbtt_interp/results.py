@@ -214,11 +214,11 @@ class Result:
         for title, table in self.more_displays.items():
             parts += [f"{title}:", in_columns(table), ""]
         parts += [_paragraph(sentence) for sentence in self.summary]
-        explored = [c for c in self.ranked() if c.origin == "explored"]
-        others = [c for c in self.claims if c.origin != "explored"]
-        for origin in dict.fromkeys(claim.origin for claim in [*others, *explored]):
+        claims = [c for c in self.claims if c.origin != "explored"]
+        claims += [c for c in self.ranked() if c.origin == "explored"]
+        for origin in dict.fromkeys(claim.origin for claim in claims):
             parts += ["", f"{origin[0].upper()}{origin[1:]}:"]
-            for claim in (c for c in [*others, *explored] if c.origin == origin):
+            for claim in (c for c in claims if c.origin == origin):
                 parts += [_paragraph(f"{claim.verdict:13}{claim.text}", 15)]
                 parts += [_paragraph(" " * 13 + claim.measured, 15)]
         return "\n".join([*parts, *(["", *map(_paragraph, self.notes)] if self.notes else [])])

@@ -81,7 +81,24 @@ class Interval:
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
+@dataclass(frozen=True, kw_only=True)
+class Difference(Interval):
+    """The second group's mean minus the first's, with its 95 % interval.
+
+    Attributes:
+        n: pairs of models where they are paired, and models of both groups together elsewhere.
+        pairs: pairs of models with one seed; 0 where the groups have other seeds.
+    """
+
+    pairs: int = 0
+
+    @property
+    def models(self) -> int:
+        """Models in both groups together."""
+        return 2 * self.pairs or self.n
+
+
+UNMEASURED = Difference(mean=math.nan, low=math.nan, high=math.nan)
 
 
 class Intervals(NamedTuple):
@@ -195,20 +212,6 @@ def summarize(
     return summary.assign(n_models=n)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The second group's mean minus the first's.
-
-    Attributes:
-        models: models in both groups together.
-        pairs: pairs of models with one seed; 0 where the groups have other seeds.
-    """
-
-    interval: Interval
-    models: int
-    pairs: int
-
-
 def difference_over_models(
     first: "pd.Series", second: "pd.Series", *, bounds: Bounds = ANY
 ) -> Difference:
@@ -228,7 +231,7 @@ def difference_over_models(
     >>> import pandas as pd
     >>> a, b = pd.Series([0.0, 1.0], [0, 1]), pd.Series([0.5, 1.5, 9.0], [0, 1, 2])
     >>> difference_over_models(a, b)
-    Difference(interval=Interval(mean=0.5, low=0.5, high=0.5, n=2), models=4, pairs=2)
+    Difference(mean=0.5, low=0.5, high=0.5, n=2, pairs=2)
     """
     from scipy.stats import ttest_ind
 
@@ -240,7 +243,7 @@ def difference_over_models(
     shared = first.index.intersection(second.index)
     if len(shared) > 1:
         paired = mean_over_models(second[shared] - first[shared], bounds=bounds)
-        return Difference(interval=paired, models=2 * len(shared), pairs=len(shared))
+        return Difference(**vars(paired), pairs=paired.n)
     mean = float(second.mean() - first.mean())
     if min(len(first), len(second)) == 1:  # one model does not tell how models differ
         low = high = math.nan
@@ -248,7 +251,5 @@ def difference_over_models(
         low = high = mean
     else:
         low, high = ttest_ind(second, first, equal_var=False).confidence_interval()
-    models = len(first) + len(second)
     low, high = max(float(low), bounds[0]), min(float(high), bounds[1])
-    interval = Interval(mean=mean, low=low, high=high, n=models)
-    return Difference(interval=interval, models=models, pairs=0)
+    return Difference(mean=mean, low=low, high=high, n=len(first) + len(second))

@@ -42,9 +42,7 @@ def test_a_paired_difference_is_that_of_the_pairs_alone() -> None:
     second[99] = 1_000.0  # no pair: left out
     found = difference_over_models(first, second)
     assert (found.pairs, found.models) == (12, 24)
-    assert [found.interval.mean, found.interval.low, found.interval.high] == pytest.approx(
-        3 * [0.5]
-    )
+    assert [found.mean, found.low, found.high] == pytest.approx(3 * [0.5])
 
 
 def test_without_shared_seeds_the_interval_is_that_of_two_groups() -> None:
@@ -55,17 +53,17 @@ def test_without_shared_seeds_the_interval_is_that_of_two_groups() -> None:
     half = 1.96 * np.sqrt(first.var() / 400 + second.var() / 100)  # of two independent means
     mean = second.mean() - first.mean()
     assert found.pairs == 0 and found.models == 500
-    assert found.interval.mean == pytest.approx(mean)
+    assert found.mean == pytest.approx(mean)
     # Student's quantile of so many degrees of freedom is within a percent or two of the normal one
-    assert found.interval.low == pytest.approx(mean - half, abs=0.02 * half)
-    assert found.interval.high == pytest.approx(mean + half, abs=0.02 * half)
+    assert found.low == pytest.approx(mean - half, abs=0.02 * half)
+    assert found.high == pytest.approx(mean + half, abs=0.02 * half)
     alike = difference_over_models(pd.Series([0.0, 0.0]), pd.Series([1.0, 1.0], index=[7, 8]))
-    assert (alike.interval.low, alike.interval.high) == (1.0, 1.0)
+    assert (alike.low, alike.high) == (1.0, 1.0)
 
 
 def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
     found = difference_over_models(pd.Series([0.0], [0]), pd.Series([1.0, 2.0], [0, 1]))
-    assert np.isnan(found.interval.low) and np.isnan(found.interval.high)
+    assert np.isnan(found.low) and np.isnan(found.high)
     with pytest.raises(TbttError, match="needs at least one model in each group, got none"):
         difference_over_models(pd.Series([np.nan], [0]), pd.Series([1.0], [0]))
     with pytest.raises(

@@ -5,6 +5,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,15 +60,10 @@ class Page(HTMLParser):
             self._into[-1] += data
 
 
-def claim(
-    low: float, high: float, *, origin: str = "the paper", direction: str = "above",
-    text: str = "A.",
-) -> Claim:  # fmt: skip
-    return Claim(
-        text=text, origin=origin, effect=Interval(mean=(low + high) / 2, low=low, high=high, n=8),
-        unit="share", null=0.0, null_name="nothing", command="tbtt sweep ladder",
-        direction=direction,
-    )  # fmt: skip
+def claim(low: float, high: float, **words: Any) -> Claim:
+    effect = Interval(mean=(low + high) / 2, low=low, high=high, n=8)
+    words = {"text": "A.", "origin": "the paper", "command": "tbtt sweep ladder"} | words
+    return Claim(effect=effect, unit="share", null=0.0, null_name="nothing", **words)
 
 
 def result(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Result:
@@ -82,30 +78,29 @@ def result(*claims: Claim, draw=lambda: go.Figure(go.Scatter(y=[1, 2]))) -> Resu
 
 def page(run: Run, *sections: Built | Result, problems: dict[str, str] | None = None) -> Page:
     """The page of a report with these sections."""
-    built = [
-        Built(name=f"it-{k}", result=section, reason="", seconds=1.0)
-        if isinstance(section, Result) else section
+    built = tuple(
+        section if isinstance(section, Built)
+        else Built(name=f"it-{k}", result=section, reason="", seconds=1.0)
         for k, section in enumerate(sections)
-    ]  # fmt: skip
-    return Page(render(Report(
-        runs=(run,), problems=problems or {}, sections=tuple(built), command="tbtt report"
-    )))  # fmt: skip
+    )  # fmt: skip
+    report = Report(runs=(run,), problems=problems or {}, sections=built, command="tbtt report")
+    return Page(render(report))
 
 
 def test_the_page_loads_nothing_and_its_links_arrive(file_run: Run) -> None:
     report = build_report([file_run.folder], only=["answers", "order", "additivity"])
-    page = Page(render(report))
-    assert page.loaded == []
-    assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", page.text.split("</style>")[0])
-    assert len(page.ids) == len(set(page.ids))
-    inside = {link[1:] for link in page.links if link.startswith("#")}
-    assert inside <= set(page.ids) and {"answers", "order", "additivity", "claims"} <= inside
-    assert {link for link in page.links if not link.startswith("#")} == {
+    shown = Page(render(report))
+    assert shown.loaded == []
+    assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", shown.text.split("</style>")[0])
+    assert len(shown.ids) == len(set(shown.ids))
+    inside = {link[1:] for link in shown.links if link.startswith("#")}
+    assert inside <= set(shown.ids) and {"answers", "order", "additivity", "claims"} <= inside
+    assert {link for link in shown.links if not link.startswith("#")} == {
         "https://arxiv.org/abs/2506.09099"  # to be followed, not loaded
     }
-    assert len(page.text.encode()) < 15e6
-    assert len(page.figures) == page.text.count("<figure>") >= 3
-    assert all(figure["data"] for figure in page.figures)
+    assert len(shown.text.encode()) < 15e6
+    assert len(shown.figures) == shown.text.count("<figure>") >= 3
+    assert all(figure["data"] for figure in shown.figures)
 
 
 def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:

@@ -190,7 +190,7 @@ def cells(table: pd.DataFrame) -> list[list[tuple[str, bool]]]:
     texts = table.astype(object).map(number)
     are_numbers = texts.apply(lambda column: column.str.match(r"[-+−\d]|$"))
     right = (are_numbers.all() & (texts != "").any()).tolist()
-    rows = [[in_words(name) for name in table], *texts.to_numpy().tolist()]
+    rows = [[in_words(str(name)) for name in table], *texts.to_numpy().tolist()]
     return [list(zip(row, right, strict=True)) for row in rows]
 
 
