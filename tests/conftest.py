@@ -1,20 +1,28 @@
 """Shapes in signatures are checked throughout the tests; trained runs are made once and shared."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each would wait on locks
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)  # of numpy, which pytest's plugins may have imported before
+
 from jaxtyping import install_import_hook
 
 install_import_hook("tbtt_interp", "beartype.beartype")
 
 import dataclasses  # noqa: E402
-import os  # noqa: E402
 import re  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
+from tbtt_interp.cli import main  # noqa: E402
 from tbtt_interp.explore.catalogue import Catalogue  # noqa: E402
 from tbtt_interp.runs import Run  # noqa: E402
 from tbtt_interp.train.recipe import Recipe, resolve_recipe  # noqa: E402
@@ -23,9 +31,6 @@ from tbtt_interp.train.training import train_models  # noqa: E402
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a loaded machine is no failure
 hypothesis.settings.load_profile("untimed")
-if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each would wait on locks
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -51,52 +56,46 @@ def trained(recipe: Recipe, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def line_run(session_folder: Path) -> Run:
+def quick(session_folder: Path) -> Callable[..., Run]:
+    """Trains two smalls by the recipe quick, changed by flags and fields, under a name."""
+
+    def train(name: str, flags: dict[str, object], **fields: object) -> Run:
+        recipe = resolve_recipe("quick", {"model.size": "small", "seeds": 2} | flags)
+        return trained(dataclasses.replace(recipe, **fields), session_folder / "runs" / name)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def line_run(quick: Callable[..., Run]) -> Run:
     """Two smalls, trained on whole lines until they answer what they have seen."""
-    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 2})
-    return trained(recipe, session_folder / "runs" / "line")
+    return quick("line", {"framing": "line"})
 
 
 @pytest.fixture(scope="session")
-def file_run(session_folder: Path) -> Run:
+def file_run(quick: Callable[..., Run]) -> Run:
     """Two smalls, trained for a little while on windows of their files."""
-    recipe = resolve_recipe(
-        "quick",
-        {"model.size": "small", "seeds": 2, "training.steps": 200,
-         "training.checkpoint_every": 100},
-    )  # fmt: skip
-    return trained(recipe, session_folder / "runs" / "file")
+    return quick("file", {"training.steps": 200, "training.checkpoint_every": 100})
 
 
 @pytest.fixture(scope="session")
-def facts_run(session_folder: Path) -> Run:
+def facts_run(quick: Callable[..., Run]) -> Run:
     """Two smalls, trained for a little while on the capitals."""
-    recipe = resolve_recipe(
-        "quick", {"model.size": "small", "task": "facts", "seeds": 2, "training.steps": 100}
-    )
-    return trained(recipe, session_folder / "runs" / "facts")
+    return quick("facts", {"task": "facts", "training.steps": 100})
 
 
 @pytest.fixture(scope="session")
-def deep_run(session_folder: Path) -> Run:
+def deep_run(quick: Callable[..., Run]) -> Run:
     """One model of two layers of three heads, trained until their answers end."""
-    recipe = resolve_recipe(
-        "quick",
-        {"model.size": "L2H3D12M12", "framing": "line", "seeds": 1, "training.steps": 200,
-         "training.checkpoint_every": 100},
-    )  # fmt: skip
-    return trained(recipe, session_folder / "runs" / "deep")
+    size = {"model.size": "L2H3D12M12", "framing": "line", "seeds": 1}
+    return quick("deep", {**size, "training.steps": 200, "training.checkpoint_every": 100})
 
 
 @pytest.fixture(scope="session")
-def pairs_run(session_folder: Path) -> Run:
+def pairs_run(quick: Callable[..., Run]) -> Run:
     """Twelve smalls, of which four hold out each of three pairs."""
-    recipe = resolve_recipe(
-        "quick", {"model.size": "small", "framing": "line", "seeds": 12, "steps": 120}
-    )
     each = (((0, 1),), ((5, 7),), ((9, 9),)) * 4
-    recipe = dataclasses.replace(recipe, held_out_each=each)
-    return trained(recipe, session_folder / "runs" / "pairs")
+    return quick("pairs", {"framing": "line", "seeds": 12, "steps": 120}, held_out_each=each)
 
 
 @pytest.fixture(scope="session")
@@ -162,8 +161,6 @@ def sweeps(session_folder: Path) -> Path:
 @pytest.fixture
 def copied(line_run: Run, tmp_path: Path) -> Path:
     """A copy of that run's folder, to be broken."""
-    import shutil
-
     return Path(shutil.copytree(line_run.folder, tmp_path / "copied"))
 
 
@@ -171,3 +168,31 @@ def copied(line_run: Run, tmp_path: Path) -> Path:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test in a folder of its own, so that none sees or leaves a runs/ in the clone."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a command that succeeds prints on standard output."""
+
+    def output(*words: object) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return output
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line of a command that ends with status 2, and prints and writes nothing else."""
+
+    def error(*words: object) -> str:
+        before = set(Path().rglob("*"))
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1, out + err
+        assert set(Path().rglob("*")) == before
+        return err
+
+    return error

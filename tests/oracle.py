@@ -1,12 +1,15 @@
-"""nanoGPT by hand, from its description: the oracle for architecture, tying and training step."""
+"""nanoGPT by hand, from its description, and answers read one forward pass a character."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformer_lens import HookedTransformer
 
 from tbtt_interp.model import Shape
+from tbtt_interp.tasks import Example, Vocabulary
 
 
 class Norm(nn.Module):
@@ -79,3 +82,30 @@ class NanoGPT(nn.Module):
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self(tokens).flatten(0, 1), targets.flatten(), ignore_index=-100)
+
+
+def next_logits(model: HookedTransformer, vocabulary: Vocabulary, text: str) -> Tensor:
+    """What follows a text, of which the model reads what its window holds, and nothing after."""
+    tokens = vocabulary.encode(text)[-model.cfg.n_ctx :]
+    with torch.no_grad():
+        return model(torch.tensor([tokens]))[0, -1]
+
+
+def answer_logits(
+    model: HookedTransformer, vocabulary: Vocabulary, examples: Sequence[Example]
+) -> Tensor:
+    """A row for each character of each answer."""
+    texts = [e.prompt + e.answer[:k] for e in examples for k in range(len(e.answer))]
+    return torch.stack([next_logits(model, vocabulary, text) for text in texts])
+
+
+def answer_tokens(vocabulary: Vocabulary, examples: Sequence[Example]) -> list[int]:
+    return [token for example in examples for token in vocabulary.encode(example.answer)]
+
+
+def logit_differences(logits: Tensor, targets: Sequence[int]) -> list[float]:
+    """The right character's logit minus the best wrong one's."""
+    return [
+        float(row[t] - max(x for k, x in enumerate(row.tolist()) if k != t))
+        for row, t in zip(logits, targets, strict=True)
+    ]

@@ -1,15 +1,73 @@
-"""Models whose circuits are known, since they are written by hand."""
+"""Models whose circuits or knowledge are known, since they are written by hand; random models."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import torch
-from transformer_lens import HookedTransformer
+from torch import Tensor
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from tbtt_interp.model import Shape, hooked_transformer, parameter_shapes
+from tbtt_interp.model import Shape, hooked_transformer, initial_parameters, parameter_shapes
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models
-from tbtt_interp.tasks import Example, Vocabulary
+from tbtt_interp.tasks import Example, Vocabulary, load_task
+from tbtt_interp.tasks.entropy import IndependentLines
 
+TASK = load_task("arithmetic")
+VOCABULARY = TASK.vocabulary
 DIGITS = "0123456789"
-VOCABULARY = Vocabulary.of([DIGITS + "+-<=> \n"])
 PLACES = 9
+
+
+def models_of(
+    *models: HookedTransformer, examples: Sequence[Example] = TASK.examples, name: str = "models"
+) -> Models:
+    """Models of the equations, for `over_seeds`."""
+    return Models.of_models(models, examples, VOCABULARY, name=name)
+
+
+def prompts_of(examples: Sequence[Example] = TASK.examples) -> PromptSet:
+    return PromptSet.of(examples, VOCABULARY, n_ctx=PLACES)
+
+
+def shape_of(
+    layers: int = 1, heads: int = 1, d_model: int = 14, d_mlp: int = 14, *, bias: bool = False
+) -> Shape:
+    """The shape of a model of the equations."""
+    return Shape(layers=layers, heads=heads, d_model=d_model, d_mlp=d_mlp, n_ctx=PLACES,
+                 d_vocab=len(VOCABULARY), bias=bias)  # fmt: skip
+
+
+def random_model(shape: Shape) -> HookedTransformer:
+    """Far from where training begins: nothing is small, no scale is 1, no bias is 0."""
+    chance = torch.Generator().manual_seed(0)
+    model = hooked_transformer(
+        {
+            name: x * 10 + 0.5 * torch.randn(x.shape, generator=chance) * (x.ndim == 1)
+            for name, x in initial_parameters(shape, seed=0).items()
+        },
+        shape,
+    )
+    for name, x in model.named_parameters():
+        if shape.bias and name.rpartition(".")[2].startswith("b"):
+            x.data = torch.randn(x.shape, generator=chance)
+    return model
+
+
+def random_transformer(**settings: object) -> HookedTransformer:
+    """A small model of another architecture."""
+    known = {"n_layers": 2, "d_model": 24, "n_heads": 4, "n_ctx": PLACES, "d_mlp": 10,
+             "d_vocab": len(VOCABULARY), "act_fn": "gelu", "normalization_type": "LN",
+             "device": "cpu"}  # fmt: skip
+    known |= settings
+    config = HookedTransformerConfig(**{"d_head": known["d_model"] // known["n_heads"], **known})
+    model = HookedTransformer(config, move_to_device=False)
+    chance = torch.Generator().manual_seed(1)
+    for x in model.parameters():
+        x.data = 0.5 * torch.randn(x.shape, generator=chance)
+    return model.eval()
 
 
 def copying_model() -> HookedTransformer:
@@ -19,7 +77,7 @@ def copying_model() -> HookedTransformer:
     (position 3) alone, and writes the digit that stands there into the digits' own channels.
     """
     tokens = len(VOCABULARY)
-    shape = Shape(layers=1, heads=2, d_model=tokens + PLACES, d_mlp=4, n_ctx=PLACES, d_vocab=tokens)
+    shape = shape_of(heads=2, d_model=tokens + PLACES, d_mlp=4)
     p = {name: torch.zeros(size) for name, size in parameter_shapes(shape).items()}
     for norm in ("blocks.0.ln1.w", "blocks.0.ln2.w", "ln_final.w"):
         p[norm] += 1
@@ -34,15 +92,51 @@ def copying_model() -> HookedTransformer:
     return hooked_transformer({name: x.double() for name, x in p.items()}, shape)
 
 
-def copying_examples() -> tuple[Example, ...]:
-    """Equations whose answer is b."""
-    return tuple(
+def copying_models() -> Models:
+    """The model that copies, and equations whose answer is b."""
+    examples = [
         Example.of(f"<{a}+{b}=", f"{b}>", {"a": a, "operator": "+", "b": b})
         for a in range(10)
         for b in range(10)
-    )
+    ]
+    return models_of(copying_model(), examples=examples, name="copying")
 
 
-def copying_models() -> Models:
-    """The model that copies, and its equations, for `over_seeds`."""
-    return Models.of_models([copying_model()], copying_examples(), VOCABULARY, name="copying")
+class Reader:
+    """Predicts as one who knows every line and, if so asked, which follows which in this file."""
+
+    def __init__(
+        self, lines: Sequence[str], vocabulary: Vocabulary, n_ctx: int, *, knows_order: bool
+    ) -> None:
+        self.cfg = SimpleNamespace(n_ctx=n_ctx, n_layers=1, n_heads=1)
+        self.vocabulary, self.source = vocabulary, IndependentLines(tuple(lines), n_ctx + 1)
+        text = "".join(lines) if knows_order else ""
+        ends = range(1, n_ctx + 2)
+        self.counts = Counter(text[k : k + n] for k in range(len(text)) for n in ends)
+
+    def log_likelihoods(self, read: str) -> Tensor:
+        """Of each character after these, up to a constant."""
+        return torch.tensor([self._log_likelihood(read, c) for c in self.vocabulary.characters])
+
+    def _log_likelihood(self, read: str, character: str) -> float:
+        if self.counts[read]:
+            count = self.counts[read + character]
+            return math.log(count) if count else -60.0
+        try:
+            return self.source.log_probability(read + character)
+        except ValueError:  # no line goes on like that
+            return -60.0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Logits at every position."""
+        texts = [self.vocabulary.decode(row) for row in tokens.tolist()]
+        places = range(1, tokens.shape[1] + 1)
+        rows = [torch.stack([self.log_likelihoods(text[:n]) for n in places]) for text in texts]
+        return torch.stack(rows).double()
+
+    def run_with_hooks(self, tokens: Tensor, fwd_hooks: list) -> Tensor:
+        """Logits at the last position, which is all that is asked for."""
+        logits = torch.zeros(*tokens.shape, len(self.vocabulary), dtype=torch.double)
+        for row, read in zip(logits, tokens.tolist(), strict=True):
+            row[-1] = self.log_likelihoods(self.vocabulary.decode(read))
+        return logits
