@@ -5,10 +5,9 @@ import torch
 
 from tbtt_interp.activations import read_texts, record, run_activations, site_names
 from tbtt_interp.errors import TbttError
-from tbtt_interp.runs import Run
 
 
-def test_every_site_of_every_seed_is_what_transformer_lens_caches(line_run: Run) -> None:
+def test_every_site_of_every_seed_is_what_transformer_lens_caches(line_run):
     found = run_activations(line_run)
     model = line_run.model(line_run.seeds[1])
     assert list(found.sites) == site_names(model)
@@ -20,7 +19,7 @@ def test_every_site_of_every_seed_is_what_transformer_lens_caches(line_run: Run)
         assert torch.equal(activations[1], cache[site]), site
 
 
-def test_padding_changes_nothing_before_it(line_run: Run) -> None:
+def test_padding_changes_nothing_before_it(line_run):
     site = "blocks.0.hook_resid_post"
     both = run_activations(line_run, ["<3+4=", "<3-4=-1>"], sites=[site])
     alone = run_activations(line_run, ["<3+4="], sites=[site])
@@ -28,21 +27,21 @@ def test_padding_changes_nothing_before_it(line_run: Run) -> None:
     torch.testing.assert_close(both[site][:, 0, :5], alone[site][:, 0])
 
 
-def test_a_text_longer_than_the_context_loses_its_left_end(line_run: Run) -> None:
+def test_a_text_longer_than_the_context_loses_its_left_end(line_run):
     vocabulary = line_run.task.vocabulary
     tokens, lengths = read_texts(["<1+2=3>  \n<3+4="], vocabulary, 9)
     assert lengths.tolist() == [9]
     assert vocabulary.decode(tokens[0].tolist()) == ">  \n<3+4="
 
 
-def test_an_earlier_checkpoint_has_its_own(line_run: Run) -> None:
+def test_an_earlier_checkpoint_has_its_own(line_run):
     site = "blocks.0.attn.hook_pattern"
     first = run_activations(line_run, ["<3+4="], sites=[site], step=min(line_run.checkpoints))
     last = run_activations(line_run, ["<3+4="], sites=[site])
     assert not torch.allclose(first[site], last[site])
 
 
-def test_what_is_not_there_is_named(line_run: Run) -> None:
+def test_what_is_not_there_is_named(line_run):
     with pytest.raises(TbttError, match="site 'resid_past' is not there: the nearest are blocks"):
         run_activations(line_run, ["<3+4="], sites=["resid_past"])
     found = record([line_run.model()], torch.zeros(1, 2, dtype=torch.long), sites=["hook_embed"])

@@ -1,8 +1,6 @@
 """Variance is split as the textbook does, and f(a) + g(b) answers what an independent fit says."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import models_of
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
@@ -24,7 +23,6 @@ from tbtt_interp.analyses.additivity import (
     shuffled_additivity,
     variance_shares,
 )
-from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run
@@ -43,7 +41,7 @@ def shares(grid: Tensor) -> tuple[float, float, float]:
     return found.a, found.b, found.interaction
 
 
-def test_shares_are_those_worked_out_by_hand() -> None:
+def test_shares_are_those_worked_out_by_hand():
     # means of rows 0 and 2, of columns 0 and 2, of all 1: sums of squares 4, 4 and 4
     assert shares(torch.tensor([[0.0, 0], [0, 4]])[..., None]) == pytest.approx((1 / 3,) * 3)
     # rows 1.5, 4, 5; columns 2, 5; mean 3.5: 13, 13.5 and 7, of 33.5
@@ -57,7 +55,7 @@ def test_shares_are_those_worked_out_by_hand() -> None:
     size=st.tuples(st.integers(2, 6), st.integers(2, 6), st.integers(1, 4)),
     seed=st.integers(0, 1_000),
 )
-def test_shares_are_those_of_nested_regressions(size: tuple[int, int, int], seed: int) -> None:
+def test_shares_are_those_of_nested_regressions(size, seed):
     grid = np.random.default_rng(seed).standard_normal(size)
     a, b, d = size
     design, y = one_hot(a, b), grid.reshape(-1, d)
@@ -74,7 +72,7 @@ def test_shares_are_those_of_nested_regressions(size: tuple[int, int, int], seed
     assert shares(5 * torch.from_numpy(grid) - 3) == pytest.approx(found)
 
 
-def test_what_is_additive_has_no_interaction_and_what_is_random_little_else() -> None:
+def test_what_is_additive_has_no_interaction_and_what_is_random_little_else():
     draw = torch.Generator().manual_seed(0)
     f, g = torch.randn(10, 1, 5, generator=draw), torch.randn(1, 10, 5, generator=draw)
     assert additivity(f + g).interaction == pytest.approx(0, abs=1e-12)
@@ -85,12 +83,12 @@ def test_what_is_additive_has_no_interaction_and_what_is_random_little_else() ->
     assert shuffled_additivity(f + g) == pytest.approx([9 / 99, 9 / 99, 81 / 99], abs=0.02)
 
 
-def test_of_nothing_there_are_no_shares() -> None:
+def test_of_nothing_there_are_no_shares():
     with pytest.raises(TbttError, match="the grid is constant, so there is no variance to split"):
         additivity(torch.full((3, 3, 2), 7.0) + 1e-7 * torch.rand(3, 3, 2))
 
 
-def test_a_fit_never_looks_at_cells_that_are_not_seen() -> None:
+def test_a_fit_never_looks_at_cells_that_are_not_seen():
     design = torch.from_numpy(one_hot(4, 5))
     chance = torch.Generator().manual_seed(1)
     truth = design @ torch.randn(9, 3, generator=chance, dtype=torch.double)
@@ -102,7 +100,7 @@ def test_a_fit_never_looks_at_cells_that_are_not_seen() -> None:
     assert estimable.all() and torch.allclose(fitted, truth)
 
 
-def test_what_seen_cells_do_not_connect_is_not_estimable() -> None:
+def test_what_seen_cells_do_not_connect_is_not_estimable():
     design = torch.from_numpy(one_hot(4, 4))
     a, b = np.divmod(np.arange(16), 4)
     row = torch.from_numpy(a != 2)  # no seen cell has a = 2
@@ -111,7 +109,7 @@ def test_what_seen_cells_do_not_connect_is_not_estimable() -> None:
     assert np.array_equal(additive_fit(design, design, blocks)[1].numpy(), blocks.numpy())
 
 
-def test_a_run_s_shares_are_those_of_its_logits(line_run: Run) -> None:
+def test_a_run_s_shares_are_those_of_its_logits(line_run):
     result = analyse_additivity(line_run, positions=(-2, -1))
     table = result.tables["additivity"]
     assert len(table) == 2 * 7 * 2 * 2 * 3
@@ -159,7 +157,7 @@ def answered_by_hand(run: Run, place: int) -> dict[str, list[bool]]:
     }
 
 
-def test_answers_by_main_effects_are_those_of_a_fit_by_hand(line_run: Run) -> None:
+def test_answers_by_main_effects_are_those_of_a_fit_by_hand(line_run):
     table = over_seeds(line_run, main_effect_answers, sites=[POST])
     for place, seed in enumerate(line_run.seeds):
         by_hand = answered_by_hand(line_run, place)
@@ -169,7 +167,7 @@ def test_answers_by_main_effects_are_those_of_a_fit_by_hand(line_run: Run) -> No
             assert rows.loc[split, "n_prompts"] == rows.loc[split, "estimable"] == len(right)
 
 
-def test_what_is_the_same_for_all_equations_is_put_back_as_it_was(line_run: Run) -> None:
+def test_what_is_the_same_for_all_equations_is_put_back_as_it_was(line_run):
     """Positions are additive, so nothing is lost of what the model answers by itself."""
     table = over_seeds(line_run, main_effect_answers, sites=["hook_pos_embed"])
     assert (table["answered"] == table["model"]).all()
@@ -182,13 +180,13 @@ def test_what_is_the_same_for_all_equations_is_put_back_as_it_was(line_run: Run)
     assert sums["seen"].tolist() == seen and sum(seen) > 300
 
 
-def test_main_effects_answer_more_than_those_of_a_shuffled_grid(line_run: Run) -> None:
+def test_main_effects_answer_more_than_those_of_a_shuffled_grid(line_run):
     table = over_seeds(line_run, main_effect_answers, sites=["blocks.0.attn.hook_z"])
     seen = table[table["split"] == "seen"]
     assert (seen["answered"] > 3 * seen["shuffled"]).all()
 
 
-def test_every_seed_has_its_own_held_out_equations_and_gaps_are_no_answers(line_run: Run) -> None:
+def test_every_seed_has_its_own_held_out_equations_and_gaps_are_no_answers(line_run):
     models = Models.of(line_run)
     first, second = models.prompts
     three = np.array([e.labels["a"] == 3 for e in second.examples])
@@ -202,9 +200,8 @@ def test_every_seed_has_its_own_held_out_equations_and_gaps_are_no_answers(line_
         assert (rows.loc[(site, 1), ["estimable", "answered", "shuffled"]] == 0).all(axis=None)
 
 
-def test_models_of_one_s_own_have_no_untrained_models(line_run: Run) -> None:
-    task = line_run.task
-    own = Models.of_models([line_run.model()], task.examples, task.vocabulary)
+def test_models_of_one_s_own_have_no_untrained_models(line_run):
+    own = models_of(line_run.model())
     result = analyse_additivity(own, sites=[POST, "blocks.0.attn.hook_z.0"], positions=(-5, -1))
     table = result.tables["additivity"]
     assert table["untrained"].isna().all()
@@ -215,10 +212,10 @@ def test_models_of_one_s_own_have_no_untrained_models(line_run: Run) -> None:
     claims = [c for c in result.claims if c.text.startswith("In ")]
     assert claims[0].text == f"In {POST} at =, the interaction of a and b explains"
     assert {claim.null_name for claim in claims} == {"shuffled grid"}
-    result.figures["additivity"]()
+    assert result.figures["additivity"]().data
 
 
-def test_a_claim_has_the_closest_null() -> None:
+def test_a_claim_has_the_closest_null():
     rows = pd.DataFrame([
         {"site": "s", "position": "=", "operator": "+", "seed": seed, "effect": "interaction",
          "share": 0.3 + 0.02 * seed, "untrained": 0.1, "shuffled": 0.8} for seed in (0, 1, 2)
@@ -235,36 +232,3 @@ def test_a_claim_has_the_closest_null() -> None:
     assert high.null == pytest.approx(0.8) and high.null_name == "shuffled grid"
     assert (answered.effect.mean, answered.null) == (0.25, 0.25)
     assert answered.unit == "of the held out equations, the model itself 1.00"
-
-
-def test_what_cannot_be_split_is_an_error(line_run: Run, facts_run: Run) -> None:
-    with pytest.raises(TbttError, match="there is no grid of operands here: this analysis needs"):
-        analyse_additivity(facts_run)
-    for wrong in ("resid_mid", "blocks.0.attn.hook_pattern", f"{POST}.0", "blocks.0.attn.hook_z.1"):
-        with pytest.raises(TbttError, match=f"site '{wrong}' is not there: the nearest are"):
-            analyse_additivity(line_run, sites=[wrong])
-    with pytest.raises(TbttError, match="position -6 is not in every prompt: count back from -1"):
-        analyse_additivity(line_run, positions=[-6])
-
-
-def test_figures_show_three_shares_and_both_nulls(line_run: Run) -> None:
-    result = analyse_additivity(line_run, sites=[POST, "logits"])
-    shares = result.figures["additivity"]()
-    marks = {trace.name: trace.y for trace in shares.data[:9]}
-    assert np.allclose(sum(np.array(marks[effect]) for effect in ("a", "b", "interaction")), 1)
-    assert {"shuffled grid", "untrained models"} <= marks.keys()
-    answers = result.figures["additivity-answers"]()
-    assert [a.text for a in answers.layout.annotations] == ["seen", "held out"]
-    assert "the models themselves" in {trace.name for trace in answers.data}
-    assert result.display["site"].tolist() == [POST] * 2 + ["logits"] * 2 + ["model"] * 2
-
-
-def test_the_command_prints_rows_and_writes_files(line_run: Run, capsys) -> None:
-    command = ["analyses", "additivity", str(line_run.folder), "--site", POST]
-    assert main([*command, "--position", "-1", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["effect"] for row in rows} == {"a", "b", "interaction"}
-    assert main([*command, "--out", "out"]) == 0
-    assert "furthest from their nulls first" in capsys.readouterr().out
-    for name in ("additivity.csv", "additivity-answers.json", "additivity-answers.html"):
-        assert (Path("out") / name).is_file()

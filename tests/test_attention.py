@@ -11,23 +11,7 @@ from planted import DIGITS, VOCABULARY, copying_model, copying_models
 from transformer_lens import FactoredMatrix
 
 from tbtt_interp.activations import cached
-from tbtt_interp.analyses.attention import (
-    analyse_attention,
-    attention_by_prompt,
-    attention_by_role,
-    attention_claims,
-    knockouts_by_role,
-    mean_pattern,
-    pattern_replacements,
-)
-from tbtt_interp.analyses.heads import (
-    copying_score,
-    detection_patterns,
-    head_scores,
-    ov_circuit,
-    qk_circuit,
-    training_texts,
-)
+from tbtt_interp.analyses import attention, heads
 from tbtt_interp.analyses.token_roles import PROMPT, RoleBatch, batches_by_context, prompt_roles
 from tbtt_interp.interventions import knock_out_attention, random_pairs, uniform_attention
 from tbtt_interp.prompts import PromptSet
@@ -39,13 +23,11 @@ from tbtt_interp.tasks.facts import capitals
 
 @pytest.fixture(scope="module")
 def result(file_run: Run) -> Result:
-    return analyse_attention(file_run, examples=range(0, 200, 7))
+    return attention.analyse_attention(file_run, examples=range(0, 200, 7))
 
 
 @pytest.mark.parametrize("fixture", ["file_run", "facts_run", "line_run"])
-def test_every_token_has_the_role_of_its_character(
-    fixture: str, request: pytest.FixtureRequest
-) -> None:
+def test_every_token_has_the_role_of_its_character(fixture, request):
     """The rows of both contexts, decoded, have what their roles name; also where they are cut."""
     run = request.getfixturevalue(fixture)
     prompts = PromptSet.of_seed(run, run.seeds[1])
@@ -68,7 +50,7 @@ def test_every_token_has_the_role_of_its_character(
             assert example.answer.startswith(answer)
 
 
-def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run: Run) -> None:
+def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run):
     prompts = PromptSet.of_seed(file_run, file_run.seeds[0])
     batch = batches_by_context(prompts)[1].batch
     text = "".join(file_run.tasks[0].file(file_run.config.order_seeds[0]))
@@ -79,7 +61,7 @@ def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run: Run) -> No
             assert VOCABULARY.decode(row.tolist()) in text
 
 
-def test_roles_of_facts() -> None:
+def test_roles_of_facts():
     roles = prompt_roles(capitals()[0], ["a", "country"])  # it has no label a
     assert roles == ["Capital␣of␣"] * 11 + ["country"] * 6 + ["␣is␣"] * 4
 
@@ -89,7 +71,7 @@ def dense(matrix: FactoredMatrix) -> torch.Tensor:
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))
-def test_random_pairs_are_as_many_other_visible_keys(seed: int, share: float) -> None:
+def test_random_pairs_are_as_many_other_visible_keys(seed, share):
     generator = np.random.default_rng(seed)
     causal = torch.ones(4, 7, 7, dtype=torch.bool).tril()
     pairs = torch.from_numpy(generator.random((4, 7, 7)) < share) & causal
@@ -99,7 +81,7 @@ def test_random_pairs_are_as_many_other_visible_keys(seed: int, share: float) ->
     assert (drawn.sum(-1) == torch.minimum(pairs.sum(-1), room)).all()
 
 
-def test_a_knockout_takes_attention_from_its_pairs_and_from_no_other_head() -> None:
+def test_a_knockout_takes_attention_from_its_pairs_and_from_no_other_head():
     pattern = uniform_attention(5).expand(3, 2, 5, 5)
     pairs = torch.zeros(3, 5, 5, dtype=torch.bool)
     pairs[:, 4, 2] = True
@@ -110,31 +92,33 @@ def test_a_knockout_takes_attention_from_its_pairs_and_from_no_other_head() -> N
     assert after[0, 1, 0].tolist() == [0] * 5  # nothing is left to attend to
 
 
-def test_the_planted_attention_is_what_costs() -> None:
+def test_the_planted_attention_is_what_costs():
     models = copying_models()
-    weights, drops = (over_seeds(models, f) for f in (attention_by_role, knockouts_by_role))
+    weights, drops = (
+        over_seeds(models, f) for f in (attention.attention_by_role, attention.knockouts_by_role)
+    )
     table = weights.merge(drops).query("query == '='").set_index(["head", "key"])
     assert table["weight"][0, "b"] == pytest.approx(1, abs=1e-6)
     assert table["logprob_drop"][0, "b"] > 1 > table["logprob_drop_random"][0, "b"] + 0.9
     assert table.drop(index=(0, "b"))["logprob_drop"].abs().max() < 1e-6
     assert table["uniform"].tolist() == pytest.approx([0.2] * len(table))
-    replaced = over_seeds(models, pattern_replacements)
+    replaced = over_seeds(models, attention.pattern_replacements)
     drop = replaced.set_index(["head", "replacement"])["logprob_drop"]
     assert abs(drop[0, "mean pattern"]) < 0.1 and drop[0, "uniform attention"] > 1
     assert abs(drop[1, "uniform attention"]) < 1e-9
 
 
-def test_the_planted_head_copies_and_attends_by_position_alone() -> None:
+def test_the_planted_head_copies_and_attends_by_position_alone():
     model, tokens = copying_model(), [VOCABULARY.index[c] for c in DIGITS]
     with torch.no_grad():
-        ov, idle = (ov_circuit(model, 0, head, tokens) for head in (0, 1))
-        qk = dense(qk_circuit(model, 0, 0, tokens))
+        ov, idle = (heads.ov_circuit(model, 0, head, tokens) for head in (0, 1))
+        qk = dense(heads.qk_circuit(model, 0, 0, tokens))
     assert (dense(ov).argmax(1) == torch.arange(10)).all()
-    assert copying_score(ov) > 0.9 and copying_score(FactoredMatrix(-ov.A, ov.B)) < -0.9
-    assert copying_score(idle) == 0 and float(qk.std()) < 1e-6
+    assert heads.copying_score(ov) > 0.9 and heads.copying_score(FactoredMatrix(-ov.A, ov.B)) < -0.9
+    assert heads.copying_score(idle) == 0 and float(qk.std()) < 1e-6
 
 
-def test_circuits_are_what_the_model_computes(line_run: Run) -> None:
+def test_circuits_are_what_the_model_computes(line_run):
     """Without positions, scores are QK; and of one source, a head writes its row of OV."""
     model, tokens = line_run.model().to(torch.float64), torch.arange(len(VOCABULARY))
     model.W_pos.data.zero_()
@@ -144,49 +128,49 @@ def test_circuits_are_what_the_model_computes(line_run: Run) -> None:
     alone = cached(model, tokens[:, None], [written])[1][written][:, 0]
     with torch.no_grad():
         of = (model, 0, 0, tokens.tolist())
-        qk, ov = dense(qk_circuit(*of)), dense(ov_circuit(*of))
+        qk, ov = dense(heads.qk_circuit(*of)), dense(heads.ov_circuit(*of))
         centred = (alone - alone.mean(-1, keepdim=True)) * model.ln_final.w
         logits = centred @ model.W_U
     torch.testing.assert_close(qk.flatten(), of_pairs)
     torch.testing.assert_close(ov, logits - logits.mean(-1, keepdim=True))
 
 
-def test_detection_patterns_by_hand() -> None:
+def test_detection_patterns_by_hand():
     tokens = torch.tensor([[1, 2, 0, 1, 2, 0]])  # 0 ends a line
-    kinds = detection_patterns(tokens, newline=0)
+    kinds = heads.detection_patterns(tokens, newline=0)
     pairs = {kind: mask[0].nonzero().tolist() for kind, mask in kinds.items()}
     assert pairs["previous token"] == [[q, q - 1] for q in range(1, 6)]
     assert pairs["induction"] == [[3, 1], [4, 2], [5, 3]]
     assert pairs["previous line"] == [[q, k] for q in (3, 4, 5) for k in (0, 1, 2)]
-    assert "previous line" not in detection_patterns(tokens, newline=None)
+    assert "previous line" not in heads.detection_patterns(tokens, newline=None)
 
 
-def test_heads_are_compared_with_uniform_attention(file_run: Run) -> None:
+def test_heads_are_compared_with_uniform_attention(file_run):
     prompts = PromptSet.of_seed(file_run, file_run.seeds[0])
-    scores = head_scores(file_run.model(), prompts).set_index("kind")
+    scores = heads.head_scores(file_run.model(), prompts).set_index("kind")
     assert set(scores.index) == {"previous token", "induction", "previous line", "copying"}
     uniform = np.mean([1 / n for n in range(2, 10)])
     assert scores["uniform"]["previous token"] == pytest.approx(uniform)
-    untrained = head_scores(Models.of(file_run).untrained[0], prompts).set_index("kind")
+    untrained = heads.head_scores(Models.of(file_run).untrained[0], prompts).set_index("kind")
     assert untrained["score"]["previous token"] == pytest.approx(uniform, abs=0.01)
     text = "".join(file_run.tasks[0].file(file_run.config.order_seeds[0]))
-    windows = training_texts(prompts)
+    windows = heads.training_texts(prompts)
     assert windows.shape == (200, 9)
     assert all(VOCABULARY.decode(row) in text for row in windows.tolist())
 
 
-def test_attention_in_each_prompt_adds_up_to_one_and_has_the_same_mean(file_run: Run) -> None:
+def test_attention_in_each_prompt_adds_up_to_one_and_has_the_same_mean(file_run):
     models = Models.of(file_run).with_examples(range(0, 200, 7))
-    table = over_seeds(models, attention_by_prompt)
+    table = over_seeds(models, attention.attention_by_prompt)
     sums = table.groupby(["seed", "layer", "head", "prompt", "query"])["weight"].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-5)
     means = table[table["query"] == "="].groupby("key")["weight"].mean()
-    whole = over_seeds(models, attention_by_role)
+    whole = over_seeds(models, attention.attention_by_role)
     whole = whole[(whole["context"] == PROMPT) & (whole["query"] == "=")].groupby("key")["weight"]
     np.testing.assert_allclose(means.sort_index(), whole.mean().sort_index(), atol=1e-5)
 
 
-def test_claims_compare_the_most_needed_key_with_random_ones(result: Result) -> None:
+def test_claims_compare_the_most_needed_key_with_random_ones(result):
     summary = result.tables["attention"]
     assert {"uniform", "untrained", "logprob_drop_random"} <= set(result.display.columns)
     claim = result.claim("prompt: without attention from =")
@@ -198,26 +182,24 @@ def test_claims_compare_the_most_needed_key_with_random_ones(result: Result) -> 
     )
     nothing_right = summary.assign(accuracy_drop=np.nan)
     replaced = result.tables["replaced"].assign(accuracy_drop=np.nan)
-    assert not attention_claims(nothing_right, replaced)
-    for name, draw in result.figures.items():
-        assert draw().data, name
+    assert not attention.attention_claims(nothing_right, replaced)
     drawn = result.figures["attention"]().data[0]
     assert list(drawn["x"])[:2] == ["previous line", "newline"]  # in the order of the text
 
 
-def test_a_mean_pattern_attends_to_nothing_later(facts_run: Run) -> None:
+def test_a_mean_pattern_attends_to_nothing_later(facts_run):
     """Prompts of several lengths: a position of one prompt is another position's in the next."""
     prompts = PromptSet.of_seed(facts_run, facts_run.seeds[0])
     batch = RoleBatch.of(prompts).batch
     site = "blocks.0.attn.hook_pattern"
     pattern = cached(facts_run.model(), batch.tokens, [site])[1][site][:, 0]
-    mean = mean_pattern(pattern, batch)[batch.answer_row, batch.answer_pos]
+    mean = attention.mean_pattern(pattern, batch)[batch.answer_row, batch.answer_pos]
     later = torch.arange(mean.shape[1]) > batch.answer_pos[:, None]
     assert float((mean * later).abs().max()) == 0
     torch.testing.assert_close(mean.sum(-1), torch.ones(len(mean)))
 
 
-def test_tokens_of_another_tokenizer_have_numbers_and_one_role() -> None:
+def test_tokens_of_another_tokenizer_have_numbers_and_one_role():
     class Pairs:
         def encode(self, text: str) -> list[int]:
             return [ord(c) % 10 for c in text[::2]]

@@ -6,8 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from oracle import answer_logits, answer_tokens, logit_differences
+from planted import (
+    TASK,
+    VOCABULARY,
+    models_of,
+    prompts_of,
+    random_model,
+    random_transformer,
+    shape_of,
+)
 from torch import Tensor
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens import HookedTransformer
 
 from tbtt_interp.analyses.attribution import (
     ALL,
@@ -24,55 +34,14 @@ from tbtt_interp.analyses.attribution import (
 )
 from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens, plot_logit_lens
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, summarize_over_seeds
-from tbtt_interp.tasks import Example, load_task
+from tbtt_interp.tasks import Example
+from tbtt_interp.train.recipe import SIZES
 
-SIZES = {"small": (1, 1, 14, 14), "medium": (1, 1, 28, 28), "large": (1, 1, 56, 56),
-         "mlt": (6, 6, 384, 1536)}  # fmt: skip
-TASK = load_task("arithmetic")
-TARGETS = [t for e in TASK.examples for t in TASK.vocabulary.encode(e.answer)]
-HELD_OUT = np.array([e.held_out for e in TASK.examples for _ in e.answer])
-SOME = TASK.examples[3:200:21]  # 3 to 5 characters of answers, both operators
-
-
-def of_size(size: str, *, bias: bool = False) -> HookedTransformer:
-    """At random, far from where training begins: nothing is small, no scale 1, no bias 0."""
-    layers, heads, d_model, d_mlp = SIZES[size]
-    shape = Shape(layers=layers, heads=heads, d_model=d_model, d_mlp=d_mlp, n_ctx=9, d_vocab=17,
-                  bias=bias)  # fmt: skip
-    chance = torch.Generator().manual_seed(0)
-    parameters = {
-        name: x * 10 + 0.5 * torch.randn(x.shape, generator=chance) * (x.ndim == 1)
-        for name, x in initial_parameters(shape, seed=0).items()
-    }
-    model = hooked_transformer(parameters, shape)
-    if bias:
-        for name, x in model.named_parameters():
-            if name.rpartition(".")[2].startswith("b"):
-                x.data = torch.randn(x.shape, generator=chance)
-    return model
-
-
-def of_config(**settings: object) -> HookedTransformer:
-    """A small model of another architecture, at random."""
-    known = {"n_layers": 2, "d_model": 24, "n_heads": 4, "d_head": 6, "n_ctx": 9, "d_vocab": 17,
-             "act_fn": "gelu", "normalization_type": "LN", "device": "cpu"}  # fmt: skip
-    model = HookedTransformer(HookedTransformerConfig(**known | settings), move_to_device=False)
-    chance = torch.Generator().manual_seed(1)
-    for x in model.parameters():
-        x.data = 0.5 * torch.randn(x.shape, generator=chance)
-    return model.eval()
-
-
-def prompts_of(examples: Sequence[Example] = SOME) -> PromptSet:
-    return PromptSet.of(examples, TASK.vocabulary, n_ctx=9)
-
-
-def models_of(*models: HookedTransformer, examples: Sequence[Example] = SOME) -> Models:
-    return Models.of_models(models, examples, TASK.vocabulary)
+EVERY = TASK.examples
+SOME = EVERY[3:200:21]  # 3 to 5 characters of answers, both operators
+HELD_OUT = np.array([e.held_out for e in EVERY for _ in e.answer])
 
 
 def own_weights(model: HookedTransformer, prompts: PromptSet) -> Tensor:
@@ -87,35 +56,17 @@ def lens_over_models(models: Models) -> pd.DataFrame:
     return summary.set_index(by).sort_index()
 
 
-def logits_by_hand(model: HookedTransformer, examples: Sequence[Example]) -> Tensor:
-    """One forward pass a character, with nothing after it."""
-    rows = []
-    for example in examples:
-        for k in range(len(example.answer)):
-            tokens = TASK.vocabulary.encode(example.prompt + example.answer[:k])
-            with torch.no_grad():
-                rows.append(model(torch.tensor([tokens]))[0, -1])
-    return torch.stack(rows)
-
-
-def targets_of(examples: Sequence[Example]) -> list[int]:
-    return [t for example in examples for t in TASK.vocabulary.encode(example.answer)]
-
-
-def differences(logits: Tensor, targets: Sequence[int]) -> list[float]:
-    """The right character's logit minus the best wrong one's."""
-    return [
-        float(row[t] - max(x for k, x in enumerate(row.tolist()) if k != t))
-        for row, t in zip(logits, targets, strict=True)
-    ]
+def differences_by_hand(model: HookedTransformer, examples: Sequence[Example]) -> np.ndarray:
+    logits = answer_logits(model, VOCABULARY, examples)
+    return np.array(logit_differences(logits, answer_tokens(VOCABULARY, examples)))
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["without biases", "with biases"])
 @pytest.mark.parametrize("size", SIZES)
-def test_parts_sum_to_the_logit_difference_in_every_size(size: str, bias: bool) -> None:
-    model, prompts = in_double(of_size(size, bias=bias)), prompts_of()
-    expected = differences(logits_by_hand(model, SOME), targets_of(SOME))
-    assert max(map(abs, expected)) > 1  # there is something to sum to
+def test_parts_sum_to_the_logit_difference_in_every_size(size, bias):
+    model = in_double(random_model(shape_of(**SIZES[size], bias=bias)))
+    prompts, expected = prompts_of(SOME), differences_by_hand(model, SOME)
+    assert abs(expected).max() > 1  # there is something to sum to
     parts = contributions(model, prompts.batch(), own_weights(model, prompts))
     assert parts[Component(ALL)].tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -150,29 +101,29 @@ def test_parts_sum_to_the_logit_difference_in_every_size(size: str, bias: bool) 
     ],
     ids=["attention alone", "RMS, gated", "scaled LN, parallel", "no LN", "rotary, grouped"],
 )
-def test_parts_sum_in_other_architectures(settings: dict[str, object]) -> None:
-    model = of_config(**{"d_mlp": 10, **settings})
-    table = attribution(model, prompts_of())
+def test_parts_sum_in_other_architectures(settings):
+    model, prompts = random_transformer(**settings), prompts_of(SOME)
+    table = attribution(model, prompts)
     whole = table[(table["kind"] == ALL) & (table["role"] == "answer")]
-    expected = differences(logits_by_hand(in_double(model), SOME), targets_of(SOME))
-    assert whole["effect"].item() == pytest.approx(np.mean(expected), abs=1e-4)
-    assert logit_lens(model, prompts_of())["value"].notna().all()
+    expected = differences_by_hand(in_double(model), SOME).mean()
+    assert whole["effect"].item() == pytest.approx(expected, abs=1e-4)
+    assert logit_lens(model, prompts)["value"].notna().all()
 
 
-def test_where_parts_do_not_sum_an_error_has_the_difference() -> None:
-    model = of_config(d_mlp=10, use_normalization_before_and_after=True, normalization_type="RMS")
+def test_where_parts_do_not_sum_an_error_has_the_difference():
+    model = random_transformer(use_normalization_before_and_after=True, normalization_type="RMS")
     with pytest.raises(TbttError, match=r"do not sum to its logits, but miss them by \S+ nats"):
-        attribution(model, prompts_of())
+        attribution(model, prompts_of(SOME))
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["without biases", "with biases"])
-def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias: bool) -> None:
+def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias):
     """Taken out by a hook, with all that would react to it held where it was."""
-    model = in_double(of_size("mlt", bias=bias))
-    example = TASK.examples[157]  # 5-7: three characters
+    model = in_double(random_model(shape_of(**SIZES["mlt"], bias=bias)))
+    example = EVERY[157]  # 5-7: three characters
     prompts = prompts_of([example])
     batch, weights = prompts.batch(), own_weights(model, prompts)
-    logits = logits_by_hand(model, [example])
+    logits = answer_logits(model, VOCABULARY, [example])
     known = contributions(model, batch, weights)
     kept = model.run_with_cache(batch.tokens)[1]
     reacting = [n for n in kept if n.endswith(("attn_out", "mlp_out", "final.hook_scale"))]
@@ -204,15 +155,15 @@ def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias: bool) -> N
         assert torch.allclose(known[component], expected, atol=1e-9), component
 
 
-def test_mismatched_weights_are_the_mean_over_other_answers_at_the_same_place() -> None:
+def test_mismatched_weights_are_the_mean_over_other_answers_at_the_same_place():
     examples = [Example.of(f"<{a}+{a}=", f"{answer}>", {}) for a, answer in
                 ((1, "2"), (2, "4"), (3, "4"), (4, "12"))]  # fmt: skip
     batch = prompts_of(examples).batch()
-    wrong = torch.full_like(batch.answer_token, TASK.vocabulary.index["<"])
+    wrong = torch.full_like(batch.answer_token, VOCABULARY.index["<"])
     own, other = logit_weights(batch, wrong, 17)
 
     def by_token(weights: Tensor) -> dict[str, float]:
-        return {TASK.vocabulary.characters[k]: float(weights[k]) for k in weights.nonzero()}
+        return {VOCABULARY.characters[k]: float(weights[k]) for k in weights.nonzero()}
 
     assert by_token(own[0]) == {"2": 1, "<": -1}
     assert by_token(other[0]) == pytest.approx({"4": 2 / 3, "1": 1 / 3, "<": -1})
@@ -222,18 +173,17 @@ def test_mismatched_weights_are_the_mean_over_other_answers_at_the_same_place() 
     assert by_token(other[8]) == pytest.approx({"2": 2 / 5, "4": 2 / 5, "1": 1 / 5, "<": -1})
 
 
-def test_a_planted_neuron_is_found_and_belongs_to_its_own_model_alone() -> None:
+def test_a_planted_neuron_is_found_and_belongs_to_its_own_model_alone():
     """Of two models one has a neuron that writes the terminator, and no other that writes."""
-    models = of_config(n_layers=1, d_mlp=6), of_config(n_layers=1, d_mlp=6)
-    planted = models[1]
-    end = TASK.vocabulary.index[">"]
+    plain, planted = (random_transformer(n_layers=1, d_mlp=6) for _ in range(2))
+    end = VOCABULARY.index[">"]
     mlp = planted.blocks[0].mlp
     planted.ln_final.w.data.fill_(1)
     mlp.W_out.data.zero_()
     mlp.W_out.data[4] = planted.W_U[:, end]
     mlp.W_in.data[:, 4] = 0
     mlp.b_in.data[4] = 9  # it always fires
-    summary, units = attribution_tables(models_of(*models))
+    summary, units = attribution_tables(models_of(plain, planted, examples=SOME))
     neurons = units[(units["kind"] == "neuron") & (units["role"] == "terminator")]
     of_planted = neurons[neurons["seed"] == 1].set_index("neuron")
     assert set(of_planted.index[of_planted["effect"] != 0]) == {4}
@@ -244,7 +194,7 @@ def test_a_planted_neuron_is_found_and_belongs_to_its_own_model_alone() -> None:
     assert of_mlp["effect"].item() == pytest.approx(neurons.groupby("seed")["effect"].sum().mean())
 
 
-def test_a_run_s_parts_sum_in_every_group_to_its_own_logits(line_run: Run) -> None:
+def test_a_run_s_parts_sum_in_every_group_to_its_own_logits(line_run):
     models = Models.of(line_run)
     summary, _ = attribution_tables(models)
     for _, rows in summary.groupby(["split", "role"]):
@@ -262,66 +212,68 @@ def test_a_run_s_parts_sum_in_every_group_to_its_own_logits(line_run: Run) -> No
     count = sums["n_answers"]
     assert count["seen", "sign"] == 44 and count["held out", "sign"] == 1
     assert count["seen", "tens"] == 43 and count["held out", "tens"] == 2
-    by_hand = [differences(logits_by_hand(m, TASK.examples), TARGETS) for m in models.models]
+    by_hand = np.array([differences_by_hand(model, EVERY) for model in models.models])
     for split, mask in (("seen", ~HELD_OUT), ("held out", HELD_OUT)):
-        expected = np.array(by_hand)[:, mask].mean()
+        expected = by_hand[:, mask].mean()
         assert sums.loc[(split, "answer"), "effect"] == pytest.approx(expected, abs=1e-4)
     untrained = summary.loc[summary["kind"] == "MLP", "untrained"].abs()
     assert ((untrained > 0) & (untrained < 0.1)).all()
 
 
-def test_the_lens_reads_the_model_s_answer_last_and_its_embeddings_first(line_run: Run) -> None:
+def test_the_lens_reads_the_model_s_answer_last_and_its_embeddings_first(line_run):
     models = Models.of(line_run)
     table = lens_over_models(models)
+    targets = 2 * answer_tokens(VOCABULARY, EVERY)
     first = []
     for model in models.models:
-        for example in TASK.examples:
-            tokens = TASK.vocabulary.encode(example.prompt + example.answer)
+        for example in EVERY:
+            tokens = VOCABULARY.encode(example.prompt + example.answer)
             for at in range(len(example.prompt), len(tokens)):
                 x = (model.W_E[tokens[at - 1]] + model.W_pos[at - 1]).detach()
                 x = (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt() * model.ln_final.w
                 first.append((x @ model.W_U).detach())
-    last = torch.cat([logits_by_hand(model, TASK.examples) for model in models.models])
+    last = torch.cat([answer_logits(model, VOCABULARY, EVERY) for model in models.models])
     for stream, logits in (("resid_pre", torch.stack(first)), ("resid_post", last)):
-        margin = np.reshape(differences(logits, [*TARGETS, *TARGETS]), (2, -1))
-        nats = logits.log_softmax(-1)[range(len(logits)), [*TARGETS, *TARGETS]]
+        margin = np.reshape(logit_differences(logits, targets), (2, -1))
+        nats = logits.log_softmax(-1)[range(len(logits)), targets]
         for split, mask in (("seen", ~HELD_OUT), ("held out", HELD_OUT)):
             found = table.loc[(split, "answer", f"blocks.0.hook_{stream}"), "value"]
             assert found["accuracy"] == pytest.approx((margin[:, mask] > 0).mean())
             assert found["logit difference"] == pytest.approx(margin[:, mask].mean(), abs=1e-4)
             expected = nats.view(2, -1)[:, mask].mean()
             assert found["log-probability"] == pytest.approx(float(expected), abs=1e-4)
-    alone = lens_over_models(models_of(*models.untrained, examples=TASK.examples))
+    alone = lens_over_models(models_of(*models.untrained))
     assert table["untrained"].tolist() == pytest.approx(alone["value"].tolist(), abs=1e-6)
 
 
-def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place() -> None:
-    model = of_size("small")
-    logits = logits_by_hand(model, SOME)
+def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place():
+    model = random_model(shape_of())
+    logits, targets = answer_logits(model, VOCABULARY, SOME), answer_tokens(VOCABULARY, SOME)
     place = [k for example in SOME for k in range(len(example.answer))]
-    targets = targets_of(SOME)
     means = []
     for i, target in enumerate(targets):
         read = [j for j, at in enumerate(place) if at == place[i] and j != i]
-        margins = np.array(differences(logits[read], [target] * len(read)))
+        margins = np.array(logit_differences(logits[read], [target] * len(read)))
         means.append([np.mean(margins > 0), margins.mean()])
-    table = logit_lens(model, prompts_of()).set_index(["role", "stream", "metric"])["mismatched"]
+    table = logit_lens(model, prompts_of(SOME)).set_index(["role", "stream", "metric"])[
+        "mismatched"
+    ]
     found = table["answer"]["blocks.0.hook_resid_post"]
     expected = np.mean(means, 0)
     assert found["accuracy"] == pytest.approx(expected[0])
     assert found["logit difference"] == pytest.approx(expected[1], abs=1e-4)
 
 
-def test_an_answer_alone_at_its_place_has_no_mismatched_stream() -> None:
+def test_an_answer_alone_at_its_place_has_no_mismatched_stream():
     examples = [Example.of("<1+1=", "2>", {}), Example.of("<9+1=", "10>", {})]
-    table = logit_lens(of_config(d_mlp=4), prompts_of(examples)).set_index("role")
+    table = logit_lens(random_transformer(), prompts_of(examples)).set_index("role")
     assert table.loc["character 1", "mismatched"].notna().all()  # of 2, of 1
     terminators = table.loc["terminator"]  # the third token of 10> is alone, the other is not
     assert terminators["mismatched"].notna().all() and (terminators["n_answers"] == 2).all()
     assert table["value"].notna().all()
 
 
-def test_claims_are_shares_compared_with_the_closest_null() -> None:
+def test_claims_are_shares_compared_with_the_closest_null():
     row = {"kind": "MLP", "layer": 0, "pos": pd.NA, "part": "layer 0 MLP", "split": "seen",
            "role": "answer", "effect": 6.0, "share": 0.6, "share_low": 0.5, "share_high": 0.7,
            "mismatched": -4.0, "untrained": 0.5, "logit_difference": 10.0,
@@ -346,16 +298,13 @@ def test_claims_are_shares_compared_with_the_closest_null() -> None:
     )
 
 
-def test_figures_have_a_panel_per_role_and_both_nulls(line_run: Run) -> None:
+def test_figures_have_a_panel_per_role(line_run):
     result = analyse_attribution(line_run)
-    nulls = {"another example's stream", "another example's token", "untrained model"}
     for name, values in (("lens", "y"), ("attribution", "x")):
         figure = result.figures[name]()
         titles = {a.text for a in figure.layout.annotations}
         assert titles == {"sign", "tens", "units", "terminator", "answer"}
-        assert len(figure.data) == 5 * 2 * 3
-        shown = {trace.name for trace in figure.data if trace.showlegend}
-        assert {"seen", "held out"} <= shown and len(nulls & shown) == 2
+        assert len(figure.data) == 5 * 2 * 3  # two splits, each with two nulls
         assert all(np.isfinite(np.array(trace[values], float)).all() for trace in figure.data)
     names = plot_attribution(result.tables["attribution"]).layout.yaxis.ticktext
     assert "layer 0 attention from operator" in names and "layer 0 attention bias" not in names
@@ -365,7 +314,7 @@ def test_figures_have_a_panel_per_role_and_both_nulls(line_run: Run) -> None:
     assert shares[["value_low", "value_high"]].stack().between(0, 1).all()
 
 
-def test_facts_are_attributed_character_by_character(facts_run: Run) -> None:
+def test_facts_are_attributed_character_by_character(facts_run):
     table = over_seeds(facts_run, attribution)
     assert {"character 1", "character 10", "terminator", "answer"} <= set(table["role"])
     assert set(table["split"]) == {"seen"}

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import models_of
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -32,7 +33,6 @@ from tbtt_interp.probes.erasure import (
 from tbtt_interp.probes.features import FEATURES, label_examples
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
-from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import load_task
 
 MID, POST = "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"
@@ -51,7 +51,7 @@ def correlated(rows: int, width: int = 10, rank: int = 2) -> tuple[Tensor, np.nd
     return torch.from_numpy(x), code + chance.standard_normal((rows, rank))
 
 
-def test_no_linear_probe_beats_the_majority_once_a_code_is_erased() -> None:
+def test_no_linear_probe_beats_the_majority_once_a_code_is_erased():
     x, _ = correlated(200)
     labels = (x[:, 0] + 0.3 * x[:, 1] > 0.5).numpy()
     erased = leace(x, labels[:, None].astype(float)).erase(x).numpy()
@@ -61,7 +61,7 @@ def test_no_linear_probe_beats_the_majority_once_a_code_is_erased() -> None:
         assert (probe.score(data, labels) > majority + 1e-9) == is_decodable
 
 
-def test_an_eraser_leaves_no_covariance_and_changes_two_directions() -> None:
+def test_an_eraser_leaves_no_covariance_and_changes_two_directions():
     x, code = correlated(80)
     space = leace(x, code)
     erased = space.erase(x)
@@ -73,7 +73,7 @@ def test_an_eraser_leaves_no_covariance_and_changes_two_directions() -> None:
     assert torch.allclose(other.read @ other.write, torch.eye(2, dtype=torch.double))
 
 
-def test_no_other_eraser_changes_activations_less() -> None:
+def test_no_other_eraser_changes_activations_less():
     """Any projection whose null space has the code's covariance erases it, too."""
     x, code = correlated(20_000)  # so many that shrinkage does not show
     x = x - x.mean(0)
@@ -88,7 +88,7 @@ def test_no_other_eraser_changes_activations_less() -> None:
     assert torch.allclose(leace(x, np.ones((len(x), 1))).erase(x), x)
 
 
-def test_a_change_at_the_last_stream_is_what_the_unembedding_says(line_run: Run) -> None:
+def test_a_change_at_the_last_stream_is_what_the_unembedding_says(line_run):
     model, data = line_run.model(), carrying(line_run, POST)
     with torch.no_grad():
         expected = model.unembed(model.ln_final(2 * data.x[:, None] + 1))[:, 0]
@@ -103,7 +103,7 @@ def test_a_change_at_the_last_stream_is_what_the_unembedding_says(line_run: Run)
     assert torch.equal(kept[later], changed[later])  # nothing comes after the last stream
 
 
-def test_what_is_not_there_cannot_be_changed(line_run: Run) -> None:
+def test_what_is_not_there_cannot_be_changed(line_run):
     with pytest.raises(TbttError, match="site 'resid_mid' is not there: the nearest are"):
         carrying(line_run, "resid_mid")
     with pytest.raises(TbttError, match="position -6 is not in every prompt: count back from -1"):
@@ -119,7 +119,7 @@ def test_what_is_not_there_cannot_be_changed(line_run: Run) -> None:
         LabelledActivations.of(line_run.model(), prompts, "carry", MID)
 
 
-def test_erasing_and_interchanging_find_the_code_that_decides(line_run: Run) -> None:
+def test_erasing_and_interchanging_find_the_code_that_decides(line_run):
     """At the last stream, what decides is the unembedding's own direction: plant it as the code."""
     data = carrying(line_run, POST)
     one = data.batch.first_tokens().answer_token == line_run.task.vocabulary.index["1"]
@@ -133,7 +133,7 @@ def test_erasing_and_interchanging_find_the_code_that_decides(line_run: Run) -> 
     assert moved["logit shift"]["code"] > moved["logit shift"]["permuted labels"].max()
 
 
-def test_a_planted_lesion_is_found_and_corrected(line_run: Run) -> None:
+def test_a_planted_lesion_is_found_and_corrected(line_run):
     """A model that knows, with its code of the carry turned round on some equations it has seen."""
     model, prompts = line_run.model(), PromptSet.of_seed(line_run, 0)
     # sums of 11 to 14: near the average of those that carry, where the code is put; sums like 2+6
@@ -171,7 +171,7 @@ def test_a_planted_lesion_is_found_and_corrected(line_run: Run) -> None:
     assert found["decoded in code"]["code"] < n and decoded["code"] < n
 
 
-def test_what_is_planted_is_decoded_where_the_answer_is_wrong(line_run: Run) -> None:
+def test_what_is_planted_is_decoded_where_the_answer_is_wrong(line_run):
     data = carrying(line_run)
     direction = torch.randn(1, 14, generator=torch.Generator().manual_seed(0))
     x = torch.from_numpy(data.codes[0]).float() @ direction + 0.01 * torch.randn(100, 14)
@@ -186,7 +186,7 @@ def test_what_is_planted_is_decoded_where_the_answer_is_wrong(line_run: Run) -> 
     assert inside["decoded in code"]["control task"].mean() < (~seen).sum()
 
 
-def test_an_effect_is_compared_with_each_null_over_models() -> None:
+def test_an_effect_is_compared_with_each_null_over_models():
     rows = [("code", 0, 0, 3.0), ("code", 0, 1, 4.0)]
     for kind, slope in (("permuted labels", 1.0), ("random subspace", 0.0)):
         rows += [(kind, k, seed, slope * k) for seed in (0, 1) for k in range(9)]
@@ -201,7 +201,7 @@ def test_an_effect_is_compared_with_each_null_over_models() -> None:
     assert np.isnan(summarize_effect(table[table["kind"] == "code"])["p"])
 
 
-def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s() -> None:
+def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s():
     def shares(correct: list[int], of: list[int]) -> dict[str, float]:
         table = pd.DataFrame({"value": correct, "of": of, "seed": range(len(of))})
         return summarize_effect(table.assign(kind="code", draw=0))
@@ -217,7 +217,7 @@ def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s() -> No
     assert np.isnan(shares([1], [3])["effect_low"]) and np.isnan(shares([0], [0])["effect"])
 
 
-def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
+def test_a_run_s_tables_have_a_row_for_each_claim(line_run):
     result = analyse_erasure(line_run, ["carry", "units"], sites=[MID], draws=3)
     table = result.tables["erasure"]
     assert [*table["measure"]] == [
@@ -235,13 +235,13 @@ def test_a_run_s_tables_have_a_row_for_each_claim(line_run: Run) -> None:
     assert (found["count"] <= found["of"]).all() and "untrained" in found
 
 
-def test_models_of_your_own_have_codes_of_numbers_and_of_two_classes(line_run: Run) -> None:
+def test_models_of_your_own_have_codes_of_numbers_and_of_two_classes(line_run):
     assert coded_features(line_run.task.examples) == [
         "answer", "units", "tens", "sign", "carry", "borrow",
     ]  # fmt: skip
     own = [dataclasses.replace(e, labels={"even": k % 2 == 0, "name": "xyz"[k % 3]})
            for k, e in enumerate(line_run.task.examples)]  # fmt: skip
     assert coded_features(own) == ["even"]
-    models = Models.of_models([line_run.model()], own, line_run.task.vocabulary)
+    models = models_of(line_run.model(), examples=own)
     found = latent_answers(models, sites=[MID], draws=2)
     assert set(found["feature"]) == {"even"} and "untrained" not in found

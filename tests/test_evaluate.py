@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from oracle import answer_logits, answer_tokens, logit_differences, next_logits
 from scipy.stats import ttest_1samp
 
 from tbtt_interp.baselines import additive, baseline_counts, nearest_seen
@@ -16,31 +17,29 @@ from tbtt_interp.model import (
     stack_parameters,
 )
 from tbtt_interp.prompts import PromptBatch
-from tbtt_interp.runs import Run
 from tbtt_interp.stats import SHARE, Rate, mean_over_models, ratios_over_models
 from tbtt_interp.tables import operand_table, score_rows, score_table
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import equation, equations
 
 
-def test_margins_say_what_greedy_decoding_answers(line_run: Run) -> None:
+def test_margins_say_what_greedy_decoding_answers(line_run):
     """On a half-trained run, whose answers are partly right, by TransformerLens's model."""
     step = 250
     table = evaluate_run(line_run, step).table
     assert 0 < table["right"].sum() < len(table) == 400
     assert set(table["group"]) == {"addition", "subtraction"}
-    for seed in line_run.seeds:
+    vocabulary = line_run.task.vocabulary
+    for seed, of_seed in table.groupby("seed"):
         model = line_run.model(seed, step)
-        mine = table[table["seed"] == seed]
-        for prompt, answer, right in mine[["prompt", "answer", "right"]].itertuples(index=False):
-            tokens = line_run.task.vocabulary.encode(prompt)
+        for prompt, answer, right in of_seed[["prompt", "answer", "right"]].itertuples(index=False):
+            text = prompt
             for _ in answer:
-                tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
-            said = line_run.task.vocabulary.decode(tokens)[len(prompt) :]
-            assert (said == answer) == right, f"{prompt} {said}"
+                text += vocabulary.characters[int(next_logits(model, vocabulary, text).argmax())]
+            assert (text == prompt + answer) == right, text
 
 
-def test_a_prompt_longer_than_the_window_loses_its_left_end() -> None:
+def test_a_prompt_longer_than_the_window_loses_its_left_end():
     task = load_task("facts")
     shape = Shape(layers=1, heads=2, d_model=8, d_mlp=8, n_ctx=12, d_vocab=51)
     stacked = stack_parameters([initial_parameters(shape, seed=s) for s in range(2)])
@@ -50,38 +49,30 @@ def test_a_prompt_longer_than_the_window_loses_its_left_end() -> None:
     for place in range(2):
         model = hooked_transformer(one_model(stacked, place), shape)
         for number, example in list(enumerate(task.examples))[::7]:
-            text = example.prompt + example.answer
-            gaps = []
-            for at in range(len(example.prompt), len(text)):
-                tokens = torch.tensor([task.vocabulary.encode(text[:at][-12:])])
-                logits = model(tokens)[0, -1].detach()
-                target = task.vocabulary.index[text[at]]
-                others = torch.cat([logits[:target], logits[target + 1 :]])
-                gaps.append(float(logits[target] - others.max()))
+            asked = task.vocabulary, [example]
+            gaps = logit_differences(answer_logits(model, *asked), answer_tokens(*asked))
             assert margins[place, number] == pytest.approx(min(gaps), abs=1e-4)
 
 
-def test_what_does_not_fit_is_known() -> None:
+def test_what_does_not_fit_is_known():
     examples = [equation(3, "+", 4), equation(19, "+", 19), equation(100, "+", 5)]
     batch = PromptBatch.of(examples, load_task("arithmetic").vocabulary, 9)
     assert batch.fits.tolist() == [True, True, False]
 
 
-def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run: Run) -> None:
+def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run):
     task, models = line_run.task, (line_run.parameters(), line_run.shape)
-    index = task.vocabulary.index
     found = complete(*models, "<3+4=", task.vocabulary, task.terminators)
     for seed, completion in zip(line_run.seeds, found, strict=True):
         assert completion.text == "7>" and completion.ended
-        tokens = torch.tensor([task.vocabulary.encode("<3+4=7")])
-        probability = line_run.model(seed)(tokens).softmax(-1)[0].detach()
-        expected = [float(probability[4, index["7"]]), float(probability[5, index[">"]])]
-        assert completion.probabilities == pytest.approx(expected, abs=1e-4)
+        logits = answer_logits(line_run.model(seed), task.vocabulary, [equation(3, "+", 4)])
+        expected = logits.softmax(-1)[[0, 1], task.vocabulary.encode("7>")]
+        assert completion.probabilities == pytest.approx(expected.tolist(), abs=1e-4)
     with pytest.raises(TbttError, match="the prompt is empty"):
         complete(*models, "", task.vocabulary, task.terminators)
 
 
-def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
+def test_operands_beyond_nine_are_counted_apart(line_run):
     answers, counts = operand_table(line_run, 0, 19)
     table = counts.set_index(["group", "operator"])
     assert table.loc[("seen", "+"), ["right", "does not fit", "of"]].tolist() == [196, 0, 196]
@@ -97,7 +88,7 @@ def test_operands_beyond_nine_are_counted_apart(line_run: Run) -> None:
     assert missing["-"] == 2 * sum(len(text) > 9 for text in long if "+" not in text)
 
 
-def test_scores_add_up_and_carry_the_baselines(line_run: Run) -> None:
+def test_scores_add_up_and_carry_the_baselines(line_run):
     table = score_table(line_run, evaluate_run(line_run))
     held_out = table[table["group"] == "held_out"].set_index("by")
     assert held_out.loc["all", "right"] == held_out.loc[["0", "1"], "right"].sum()
@@ -110,14 +101,14 @@ def test_scores_add_up_and_carry_the_baselines(line_run: Run) -> None:
     assert "last sixth of training" in notes[-1]
 
 
-def test_baselines_on_the_published_split() -> None:
+def test_baselines_on_the_published_split():
     table = baseline_counts(load_task("arithmetic")).set_index(["baseline", "group"])
     for name in ("nearest seen equation", "additive model"):
         assert table.loc[(name, "held_out"), ["right", "of"]].tolist() == [0, 4]
     assert baseline_counts(load_task("facts")).empty
 
 
-def test_the_nearest_seen_equation_is_the_nearest() -> None:
+def test_the_nearest_seen_equation_is_the_nearest():
     """By hand: of 4+7, 6+7, 5+6 and 5+8, all at distance 1, 4+7 comes first."""
     seen = [e for e in equations([(5, 7)]) if not e.held_out and e.group == "addition"]
     assert nearest_seen(seen, [equation(5, "+", 7)]) == ["11>"]
@@ -125,14 +116,14 @@ def test_the_nearest_seen_equation_is_the_nearest() -> None:
     assert nearest_seen(ends, [equation(7, "+", 8)]) == ["18>"]
 
 
-def test_an_additive_table_is_learned_by_the_additive_model() -> None:
+def test_an_additive_table_is_learned_by_the_additive_model():
     """The sign of a-b is a threshold of f(a) + g(b), so it is found where it was not seen."""
     seen = [equation(a, "-", b) for a in range(10) for b in range(10) if (a, b) != (5, 7)]
     signs = additive(seen, [equation(5, "-", 7), equation(7, "-", 5), equation(3, "-", 8)])
     assert [answer[0] == "-" for answer in signs] == [True, False, True]
 
 
-def test_intervals_are_student_s_over_models() -> None:
+def test_intervals_are_student_s_over_models():
     values = np.random.default_rng(0).normal(size=(5, 8))
     theirs = ttest_1samp(values, 0, axis=1).confidence_interval()
     for row, low, high in zip(values, theirs.low, theirs.high, strict=True):
@@ -147,7 +138,7 @@ def test_intervals_are_student_s_over_models() -> None:
         Rate(hits=5, total=4)
 
 
-def test_the_interval_of_a_ratio_holds_its_level() -> None:
+def test_the_interval_of_a_ratio_holds_its_level():
     """Of 2,000 draws of 8 models with unequal weights, the truth is inside in 95 of 100."""
     generator = np.random.default_rng(0)
     weights = generator.uniform(5, 15, size=(2_000, 8))

@@ -1,17 +1,23 @@
 """Planted lines, circles and ranks are found, and random vectors are not told from chance."""
 
-import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import (
+    TASK,
+    VOCABULARY,
+    models_of,
+    prompts_of,
+    random_model,
+    random_transformer,
+    shape_of,
+)
 from scipy.stats import kstest, spearmanr
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from typer.testing import CliRunner
+from transformer_lens import HookedTransformer
 
 from tbtt_interp.analyses.geometry import (
     analyse_geometry,
@@ -33,17 +39,11 @@ from tbtt_interp.analyses.representations import (
     operand_representations,
     spectrum,
 )  # fmt: skip
-from tbtt_interp.cli import app
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
-from tbtt_interp.prompts import PromptSet
-from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
-from tbtt_interp.tasks import Example, load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
 
 DIGITS = np.arange(10.0)
-TASK = load_task("arithmetic")
 MID = "blocks.0.hook_resid_mid"
 
 
@@ -64,21 +64,17 @@ def in_space(code: np.ndarray, width: int = 14) -> np.ndarray:
 
 def averaging(line: np.ndarray) -> HookedTransformer:
     """At "=" this model has the mean of all embeddings, and digits lie on a line in this order."""
-    model = HookedTransformer(
-        HookedTransformerConfig(
-            n_layers=1, d_model=16, n_heads=1, d_head=16, n_ctx=9, d_vocab=17, attn_only=True,
-            normalization_type=None, device="cpu",
-        ), move_to_device=False,
-    )  # fmt: skip
+    model = random_transformer(n_layers=1, d_model=16, n_heads=1, attn_only=True,
+                               normalization_type=None)  # fmt: skip
     for parameter in model.parameters():
         parameter.data.zero_()
     attention = model.blocks[0].attn
     attention.W_V.data[0] = attention.W_O.data[0] = torch.eye(16)
     model.embed.W_E.data = torch.from_numpy(chance(17, 16)).float()
-    tokens = [TASK.vocabulary.index[str(digit)] for digit in range(10)]
+    tokens = VOCABULARY.encode("0123456789")
     direction = torch.from_numpy(chance(16, seed=1))
     model.embed.W_E.data[tokens] = (torch.from_numpy(line)[:, None] * direction).float()
-    return model.eval()
+    return model
 
 
 def random_vectors(operand: str, vectors: np.ndarray) -> Representation:
@@ -86,17 +82,7 @@ def random_vectors(operand: str, vectors: np.ndarray) -> Representation:
                           vectors=vectors)  # fmt: skip
 
 
-def models_of(
-    *models: HookedTransformer, examples: Sequence[Example] = TASK.examples, name: str = "models"
-) -> Models:
-    return Models.of_models(models, examples, TASK.vocabulary, name=name)
-
-
-def prompts_of(examples: Sequence[Example] = TASK.examples) -> PromptSet:
-    return PromptSet.of(examples, TASK.vocabulary, n_ctx=9)
-
-
-def test_a_line_is_a_line_wherever_it_lies() -> None:
+def test_a_line_is_a_line_wherever_it_lies():
     line = in_space(DIGITS[:, None])
     assert number_line(line, DIGITS) == pytest.approx(1)
     assert distance_order(line, DIGITS) == pytest.approx(1)
@@ -109,7 +95,7 @@ def test_a_line_is_a_line_wherever_it_lies() -> None:
     assert number_line(in_space(uneven[:, None]), DIGITS) < 0.95
 
 
-def test_a_circle_has_one_frequency_and_little_of_a_line() -> None:
+def test_a_circle_has_one_frequency_and_little_of_a_line():
     for turns in (1, 2, 3, 4):
         expected = [float(k == turns) for k in range(1, 6)]
         assert spectrum(in_space(circle(turns))) == pytest.approx(expected, abs=1e-12)
@@ -121,7 +107,7 @@ def test_a_circle_has_one_frequency_and_little_of_a_line() -> None:
 
 
 @pytest.mark.parametrize("rank", [1, 3, 9])
-def test_even_directions_are_counted_and_uneven_ones_count_less(rank: int) -> None:
+def test_even_directions_are_counted_and_uneven_ones_count_less(rank):
     columns = chance(10, rank)
     columns = np.linalg.qr(columns - columns.mean(0))[0]
     assert effective_rank(in_space(columns)) == pytest.approx(rank)
@@ -131,7 +117,7 @@ def test_even_directions_are_counted_and_uneven_ones_count_less(rank: int) -> No
         assert effective_rank(in_space(columns)) < 0.8 * rank
 
 
-def test_distances_and_their_order_are_scipy_s() -> None:
+def test_distances_and_their_order_are_scipy_s():
     code = chance(10, 6)
     found = distances(code)
     for i in range(10):
@@ -141,7 +127,7 @@ def test_distances_and_their_order_are_scipy_s() -> None:
     assert distance_order(code, DIGITS) == pytest.approx(expected)
 
 
-def test_equal_codes_are_aligned_negated_ones_against_and_turned_ones_of_one_shape() -> None:
+def test_equal_codes_are_aligned_negated_ones_against_and_turned_ones_of_one_shape():
     a, turn = chance(10, 7), np.linalg.qr(chance(7, 7, seed=2))[0]
     assert alignment(a, 2 * a + 1) == pytest.approx(1)
     assert alignment(a, 1 - a) == pytest.approx(-1)
@@ -153,7 +139,7 @@ def test_equal_codes_are_aligned_negated_ones_against_and_turned_ones_of_one_sha
     assert cka(a, b) == pytest.approx(norm(x.T @ y) ** 2 / norm(x.T @ x) / norm(y.T @ y))
 
 
-def test_many_codes_at_once_are_as_each_alone() -> None:
+def test_many_codes_at_once_are_as_each_alone():
     a, b = chance(2, 3, 10, 4), chance(2, 3, 10, 4, seed=1)
     for measure in (spectrum, explained_variance, effective_rank, distances):
         assert measure(a)[1, 2] == pytest.approx(measure(a[1, 2]))
@@ -163,7 +149,7 @@ def test_many_codes_at_once_are_as_each_alone() -> None:
         assert measure(a, b)[1, 2] == pytest.approx(measure(a[1, 2], b[1, 2]))
 
 
-def test_random_vectors_are_nowhere_in_their_nulls() -> None:
+def test_random_vectors_are_nowhere_in_their_nulls():
     """Then p is uniform: most mistakes in a permutation null make it something else."""
     places: dict[str, list[float]] = {}
     for k in range(120):
@@ -178,7 +164,7 @@ def test_random_vectors_are_nowhere_in_their_nulls() -> None:
         assert kstest(found, "uniform").pvalue > 1e-3, measure
 
 
-def test_nulls_are_where_theory_has_them() -> None:
+def test_nulls_are_where_theory_has_them():
     """With permuted values a line explains 1 / 9, and each frequency its part of 9 directions."""
     line = [random_vectors("a", in_space(DIGITS[:, None]))]
     table = measure_representations(line, np.random.default_rng(0), n_draws=4_000)
@@ -190,20 +176,18 @@ def test_nulls_are_where_theory_has_them() -> None:
     assert table.loc[("number line", 0), "value"] > nulls.loc["number line", 0].max()
 
 
-def test_operands_representations_are_main_effects_and_leave_the_rest_out() -> None:
+def test_operands_representations_are_main_effects_and_leave_the_rest_out():
     found = operand_representations(averaging(DIGITS), prompts_of())
     assert [(r.site, r.name) for r in found] == [
         ("hook_embed", "digits"),
         *((f"blocks.0.hook_{site}", f"{operand} of a{operator}b")
           for site in ("attn_out", "resid_post") for operator in "+-" for operand in "ab"),
     ]  # fmt: skip
-    shape = Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
-    random = {name: 10 * x for name, x in initial_parameters(shape, seed=0).items()}
-    model = hooked_transformer(random, shape)  # which does not attend to a and b alike
+    model = random_model(shape_of())  # which does not attend to a and b alike
     by_name = {(r.site, r.name): r for r in operand_representations(model, prompts_of())}
     for operator in "+-":
         prompts = [f"<{i}{operator}{j}=" for i in range(10) for j in range(10)]
-        tokens = torch.tensor([TASK.vocabulary.encode(prompt) for prompt in prompts])
+        tokens = torch.tensor([VOCABULARY.encode(prompt) for prompt in prompts])
         x = model.run_with_cache(tokens)[1]["resid_post", 0][:, -1].view(10, 10, -1)
         x = (x - x.mean((0, 1))).detach().numpy()
         for operand, axis in (("a", 1), ("b", 0)):
@@ -211,7 +195,7 @@ def test_operands_representations_are_main_effects_and_leave_the_rest_out() -> N
             assert r.vectors == pytest.approx(x.mean(axis), abs=1e-4)
 
 
-def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
+def test_a_planted_line_is_found_and_one_in_another_order_is_not():
     order = np.array([3.0, 8, 0, 5, 9, 2, 6, 1, 7, 4])
     tables = [geometry_table(models_of(*[averaging(line)] * 2)) for line in (DIGITS, order)]
     key = ["site", "representation", "measure", "component"]
@@ -230,22 +214,20 @@ def test_a_planted_line_is_found_and_one_in_another_order_is_not() -> None:
     assert len(lines) == 9 and lines.to_numpy() == pytest.approx(1)
 
 
-def test_sizes_are_compared_in_equal_dimensions(line_run: Run) -> None:
+def test_sizes_are_compared_in_equal_dimensions(line_run):
     planted, line = models_of(averaging(DIGITS), name="planted"), Models.of(line_run)
     table = geometry_table(line, planted)
     dimensions = table.groupby("run")["dimensions"].agg(set).to_dict()
     assert dimensions == {line.name: {14}, "planted": {14, 16}}
     with pytest.raises(TbttError, match=r"is 14 wide, so .* 15 dimensions: give --dimensions 14"):
         geometry_table(line, planted, dimensions=15)
-    with pytest.raises(TbttError, match="dimensions must be at least 2, got 1"):
-        geometry_table(planted, dimensions=1)
     result = analyse_geometry(line, planted)
     assert "planted" in result.display.columns
     names = {trace.name for trace in result.figures["geometry"]().data}
     assert {"planted", "untrained models"} <= names
 
 
-def test_an_untrained_model_attends_to_both_operands_alike(line_run: Run) -> None:
+def test_an_untrained_model_attends_to_both_operands_alike(line_run):
     """So only a trained model's can be opposite, and equal ones are no news."""
     table = geometry_table(line_run)
     aligned = table[(table["measure"] == "alignment") & (table["site"] == MID)]
@@ -261,10 +243,10 @@ def test_an_untrained_model_attends_to_both_operands_alike(line_run: Run) -> Non
     assert plus.text.endswith("their cosine is") and plus.direction == "different"
 
 
-def test_maps_keep_distances_and_are_drawn_for_one_model(line_run: Run) -> None:
+def test_maps_keep_distances_and_are_drawn_for_one_model(line_run):
     maps, pairs = (over_seeds(line_run, f) for f in (principal_components, value_distances))
     of = (maps["seed"] == 1) & (maps["site"] == "hook_embed")
-    vectors = line_run.model(1).W_E[TASK.vocabulary.encode("0123456789")].detach().numpy()
+    vectors = line_run.model(1).W_E[VOCABULARY.encode("0123456789")].detach().numpy()
     total = ((vectors - vectors.mean(0)) ** 2).sum()
     shares = maps.loc[of, ["x", "y"]].pow(2).sum() / total
     assert shares.to_numpy() == pytest.approx(maps.loc[of, ["x_share", "y_share"]].iloc[0])
@@ -282,29 +264,24 @@ def test_maps_keep_distances_and_are_drawn_for_one_model(line_run: Run) -> None:
     assert np.diag(np.array(heat.z, float)) == pytest.approx(0, abs=1e-9)
 
 
-def test_where_operands_have_no_order_an_error_tells(facts_run: Run) -> None:
-    with pytest.raises(TbttError, match="there is no grid of operands here: this analysis needs"):
-        analyse_geometry(facts_run)
+def test_where_operands_have_no_order_an_error_tells():
     few = models_of(averaging(DIGITS), examples=operand_grid(0, 2, TASK.examples))
     with pytest.raises(TbttError, match="here have no order: geometry needs at least 4 numbers"):
         geometry_table(few)
 
 
-def test_values_of_two_characters_are_represented_but_have_no_embedding() -> None:
+def test_values_of_two_characters_are_represented_but_have_no_embedding():
     prompts = prompts_of(operand_grid(8, 12, TASK.examples))
     found = operand_representations(averaging(DIGITS), prompts)
     assert {r.operand for r in found} == {"a", "b"}
     assert found[-1].values.tolist() == [8, 9, 10, 11, 12]
 
 
-def test_the_command_takes_several_runs(line_run: Run, file_run: Run) -> None:
-    folders = [str(line_run.folder), str(file_run.folder)]
-    done = CliRunner().invoke(app, ["analyses", "geometry", *folders, "--out", "out"])
-    assert done.exit_code == 0, done.output
-    assert "number line" in done.output and "All in 14 random dimensions" in done.output
+def test_the_command_takes_several_runs(line_run, file_run, printed):
+    folders = (line_run.folder, file_run.folder)
+    out = printed("analyses", "geometry", *folders, "--out", "out")
+    assert "number line" in out and "All in 14 random dimensions" in out
     names = {Models.of(run).name for run in (line_run, file_run)}
     assert set(pd.read_csv("out/geometry.csv")["run"]) == names
     written = {path.name for path in Path("out").iterdir()}
     assert {"layouts.html", "points.csv", "distances.csv"} <= written
-    done = CliRunner().invoke(app, ["analyses", "geometry", folders[0], "--json"])
-    assert json.loads(done.stdout)[0]["measure"] == "number line"

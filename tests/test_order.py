@@ -1,40 +1,19 @@
 """Order is counted in bits exactly, and the line before a prompt is what changes its answer."""
 
 import dataclasses
-import json
 import math
 from itertools import pairwise
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
+from oracle import next_logits
+from planted import Reader, models_of
 
 from tbtt_interp.analyses import line_order, preceding_line
-from tbtt_interp.analyses.line_order import (
-    analyse_order,
-    bits_by_character,
-    bits_by_line,
-    characters_table,
-    exact_predictives,
-    next_line_accuracy,
-    order_claims,
-    ordered_lines,
-)
-from tbtt_interp.analyses.preceding_line import (
-    DRAWS,
-    accuracy_by_split,
-    answer_claims,
-    answers_after_lines,
-    compare_ends,
-    draw_ends,
-    patch_claims,
-    patch_preceding_line,
-    preceding_ends,
-)
-from tbtt_interp.cli import main
+from tbtt_interp.analyses.preceding_line import preceding_ends
 from tbtt_interp.errors import TbttError
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Result
@@ -49,73 +28,51 @@ Z, PRE, POST = "blocks.0.attn.hook_z", "blocks.0.hook_resid_pre", "blocks.0.hook
 
 @pytest.fixture(scope="module")
 def result(file_run: Run) -> Result:
-    return analyse_order(file_run)
+    return line_order.analyse_order(file_run)
 
 
-class Planted:
-    """Predicts as one would who knows every line and, if given it, a file's order."""
-
-    def __init__(self, prompts: PromptSet, order: bool) -> None:
-        self.cfg = SimpleNamespace(n_ctx=prompts.n_ctx, n_layers=1, n_heads=1)
-        lines = ordered_lines(prompts).lines
-        self.vocabulary, self.text = prompts.task.vocabulary, "".join(lines)  # pyright: ignore
-        self.order, self.source = order, IndependentLines(lines, prompts.n_ctx + 1)
-
-    def run_with_hooks(self, tokens: Tensor, fwd_hooks: list) -> Tensor:
-        logits = torch.full((*tokens.shape, len(self.vocabulary)), -torch.inf)
-        for row, read in zip(logits, tokens.tolist(), strict=True):
-            seen = self.vocabulary.decode(read)
-            at = self.text.find(seen) if self.order else -1
-            for k, character in enumerate(self.vocabulary.characters):
-                if at >= 0:
-                    row[-1, k] = 0 if self.text[at + len(seen) :][:1] == character else -30
-                else:
-                    try:
-                        row[-1, k] = self.source.log_probability(seen + character)
-                    except ValueError:  # no line goes on like that
-                        row[-1, k] = -60
-        return logits
+def reader(prompts: PromptSet, *, knows_order: bool) -> Any:
+    lines = line_order.ordered_lines(prompts).lines
+    return Reader(lines, prompts.vocabulary, prompts.n_ctx, knows_order=knows_order)
 
 
-def planted(run: Run, *, order: bool) -> Models:
+def readers(run: Run, *, knows_order: bool) -> Models:
     models = Models.of(run)
-    known = tuple(Planted(prompts, order) for prompts in models.prompts)
-    return dataclasses.replace(models, models=known)  # pyright: ignore
+    known = tuple(reader(prompts, knows_order=knows_order) for prompts in models.prompts)
+    return dataclasses.replace(models, models=known)
 
 
-def prompts_of(task: Task, n_ctx: int, order: int) -> PromptSet:
+def in_order(task: Task, n_ctx: int, order: int) -> PromptSet:
     training = Stream(lines=task.file(order), vocabulary=task.vocabulary, framing="file",
                       window=n_ctx, batch=1, seed=0)  # fmt: skip
     prompts = PromptSet.of(task.examples, task.vocabulary, n_ctx)
     return dataclasses.replace(prompts, task=task, training=training)
 
 
-def test_knowing_the_order_is_worth_the_logarithm_of_the_lines() -> None:
-    of_lines, of_order = exact_predictives(("a1\n", "b2\n", "c3\n", "d4\n"), 3)
+def test_knowing_the_order_is_worth_the_logarithm_of_the_lines():
+    of_lines, of_order = line_order.exact_predictives(("a1\n", "b2\n", "c3\n", "d4\n"), 3)
     assert of_order == pytest.approx(np.zeros(9))
     assert of_lines == pytest.approx(np.tile([-math.log(4), 0, 0], 3), abs=1e-12)
 
 
-def test_an_order_is_known_only_as_far_as_the_window_tells_it() -> None:
+def test_an_order_is_known_only_as_far_as_the_window_tells_it():
     # after x a window of two sees "x\n", which b and c follow alike; a window of three tells them
     lines = ("1x\n", "b\n", "2x\n", "c\n")
-    short, long = (exact_predictives(lines, n)[1] for n in (2, 3))
+    short, long = (line_order.exact_predictives(lines, n)[1] for n in (2, 3))
     for pos, character in enumerate("".join(lines[1:])):
         assert short[pos] == pytest.approx(-math.log(2) if character in "bc" else 0.0), pos
     assert long == pytest.approx(np.zeros(len(long)))
 
 
-@pytest.mark.parametrize("order", [True, False])
-def test_planted_knowledge_of_the_order_is_found_in_full_and_none_where_there_is_none(
-    file_run: Run, order: bool
-) -> None:
-    characters = characters_table(planted(file_run, order=order))
-    lines, following = bits_by_line(characters), next_line_accuracy(characters)
+@pytest.mark.parametrize("knows_order", [True, False])
+def test_planted_knowledge_of_the_order_is_found_in_full_and_no_other(file_run, knows_order):
+    characters = line_order.characters_table(readers(file_run, knows_order=knows_order))
+    lines = line_order.bits_by_line(characters)
+    following = line_order.next_line_accuracy(characters)
     assert len(lines) == 2 * 195
     sums = lines.groupby("seed").sum(numeric_only=True)
     assert (sums["max_bits"] / 195).between(7, math.log2(196) + 1e-9).all()
-    if order:
-        # where a window is in the file twice, counting knows both; this one says the first
+    if knows_order:
         assert (sums["label_bits"] > 0.9 * sums["label_max_bits"]).all()
         assert (following["accuracy"] > 0.95).all()
     else:
@@ -124,19 +81,18 @@ def test_planted_knowledge_of_the_order_is_found_in_full_and_none_where_there_is
         assert following.query("label == 'a'")["accuracy"].max() < 0.25
     assert (following.query("label != 'operator'")["other_order"] < 0.3).all()
     means = summarize(following, ["label"], line_order.NEXT, bounds=SHARE)
-    _, of_labels, *of_next = order_claims(lines, means)
-    assert of_labels.effect.mean == pytest.approx(float(order), abs=0.1)
+    _, of_labels, *of_next = line_order.order_claims(lines, means)
+    assert of_labels.effect.mean == pytest.approx(float(knows_order), abs=0.1)
     assert of_labels.null == pytest.approx(0, abs=0.05) and len(of_next) == 3
 
 
-def test_bits_are_those_of_reading_window_by_window(file_run: Run, result: Result) -> None:
-    lines = ordered_lines(PromptSet.of_seed(file_run, 1)).lines
+def test_bits_are_those_of_reading_window_by_window(file_run, result):
+    lines = line_order.ordered_lines(PromptSet.of_seed(file_run, 1)).lines
     text, start, vocabulary = "".join(lines), len("".join(lines[:40])), file_run.task.vocabulary
     source, bits = IndependentLines(lines, 10), 0.0
     for t in range(start, start + len(lines[40])):
         seen = text[t - 9 : t]
-        with torch.no_grad():
-            logits = file_run.model(1)(torch.tensor([vocabulary.encode(seen)]))[0, -1]
+        logits = next_logits(file_run.model(1), vocabulary, seen)
         nats = logits.log_softmax(-1)[vocabulary.index[text[t]]].item()
         floor = source.log_probability(seen + text[t]) - source.log_probability(seen)
         bits += (nats - floor) / math.log(2)
@@ -145,7 +101,7 @@ def test_bits_are_those_of_reading_window_by_window(file_run: Run, result: Resul
     assert row["bits"] == pytest.approx(bits, abs=1e-4)
 
 
-def test_the_loss_says_the_same_in_other_words(file_run: Run, result: Result) -> None:
+def test_the_loss_says_the_same_in_other_words(file_run, result):
     table = result.tables["order-loss"]
     for row, known in zip(table.to_dict("records"), file_run.summary()["seeds"], strict=True):
         floors = known["floors"]
@@ -159,26 +115,26 @@ def test_the_loss_says_the_same_in_other_words(file_run: Run, result: Result) ->
     assert np.allclose(lines, table["bits"], atol=3) and (np.sign(lines) == -1).all()
 
 
-def test_the_other_order_is_of_the_same_lines_and_no_model_s_own(file_run: Run) -> None:
+def test_the_other_order_is_of_the_same_lines_and_no_model_s_own(file_run):
     every = [PromptSet.of_seed(file_run, seed) for seed in file_run.seeds]
     other = [task.file(p.unseen_order_seed) for p in every if (task := p.task)]
-    for own in (ordered_lines(prompts).lines for prompts in every):
+    for own in (line_order.ordered_lines(prompts).lines for prompts in every):
         for lines in other:
             assert set(own) == set(lines)
             assert len(set(pairwise(own)) & set(pairwise(lines))) < 10
 
 
-def test_lines_without_labels_are_told_apart_after_what_all_begin_with() -> None:
+def test_lines_without_labels_are_told_apart_after_what_all_begin_with():
     task = Task.of("own", [Example.of("ab:", "c"), Example.of("ad:", "e")], window=6, batch=1)
-    prompts = dataclasses.replace(prompts_of(task, 6, 0), order_is_known=True)
-    characters = bits_by_character(Planted(prompts, order=True), prompts)  # pyright: ignore
+    prompts = dataclasses.replace(in_order(task, 6, 0), order_is_known=True)
+    characters = line_order.bits_by_character(reader(prompts, knows_order=True), prompts)
     assert characters.query("label != ''")[["pos", "label"]].to_numpy().tolist() == [[1, "first"]]
 
 
-def test_prompts_are_put_after_the_line_that_they_follow_and_after_others() -> None:
+def test_prompts_are_put_after_the_line_that_they_follow_and_after_others():
     task = load_task("arithmetic")
     lines = task.file(5)
-    table, text = preceding_ends(prompts_of(task, 9, 5)), "".join(lines)
+    table, text = preceding_ends(in_order(task, 9, 5)), "".join(lines)
     assert set(table["end"].str.len()) == {4} and table["example"].nunique() == 200
     for number, rows in table.groupby("example"):
         example = task.examples[number]
@@ -188,9 +144,9 @@ def test_prompts_are_put_after_the_line_that_they_follow_and_after_others() -> N
         assert all(end + example.prompt in text for end in own)
 
 
-def test_lines_before_are_of_the_prompt_s_own_section_and_all_equally_long() -> None:
+def test_lines_before_are_of_the_prompt_s_own_section_and_all_equally_long():
     task = load_task("joint")
-    table = preceding_ends(prompts_of(task, 24, 0))
+    table = preceding_ends(in_order(task, 24, 0))
     for number, rows in table.groupby("example"):
         example = task.examples[number]
         assert rows["end"].str.len().nunique() == 1
@@ -202,54 +158,51 @@ def test_lines_before_are_of_the_prompt_s_own_section_and_all_equally_long() -> 
     assert no_room and not set(table["example"]) & {task.examples.index(e) for e in no_room}
 
 
-def test_ends_are_compared_as_worked_out_by_hand() -> None:
+def test_ends_are_compared_as_worked_out_by_hand():
     rows = pd.DataFrame({
         "end": ["o", "p", "q"], "is_own": [True, False, False], "n_lines": [5, 3, 1],
         "logprob": [-1.0, -2.0, -4.0], "accuracy": [1.0, 0.0, 1.0],
     })  # fmt: skip
-    found = compare_ends(rows)
+    found = preceding_line.compare_ends(rows)
     assert (found["logprob"], found["accuracy"], found["end"]) == (-1, 1, "o")
     assert (found["logprob_other"], found["accuracy_other"]) == (-2.5, 0.25)
     assert (found["logprob_change"], found["accuracy_change"]) == (0.75 * 1 + 0.25 * 3, 0.75)
     assert (found["logprob_change_other"], found["accuracy_change_other"]) == (2, 1)
-    alone = compare_ends(rows[1:2])
-    assert alone["accuracy_other"] == 0 and np.isnan(alone["accuracy_change"])  # pyright: ignore
-    assert np.isnan(alone["accuracy_change_other"])  # pyright: ignore
+    alone = preceding_line.compare_ends(rows[1:2])
+    assert alone["accuracy_other"] == 0 and np.isnan(alone["accuracy_change"])
+    assert np.isnan(alone["accuracy_change_other"])
 
 
-def test_answers_are_read_with_the_window_sliding(file_run: Run, result: Result) -> None:
+def test_answers_are_read_with_the_window_sliding(file_run, result):
     table = result.tables["order-answers"]
     assert len(table) == 400 and table.query("split == 'held out'")["logprob"].isna().all()
     row = table.query("seed == 1 and prompt == '<8+4='").iloc[0]
-    vocabulary, nats, right = file_run.task.vocabulary, 0.0, True
-    for k, character in enumerate("12>"):
-        seen = (row["end"] + "<8+4=" + "12>"[:k])[-9:]
-        with torch.no_grad():
-            logits = file_run.model(1)(torch.tensor([vocabulary.encode(seen)]))[0, -1]
-        nats += logits.log_softmax(-1)[vocabulary.index[character]].item()
-        right &= int(logits.argmax()) == vocabulary.index[character]
+    model, vocabulary = file_run.model(1), file_run.task.vocabulary
+    texts = [row["end"] + "<8+4=" + "12>"[:k] for k in range(3)]
+    logits = torch.stack([next_logits(model, vocabulary, text) for text in texts])
+    targets = vocabulary.encode("12>")
+    nats = logits.log_softmax(-1)[range(3), targets].sum().item()
+    right = logits.argmax(-1).tolist() == targets
     assert row["logprob"] == pytest.approx(nats, abs=1e-4) and row["accuracy"] == right
 
 
-def test_a_model_that_knows_only_the_lines_answers_alike_after_every_line(
-    file_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_knows_only_the_lines_answers_alike_after_every_line(file_run, monkeypatch):
     def fewer(*arguments: object) -> pd.DataFrame:
-        return preceding_ends(*arguments).query("example % 20 == 7")  # pyright: ignore
+        return preceding_ends(*arguments).query("example % 20 == 7")
 
     monkeypatch.setattr(preceding_line, "preceding_ends", fewer)
-    table = over_seeds(planted(file_run, order=False), answers_after_lines)
+    table = over_seeds(readers(file_run, knows_order=False), preceding_line.answers_after_lines)
     table = table.query("split == 'seen'")
     assert np.allclose(table[["accuracy", "accuracy_other"]].dropna(), 1) and len(table) >= 18
     assert table["logprob_change"].max() < 1e-4 and table["accuracy_change"].max() == 0
 
 
-def test_a_patch_of_everything_has_the_total_effect(file_run: Run) -> None:
+def test_a_patch_of_everything_has_the_total_effect(file_run):
     prompts = PromptSet.of_seed(file_run, 0)
-    drawn = draw_ends(preceding_ends(prompts), 20, DRAWS, seed=0)
-    assert len(drawn) == 20 * DRAWS
+    drawn = preceding_line.draw_ends(preceding_ends(prompts), 20, preceding_line.DRAWS, seed=0)
+    assert len(drawn) == 20 * preceding_line.DRAWS
     assert (drawn[["own", "base", "other"]].nunique(axis=1) == 3).all()
-    table = patch_preceding_line(file_run.model(), prompts, sites=[PRE, Z, POST])
+    table = preceding_line.patch_preceding_line(file_run.model(), prompts, sites=[PRE, Z, POST])
     assert abs(table["total_effect"]).min() > 0 and set(table["site"]) == {PRE, Z, POST}
     whole = table[table["pos"].isna()]  # all that enters; in one layer, all that attention gathers
     assert np.allclose(whole["effect"], whole["total_effect"], atol=1e-5)
@@ -259,7 +212,7 @@ def test_a_patch_of_everything_has_the_total_effect(file_run: Run) -> None:
     assert np.allclose(at.loc[[(PRE, -3), (POST, -7)]], 0, atol=1e-6)
 
 
-def test_fractions_of_the_positions_that_predict_add_up(result: Result) -> None:
+def test_fractions_of_the_positions_that_predict_add_up(result):
     table = result.tables["order-patching"]
     last = table[table["site"] == POST].set_index("position")["fraction_restored"]
     assert last["all"] == pytest.approx(1, abs=1e-4)
@@ -270,21 +223,21 @@ def test_fractions_of_the_positions_that_predict_add_up(result: Result) -> None:
     assert (table["n_prompts"] == 195).all()
 
 
-def test_a_site_is_claimed_to_carry_only_what_has_an_effect() -> None:
+def test_a_site_is_claimed_to_carry_only_what_has_an_effect():
     row = {"site": Z, "head": 0, "pos": -1, "position": "=", "fraction_restored": 0.8,
            "fraction_restored_low": 0.7, "fraction_restored_high": 0.9, "n_models": 3,
            "fraction_restored_other": 0.1, "total_effect": 0.2,
            "total_effect_low": 0.1}  # fmt: skip
     other = row | {"fraction_restored": 0.3, "position": "b"}
-    assert [str(claim) for claim in patch_claims(pd.DataFrame([row, other]))] == [
+    assert [str(claim) for claim in preceding_line.patch_claims(pd.DataFrame([row, other]))] == [
         f"supported: After another line, {Z} head 0 at = from the run after its own line restores "
         "0.80 [0.70, 0.90] of the 0.20 nats per seen answer (n = 3 models); from a third line: "
         "0.10."
     ]
-    assert not patch_claims(pd.DataFrame([row | {"total_effect_low": -0.1}]))
+    assert not preceding_line.patch_claims(pd.DataFrame([row | {"total_effect_low": -0.1}]))
 
 
-def test_answers_are_claimed_with_their_nulls() -> None:
+def test_answers_are_claimed_with_their_nulls():
     rows = pd.DataFrame([
         {"seed": seed, "split": "held out" if number == 3 else "seen", "accuracy_other": 0.5,
          "accuracy": 1.0 if number < 3 else np.nan,
@@ -292,50 +245,26 @@ def test_answers_are_claimed_with_their_nulls() -> None:
          "accuracy_change_other": 0.25 if number < 3 else 0.75}
         for seed in (0, 1) for number in range(4)
     ])  # fmt: skip
-    own, turns, held_out = answer_claims(accuracy_by_split(rows))
+    own, turns, held_out = preceding_line.answer_claims(preceding_line.accuracy_by_split(rows))
     assert (own.effect.mean, own.null) == (1, 0.5)
     assert (turns.effect.mean, turns.null) == (0.5, 0.25)
     assert (held_out.effect.mean, held_out.null) == (0.75, 0.25)
-    assert len(answer_claims(accuracy_by_split(rows.query("split == 'seen'")))) == 2
+    seen = preceding_line.accuracy_by_split(rows.query("split == 'seen'"))
+    assert len(preceding_line.answer_claims(seen)) == 2
 
 
-def test_a_run_without_an_order_is_refused(line_run: Run, file_run: Run) -> None:
-    with pytest.raises(TbttError, match="was trained on one line at a time, so there is no order"):
-        analyse_order(line_run)
-    task = file_run.task
-    own = Models.of_models([file_run.model()], task.examples, task.vocabulary)
+def test_models_of_an_unknown_order_are_refused(file_run):
     imported = Run(file_run.folder, dataclasses.replace(file_run.config, recipe=None))
-    for unknown in (own, imported):
+    for unknown in (models_of(file_run.model()), imported):
         with pytest.raises(TbttError, match=r"the order of the lines that .+ is not known"):
-            analyse_order(unknown)
-    with pytest.raises(TbttError, match="site 'hook_z' is not there: the nearest are"):
-        over_seeds(file_run, patch_preceding_line, sites=["hook_z"])
+            line_order.analyse_order(unknown)
 
 
-def test_where_no_line_fits_before_a_prompt_the_bits_are_counted_all_the_same(
-    file_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_line_fits_before_a_prompt_the_bits_are_still_counted(file_run, monkeypatch):
     def one_end(*arguments: object) -> pd.DataFrame:
-        return preceding_ends(*arguments).query("end == '0> \\n'")  # pyright: ignore
+        return preceding_ends(*arguments).query("end == '0> \\n'")
 
     monkeypatch.setattr(preceding_line, "preceding_ends", one_end)
-    result = analyse_order(file_run)
+    result = line_order.analyse_order(file_run)
     assert list(result.figures) == ["order", "order-next"] and "order-answers" not in result.tables
     assert result.notes[-1].startswith("No answers: 9 characters of context leave no room")
-
-
-def test_figures_show_every_model_and_the_nulls(result: Result) -> None:
-    known, following, answers, patched = (draw() for draw in result.figures.values())
-    assert [trace.name for trace in known.data] == [
-        *["a model"] * 2, *["a model, in a file of another order"] * 2, "knowing the order"
-    ]  # fmt: skip
-    assert {trace.name for trace in following.data} >= {
-        "majority class", "a file of another order", "untrained model"}  # fmt: skip
-    assert answers.data and [trace.type for trace in patched.data] == ["heatmap", "heatmap"]
-
-
-def test_the_command_prints_its_lines(file_run: Run, capsys: pytest.CaptureFixture) -> None:
-    command = ["analyses", "order", str(file_run.folder), "--site", Z, "--step", "100", "--json"]
-    assert main(command) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 390 and {"bits", "max_bits", "line", "preceding_line"} <= rows[0].keys()

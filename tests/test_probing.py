@@ -6,23 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from planted import TASK, models_of
 
-from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.features import find_features
 from tbtt_interp.probes.grid import analyse_probes, probe_grid, probe_steps
-from tbtt_interp.runs import Run
-from tbtt_interp.seeds import Models
-from tbtt_interp.tasks import load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class
-EXAMPLES = load_task("arithmetic").examples
+EXAMPLES = TASK.examples
 SITE = "blocks.0.hook_resid_post"
 
 
-def test_a_run_is_read_at_every_site_and_position(
-    line_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_read_at_every_site_and_position(line_run, monkeypatch):
     two = find_features(["carry", "a"], EXAMPLES)  # of ten, to be quick
     monkeypatch.setattr("tbtt_interp.probes.grid.features_of", lambda prompts, names: two)
     result = analyse_probes(line_run, controls=3)
@@ -45,31 +40,20 @@ def test_a_run_is_read_at_every_site_and_position(
     assert {claim.verdict for claim in result.claims} == {"undecided"}, "two models decide nothing"
 
 
-def test_what_cannot_be_probed_is_named(line_run: Run) -> None:
-    with pytest.raises(TbttError, match=r"feature 'cary' is unknown \(did you mean 'carry'\?\)"):
-        probe_grid(line_run, ["cary"])
-    with pytest.raises(TbttError, match="feature 'initial' is unknown: choose a, b, operator"):
-        probe_grid(line_run, ["initial"])
-    with pytest.raises(TbttError, match="site 'resid' is not there: the nearest are blocks"):
-        probe_grid(line_run, sites=["resid"])
-    with pytest.raises(TbttError, match="has no checkpoint at step 7: choose 0, 250"):
-        probe_grid(line_run, step=7)
-    with pytest.raises(TbttError, match="no feature with two different labels"):
-        find_features(None, EXAMPLES[:1])
-
-
-def test_one_head_and_a_position_of_some_texts_alone_can_be_read(file_run: Run) -> None:
+def test_one_head_and_a_position_of_some_texts_alone_can_be_read(file_run):
     head = "blocks.0.attn.hook_z.0"
     table = probe_grid(file_run, ["carry", "next"], sites=[head], positions=[-6], controls=2)
     assert set(table["site"]) == {head}
     assert set(table["feature"]) == {"next"}  # equations have five characters
     with pytest.raises(TbttError, match="no text has a position -7: count back from -1"):
         probe_grid(file_run, ["carry", "next"], sites=[head], positions=[-7], controls=2)
+    with pytest.raises(TbttError, match="no feature with two different labels"):
+        find_features(None, EXAMPLES[:1])
     with pytest.raises(TbttError, match=r"hook_z\.1' is unknown"):
         probe_grid(file_run, ["carry"], sites=["blocks.0.attn.hook_z.1"], controls=2)
 
 
-def test_every_checkpoint_is_read(line_run: Run) -> None:
+def test_every_checkpoint_is_read(line_run):
     table = probe_steps(line_run, ["carry"], sites=[SITE], controls=3)
     assert table["step"].tolist() == list(line_run.checkpoints)
     assert set(table["pos"]) == {-1}
@@ -78,10 +62,10 @@ def test_every_checkpoint_is_read(line_run: Run) -> None:
     pd.testing.assert_frame_equal(again, alone)
 
 
-def test_models_from_anywhere_are_read_as_a_run_s_are(line_run: Run) -> None:
+def test_models_from_anywhere_are_read_as_a_run_s_are(line_run):
     models, early = ([line_run.model(s, step) for s in line_run.seeds] for step in (None, 0))
     settings = {"sites": [SITE], "features": ["carry", "tens"], "positions": [-2], "controls": 5}
-    own = Models.of_models(models, EXAMPLES, line_run.task.vocabulary)
+    own = models_of(*models)
     expected = probe_grid(line_run, **settings)
     pd.testing.assert_frame_equal(probe_grid(own, untrained=early, **settings), expected)
     alone = probe_grid(own, **settings)
@@ -91,49 +75,51 @@ def test_models_from_anywhere_are_read_as_a_run_s_are(line_run: Run) -> None:
     )
 
 
-def test_the_command_prints_a_table_and_writes_its_figure(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "3"]
+def test_the_command_prints_a_table_and_writes_its_figure(line_run, printed, refused):
+    asked = ["probes", line_run.folder, "--feature", "carry", "--controls", "3"]
     asked += ["--site", SITE, "--site", "blocks.0.attn.hook_z"]
-    assert main([*asked, "--out", "found"]) == 0
-    printed = capsys.readouterr().out
-    assert "carry" in printed and SITE in printed and "undecided: carry at blocks.0" in printed
+    out = printed(*asked, "--out", "found")
+    assert "carry" in out and SITE in out and "undecided: carry at blocks.0" in out
     written = pd.read_csv("found/probes.csv")
     assert len(written) == 10
     assert "selectivity" in Path("found/probes.html").read_text()
-    assert main([*asked, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(printed(*asked, "--json"))
     assert [row["correct"] for row in rows] == written["correct"].tolist()
-    assert main([*asked, "--out", "found"]) == 2
-    assert "found exists: nothing was written" in capsys.readouterr().err
+    assert "found exists: nothing was written; give another --out FOLDER" in refused(
+        *asked, "--out", "found"
+    )
     # a feature without control tasks has no selectivity, but accuracies to draw
-    assert main(["probes", str(line_run.folder), "--feature", "a", "--out", "none"]) == 0
+    printed("probes", line_run.folder, "--feature", "a", "--site", SITE, "--out", "none")
     assert "accuracy, cross-validated" in Path("none/probes.html").read_text()
 
 
-def test_the_command_erases_interchanges_and_looks_back(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["probes", str(line_run.folder), "--feature", "carry", "--controls", "2"]
-    assert main([*asked, "--causal", "--site", SITE, "--out", "used"]) == 0
-    printed = capsys.readouterr().out
-    assert "answer follows" in printed and "random subspace" in printed
+def test_the_command_erases_interchanges_and_looks_back(line_run, printed):
+    asked = ["probes", line_run.folder, "--feature", "carry", "--controls", "2"]
+    out = printed(*asked, "--causal", "--site", SITE, "--out", "used")
+    assert "answer follows" in out and "random subspace" in out
     assert set(pd.read_csv("used/erasure.csv")["measure"]) >= {"margin drop", "answer follows"}
-    assert main([*asked, "--over-steps", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    assert "2500" in printed(*asked, "--over-steps", "--out", "back")
+    assert Path("back/probes-over-steps.html").is_file()
+    rows = json.loads(Path("back/probes.json").read_text())
     assert [row["step"] for row in rows] == list(line_run.checkpoints)
     assert {(row["pos"], row["site"]) for row in rows} == {(-1, SITE)}
-    assert main([*asked, "--over-steps", "--out", "back"]) == 0
-    assert "2500" in capsys.readouterr().out and list(Path("back").glob("*.html"))
-    assert main([*asked, "--position", "-2", "--dimensions", "5", "--json"]) == 0
-    assert {row["pos"] for row in json.loads(capsys.readouterr().out)} == {-2}
-    for more, message in (
-        (["--over-steps", "--causal"], "--over-steps reads every checkpoint at the last position"),
-        (["--causal", "--dimensions", "3"], "--causal takes one --position, and no --dimensions"),
-        (["--position", "3"], "no text has a position 3: count back from -1"),
-        (["--dimensions", "0"], "dimensions must be at least 1, got 0"),
-        (["--controls", "0"], "controls must be at least 1, got 0"),
-    ):
-        assert main([*asked, *more]) == 2
-        assert message in capsys.readouterr().err
+    rows = json.loads(printed(*asked, "--position", "-2", "--dimensions", "5", "--json"))
+    assert {row["pos"] for row in rows} == {-2}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--over-steps --causal", "--over-steps reads every checkpoint at the last position"),
+        ("--causal --dimensions 3", "--causal takes one --position, and no --dimensions"),
+        ("--position 3", "no text has a position 3: count back from -1"),
+        ("--dimensions 0", "dimensions must be at least 1, got 0"),
+        ("--controls 0", "controls must be at least 1, got 0"),
+        ("--feature cary", "feature 'cary' is unknown (did you mean 'carry'?)"),
+        ("--feature initial", "feature 'initial' is unknown: choose a, b, operator"),
+        ("--site resid", "site 'resid' is not there: the nearest are blocks"),
+    ],
+)
+def test_what_cannot_be_probed_is_named(words, error, line_run, refused):
+    command = ["probes", line_run.folder, "--feature", "carry"]
+    assert error in refused(*command, *words.split(), "--out", "none")
