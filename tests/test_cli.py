@@ -8,51 +8,45 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tbtt_interp.cli import main
 from tbtt_interp.cli.training import _again, default_name
-from tbtt_interp.runs import Run, load_run
+from tbtt_interp.runs import load_run
 from tbtt_interp.train.recipe import resolve_recipe
 
 SHORT = ["train", "--size", "small", "--framing", "line", "--seeds", "2", "--steps", "5"]
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What a command that succeeds prints on standard output."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 0
-    return capsys.readouterr().out
+Command = Callable[..., str]
 
 
-def everything() -> set[Path]:
-    return {path for path in Path().rglob("*") if path.is_file()}
-
-
-def test_training_ends_in_a_table_and_a_next_step(capsys: pytest.CaptureFixture[str]) -> None:
-    out = printed(capsys, *SHORT)
+def test_training_ends_in_a_table_and_a_next_step(printed, refused):
+    out = printed(*SHORT)
     assert "runs/arithmetic-small-line: 5 steps" in out
     for word in ("seed", "seen +", "seen −", "held-out", "margin", "loss", "floor:",
                  "order", "lines", "line", "all", "Mean accuracy", "Next: "):  # fmt: skip
         assert word in out
-    assert printed(capsys, *SHORT) == out
+    assert printed(*SHORT) == out
     # a finished run is not reported for a device that is none
-    assert main([*SHORT, "--device", "tpu"]) == 2
-    assert "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu" in capsys.readouterr().err
-    # with --json there are the rows and nothing else
-    rows = json.loads(printed(capsys, *SHORT, "--json"))
-    assert [row["seed"] for row in rows] == [0, 1, "all"]
-    assert {"loss", "floor_order", "held_out_right", "margin_held_out"} <= rows[0].keys()
-    assert rows[-1]["held_out_of"] == 8
-    rows = json.loads(printed(capsys, "runs", "--json"))
-    assert [row["run"] for row in rows] == ["runs/arithmetic-small-line"]
-    rows = json.loads(printed(capsys, "ask", "runs/arithmetic-small-line", "3+4", "--json"))
-    assert [row["seed"] for row in rows] == [0, 1]
-    rows = json.loads(printed(capsys, "evaluate", "runs/arithmetic-small-line", "--json"))
-    assert {row["by"] for row in rows} >= {"0", "1", "all", "additive model"}
+    assert "device 'tpu' is unknown (did you mean 'cpu'?)" in refused(*SHORT, "--device", "tpu")
+
+
+def test_with_json_there_are_the_rows_and_nothing_else(line_run, printed):
+    def rows(*words: object) -> list[dict]:
+        return json.loads(printed(*words, "--json"))
+
+    trained = rows(*SHORT)
+    assert [row["seed"] for row in trained] == [0, 1, "all"]
+    assert {"loss", "floor_order", "held_out_right", "margin_held_out"} <= trained[0].keys()
+    assert trained[-1]["held_out_of"] == 8
+    assert [row["run"] for row in rows("runs")] == ["runs/arithmetic-small-line"]
+    assert [row["seed"] for row in rows("ask", line_run.folder, "3+4")] == [0, 1]
+    evaluated = {row["by"] for row in rows("evaluate", line_run.folder)}
+    assert evaluated >= {"0", "1", "all", "additive model"}
 
 
 @pytest.mark.parametrize(
@@ -70,73 +64,55 @@ def test_training_ends_in_a_table_and_a_next_step(capsys: pytest.CaptureFixture[
          "tbtt train --seeds=2 --batch 64 --framing shuffled"),
     ],
 )  # fmt: skip
-def test_the_next_command_drops_what_goes_with_this_framing_alone(
-    program: str, words: str, more: str, again: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_command_drops_what_goes_with_this_framing(
+    program, words, more, again, monkeypatch
+):
     monkeypatch.setattr(sys, "argv", [program, *shlex.split(words)])
     assert _again(*more.split()) == again
 
 
-def test_a_table_is_never_cut(line_run: Run, capsys: pytest.CaptureFixture[str],
-                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setenv("COLUMNS", "30")
-    out = printed(capsys, "evaluate", line_run.folder)
-    assert "…" not in out and "nearest seen equation" in out
-
-
-def test_asking_shows_each_character_and_whether_it_is_right(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = printed(capsys, "ask", line_run.folder, "3+4")
+def test_asking_shows_each_character_and_whether_it_is_right(line_run, printed):
+    out = printed("ask", line_run.folder, "3+4")
     assert out.splitlines()[0].strip() == "<3+4="
     assert re.search(r"7>  right +seen", out) and re.search(r"7 0\.\d{3}  > [01]\.\d{3}", out)
-    out = printed(capsys, "ask", line_run.folder, "5-7=", "--seed", "1")
+    out = printed("ask", line_run.folder, "5-7=", "--seed", "1")
     assert "held out" in out
-    out = printed(capsys, "ask", line_run.folder, "123456+7")
+    out = printed("ask", line_run.folder, "123456+7")
     assert "longer than the window: the models read" in out and "not of the task" in out
 
 
-def test_evaluating_shows_groups_seeds_and_baselines(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = printed(capsys, "evaluate", line_run.folder, "--out", "answers.csv")
+def test_evaluating_shows_groups_seeds_and_baselines(line_run, printed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")  # where no table is cut
+    out = printed("evaluate", line_run.folder, "--out", "answers.csv")
+    assert "…" not in out
     for word in ("seen +", "held-out", "seed 1", "nearest seen equation", "margin"):
         assert word in out
     assert len(Path("answers.csv").read_text().splitlines()) == 401
-    out = printed(capsys, "evaluate", line_run.folder, "--operands", "0-19", "--step", "250")
+    out = printed("evaluate", line_run.folder, "--operands", "0-19", "--step", "250")
     assert "beyond 9" in out and "does not fit" in out and "at step 250" in out
 
 
-def test_listing_an_empty_place_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "train one with python -m tbtt_interp.train" in printed(capsys, "runs")
+def test_listing_an_empty_place_says_how_to_begin(printed):
+    assert "train one with python -m tbtt_interp.train" in printed("runs")
 
 
-def test_a_checkpoint_goes_out_and_comes_back(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "for nanoGPT" in printed(capsys, "export", line_run.folder, "--seed", "1")
-    out = printed(capsys, "import", "ckpt.pt", "--task", "arithmetic", "--out", "runs/theirs")
+def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
+    assert "for nanoGPT" in printed("export", line_run.folder, "--seed", "1")
+    out = printed("import", "ckpt.pt", "--task", "arithmetic", "--out", "runs/theirs")
     assert "1 layers, 1 heads, width 14" in out and "tbtt evaluate runs/theirs" in out
     assert torch.equal(
         load_run("runs/theirs").parameters()["embed.W_E"][0],
         line_run.parameters()["embed.W_E"][1],
     )
-    assert "held-out" in printed(capsys, "evaluate", "runs/theirs")
-    (row,) = json.loads(printed(capsys, "export", "runs/theirs", "--out", "b.pt", "--json"))
+    assert "held-out" in printed("evaluate", "runs/theirs")
+    (row,) = json.loads(printed("export", "runs/theirs", "--out", "b.pt", "--json"))
     assert row == {"checkpoint": "b.pt", "run": "runs/theirs", "seed": 0}
     command = ["import", "b.pt", "--task", "arithmetic", "--out", "runs/again", "--json"]
-    assert json.loads(printed(capsys, *command))[0]["d_model"] == 14
-    assert "imported" in printed(capsys, "runs")
-
-
-def test_an_imported_model_may_have_held_out_other_pairs(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    printed(capsys, "export", line_run.folder)
-    command = ["import", "ckpt.pt", "--task", "arithmetic", "--out", "run"]
-    printed(capsys, *command, "--held-out", "9,9", "--held-out", "1,2")
-    assert load_run("run").task.prompts(held_out=True)["prompt"].tolist() == [
+    (row,) = json.loads(printed(*command, "--held-out", "9,9", "--held-out", "1,2"))
+    assert row["d_model"] == 14
+    assert load_run("runs/again").task.prompts(held_out=True)["prompt"].tolist() == [
         "<1+2=", "<2+1=", "<9+9=", "<1-2=", "<2-1=", "<9-9="]  # fmt: skip
+    assert "imported" in printed("runs")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +135,8 @@ def test_an_imported_model_may_have_held_out_other_pairs(
         (["train", "--threads", "0"], "threads must be from 1 to 1024, got 0"),
         (["train", "--device", "tpu"], "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu"),
         (["train", "--out", "."], "a run needs a folder of its own: give --out a name that is new"),
-        (["train", "--task", "x" * 300], "choose arithmetic, facts or joint"),
+        (["train", "--task", "x" * 300], "choose arithmetic, facts or joint, or give the path of a "
+         "text file"),
         (["train", "--first-seed", str(10**20)], "first_seed must be from 0 to 2^31 - 1"),
         (["train", "--siz", "small"], "No such option: --siz"),
         (["trian"], "No such command 'trian'"),
@@ -168,22 +145,6 @@ def test_an_imported_model_may_have_held_out_other_pairs(
         (["export", "nowhere"], "run nowhere is not there"),
         (["import", "no.pt", "--task", "arithmetic", "--out", "x"], "no.pt cannot be read as a"),
         (["import", "no.pt", "--out", "x"], "Missing option '--task'"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_and_status_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ") and message in err
-    assert len(err.splitlines()) == 1
-    assert everything() == set()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
         (["evaluate", "RUN", "--operands", "9"], "operands '9' is no range: give two numbers up"),
         (["evaluate", "RUN", "--operands", "9-3"], "operands '9-3' is no range"),
         (["evaluate", "RUN", "--step", "3"], "has no checkpoint at step 3: choose 0, 250"),
@@ -193,23 +154,16 @@ def test_bad_input_is_one_line_and_status_2(
         (["export", "RUN", "--out", "no/such/place.pt"], "no/such/place.pt cannot be written"),
         (["evaluate", "RUN", "--out", "no/such/place.csv"], "no/such/place.csv cannot be written"),
     ],
-)
-def test_a_run_asked_for_what_it_does_not_have_says_what_it_has(
-    arguments: list[str], message: str, line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([str(line_run.folder) if a == "RUN" else a for a in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert message in err and len(err.splitlines()) == 1
-    assert everything() == set()
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(arguments, message, line_run, refused):
+    assert message in refused(*(line_run.folder if a == "RUN" else a for a in arguments))
 
 
-def test_an_occupied_folder_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_occupied_folder_is_left_alone(refused):
     Path("thesis").mkdir()
     Path("thesis/chapter.tex").write_text("all of it")
-    assert main([*SHORT, "--out", "thesis"]) == 2
-    assert "thesis exists and is not a run: nothing was written" in capsys.readouterr().err
-    assert everything() == {Path("thesis/chapter.tex")}
+    error = refused(*SHORT, "--out", "thesis")
+    assert "thesis exists and is not a run: nothing was written" in error
 
 
 @pytest.mark.parametrize(
@@ -221,11 +175,11 @@ def test_an_occupied_folder_is_left_alone(capsys: pytest.CaptureFixture[str]) ->
         ("paper", {}, "arithmetic-medium-file-paper"),
     ],
 )
-def test_runs_are_named_after_what_is_not_the_default(recipe: str, flags: dict, name: str) -> None:
+def test_runs_are_named_after_what_is_not_the_default(recipe, flags, name):
     assert default_name(resolve_recipe(recipe, flags)) == name
 
 
-def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
+def test_ctrl_c_leaves_a_run_that_can_go_on():
     command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
                "--out", "cut", "--no-compile"]  # fmt: skip
     process = subprocess.Popen(
@@ -247,7 +201,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on() -> None:
     assert not load_run("cut").is_complete
 
 
-def test_help_has_an_example_and_needs_no_torch() -> None:
+def test_help_has_an_example_and_needs_no_torch():
     code = (
         "import runpy, sys\n"
         "for words in sys.argv[1:]:\n"
@@ -257,8 +211,9 @@ def test_help_has_an_example_and_needs_no_torch() -> None:
         "    print('END')\n"
         "assert not {'torch', 'transformer_lens', 'pandas', 'numpy'} & sys.modules.keys()\n"
     )
-    names = ("train", "sweep", "runs", "evaluate", "ask", "probes", "import", "export")
-    asked = ["tbtt_interp.train", *(f"tbtt_interp {name}" for name in names)]
+    names = ("train", "sweep", "runs", "evaluate", "ask", "import", "export")
+    modules = [f"tbtt_interp.{name}" for name in ("train", "probes", "analyses patching")]
+    asked = [*modules, *(f"tbtt_interp {name}" for name in names)]
     done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True,
                           check=False, env=os.environ | {"COLUMNS": "120"})  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from tiny import contents
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
-from tbtt_interp.runs import Run, load_run
+from tbtt_interp.runs import load_run
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_run_goes_to_a_hub_and_comes_back(file_run: Run, hub: Path) -> None:
+def test_a_run_goes_to_a_hub_and_comes_back(file_run, hub):
     assert tbtt.push_pretrained(file_run.folder, "me/small").endswith("/me/small")
     run = tbtt.load_from_hub("me/small")
     assert (run.config, run.summary()) == (file_run.config, file_run.summary())
@@ -63,14 +63,14 @@ def test_a_run_goes_to_a_hub_and_comes_back(file_run: Run, hub: Path) -> None:
     assert "# small\n" in (run.folder / "README.md").read_text()
 
 
-def test_a_run_that_was_fetched_is_pushed_as_it_is(file_run: Run, hub: Path) -> None:
+def test_a_run_that_was_fetched_is_pushed_as_it_is(file_run, hub):
     tbtt.push_pretrained(file_run, "me/small")
     first = contents(hub / "me/small")
     tbtt.push_pretrained(tbtt.load_from_hub("me/small"), "you/small")
     assert contents(hub / "you/small") == first
 
 
-def test_only_data_is_fetched_and_what_is_stale_goes(file_run: Run, hub: Path) -> None:
+def test_only_data_is_fetched_and_what_is_stale_goes(file_run, hub):
     tbtt.push_pretrained(file_run, "me/small")
     (hub / "me/small/ckpt.pt").write_bytes(b"a pickle")
     (hub / "me/small/checkpoints/step-009999.safetensors").write_bytes(b"of an earlier upload")
@@ -83,7 +83,7 @@ def test_only_data_is_fetched_and_what_is_stale_goes(file_run: Run, hub: Path) -
     }  # fmt: skip
 
 
-def test_what_the_hub_refuses_is_one_line(file_run: Run, hub: Path, tmp_path: Path) -> None:
+def test_what_the_hub_refuses_is_one_line(file_run, hub, tmp_path):
     reason = "the model hub refused or was not reached: 404: no repository me/none"
     with pytest.raises(TbttError, match=reason):
         tbtt.load_from_hub("me/none")
@@ -96,7 +96,7 @@ def test_what_the_hub_refuses_is_one_line(file_run: Run, hub: Path, tmp_path: Pa
     assert not hub.exists()
 
 
-def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_library_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(TbttError, match=r"is not installed: pip install 'tbtt_interp\[hub\]'"):
         tbtt.load_from_hub("me/none")

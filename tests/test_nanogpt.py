@@ -48,14 +48,14 @@ def imported(
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
-def test_an_imported_model_has_the_original_s_logits(bias: bool, prefix: str) -> None:
+def test_an_imported_model_has_the_original_s_logits(bias, prefix):
     original, run = checkpoint(bias=bias, prefix=prefix), imported()
     torch.testing.assert_close(run.model()(TOKENS), original(TOKENS), rtol=0, atol=1e-4)
     assert list(run.checkpoints) == [700] and run.is_complete
     assert len(evaluate_run(run).table) == 200
 
 
-def test_an_mlp_of_four_widths_goes_without_saying() -> None:
+def test_an_mlp_of_four_widths_goes_without_saying():
     """As in nanoGPT itself, which has no mlp_expansion and may lack bias."""
     original = checkpoint(mlp_expansion=4, bias=True)
     content = torch.load("ckpt.pt", weights_only=True)
@@ -65,7 +65,7 @@ def test_an_mlp_of_four_widths_goes_without_saying() -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_round_trip_is_exact(bias: bool) -> None:
+def test_a_round_trip_is_exact(bias):
     original, run = checkpoint(bias=bias), imported()
     export_checkpoint(run, Path("again.pt"))
     written = torch.load("again.pt", weights_only=True)
@@ -78,7 +78,7 @@ def test_a_round_trip_is_exact(bias: bool) -> None:
         assert torch.equal(again.parameters()[name], value), name
 
 
-def test_a_trained_run_goes_out_and_comes_back(line_run: Run) -> None:
+def test_a_trained_run_goes_out_and_comes_back(line_run):
     export_checkpoint(line_run, Path("ckpt.pt"), seed=1)
     run = imported()
     for name, value in line_run.parameters().items():
@@ -88,7 +88,7 @@ def test_a_trained_run_goes_out_and_comes_back(line_run: Run) -> None:
     assert evaluate_run(run).table["right"].tolist() == right
 
 
-def test_the_vocabulary_may_come_from_a_text() -> None:
+def test_the_vocabulary_may_come_from_a_text():
     characters = "".join(map(chr, range(33, 33 + 48))) + "abc \n"
     Path("text.txt").write_text(characters + "=")
     checkpoint(vocab_size=len(set(characters + "=")))
@@ -104,7 +104,7 @@ class Harm:
         return (os.system, ("touch harmed",))
 
 
-def test_a_pickle_that_would_run_code_is_refused() -> None:
+def test_a_pickle_that_would_run_code_is_refused():
     torch.save({"model": {}, "model_args": ARGUMENTS, "config": Harm()}, "ckpt.pt")
     with pytest.raises(TbttError, match=r"ckpt\.pt was refused: loading it would run code"):
         imported()
@@ -114,7 +114,7 @@ def test_a_pickle_that_would_run_code_is_refused() -> None:
     assert not Path("harmed").exists() and not Path("run").exists()
 
 
-def test_what_cannot_be_imported_says_why_and_writes_nothing() -> None:
+def test_what_cannot_be_imported_says_why_and_writes_nothing():
     def refused(message: str, **arguments: Any) -> None:
         with pytest.raises(TbttError, match=message):
             imported(**arguments)
@@ -122,37 +122,34 @@ def test_what_cannot_be_imported_says_why_and_writes_nothing() -> None:
 
     refused(r"ckpt\.pt cannot be read as a torch checkpoint")
     checkpoint()
-    whole = Path("ckpt.pt").read_bytes()
+    whole, content = Path("ckpt.pt").read_bytes(), torch.load("ckpt.pt", weights_only=True)
     refused(r"ckpt\.pt has 17 tokens and task 'facts' 51 characters: give the text", task="facts")
     Path("text.txt").write_text("<=>")
     refused(r"text\.txt lacks the characters", text=Path("text.txt"))
     refused(r"text nowhere\.txt cannot be read", text=Path("nowhere.txt"))
     Path("ckpt.pt").write_bytes(whole[: len(whole) // 2])
     refused(r"ckpt\.pt cannot be read as a torch checkpoint")
-    torch.save([1, 2], "ckpt.pt")
-    refused("is no nanoGPT checkpoint: it needs the entries model and model_args")
-    torch.save({"model": {}, "model_args": {"n_layer": 1}}, "ckpt.pt")
-    refused("has model_args that name no model: n_head is None, must be a whole number")
-    torch.save({"model": {}, "model_args": ARGUMENTS | {"n_embd": 8.0}}, "ckpt.pt")
-    refused("n_embd is 8.0, must be a whole number")
-    torch.save({"model": [], "model_args": []}, "ckpt.pt")
-    refused("is no nanoGPT checkpoint")
-    torch.save({"model": {"transformer.wte.weight": 3}, "model_args": ARGUMENTS}, "ckpt.pt")
-    refused(r"has no tensor transformer\.wte\.weight, which its model_args ask for")
-    torch.save({"model": {}, "model_args": ARGUMENTS}, "ckpt.pt")
-    refused(r"has no tensor transformer\.wte\.weight, which its model_args ask for")
-    checkpoint(n_embd=16)
-    content = torch.load("ckpt.pt", weights_only=True)
-    torch.save(content | {"model_args": ARGUMENTS}, "ckpt.pt")
-    refused(r"has transformer\.wte\.weight of shape \(17, 16\), its model_args say \(17, 8\)")
-    checkpoint()
-    content = torch.load("ckpt.pt", weights_only=True)
-    content["model"]["lm_head.weight"] = content["model"]["lm_head.weight"] + 1
-    torch.save(content, "ckpt.pt")
-    refused("has an output embedding of its own: only tied models are known")
+    own = {"lm_head.weight": content["model"]["lm_head.weight"] + 1}
+    lacks = r"has no tensor transformer\.wte\.weight, which its model_args ask for"
+    for damaged, message in (
+        ([1, 2], "is no nanoGPT checkpoint: it needs the entries model and model_args"),
+        ({"model": [], "model_args": []}, "is no nanoGPT checkpoint"),
+        ({"model": {}, "model_args": {"n_layer": 1}},
+         "has model_args that name no model: n_head is None, must be a whole number"),
+        ({"model": {}, "model_args": ARGUMENTS | {"n_embd": 8.0}},
+         "n_embd is 8.0, must be a whole number"),
+        ({"model": {"transformer.wte.weight": 3}, "model_args": ARGUMENTS}, lacks),
+        ({"model": {}, "model_args": ARGUMENTS}, lacks),
+        (content | {"model_args": ARGUMENTS | {"n_embd": 16}},
+         r"has transformer\.wte\.weight of shape \(17, 8\), its model_args say \(17, 16\)"),
+        (content | {"model": content["model"] | own},
+         "has an output embedding of its own: only tied models are known"),
+    ):  # fmt: skip
+        torch.save(damaged, "ckpt.pt")
+        refused(message)
 
 
-def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -164,14 +161,14 @@ def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch: pytest.Monkey
     assert {path.name for path in Path().iterdir()} == {"ckpt.pt"}
 
 
-def test_exporting_overwrites_nothing(line_run: Run) -> None:
+def test_exporting_overwrites_nothing(line_run):
     Path("ckpt.pt").write_bytes(b"mine")
     with pytest.raises(TbttError, match=r"ckpt\.pt exists: nothing was written; give another name"):
         export_checkpoint(line_run, Path("ckpt.pt"))
     assert Path("ckpt.pt").read_bytes() == b"mine"
 
 
-def test_an_mlp_that_is_no_multiple_cannot_be_exported() -> None:
+def test_an_mlp_that_is_no_multiple_cannot_be_exported():
     run = train_models(short(**{"model.size": "L1H1D4M6", "seeds": 1}), "run")
     with pytest.raises(TbttError, match="nanoGPT's MLP is a whole multiple of the width"):
         export_checkpoint(run, Path("ckpt.pt"))

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from tiny import contents, short
 
 import tbtt_interp as tbtt
-from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
@@ -68,7 +67,7 @@ def weights(request: pytest.FixtureRequest, packed: Path) -> Path:
     return packed if request.param == "packed" else SHIPPED
 
 
-def test_a_packed_run_is_the_first_models_of_the_sweep_s(swept: Path, packed: Path) -> None:
+def test_a_packed_run_is_the_first_models_of_the_sweep_s(swept, packed):
     run, whole = load_run(packed / TEN), load_run(swept / TEN)
     assert run.seeds == tuple(range(8)) and list(run.checkpoints) == [15]
     for name, stacked in whole.parameters().items():
@@ -84,7 +83,7 @@ def test_a_packed_run_is_the_first_models_of_the_sweep_s(swept: Path, packed: Pa
         assert tuple(recipe.order_seed(s, run.task) for s in run.seeds) == run.config.order_seeds
 
 
-def test_one_model_s_checkpoints_are_spread_over_its_training(swept: Path, packed: Path) -> None:
+def test_one_model_s_checkpoints_are_spread_over_its_training(swept, packed):
     run, whole = load_run(packed / (TEN + OVER_TRAINING)), load_run(swept / TEN)
     steps = list(run.checkpoints)
     assert len(whole.checkpoints) == 16 and len(steps) == 13
@@ -96,7 +95,7 @@ def test_one_model_s_checkpoints_are_spread_over_its_training(swept: Path, packe
     assert set(run.metrics()["seed"]) == {0}
 
 
-def test_what_each_model_holds_out_goes_with_it(tmp_path: Path) -> None:
+def test_what_each_model_holds_out_goes_with_it(tmp_path):
     each = (((1, 2),), ((5, 5),), ((9, 9),))
     recipe = dataclasses.replace(short(seeds=3), held_out_each=each)
     run = pack_run(train_models(recipe, "run"), tmp_path / "two", models=2, steps=[12])
@@ -105,7 +104,7 @@ def test_what_each_model_holds_out_goes_with_it(tmp_path: Path) -> None:
     assert "Each seed holds out equations of its own" in (run.folder / "README.md").read_text()
 
 
-def test_packing_again_gives_the_same_bytes(swept: Path, packed: Path, tmp_path: Path) -> None:
+def test_packing_again_gives_the_same_bytes(swept, packed, tmp_path):
     pack_models(swept, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(packed)
     run = load_run(packed / TEN)
@@ -137,7 +136,7 @@ def test_what_is_not_packed_is_named_with_the_reason(swept, tmp_path, capsys, mo
     }  # fmt: skip
 
 
-def test_packing_writes_all_or_nothing(swept: Path, tmp_path, monkeypatch) -> None:
+def test_packing_writes_all_or_nothing(swept, tmp_path, monkeypatch):
     before = sorted(tmp_path.iterdir())
     with pytest.raises(TbttError, match="there is no finished run below none: train some with"):
         pack_models(Path("none"), tmp_path / "out")
@@ -156,7 +155,7 @@ def test_packing_writes_all_or_nothing(swept: Path, tmp_path, monkeypatch) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights: Path) -> None:
+def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights):
     assert packing.folder_bytes(weights) < packing.LIMIT
     for folder in find_runs(weights):
         run = load_run(folder)
@@ -195,21 +194,21 @@ def early_losses(run: Run, learning_rate: float | None = None) -> tuple[list[flo
 EXACT, AMPLIFIED = 1e-5, 0.05
 
 
-def test_a_cell_is_trained_again_by_its_recorded_recipe(weights: Path) -> None:
+def test_a_cell_is_trained_again_by_its_recorded_recipe(weights):
     if (weights / MEDIUM).is_dir():
         recorded, anew = early_losses(load_run(weights / MEDIUM))
         assert anew[0] == pytest.approx(recorded[0], abs=EXACT)
         assert anew[1:] == pytest.approx(recorded[1:], abs=AMPLIFIED)
 
 
-def test_another_recipe_would_not_pass_for_it(packed: Path) -> None:
+def test_another_recipe_would_not_pass_for_it(packed):
     recorded, anew = early_losses(load_run(packed / MEDIUM), learning_rate=3e-3)
     assert max(abs(x - y) for x, y in zip(recorded[1:], anew[1:], strict=True)) > 2 * AMPLIFIED
     others = load_run(packed / MEDIUM).metrics().query("step == 0")["loss"]
     assert others.sort_values().diff().min() > 10 * EXACT  # the first evaluation tells seeds apart
 
 
-def test_a_card_of_a_reader_s_own_corpus_grants_no_licence(tmp_path: Path) -> None:
+def test_a_card_of_a_reader_s_own_corpus_grants_no_licence(tmp_path):
     (tmp_path / "mine.txt").write_text("ab:a\ncd:c\nef:e\n")
     run = train_models(short(task="mine.txt"), "run")
     packed = pack_run(run, tmp_path / "packed", models=1, steps=[12])
@@ -219,7 +218,7 @@ def test_a_card_of_a_reader_s_own_corpus_grants_no_licence(tmp_path: Path) -> No
     assert "arXiv" not in card.text and "Nothing is held out." in card.text
 
 
-def test_a_model_that_ships_is_opened_by_name(shipped: Path) -> None:
+def test_a_model_that_ships_is_opened_by_name(shipped):
     run = tbtt.load_pretrained(MEDIUM)
     assert (run.folder, run.seeds) == (shipped / MEDIUM, (0, 1, 2))
     assert type(run.model(seed=2)).__name__ == "HookedTransformer"
@@ -234,17 +233,15 @@ def test_a_model_that_ships_is_opened_by_name(shipped: Path) -> None:
         tbtt.load_pretrained("arithmetic-medum-file")
 
 
-def test_where_none_ship_it_says_what_to_do(tmp_path, monkeypatch, capsys) -> None:
+def test_where_none_ship_it_says_what_to_do(tmp_path, monkeypatch, printed):
     monkeypatch.setattr("tbtt_interp.runs.SHIPPED", tmp_path / "none")
     with pytest.raises(TbttError, match=r"model 'x' does not .* no models come .*`tbtt sweep"):
         tbtt.load_pretrained("x")
-    assert main(["models"]) == 0
-    assert "train some (`tbtt sweep ladder`), and load them" in capsys.readouterr().out
-    assert main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert "train some (`tbtt sweep ladder`), and load them" in printed("models")
+    assert json.loads(printed("models", "--json")) == []
 
 
-def test_an_unknown_run_names_both_places_to_look(shipped: Path) -> None:
+def test_an_unknown_run_names_both_places_to_look(shipped):
     both = (
         "run arithmetic-small-lime is not there (did you mean 'arithmetic-small-line'?): "
         "`tbtt runs` lists those under runs/, `tbtt models` those that come with the package"
@@ -257,32 +254,29 @@ def test_an_unknown_run_names_both_places_to_look(shipped: Path) -> None:
     assert load_run(TEN).config.size == "medium", "a folder goes before a model of its name"
 
 
-def test_every_command_and_study_takes_a_name_and_leaves_the_models_as_they_are(
-    shipped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_and_studies_take_a_name_and_leave_the_models_as_they_are(
+    shipped, printed, capsys, monkeypatch
+):
     before = contents(shipped)
     for command in (
         ["evaluate", MEDIUM], ["export", MEDIUM, "--seed", "2"],
         ["analyses", "additivity", MEDIUM + OVER_TRAINING, "--over-steps"],
     ):  # fmt: skip
-        assert main(command) == 0, capsys.readouterr().err
-        assert MEDIUM in capsys.readouterr().out
-    assert main(["ask", MEDIUM, "3+4"]) == 0
+        assert MEDIUM in printed(*command)
+    printed("ask", MEDIUM, "3+4")
     monkeypatch.setattr("sys.argv", ["learning.py", MEDIUM])
     runpy.run_path(str(ROOT / "analyses/learning.py"), run_name="__main__")
     assert "know some of the order" in capsys.readouterr().out
     assert contents(shipped) == before
 
 
-def test_models_are_listed_with_what_they_answer(shipped: Path, capsys) -> None:
-    assert main(["models", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+def test_models_are_listed_with_what_they_answer(shipped, printed):
+    rows = {row["name"]: row for row in json.loads(printed("models", "--json"))}
     assert rows.keys() == {MEDIUM, TEN, FACTS}
     counts = evaluate_run(load_run(TEN)).counts()
     seen = sum(rate.hits for model in counts for group, rate in model.items() if "seen" in group)
     assert (rows[TEN]["seen_right"], rows[TEN]["seen_of"]) == (seen, 8 * 196)
     assert (rows[TEN]["seeds"], rows[TEN]["steps"], rows[TEN]["over_training"]) == (8, 15, 13)
     assert rows[FACTS]["held_out_of"] == 0
-    assert main(["models"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(rf"{MEDIUM} +arithmetic +medium +file +3 +120 +\d+/588 +\d+/12 ", out)
+    line = rf"{MEDIUM} +arithmetic +medium +file +3 +120 +\d+/588 +\d+/12 "
+    assert re.search(line, printed("models"))

@@ -1,7 +1,7 @@
 """A run on disk: what loads, and what a damaged one says."""
 
 import json
-from pathlib import Path
+import re
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import forward
-from tbtt_interp.runs import Run, load_run, read_metrics
+from tbtt_interp.runs import load_run, read_metrics
 from tbtt_interp.tables import list_runs
 
 
-def test_a_run_s_models_are_hooked_transformers_with_the_trained_logits(line_run: Run) -> None:
+def test_a_run_s_models_are_hooked_transformers_with_the_trained_logits(line_run):
     run = tbtt.load_run(line_run.folder)
     model = run.model(seed=1, step=2_500)
     assert type(model).__name__ == "HookedTransformer"
@@ -25,19 +25,16 @@ def test_a_run_s_models_are_hooked_transformers_with_the_trained_logits(line_run
     torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-4)
 
 
-def test_trained_tensors_only_are_stored_under_their_usual_names(line_run: Run) -> None:
+def test_trained_tensors_only_are_stored_under_their_usual_names(line_run):
     stored = load_file(line_run.checkpoints[2_500])
     assert "blocks.0.attn.W_Q" in stored and "unembed.W_U" not in stored
     assert not any(".b_" in name or name.endswith(".b") for name in stored)
     assert {len(value) for value in stored.values()} == {2}
-
-
-def test_no_pickle_is_in_a_run(line_run: Run) -> None:
     suffixes = {path.suffix for path in line_run.folder.rglob("*") if path.is_file()}
-    assert suffixes == {".json", ".jsonl", ".safetensors"}
+    assert suffixes == {".json", ".jsonl", ".safetensors"}, "no pickle is in a run"
 
 
-def test_metrics_are_a_row_per_step_and_seed(line_run: Run) -> None:
+def test_metrics_are_a_row_per_step_and_seed(line_run):
     metrics = line_run.metrics()
     assert set(metrics.columns) == {
         "step", "seed", "loss", "margin_seen", "margin_held_out",
@@ -47,95 +44,78 @@ def test_metrics_are_a_row_per_step_and_seed(line_run: Run) -> None:
     assert len(metrics) == 2 * (2_500 // 100 + 1)
 
 
-def test_the_configuration_says_what_it_was_made_from(line_run: Run) -> None:
+def test_the_configuration_says_what_it_was_made_from(line_run):
     config = json.loads((line_run.folder / "config.json").read_text())
     assert config["recipe"]["training"]["steps"] == 2_500
     assert config["recipe"]["model"]["size"] == "small"
     assert {"torch", "transformer-lens", "tbtt_interp", "python"} <= config["versions"].keys()
 
 
-def damaged(copied: Path, name: str, content: bytes) -> Path:
-    (copied / name).write_bytes(content)
-    return copied
+LAST = "checkpoints/step-002500.safetensors"
 
 
-def test_what_is_no_run_says_so(tmp_path: Path, copied: Path) -> None:
-    with pytest.raises(TbttError, match="run nowhere is not there: `tbtt runs` lists those"):
-        load_run("nowhere")
+def test_what_is_no_run_says_so(tmp_path):
     with pytest.raises(TbttError, match=r"is not a run: it has no config\.json"):
         load_run(tmp_path)
-    with pytest.raises(TbttError, match=r"config\.json is damaged .*: restore it from a copy"):
-        load_run(damaged(copied, "config.json", b'{"seeds": '))
-    with pytest.raises(TbttError, match=r"config\.json is not a run's configuration"):
-        load_run(damaged(copied, "config.json", b'{"seeds": [1]}'))
-
-
-def test_a_checkpoint_that_is_damaged_says_so(copied: Path) -> None:
-    name = "checkpoints/step-002500.safetensors"
-    whole = (copied / name).read_bytes()
-    for content in (whole[:-100], whole[:5], b"", b"\xff" * 200):
-        with pytest.raises(TbttError, match=r"step-002500\.safetensors is damaged or truncated"):
-            load_run(damaged(copied, name, content)).parameters()
-
-
-def test_a_checkpoint_of_another_run_says_so(copied: Path) -> None:
-    path = copied / "checkpoints/step-002500.safetensors"
-    tensors = load_file(path)
-    save_file(tensors | {"embed.W_E": torch.zeros(2, 17, 28)}, path)
-    with pytest.raises(TbttError, match=r"is not this run's: embed\.W_E is \(2, 17, 28\), its c"):
-        load_run(copied).parameters()
-    del tensors["ln_final.w"]
-    save_file(tensors, path)
-    with pytest.raises(TbttError, match=r"is not this run's: ln_final\.w is absent"):
-        load_run(copied).parameters()
-
-
-def test_damaged_metrics_name_the_line(copied: Path) -> None:
-    lines = (copied / "metrics.jsonl").read_text().splitlines()
-    damaged(copied, "metrics.jsonl", "\n".join([*lines[:3], lines[3][:40]]).encode())
-    with pytest.raises(TbttError, match=r"metrics\.jsonl, line 4 is damaged"):
-        read_metrics(copied)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"\xff\xfe\n", b'{"step": 0, "seeds": 3}\n', b'{"step": 0, "seeds": [{}]}\n', b"1\n"],
-)
-def test_metrics_that_are_none_break_one_run_and_not_the_list(content, copied, tmp_path):
-    damaged(copied, "metrics.jsonl", content)
-    with pytest.raises(TbttError, match=r"metrics\.jsonl, line 1 is damaged"):
-        load_run(copied).metrics()
-    assert "line 1 is damaged" in list_runs(tmp_path).iloc[0]["problem"]
+    ("name", "content", "message"),
+    [
+        ("config.json", b'{"seeds": ', r"config\.json is damaged .*: restore it from a copy"),
+        ("config.json", b'{"seeds": [1]}', r"config\.json is not a run's configuration"),
+        *((LAST, content, r"step-002500\.safetensors is damaged or truncated")
+          for content in (b"", b"\xff" * 5, b"\xff" * 200)),
+        *(("metrics.jsonl", content, r"metrics\.jsonl, line 1 is damaged")
+          for content in (b"\xff\xfe\n", b'{"step": 0, "seeds": 3}\n',
+                          b'{"step": 0, "seeds": [{}]}\n', b"1\n")),
+        *(("summary.json", content, r"summary\.json is damaged")
+          for content in (b"{}", b"[]", b'{"seeds": [{"seed": 5}]}')),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named_and_breaks_one_run_and_not_the_list(
+    name, content, message, copied, tmp_path
+):
+    (copied / name).write_bytes(content)
+    with pytest.raises(TbttError, match=message):
+        run = load_run(copied)
+        _ = run.parameters(), run.metrics(), run.summary()
+    if name in ("config.json", "metrics.jsonl"):  # which the list reads
+        assert re.search(message, list_runs(tmp_path).iloc[0]["problem"])
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"seeds": [{"seed": 5}]}'])
-def test_a_summary_that_is_none_says_so(content: bytes, copied: Path) -> None:
-    with pytest.raises(TbttError, match=r"summary\.json is damaged"):
-        load_run(damaged(copied, "summary.json", content)).summary()
+def test_a_truncated_file_is_named_with_its_line(copied):
+    lines = (copied / "metrics.jsonl").read_text().splitlines()
+    (copied / "metrics.jsonl").write_text("\n".join([*lines[:3], lines[3][:40]]))
+    with pytest.raises(TbttError, match=r"metrics\.jsonl, line 4 is damaged"):
+        read_metrics(copied)
+    (copied / LAST).write_bytes((copied / LAST).read_bytes()[:-100])
+    with pytest.raises(TbttError, match=r"step-002500\.safetensors is damaged or truncated"):
+        load_run(copied).parameters()
 
 
-def test_a_shape_that_is_none_says_so(copied: Path) -> None:
-    config = json.loads((copied / "config.json").read_text())
-    config["shape"]["width"] = config["shape"].pop("d_model")
-    damaged(copied, "config.json", json.dumps(config).encode())
+def test_a_checkpoint_of_another_run_says_so(copied):
+    tensors = load_file(copied / LAST)
+    save_file(tensors | {"embed.W_E": torch.zeros(2, 17, 28)}, copied / LAST)
+    with pytest.raises(TbttError, match=r"is not this run's: embed\.W_E is \(2, 17, 28\), its c"):
+        load_run(copied).parameters()
+    del tensors["ln_final.w"]
+    save_file(tensors, copied / LAST)
+    with pytest.raises(TbttError, match=r"is not this run's: ln_final\.w is absent"):
+        load_run(copied).parameters()
+    config = (copied / "config.json").read_text()
+    (copied / "config.json").write_text(config.replace('"d_model"', '"width"'))
     with pytest.raises(TbttError, match=r"config\.json has a shape that is none"):
         load_run(copied).parameters()
 
 
-def test_checkpoints_are_in_the_order_of_their_steps(copied: Path) -> None:
+def test_checkpoints_are_in_the_order_of_their_steps(copied):
     for step in ("1000000", "200000", "best"):
         (copied / f"checkpoints/step-{step}.safetensors").write_bytes(b"")
     assert list(load_run(copied).checkpoints)[-3:] == [2_500, 200_000, 1_000_000]
 
 
-def test_what_a_run_does_not_have_is_named_with_what_it_has(line_run: Run) -> None:
-    with pytest.raises(TbttError, match="has no seed 7: choose 0 or 1"):
-        line_run.model(seed=7)
-    with pytest.raises(TbttError, match="has no checkpoint at step 5: choose 0, 250, 500"):
-        line_run.parameters(5)
-
-
-def test_a_run_without_checkpoints_or_end_says_so(copied: Path) -> None:
+def test_a_run_without_checkpoints_or_end_says_so(copied):
     for path in (copied / "checkpoints").iterdir():
         path.unlink()
     (copied / "summary.json").unlink()
@@ -147,13 +127,12 @@ def test_a_run_without_checkpoints_or_end_says_so(copied: Path) -> None:
         run.summary()
 
 
-def test_listing_shows_broken_runs_beside_sound_ones(copied: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "other"
-    broken.mkdir()
-    (broken / "config.json").write_text("{")
+def test_listing_shows_broken_runs_beside_sound_ones(copied, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text("{")
     table = list_runs(tmp_path).set_index("run")
     sound = table.loc[str(copied)]
     assert (sound["status"], sound["step"], sound["size"]) == ("finished", 2_500, "small")
     assert sound["held_out_of"] == 8
-    assert "is damaged" in table.loc[str(broken), "problem"]
+    assert "is damaged" in table.loc[str(tmp_path / "other"), "problem"]
     assert list_runs(tmp_path / "none").empty

@@ -1,6 +1,5 @@
 """What a task promises: published corpora, true labels, disjoint splits, orders of one's own."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.tasks import Vocabulary, entropy_floors, load_task
+from tbtt_interp.tasks import entropy_floors, load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
 
@@ -25,7 +24,7 @@ def test_corpora_have_the_published_sizes(name, lines, characters, window, batch
     assert (task.window, task.batch) == (window, batch)
 
 
-def test_an_equation_fills_nine_characters_and_a_fact_ends_in_a_blank() -> None:
+def test_an_equation_fills_nine_characters_and_a_fact_ends_in_a_blank():
     lines = load_task("joint").file(0)
     assert {len(line) for line in lines[:196]} == {9}
     assert "<3-4=-1>\n" in lines
@@ -34,13 +33,13 @@ def test_an_equation_fills_nine_characters_and_a_fact_ends_in_a_blank() -> None:
 
 
 @given(text=st.text(alphabet=load_task("joint").vocabulary.characters))
-def test_decoding_undoes_encoding(text: str) -> None:
+def test_decoding_undoes_encoding(text):
     vocabulary = load_task("joint").vocabulary
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
 @given(pairs=PAIRS)
-def test_seen_and_held_out_are_disjoint_and_complete(pairs: list[tuple[int, int]]) -> None:
+def test_seen_and_held_out_are_disjoint_and_complete(pairs):
     task = load_task("arithmetic", held_out=pairs)
     held_out = {e.line for e in task.examples if e.held_out}
     everything = {f"<{a}{o}{b}={eval(f'{a}{o}{b}')}>".ljust(8) + "\n"
@@ -53,7 +52,7 @@ def test_seen_and_held_out_are_disjoint_and_complete(pairs: list[tuple[int, int]
                for e in task.examples if e.held_out)  # fmt: skip
 
 
-def test_labels_are_what_python_computes() -> None:
+def test_labels_are_what_python_computes():
     for example in load_task("arithmetic").examples:
         labels = example.labels
         a, operator, b = (labels[name] for name in ("a", "operator", "b"))
@@ -70,7 +69,7 @@ def test_labels_are_what_python_computes() -> None:
             assert labels["borrow"] == str(value).startswith("-") and "carry" not in labels
 
 
-def test_facts_are_labelled() -> None:
+def test_facts_are_labelled():
     table = load_task("joint").prompts()
     facts = table[table["group"] == "facts"]
     assert len(table) == 250 and len(facts) == 50
@@ -78,7 +77,7 @@ def test_facts_are_labelled() -> None:
     assert not facts["held_out"].any()
 
 
-def test_every_seed_has_a_file_order_of_its_own_within_the_sections() -> None:
+def test_every_seed_has_a_file_order_of_its_own_within_the_sections():
     task = load_task("joint")
     files = [task.file(seed) for seed in range(5)]
     assert len(set(files)) == 5
@@ -94,19 +93,14 @@ def test_every_seed_has_a_file_order_of_its_own_within_the_sections() -> None:
      ("3+4", "<3+4="), ("<3+4", "<3+4="), ("12-7=", "<12-7="), ("France", "Capital of France is "),
      ("Capital of ", "Capital of ")],
 )  # fmt: skip
-def test_what_a_person_types_becomes_the_corpus_s_own_words(typed: str, prompt: str) -> None:
+def test_what_a_person_types_becomes_the_corpus_s_own_words(typed, prompt):
     assert load_task("joint").complete_prompt(typed) == prompt
 
 
-def test_a_grid_beyond_nine_says_what_was_taught() -> None:
+def test_a_grid_beyond_nine_says_what_was_taught():
     taught = load_task("arithmetic").examples
     groups = [e.group for e in operand_grid(0, 19, taught)]
     assert {g: groups.count(g) for g in groups} == {"seen": 196, "held out": 4, "beyond 9": 600}
-
-
-def test_an_unknown_character_is_named() -> None:
-    with pytest.raises(TbttError, match=r"has '\*', which this model has no token for"):
-        Vocabulary("+12").encode("1*2")
 
 
 @pytest.mark.parametrize(
@@ -117,18 +111,9 @@ def test_an_unknown_character_is_named() -> None:
         ([(a, b) for a in range(10) for b in range(10)], "every line held out, so there is none"),
     ],
 )
-def test_impossible_held_out_sets(pairs: list[tuple[int, int]], message: str) -> None:
+def test_impossible_held_out_sets(pairs, message):
     with pytest.raises(TbttError, match=message):
         load_task("arithmetic", held_out=pairs)
-
-
-def test_an_unknown_task_names_the_nearest_one() -> None:
-    nearest = (
-        "task 'arithmetics' is unknown (did you mean 'arithmetic'?): choose arithmetic, facts or "
-        "joint, or give the path of a text file"
-    )
-    with pytest.raises(TbttError, match=re.escape(nearest)):
-        load_task("arithmetics")
 
 
 def corpus(folder: Path, name: str, text: str) -> Path:
@@ -137,14 +122,14 @@ def corpus(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_plain_lines_are_asked_from_their_shortest_own_beginning(tmp_path: Path) -> None:
+def test_plain_lines_are_asked_from_their_shortest_own_beginning(tmp_path):
     task = load_task(str(corpus(tmp_path, "pets.txt", "a cat\na cow\n\na dog")))
     assert [(e.prompt, e.answer) for e in task.examples] == [
         ("a ca", "t\n"), ("a co", "w\n"), ("a d", "og\n")]  # fmt: skip
     assert task.name == "pets" and task.file(None) == ("a cat\n", "a cow\n", "a dog\n")
 
 
-def test_a_line_ends_at_its_newline_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_line_ends_at_its_newline_and_nowhere_else(tmp_path):
     """Not at the line separators that str.splitlines knows, nor at a byte order mark."""
     task = load_task(str(corpus(tmp_path, "odd.txt", "\ufeffa\u2028b=1\nc\x0bd=2\n")))
     assert [e.line for e in task.examples] == ["a\u2028b=1\n", "c\x0bd=2\n"]
@@ -152,7 +137,7 @@ def test_a_line_ends_at_its_newline_and_nowhere_else(tmp_path: Path) -> None:
     assert 0 <= floors.order <= floors.lines
 
 
-def test_a_table_brings_labels_and_a_held_out_column(tmp_path: Path) -> None:
+def test_a_table_brings_labels_and_a_held_out_column(tmp_path):
     header = "prompt\tanswer\theld_out\tgroup\tdouble\tword\n"
     text = header + "1+1=\t2\tno\tsums\t1\tone\n1+2=\t3\tyes\tsums\t0\t\n"
     task = read_corpus(corpus(tmp_path, "sums.tsv", text))
@@ -181,7 +166,7 @@ def test_a_corpus_that_cannot_be_used_says_why(tmp_path, name, text, message):
         load_task(str(corpus(tmp_path, name, text)))
 
 
-def test_a_corpus_that_is_not_there_or_no_text_says_so() -> None:
+def test_a_corpus_that_is_not_there_or_no_text_says_so():
     with pytest.raises(TbttError, match=r"corpus lines\.txt is not there"):
         load_task("lines.txt")
     Path("a.txt").write_bytes(b"\xff\xfe\x00\x80")
