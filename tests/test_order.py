@@ -253,11 +253,13 @@ def test_answers_are_claimed_with_their_nulls():
     assert len(preceding_line.answer_claims(seen)) == 2
 
 
-def test_models_of_an_unknown_order_are_refused(file_run):
+def test_what_is_not_known_or_not_there_is_refused(file_run):
     imported = Run(file_run.folder, dataclasses.replace(file_run.config, recipe=None))
     for unknown in (models_of(file_run.model()), imported):
         with pytest.raises(TbttError, match=r"the order of the lines that .+ is not known"):
             line_order.analyse_order(unknown)
+    with pytest.raises(TbttError, match="site 'hook_z' is not there: the nearest are"):
+        over_seeds(file_run, preceding_line.patch_preceding_line, sites=["hook_z"])
 
 
 def test_where_no_line_fits_before_a_prompt_the_bits_are_still_counted(file_run, monkeypatch):

@@ -128,7 +128,7 @@ def test_a_sender_s_attributions_sum_to_transformer_lens_s_node_score(which, req
 
 
 def test_models_of_many_layers_are_patched_edge_by_edge(deep):
-    result = analyse_paths(deep, ordered_pairs(deep.shared_prompts).sample(12, seed=0))
+    result = analyse_paths(deep, ordered_pairs(deep.shared_prompts).sample(6, seed=0))
     table = result.tables["paths"]
     assert set(table["kind"]) == {"edge"} and set(table["position"]) == {"all"}
     assert np.isfinite(table["fraction_restored"]).all()

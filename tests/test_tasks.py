@@ -103,51 +103,43 @@ def test_a_grid_beyond_nine_says_what_was_taught():
     assert {g: groups.count(g) for g in groups} == {"seen": 196, "held out": 4, "beyond 9": 600}
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([(5, 12)], "held-out pair 5,12 is not of this task: give two operands from 0 to 9"),
-        ([(-1, 3)], "held-out pair -1,3 is not of this task: give two operands from 0 to 9"),
-        ([(a, b) for a in range(10) for b in range(10)], "every line held out, so there is none"),
-    ],
-)
-def test_impossible_held_out_sets(pairs, message):
+def test_a_pair_that_is_not_of_the_task_cannot_be_held_out():
+    message = "held-out pair -1,3 is not of this task: give two operands from 0 to 9"
     with pytest.raises(TbttError, match=message):
-        load_task("arithmetic", held_out=pairs)
+        load_task("arithmetic", held_out=[(-1, 3)])
 
 
-def corpus(folder: Path, name: str, text: str) -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
+def corpus(name: str, text: str) -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
 
 
-def test_plain_lines_are_asked_from_their_shortest_own_beginning(tmp_path):
-    task = load_task(str(corpus(tmp_path, "pets.txt", "a cat\na cow\n\na dog")))
+def test_plain_lines_are_asked_from_their_shortest_own_beginning():
+    task = load_task(corpus("pets.txt", "a cat\na cow\n\na dog"))
     assert [(e.prompt, e.answer) for e in task.examples] == [
         ("a ca", "t\n"), ("a co", "w\n"), ("a d", "og\n")]  # fmt: skip
     assert task.name == "pets" and task.file(None) == ("a cat\n", "a cow\n", "a dog\n")
 
 
-def test_a_line_ends_at_its_newline_and_nowhere_else(tmp_path):
+def test_a_line_ends_at_its_newline_and_nowhere_else():
     """Not at the line separators that str.splitlines knows, nor at a byte order mark."""
-    task = load_task(str(corpus(tmp_path, "odd.txt", "\ufeffa\u2028b=1\nc\x0bd=2\n")))
+    task = load_task(corpus("odd.txt", "\ufeffa\u2028b=1\nc\x0bd=2\n"))
     assert [e.line for e in task.examples] == ["a\u2028b=1\n", "c\x0bd=2\n"]
     floors = entropy_floors(task.file(None), framing="file", window=5)
     assert 0 <= floors.order <= floors.lines
 
 
-def test_a_table_brings_labels_and_a_held_out_column(tmp_path):
+def test_a_table_brings_labels_and_a_held_out_column():
     header = "prompt\tanswer\theld_out\tgroup\tdouble\tword\n"
     text = header + "1+1=\t2\tno\tsums\t1\tone\n1+2=\t3\tyes\tsums\t0\t\n"
-    task = read_corpus(corpus(tmp_path, "sums.tsv", text))
+    task = read_corpus(Path(corpus("sums.tsv", text)))
     first, second = task.examples
     assert (first.line, first.group, first.held_out) == ("1+1=2\n", "sums", False)
     assert second.held_out and task.lines == ("1+1=2\n",)
     assert dict(first.labels) == {"double": 1, "word": "one"}
     assert dict(second.labels) == {"double": 0}
-    write_corpus(task, tmp_path / "again.tsv")
-    assert read_corpus(tmp_path / "again.tsv").examples == task.examples
+    write_corpus(task, Path("again.tsv"))
+    assert read_corpus(Path("again.tsv")).examples == task.examples
 
 
 @pytest.mark.parametrize(
@@ -161,9 +153,9 @@ def test_a_table_brings_labels_and_a_held_out_column(tmp_path):
         ("a.csv", "prompt,answer,held_out\n1,2,true\n", "every line held out"),
     ],
 )  # fmt: skip
-def test_a_corpus_that_cannot_be_used_says_why(tmp_path, name, text, message):
+def test_a_corpus_that_cannot_be_used_says_why(name, text, message):
     with pytest.raises(TbttError, match=message):
-        load_task(str(corpus(tmp_path, name, text)))
+        load_task(corpus(name, text))
 
 
 def test_a_corpus_that_is_not_there_or_no_text_says_so():
