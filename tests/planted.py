@@ -116,7 +116,8 @@ class Reader:
 
     def log_likelihoods(self, read: str) -> Tensor:
         """Of each character after these, up to a constant."""
-        return torch.tensor([self._log_likelihood(read, c) for c in self.vocabulary.characters])
+        nats = [self._log_likelihood(read, c) for c in self.vocabulary.characters]
+        return torch.tensor(nats, dtype=torch.double)
 
     def _log_likelihood(self, read: str, character: str) -> float:
         if self.counts[read]:
@@ -132,7 +133,7 @@ class Reader:
         texts = [self.vocabulary.decode(row) for row in tokens.tolist()]
         places = range(1, tokens.shape[1] + 1)
         rows = [torch.stack([self.log_likelihoods(text[:n]) for n in places]) for text in texts]
-        return torch.stack(rows).double()
+        return torch.stack(rows)
 
     def run_with_hooks(self, tokens: Tensor, fwd_hooks: list) -> Tensor:
         """Logits at the last position, which is all that is asked for."""

@@ -123,6 +123,7 @@ def test_the_overview_ranks_the_claims_of_every_analysis_whose_figures_show_null
     assert all(drawn.values()) and SHOWN.keys() <= drawn.keys()
     for name, traces in SHOWN.items():
         assert traces <= {trace.name for trace in drawn[name]}, name
+    monkeypatch.setattr(overview, "FEWEST_PAIRS", 4)
     result = tbtt.analyse_overview(tbtt.Models.of(facts_run).take(1))
     assert not {"geometry", "additivity"} & set(result.tables["overview"]["analysis"])
     assert sum(note.startswith("Does not apply, ") for note in result.notes) == 2

@@ -192,10 +192,10 @@ def test_null_sources_have_the_base_s_answer_and_are_not_of_the_pair(prompts):
     assert set(answers[pairs.corrupted[~is_known]]) >= {"18>", "-9>"}  # 9+9 and 0-9 alone
 
 
-def test_an_interrupted_grid_goes_on_where_it_was(line_run, monkeypatch, capsys):
+def test_an_interrupted_grid_goes_on_where_it_was(line_run, printed, refused, monkeypatch, capsys):
     command = ["analyses", "patching", str(line_run.folder), "--pairs", "40",
                "--site", "blocks.0.attn.hook_z"]  # fmt: skip
-    assert main([*command, "--out", "whole"]) == 0
+    printed(*command, "--out", "whole")
     real, done = patching.patching_sums, []
 
     @functools.wraps(real)
@@ -206,12 +206,11 @@ def test_an_interrupted_grid_goes_on_where_it_was(line_run, monkeypatch, capsys)
         return real(model, prompts, *rest)
 
     monkeypatch.setattr(patching, "patching_sums", cut_off)
-    capsys.readouterr()
     assert main([*command, "--out", "cut"]) == 130
     assert "finished seeds are in cut/parts: the same command goes on" in capsys.readouterr().err
-    assert main([*command[:-2], "--out", "cut"]) == 2
-    assert "parts of another analysis (other site)" in capsys.readouterr().err
-    assert main([*command, "--out", "cut"]) == 0
+    error = refused(*command[:-2], "--out", "cut")
+    assert "parts of another analysis (other site)" in error
+    printed(*command, "--out", "cut")
     assert done == [0, 1, 1], "the first model was not patched again"
     assert Path("cut/patching.csv").read_bytes() == Path("whole/patching.csv").read_bytes()
     assert not Path("cut/parts").exists()
