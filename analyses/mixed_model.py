@@ -44,7 +44,7 @@ NOTES = (
 def coded_equations(held_out: pd.DataFrame) -> pd.DataFrame:
     """The atlas' equations with their covariates as numbers, and `doublings` and `addition`."""
     table = atlas_equations(held_out).astype(dict.fromkeys((*COVARIATES, "right"), float))
-    doublings = np.log2(table["width"])
+    doublings = table["width"].map(np.log2)
     return table.assign(
         doublings=doublings - doublings.unique().mean(), addition=(table["operator"] == "+") - 0.5
     )
