@@ -8,9 +8,8 @@ import pandas as pd
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.plots import GREY, colour_of, name_once, panels
-from tbtt_interp.runs import Run, flat_row
+from tbtt_interp.runs import Row, Run, flat_row
 from tbtt_interp.stats import SHARE, summarize
-from tbtt_interp.tables import training_table
 from tbtt_interp.tasks.arithmetic import pairs_text
 
 if TYPE_CHECKING:
@@ -43,11 +42,11 @@ def models_table(runs: Iterable[Run]) -> pd.DataFrame:
     Raises:
         TbttError: if there is no run, or one of them is unfinished.
     """
-    return _described(
-        (run, pd.DataFrame(map(flat_row, evaluate_run(run).rows())) if run.config.recipe is None
-         else training_table(run)[:-1].dropna(axis=1, how="all"))
-        for run in runs
-    )  # fmt: skip
+
+    def rows(run: Run) -> Iterable[Row]:
+        return evaluate_run(run).rows() if run.config.recipe is None else run.summary()["seeds"]
+
+    return _described((run, pd.DataFrame(map(flat_row, rows(run)))) for run in runs)
 
 
 def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
@@ -58,8 +57,8 @@ def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
     """
 
     def floors(run: Run) -> pd.DataFrame:
-        of_seeds = {row["seed"]: row["floors"] for row in run.summary()["seeds"]}
-        return pd.DataFrame(of_seeds).T.add_prefix("floor_").rename_axis("seed").reset_index()
+        table = pd.DataFrame(map(flat_row, run.summary()["seeds"]))
+        return table.filter(regex="^(seed$|floor_)")
 
     return _described((run, run.metrics().merge(floors(run), on="seed")) for run in runs)
 

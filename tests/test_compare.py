@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,8 +73,8 @@ def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
         difference_over_models(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
 
 
-def row_of(result: Result, measure: str) -> pd.Series:
-    return result.tables["comparison"].set_index("measure").loc[measure]
+def row_of(result: Result, measure: str) -> dict[str, Any]:
+    return result.tables["comparison"].set_index("measure").to_dict("index")[measure]
 
 
 def test_planted_answers_are_told_apart_seed_by_seed(line_run: Run) -> None:
