@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
         difference_over_models(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
 
 
-def row_of(result: Result, measure: str) -> dict[str, Any]:
+def row_of(result: Result, measure: str) -> Mapping[Any, Any]:
     return result.tables["comparison"].set_index("measure").to_dict("index")[measure]
 
 
