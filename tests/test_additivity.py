@@ -213,6 +213,7 @@ def test_models_of_one_s_own_have_no_untrained_models(line_run):
     assert claims[0].text == f"In {POST} at =, the interaction of a and b explains"
     assert {claim.null_name for claim in claims} == {"shuffled grid"}
     assert result.figures["additivity"]().data
+    assert set(result.display["site"]) == {POST, "blocks.0.attn.hook_z.0", "model"}
 
 
 def test_a_claim_has_the_closest_null():

@@ -66,10 +66,6 @@ def test_roles_of_facts():
     assert roles == ["Capital␣of␣"] * 11 + ["country"] * 6 + ["␣is␣"] * 4
 
 
-def dense(matrix: FactoredMatrix) -> torch.Tensor:
-    return torch.as_tensor(matrix.AB)
-
-
 @given(st.integers(0, 2**31), st.floats(0, 1))
 def test_random_pairs_are_as_many_other_visible_keys(seed, share):
     generator = np.random.default_rng(seed)
@@ -112,8 +108,8 @@ def test_the_planted_head_copies_and_attends_by_position_alone():
     model, tokens = copying_model(), [VOCABULARY.index[c] for c in DIGITS]
     with torch.no_grad():
         ov, idle = (heads.ov_circuit(model, 0, head, tokens) for head in (0, 1))
-        qk = dense(heads.qk_circuit(model, 0, 0, tokens))
-    assert (dense(ov).argmax(1) == torch.arange(10)).all()
+        qk = heads.qk_circuit(model, 0, 0, tokens).AB
+    assert (ov.AB.argmax(1) == torch.arange(10)).all()
     assert heads.copying_score(ov) > 0.9 and heads.copying_score(FactoredMatrix(-ov.A, ov.B)) < -0.9
     assert heads.copying_score(idle) == 0 and float(qk.std()) < 1e-6
 
@@ -128,7 +124,7 @@ def test_circuits_are_what_the_model_computes(line_run):
     alone = cached(model, tokens[:, None], [written])[1][written][:, 0]
     with torch.no_grad():
         of = (model, 0, 0, tokens.tolist())
-        qk, ov = dense(heads.qk_circuit(*of)), dense(heads.ov_circuit(*of))
+        qk, ov = heads.qk_circuit(*of).AB, heads.ov_circuit(*of).AB
         centred = (alone - alone.mean(-1, keepdim=True)) * model.ln_final.w
         logits = centred @ model.W_U
     torch.testing.assert_close(qk.flatten(), of_pairs)

@@ -13,23 +13,7 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.probes.effects import (
-    analyse_erasure,
-    coded_features,
-    latent_answers,
-    summarize_effect,
-    wrong_answers,
-)
-from tbtt_interp.probes.erasure import (
-    NULLS,
-    LabelledActivations,
-    correct_wrong,
-    decode_wrong,
-    erase,
-    interchange,
-    leace,
-    random_subspace,
-)
+from tbtt_interp.probes import effects, erasure
 from tbtt_interp.probes.features import FEATURES, label_examples
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
@@ -38,9 +22,11 @@ from tbtt_interp.tasks import load_task
 MID, POST = "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"
 
 
-def carrying(run: Run, site: str = MID, draws: int = 9, **options) -> LabelledActivations:
+def carrying(run: Run, site: str = MID, draws: int = 9, **options) -> erasure.LabelledActivations:
     prompts = PromptSet.of_seed(run, run.seeds[0])
-    return LabelledActivations.of(run.model(), prompts, "carry", site, draws=draws, **options)
+    return erasure.LabelledActivations.of(
+        run.model(), prompts, "carry", site, draws=draws, **options
+    )
 
 
 def correlated(rows: int, width: int = 10, rank: int = 2) -> tuple[Tensor, np.ndarray]:
@@ -54,7 +40,7 @@ def correlated(rows: int, width: int = 10, rank: int = 2) -> tuple[Tensor, np.nd
 def test_no_linear_probe_beats_the_majority_once_a_code_is_erased():
     x, _ = correlated(200)
     labels = (x[:, 0] + 0.3 * x[:, 1] > 0.5).numpy()
-    erased = leace(x, labels[:, None].astype(float)).erase(x).numpy()
+    erased = erasure.leace(x, labels[:, None].astype(float)).erase(x).numpy()
     majority = max(labels.mean(), 1 - labels.mean())
     for data, is_decodable in ((x.numpy(), True), (erased, False)):
         probe = LogisticRegression(C=1e6, max_iter=10_000).fit(data, labels)
@@ -63,13 +49,13 @@ def test_no_linear_probe_beats_the_majority_once_a_code_is_erased():
 
 def test_an_eraser_leaves_no_covariance_and_changes_two_directions():
     x, code = correlated(80)
-    space = leace(x, code)
+    space = erasure.leace(x, code)
     erased = space.erase(x)
     covariance = (erased - erased.mean(0)).T @ torch.from_numpy(code - code.mean(0))
     assert covariance.abs().max() < 1e-8
     assert torch.linalg.matrix_rank(x - erased, tol=1e-6) == 2
     assert torch.allclose(space.erase(erased), erased)
-    other = random_subspace(x, 2, np.random.default_rng(0))
+    other = erasure.random_subspace(x, 2, np.random.default_rng(0))
     assert torch.allclose(other.read @ other.write, torch.eye(2, dtype=torch.double))
 
 
@@ -77,7 +63,7 @@ def test_no_other_eraser_changes_activations_less():
     """Any projection whose null space has the code's covariance erases it, too."""
     x, code = correlated(20_000)  # so many that shrinkage does not show
     x = x - x.mean(0)
-    smallest = (leace(x, code).erase(x) - x).square().sum()
+    smallest = (erasure.leace(x, code).erase(x) - x).square().sum()
     directions = x.T @ torch.from_numpy(code - code.mean(0))
     generator = torch.Generator().manual_seed(0)
     for trial in range(20):
@@ -85,7 +71,7 @@ def test_no_other_eraser_changes_activations_less():
         projection = directions @ torch.linalg.inv(read @ directions) @ read
         assert (x @ projection.T).square().sum() > 0.999 * smallest
     # labels that are all the same have nothing to erase
-    assert torch.allclose(leace(x, np.ones((len(x), 1))).erase(x), x)
+    assert torch.allclose(erasure.leace(x, np.ones((len(x), 1))).erase(x), x)
 
 
 def test_a_change_at_the_last_stream_is_what_the_unembedding_says(line_run):
@@ -109,14 +95,14 @@ def test_what_is_not_there_cannot_be_changed(line_run):
     with pytest.raises(TbttError, match="position -6 is not in every prompt: count back from -1"):
         carrying(line_run, pos=-6)
     with pytest.raises(TbttError, match="every text has the same activation there"):
-        erase(carrying(line_run, "hook_embed", draws=1))
+        erasure.erase(carrying(line_run, "hook_embed", draws=1))
     with pytest.raises(TbttError, match="feature 'initial' has 18 unordered classes"):
         _ = label_examples(FEATURES["initial"], load_task("facts").examples, controls=0).codes
     prompts = PromptSet.of_seed(line_run, 0)
     held_out = np.array([bool(e.labels.get("carry")) for e in prompts.examples])
     prompts = dataclasses.replace(prompts, held_out=held_out)
     with pytest.raises(TbttError, match="'carry' is the same in every example that was trained on"):
-        LabelledActivations.of(line_run.model(), prompts, "carry", MID)
+        erasure.LabelledActivations.of(line_run.model(), prompts, "carry", MID)
 
 
 def test_erasing_and_interchanging_find_the_code_that_decides(line_run):
@@ -125,9 +111,9 @@ def test_erasing_and_interchanging_find_the_code_that_decides(line_run):
     one = data.batch.first_tokens().answer_token == line_run.task.vocabulary.index["1"]
     decides = one.numpy().astype(float)[None, :, None]
     planted = dataclasses.replace(data, codes=np.concatenate([decides, data.codes[1:]]))
-    drop = erase(planted).query("measure == 'margin drop'").set_index("kind")["value"]
+    drop = erasure.erase(planted).query("measure == 'margin drop'").set_index("kind")["value"]
     assert drop["code"] > max(1, drop["random subspace"].max(), drop["permuted labels"].max())
-    moved = interchange(planted).set_index(["measure", "kind"])["value"]
+    moved = erasure.interchange(planted).set_index(["measure", "kind"])["value"]
     follows = moved["answer follows"]
     assert follows["whole"] == 1 and follows["code"] > 2 * follows["random subspace"].max()
     assert moved["logit shift"]["code"] > moved["logit shift"]["permuted labels"].max()
@@ -141,10 +127,10 @@ def test_a_planted_lesion_is_found_and_corrected(line_run):
     pairs = ({3, 9}, {4, 8}, {2, 9}, {6, 8})
     held_out = [{e.labels["a"], e.labels["b"]} in pairs for e in prompts.examples]
     prompts = dataclasses.replace(prompts, held_out=np.array(held_out))
-    whole = LabelledActivations.of(model, prompts, "carry", MID, draws=19)
-    assert not wrong_answers(model, prompts)["wrong"].any()  # nothing is wrong yet
+    whole = erasure.LabelledActivations.of(model, prompts, "carry", MID, draws=19)
+    assert not effects.wrong_answers(model, prompts)["wrong"].any()  # nothing is wrong yet
     seen = torch.from_numpy(whole.seen)
-    space = leace(whole.x[seen], whole.codes[0][whole.seen])
+    space = erasure.leace(whole.x[seen], whole.codes[0][whole.seen])
     lesioned, end = whole.x[~seen], 4  # where every prompt ends
 
     def turn(values: Tensor, hook: object) -> Tensor:
@@ -155,17 +141,17 @@ def test_a_planted_lesion_is_found_and_corrected(line_run):
 
     model.add_perma_hook(MID, turn)
     try:
-        hurt = LabelledActivations.of(model, prompts, "carry", MID, draws=19)
+        hurt = erasure.LabelledActivations.of(model, prompts, "carry", MID, draws=19)
         wrong = ~hurt.seen & (hurt.margins([])[0] <= 0)
-        found = correct_wrong(hurt, wrong).set_index(["measure", "kind"])["value"]
-        decoded = decode_wrong(hurt, wrong).set_index("kind")["value"]
+        found = erasure.correct_wrong(hurt, wrong).set_index(["measure", "kind"])["value"]
+        decoded = erasure.decode_wrong(hurt, wrong).set_index("kind")["value"]
     finally:
         model.reset_hooks(including_permanent=True)
     n = wrong.sum()
     assert n >= 2
     # the code is put where its class is on average, which is not where each one was
     assert found["corrected"]["code"] >= n / 2
-    for null in NULLS:
+    for null in erasure.NULLS:
         assert found["corrected"][null].mean() < n / 4, null
     # it was turned round, and is decoded the wrong way
     assert found["decoded in code"]["code"] < n and decoded["code"] < n
@@ -177,11 +163,11 @@ def test_what_is_planted_is_decoded_where_the_answer_is_wrong(line_run):
     x = torch.from_numpy(data.codes[0]).float() @ direction + 0.01 * torch.randn(100, 14)
     seen = np.arange(100) % 7 > 0
     planted = dataclasses.replace(data, x=x, seen=seen)
-    decoded = decode_wrong(planted, ~seen).set_index("kind")["value"]
+    decoded = erasure.decode_wrong(planted, ~seen).set_index("kind")["value"]
     assert decoded["code"] == (~seen).sum()
     assert decoded["control task"].mean() < 0.8 * (~seen).sum()
     # and in the one direction that is planted, and not in others
-    inside = correct_wrong(planted, ~seen).set_index(["measure", "kind"])["value"]
+    inside = erasure.correct_wrong(planted, ~seen).set_index(["measure", "kind"])["value"]
     assert inside["decoded in code"]["code"] == (~seen).sum()
     assert inside["decoded in code"]["control task"].mean() < (~seen).sum()
 
@@ -191,20 +177,20 @@ def test_an_effect_is_compared_with_each_null_over_models():
     for kind, slope in (("permuted labels", 1.0), ("random subspace", 0.0)):
         rows += [(kind, k, seed, slope * k) for seed in (0, 1) for k in range(9)]
     table = pd.DataFrame(rows, columns=["kind", "draw", "seed", "value"])
-    found = summarize_effect(table)
+    found = effects.summarize_effect(table)
     expected = stats.ttest_1samp([3.0, 4.0], 0).confidence_interval()
     assert (found["effect"], found["n_models"]) == (3.5, 2)
     assert (found["effect_low"], found["effect_high"]) == pytest.approx(tuple(expected))
     assert found["permuted_labels"] == 4.0 and found["random_subspace"] == 0.0
     assert found["p"] == (1 + 5) / 10  # draws 4 to 8 of the harder null
     assert "control_task" not in found
-    assert np.isnan(summarize_effect(table[table["kind"] == "code"])["p"])
+    assert np.isnan(effects.summarize_effect(table[table["kind"] == "code"])["p"])
 
 
 def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s():
     def shares(correct: list[int], of: list[int]) -> dict[str, float]:
         table = pd.DataFrame({"value": correct, "of": of, "seed": range(len(of))})
-        return summarize_effect(table.assign(kind="code", draw=0))
+        return effects.summarize_effect(table.assign(kind="code", draw=0))
 
     unlike = shares([1, 0, 0], [1, 3, 0])
     assert (unlike["count"], unlike["of"], unlike["n_models"]) == (1, 4, 2)
@@ -218,7 +204,7 @@ def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s():
 
 
 def test_a_run_s_tables_have_a_row_for_each_claim(line_run):
-    result = analyse_erasure(line_run, ["carry", "units"], sites=[MID], draws=3)
+    result = effects.analyse_erasure(line_run, ["carry", "units"], sites=[MID], draws=3)
     table = result.tables["erasure"]
     assert [*table["measure"]] == [
         "margin drop", "margin drop, held out", "answer follows", "logit shift",
@@ -227,7 +213,7 @@ def test_a_run_s_tables_have_a_row_for_each_claim(line_run):
     row = table[(table["feature"] == "carry") & (table["measure"] == "margin drop")].iloc[0]
     assert row["effect"] > row["random_subspace"]
     assert len(result.claims) == 8 and {claim.verdict for claim in result.claims} == {"undecided"}
-    found = latent_answers(line_run, ["answer"], sites=[POST], draws=3).set_index("measure")
+    found = effects.latent_answers(line_run, ["answer"], sites=[POST], draws=3).set_index("measure")
     margins, held_out = evaluate_run(line_run).margins, PromptSet.of_seed(line_run, 0).held_out
     wrong = (margins[:, held_out] <= 0).sum(1)
     assert (found["of"] == wrong.sum()).all() and (found["n_models"] == (wrong > 0).sum()).all()
@@ -236,12 +222,12 @@ def test_a_run_s_tables_have_a_row_for_each_claim(line_run):
 
 
 def test_models_of_your_own_have_codes_of_numbers_and_of_two_classes(line_run):
-    assert coded_features(line_run.task.examples) == [
+    assert effects.coded_features(line_run.task.examples) == [
         "answer", "units", "tens", "sign", "carry", "borrow",
     ]  # fmt: skip
     own = [dataclasses.replace(e, labels={"even": k % 2 == 0, "name": "xyz"[k % 3]})
            for k, e in enumerate(line_run.task.examples)]  # fmt: skip
-    assert coded_features(own) == ["even"]
+    assert effects.coded_features(own) == ["even"]
     models = models_of(line_run.model(), examples=own)
-    found = latent_answers(models, sites=[MID], draws=2)
+    found = effects.latent_answers(models, sites=[MID], draws=2)
     assert set(found["feature"]) == {"even"} and "untrained" not in found

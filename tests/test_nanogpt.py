@@ -78,16 +78,6 @@ def test_a_round_trip_is_exact(bias):
         assert torch.equal(again.parameters()[name], value), name
 
 
-def test_a_trained_run_goes_out_and_comes_back(line_run):
-    export_checkpoint(line_run, Path("ckpt.pt"), seed=1)
-    run = imported()
-    for name, value in line_run.parameters().items():
-        assert torch.equal(run.parameters()[name][0], value[1])
-    table = evaluate_run(line_run).table
-    right = table[table["seed"] == 1]["right"].tolist()
-    assert evaluate_run(run).table["right"].tolist() == right
-
-
 def test_the_vocabulary_may_come_from_a_text():
     characters = "".join(map(chr, range(33, 33 + 48))) + "abc \n"
     Path("text.txt").write_text(characters + "=")

@@ -8,20 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import copying_models, models_of, random_transformer
+from planted import TASK, copying_models, models_of, random_transformer
 from transformer_lens import patching as tl_patching
 
 from tbtt_interp.analyses import patching
 from tbtt_interp.analyses.ablation import ablation_summary, ablation_table
 from tbtt_interp.analyses.pairs import chosen_pairs, one_pair, ordered_pairs
-from tbtt_interp.analyses.patching import (
-    METRICS,
-    analyse_patching,
-    locations_of,
-    patch_pairs,
-    patching_table,
-    plot_patching,
-)
 from tbtt_interp.analyses.path_patching import analyse_paths
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
@@ -44,16 +36,16 @@ def prompts(models: Models) -> PromptSet:
 
 @pytest.fixture(scope="module")
 def planted() -> pd.DataFrame:
-    return patching_table(copying_models())
+    return patching.patching_table(copying_models())
 
 
 @pytest.fixture(scope="module")
 def result(models: Models, prompts: PromptSet) -> Result:
-    return analyse_patching(models, ordered_pairs(prompts).sample(60, seed=0))
+    return patching.analyse_patching(models, ordered_pairs(prompts).sample(60, seed=0))
 
 
 def of_answers(table: pd.DataFrame) -> pd.DataFrame:
-    return table[(table["role"] == "answer") & (table["metric"] == METRICS[0])]
+    return table[(table["role"] == "answer") & (table["metric"] == patching.METRICS[0])]
 
 
 def test_a_planted_circuit_is_found_where_it_is_and_nowhere_else(planted):
@@ -83,8 +75,8 @@ def test_a_source_with_the_same_answer_restores_nothing_and_a_random_one_half(pl
 def test_patching_a_run_with_itself_changes_nothing(models, prompts):
     pairs = ordered_pairs(prompts).sample(20, seed=1)
     same = dataclasses.replace(pairs, corrupted=pairs.clean)
-    locations = locations_of(models.first, pairs.batch(pairs.clean))
-    total, effect = patch_pairs(models.first, same, locations)
+    locations = patching.locations_of(models.first, pairs.batch(pairs.clean))
+    total, effect = patching.patch_pairs(models.first, same, locations)
     assert float(total.abs().max()) == 0
     assert float(effect[0].abs().max()) < 1e-4  # batches of another size sum in another order
 
@@ -95,7 +87,7 @@ def test_patching_everything_is_the_other_run(models, prompts, direction, monkey
     monkeypatch.setattr(patching, "TOKENS_AT_ONCE", 2 * 9 * 20)
     pairs = ordered_pairs(prompts).sample(50, seed=2)
     locations = [Location("blocks.0.hook_resid_pre"), Location("blocks.0.attn.hook_z", 0)]
-    total, effect = patch_pairs(models.first, pairs, locations, direction)
+    total, effect = patching.patch_pairs(models.first, pairs, locations, direction)
     assert float(total.abs().max()) > 1
     torch.testing.assert_close(effect[0], total.expand_as(effect[0]), atol=1e-3, rtol=1e-3)
 
@@ -120,8 +112,8 @@ def test_the_grid_equals_transformer_lens_on_the_same_pair(models, prompts):
         "attn.hook_pattern": tl_patching.get_act_patch_attn_head_pattern_by_pos,
     }
     for site, function in theirs.items():
-        grid = locations_of(model, clean, [f"blocks.0.{site}"])
-        _, effect = patch_pairs(model, pairs, [x for x in grid if x.pos is not None])
+        grid = patching.locations_of(model, clean, [f"blocks.0.{site}"])
+        _, effect = patching.patch_pairs(model, pairs, [x for x in grid if x.pos is not None])
         expected = (function(model, corrupted.tokens, cache, metric).flatten() - before).detach()
         torch.testing.assert_close(effect[0, :, 0, 0].float(), expected, atol=1e-4, rtol=1e-4)
         assert site == "hook_mlp_out" or float(expected.abs().max()) > 0.1
@@ -150,8 +142,8 @@ def test_countries_align_by_length_and_a_note_says_that_long_prompts_are_cut(fac
     assert (lengths[pairs.clean] == lengths[pairs.corrupted]).all()
     assert pairs.left_out["prompts that do not align"] > 0
     chosen = pairs.take(np.array([*np.flatnonzero(lengths[pairs.clean] > 24)[:6], *range(6)]))
-    table = patching_table(models, chosen, sites=["blocks.0.hook_resid_pre"])
-    figure = plot_patching(table, note=" ".join(chosen.notes()))
+    table = patching.patching_table(models, chosen, sites=["blocks.0.hook_resid_pre"])
+    figure = patching.plot_patching(table, note=" ".join(chosen.notes()))
     assert "lose their left end" in figure.layout.title.subtitle.text
     everything = of_answers(table).query("position == 'all'")
     np.testing.assert_allclose(everything["fraction_restored"], 1, atol=1e-3)
@@ -268,14 +260,17 @@ def test_where_no_other_example_has_the_answer_the_null_is_unknown(facts_run):
 
 
 def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated():
-    models = models_of(random_transformer(d_model=8, n_heads=2, attn_only=True))
-    result = analyse_patching(models, ordered_pairs(models.shared_prompts).sample(8, seed=0))
+    model = random_transformer(d_model=8, n_heads=2, attn_only=True)
+    models = models_of(model, examples=TASK.examples[::4])  # enough, and quick
+    result = patching.analyse_patching(
+        models, ordered_pairs(models.shared_prompts).sample(8, seed=0)
+    )
     sites = result.tables["patching"]["site"].str.removeprefix("blocks.0.").unique()[:6].tolist()
     assert sites == ["hook_resid_pre", "attn.hook_v", "attn.hook_pattern", "attn.hook_z",
                      "hook_attn_out", "hook_resid_post"]  # fmt: skip
     assert set(result.tables["ablations"]["kind"]) == {"head"}
     assert all(draw().data for draw in result.figures.values())
     with pytest.raises(TbttError, match=r"'blocks\.0\.hook_mlp_out' is not there: the nearest"):
-        patching_table(models, sites=["blocks.0.hook_mlp_out"])
+        patching.patching_table(models, sites=["blocks.0.hook_mlp_out"])
     with pytest.raises(TbttError, match="paths go through MLPs, and this model has none"):
         analyse_paths(models, n_pairs=4)

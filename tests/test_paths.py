@@ -136,7 +136,7 @@ def test_models_of_many_layers_are_patched_edge_by_edge(deep):
 
 
 def test_integrated_gradients_come_nearer_and_a_result_has_claims(trained):
-    result = analyse_paths(trained, ordered_pairs(trained.shared_prompts).sample(60, seed=0))
+    result = analyse_paths(trained, ordered_pairs(trained.shared_prompts).sample(30, seed=0))
     errors = result.tables["approximations"]
     by_method = errors.groupby("method")["error"].mean()
     assert by_method["eap_ig"] < 0.7 * by_method["eap"]

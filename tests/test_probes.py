@@ -29,6 +29,7 @@ from tbtt_interp.tasks import Example
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class
 
 EXAMPLES = TASK.examples
+ADDITIONS = [e for e in EXAMPLES if e.group == "addition"]
 SITE = "blocks.0.hook_resid_post"
 
 
@@ -84,18 +85,17 @@ def test_a_planted_order_is_explained():
 def test_where_nothing_is_represented_significance_is_rare(kind):
     """Of noise, and of operands seen through a random map: at most nominal, in 200 draws."""
     chance = np.random.default_rng(0)
-    additions = [e for e in EXAMPLES if e.group == "addition"]
-    groups, operands = pair_groups(additions), one_hot_text([e.prompt for e in additions])
+    groups, operands = pair_groups(ADDITIONS), one_hot_text([e.prompt for e in ADDITIONS])
     found = {"carry": 0, "units": 0}
     draws, controls = 200, 19
     for draw in range(draws):
         if kind == "noise":
-            values = chance.standard_normal((len(additions), 14))
+            values = chance.standard_normal((len(ADDITIONS), 14))
         else:
             values = operands @ chance.standard_normal((operands.shape[1], 14))
         folds = linear.grouped_folds(groups, seed=draw)
         for name in found:
-            labels = label_examples(FEATURES[name], additions, controls=controls, seed=draw)
+            labels = label_examples(FEATURES[name], ADDITIONS, controls=controls, seed=draw)
             right = linear.count_correct(torch.from_numpy(values), labels.of_model(0), folds)
             found[name] += (1 + (right[1:] >= right[0]).sum()) / (1 + controls) <= 0.05
     # 0.05 of 200 is 10; a fair 5 % passes 17 once in a hundred times
@@ -104,13 +104,14 @@ def test_where_nothing_is_represented_significance_is_rare(kind):
 
 @pytest.mark.parametrize("width", [14, 300])
 def test_the_closed_forms_are_scikit_learn_s(width):
+    chance = np.random.default_rng(0)
     values = planted("answer", seeds=1, width=width, noise=3.0)
     folds = linear.grouped_folds(pair_groups(EXAMPLES))
     x = values[0].double().numpy()
     for name in ("carry", "units", "answer"):
         labels = label_examples(FEATURES[name], EXAMPLES, controls=1)
         split, inside = folds.only(labels.has), x[labels.has]
-        for row in (labels.real[0], labels.controls[0]):
+        for row in (labels.real[0], labels.controls[0], chance.permutation(labels.real[0])):
             model = make_pipeline(
                 StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
             )
@@ -148,16 +149,14 @@ def test_folds_never_split_a_pair_of_operands():
         linear.grouped_folds(np.array([0, 1, 1]))
 
 
-def threshold(a: int, operator: str, b: int) -> Example:
-    labels = {"a": a, "operator": operator, "b": b, "large": a + 3 * b > 20}
-    return Example.of(f"{a}{operator}{b}=", "?", labels)
-
-
 @pytest.mark.parametrize("name", ["carry", "large"])
 def test_a_control_task_keeps_the_structure_and_loses_the_meaning(name):
     """Of our equations, and of other operands and operators than these."""
-    other = [threshold(a, "@", b) for a in range(10, 20) for b in range(-3, 7)]
-    examples = [e for e in EXAMPLES if e.group == "addition"] if name == "carry" else other
+    other = [
+        Example.of(f"{a}@{b}=", "?", {"a": a, "operator": "@", "b": b, "large": a + 3 * b > 20})
+        for a in range(10, 20) for b in range(-3, 7)
+    ]  # fmt: skip
+    examples = ADDITIONS if name == "carry" else other
     (feature,) = find_features([name], examples)
     labels = label_examples(feature, examples, controls=20)
     grid = labels.real.reshape(10, 10)
@@ -258,9 +257,8 @@ def test_degenerate_folds_are_counted():
 
 
 def test_a_constant_feature_is_refused_and_own_labels_are_features():
-    additions = [e for e in EXAMPLES if e.group == "addition"]
     with pytest.raises(TbttError, match=r"feature 'operator' is \+ in every example here"):
-        find_features(["operator"], additions)
+        find_features(["operator"], ADDITIONS)
     own = [
         Example(line=f"{k}?\n", prompt=f"{k}", answer="?\n", group="lines",
                 labels={"colour": "red" if k % 3 else "blue", "weight": k})
