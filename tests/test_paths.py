@@ -145,8 +145,9 @@ def test_integrated_gradients_come_nearer_and_a_result_has_claims(trained):
     assert any("attribution patching (EAP) is off by" in note for note in result.notes)
 
 
-def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained):
+def test_circuits_are_of_the_edges_that_effects_were_measured_of(trained, monkeypatch):
     """Also where the scored pairs have shorter answers than those that rank the edges."""
+    monkeypatch.setattr(path_patching, "RANDOM", 1)
     prompts, model = trained.shared_prompts, trained.first
     chosen = [("<8+9=", "<8+5="), ("<7+9=", "<8+9="), ("<3+4=", "<3+5="), ("<2+4=", "<3+4=")]
     clean, corrupted = np.array([[prompts.find(text) for text in pair] for pair in chosen]).T
