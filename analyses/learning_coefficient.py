@@ -21,13 +21,13 @@ from torch import Tensor
 import tbtt_interp as tbtt
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
+from tbtt_interp.kernel import Kernel, KernelError, is_suited
 from tbtt_interp.model import Parameters, forward, parameter_shapes
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.seeds import MANY_PARAMETERS, Models
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.study import study_arguments
 from tbtt_interp.tasks.windows import NOTHING, stack
-from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 
 Loss = Callable[[Parameters, int], Float[Tensor, " chain"]]
 STEPS, CHAINS = 6_000, 2
@@ -109,8 +109,9 @@ def windows_loss(
     n, shape, states = counts.sum(1), models.run.shape, [m.state_dict() for m in models.models]
     parameters = {name: torch.stack([s[name] for s in states]) for name in parameter_shapes(shape)}
     dtype = parameters["embed.W_E"].dtype
+    name = str(dtype).removeprefix("torch.")
     try:
-        kernel = Kernel(shape, dtype) if is_suited(shape, torch.device("cpu")) else None
+        kernel = Kernel(shape, name) if is_suited(shape) else None
     except KernelError:  # there is no compiler
         kernel = None
 
@@ -121,12 +122,31 @@ def windows_loss(
         chains = len(stacked["embed.W_E"]) // len(n)
         x, y = (t.gather(1, drawn).repeat_interleave(chains, 0) for t in (tokens, targets))
         if kernel is not None:
-            return kernel.loss(stacked, x, y, torch.ones(x.shape[:2], dtype=dtype)) / batch
+            flat = torch.cat([stacked[name].flatten(1) for name in parameter_shapes(shape)], 1)
+            found = _KernelLoss.apply(flat, kernel, torch.cat([x[..., :1], y], -1))
+            assert isinstance(found, Tensor)
+            return found / batch
         logits = forward(stacked, x, shape).flatten(0, 2)
         nats = F.cross_entropy(logits, y.flatten(), ignore_index=NOTHING, reduction="none")
         return nats.view(len(x), -1).sum(1) / batch
 
     return loss, parameters, n
+
+
+class _KernelLoss(torch.autograd.Function):
+    """The kernel computes the gradient with the loss, and keeps it for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, flat, kernel, windows):
+        weights = np.ones(windows.shape[:2])
+        found = kernel.evaluate(flat.numpy(force=True), windows.numpy(), weights, gradients=True)
+        ctx.save_for_backward(torch.from_numpy(found.gradients))
+        return torch.from_numpy(found.losses)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0][:, None], None, None
 
 
 def learning_coefficients(models: Models, *, steps: int = STEPS, seed: int = 0) -> Result:

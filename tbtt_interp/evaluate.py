@@ -1,6 +1,6 @@
 """Exact match and margins by group, losses, and greedy completions, of many models at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model import Shape, forward
+from tbtt_interp.kernel import Kernel, KernelError, flatten
+from tbtt_interp.model import Parameters, Shape, forward
 from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Row, Run
 from tbtt_interp.stats import Rate
@@ -24,7 +25,7 @@ TOKENS_AT_ONCE = 32_768  # of all models, in a forward pass without gradients
 
 
 def answer_margins(
-    stacked: Mapping[str, Tensor], shape: Shape, batch: PromptBatch
+    stacked: Parameters, shape: Shape, batch: PromptBatch, kernel: Kernel | None = None
 ) -> Float[Tensor, "seed example"]:
     """How clearly each model answers each prompt, in nats of logit; positive is right.
 
@@ -34,13 +35,14 @@ def answer_margins(
     """
     weights = stacked["embed.W_E"]
     tokens = batch.tokens.to(weights.device).expand(len(weights), -1, -1)
-    logits = torch.cat(list(_forward_in_parts(stacked, tokens, shape)), dim=1)
+    if kernel is None:
+        logits = torch.cat(list(_forward_in_parts(stacked, tokens, shape)), dim=1)
+    else:
+        logits = torch.from_numpy(kernel.logits(flatten(stacked, shape), tokens.numpy()))
     return batch.margins(logits[:, batch.answer_row, batch.answer_pos]).cpu()
 
 
-def _forward_in_parts(
-    stacked: Mapping[str, Tensor], tokens: Tensor, shape: Shape
-) -> Iterator[Tensor]:
+def _forward_in_parts(stacked: Parameters, tokens: Tensor, shape: Shape) -> Iterator[Tensor]:
     rows = max(1, TOKENS_AT_ONCE // tokens.shape[-1] // tokens.shape[0])
     with torch.no_grad():
         for part in tokens.split(rows, dim=1):
@@ -48,11 +50,14 @@ def _forward_in_parts(
 
 
 def reference_loss(
-    stacked: Mapping[str, Tensor], shape: Shape, streams: Sequence[Stream]
+    stacked: Parameters, shape: Shape, streams: Sequence[Stream], kernel: Kernel | None = None
 ) -> list[float]:
     """Each model's loss on all its windows, in nats per predicted character, as its floors are."""
-    device = stacked["embed.W_E"].device
     windows = stack([stream.reference() for stream in streams])
+    if kernel is not None:
+        rows = np.concatenate([windows.tokens[..., :1], windows.targets], -1)
+        return kernel.evaluate(flatten(stacked, shape), rows, windows.weights()).losses.tolist()
+    device = stacked["embed.W_E"].device
     tokens, targets = (torch.from_numpy(x).to(device) for x in (windows.tokens, windows.targets))
     total = torch.zeros(len(streams), dtype=torch.float64)
     start = 0
@@ -120,17 +125,32 @@ class Evaluation:
 
 
 def evaluate_models(
-    stacked: Mapping[str, Tensor], shape: Shape, tasks: Sequence[Task], seeds: Sequence[int]
-) -> Evaluation:
+    stacked: Parameters, shape: Shape, tasks: Sequence[Task], seeds: Sequence[int],
+    kernel: Kernel | None = None,
+) -> Evaluation:  # fmt: skip
     """The greedy, exact match up to the terminator, in the parameters' own precision."""
     batch = PromptBatch.of(tasks[0].examples, tasks[0].vocabulary, shape.n_ctx)
-    margins = answer_margins(stacked, shape, batch).numpy()
+    margins = answer_margins(stacked, shape, batch, kernel).numpy()
     return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=margins, fits=batch.fits)
 
 
 def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
     """The evaluation of every model of a run, at a kept checkpoint; None is the last."""
-    return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds)
+    kernel = run_kernel(run)
+    return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds, kernel)
+
+
+def run_kernel(run: Run) -> Kernel | None:
+    """The kernel of a run that one trained, so that margins have the bits they had in training.
+
+    None where torch trained the run, or where nothing can be compiled; torch then computes them.
+    """
+    if not run.config.environment.get("compiled"):
+        return None
+    try:
+        return Kernel(run.shape)
+    except KernelError:
+        return None
 
 
 class Completion(NamedTuple):
@@ -142,7 +162,7 @@ class Completion(NamedTuple):
 
 
 def complete(
-    stacked: Mapping[str, Tensor], shape: Shape, prompt: str, vocabulary: Vocabulary,
+    stacked: Parameters, shape: Shape, prompt: str, vocabulary: Vocabulary,
     terminators: frozenset[str], *, limit: int = 32,
 ) -> list[Completion]:  # fmt: skip
     """Each model's greedy completion, up to and including its first terminator.

@@ -1,8 +1,9 @@
 """The architecture: a shape, its parameters, the stacked forward pass, and the HookedTransformer.
 
 The decoder of nanoGPT: learned positions, pre-LayerNorm, exact GELU, input and output embeddings
-tied. Parameters carry HookedTransformer's names and shapes, with a leading seed axis where many
-models are computed side by side. `W_U` is not among them: it is `W_E` transposed.
+tied unless the shape says otherwise. Parameters carry HookedTransformer's names and shapes, with a
+leading seed axis where many models are computed side by side. A tied `W_U` is not among them: it is
+`W_E` transposed.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Parameters = dict[str, Tensor]
 INITIAL_STD = 0.02
 EPSILON = 1e-5
+INITIAL = 2  # what these random numbers are for; see tasks/windows.py
+LN2, SERIES = 0.6931471805599453, 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Shape:
     n_ctx: int
     d_vocab: int
     bias: bool = False
+    tied: bool = True
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "d_model", "d_mlp", "n_ctx", "d_vocab"):
@@ -73,6 +78,7 @@ def parameter_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
         "embed.W_E": (shape.d_vocab, d), "pos_embed.W_pos": (shape.n_ctx, d),
         **{f"blocks.{k}.{name}": size for k in range(shape.layers) for name, size in block.items()},
         "ln_final.w": (d,), "ln_final.b": (d,),
+        **({} if shape.tied else {"unembed.W_U": (d, shape.d_vocab)}),
     }  # fmt: skip
     return {name: size for name, size in shapes.items() if shape.bias or not is_bias(name)}
 
@@ -101,20 +107,47 @@ def count_parameters(shape: Shape) -> int:
 
 
 def initial_parameters(shape: Shape, *, seed: int) -> Parameters:
-    """The parameters of one model as nanoGPT initialises them; the seed alone decides the values.
+    """The parameters of one model as nanoGPT initialises them, the same bits on every machine.
 
     Source: Radford et al. 2019, section 2.3, for the scale of the two that write to the residual.
     """
-    generator = torch.Generator().manual_seed(seed)
+    sizes = parameter_shapes(shape)
+    drawn = iter(normal_numbers(seed, sum(map(math.prod, sizes.values()))))
     parameters = {}
-    for name, size in parameter_shapes(shape).items():
+    for name, size in sizes.items():
         if not is_matrix(name):
             parameters[name] = torch.full(size, 0.0 if is_bias(name) else 1.0)
             continue
         writes = name.endswith(("W_O", "W_out"))
         std = INITIAL_STD / math.sqrt(2 * shape.layers) if writes else INITIAL_STD
-        parameters[name] = torch.empty(size).normal_(0, std, generator=generator)
+        values = np.fromiter(drawn, float, math.prod(size)).reshape(size)
+        parameters[name] = torch.from_numpy(std * values).float()
     return parameters
+
+
+def normal_numbers(seed: int, count: int) -> Float[np.ndarray, " draw"]:
+    """Standard normal numbers from whole ones by elementary arithmetic, the same on every machine.
+
+    Source: Marsaglia's polar method, on the numbers of a Philox generator.
+    """
+    generator = np.random.Philox(key=[seed, INITIAL])
+    raw = generator.random_raw(2 * count + 64).astype(np.int64) >> 11  # half as many more
+    u, v = raw.reshape(2, -1) * 2.0**-52
+    square = u * u + v * v
+    inside = (square > 0) & (square < 1)
+    u, v, square = u[inside], v[inside], square[inside]
+    factor = np.sqrt(-2 * _logarithm(square) / square)
+    return np.stack([u * factor, v * factor], 1).ravel()[:count]
+
+
+def _logarithm(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Natural logarithms to 1e-15 by their series; a library's own differ in their last bits."""
+    fraction, exponent = np.frexp(x)
+    t = (fraction - 1) / (fraction + 1)  # from -1/3 to 0
+    series = np.zeros_like(t)
+    for k in range(SERIES, -1, -1):
+        series = series * (t * t) + 1 / (2 * k + 1)
+    return exponent * LN2 + 2 * t * series
 
 
 def stack_parameters(models: Sequence[Parameters]) -> Parameters:
@@ -169,40 +202,15 @@ def forward(
         pre = linear(norm(x, f"{block}.ln2"), stacked[f"{block}.mlp.W_in"], mlp["b_in"])
         x = x + linear(F.gelu(pre), stacked[f"{block}.mlp.W_out"], mlp["b_out"])
 
-    logits = torch.bmm(norm(x, "ln_final"), embeddings.transpose(1, 2))
+    unembed = stacked.get("unembed.W_U", embeddings.transpose(1, 2))
+    logits = torch.bmm(norm(x, "ln_final"), unembed)
     return logits.view(seeds, batch, pos, -1)
-
-
-def fold_layer_norms(stacked: Mapping[str, Tensor], shape: Shape) -> Parameters:
-    """The same models with each LayerNorm's scale and shift moved into the matrices that read it.
-
-    A folded LayerNorm only centres and scales to unit variance. The output embedding then has a
-    scale of its own, so `unembed.W_U`, `[seed, d_model, d_vocab]`, is untied from `embed.W_E`; with
-    biases there is an `unembed.b_U` too. Differentiable.
-    """
-    folded = {n: value for n, value in stacked.items() if not n.split(".")[-2].startswith("ln")}
-    folded["unembed.W_U"] = stacked["embed.W_E"].transpose(1, 2)
-    readers = {"ln_final": ["unembed.W_U"]}
-    for layer in range(shape.layers):
-        block = f"blocks.{layer}"
-        readers[f"{block}.ln1"] = [f"{block}.attn.W_{role}" for role in "QKV"]
-        readers[f"{block}.ln2"] = [f"{block}.mlp.W_in"]
-    for norm, names in readers.items():
-        for name in names:
-            weight = folded[name]
-            along = (len(weight), *[1] * (weight.ndim - 3), shape.d_model)
-            folded[name] = stacked[f"{norm}.w"].view(*along, 1) * weight
-            if shape.bias:
-                bias = name.replace("W_", "b_")
-                shift = (stacked[f"{norm}.b"].view(*along[:-1], 1, -1) @ weight).squeeze(-2)
-                folded[bias] = shift + folded[bias] if bias in folded else shift
-    return folded
 
 
 def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransformer":
     """One model as a real HookedTransformer, in eval mode, with the usual hook names.
 
-    Its `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. Do
+    A tied `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. Do
     not fold it with `fold_ln` or `process_weights_`: they misread an MLP as wide as the model, and
     the logits change.
     """
@@ -221,6 +229,6 @@ def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransform
         for name, value in model.state_dict().items()
         if not name.endswith(("mask", "IGNORE"))
     }
-    state |= {**parameters, "unembed.W_U": embeddings.T}
+    state |= {"unembed.W_U": embeddings.T, **parameters}
     model.load_state_dict(state, strict=False)
     return model.eval().to(embeddings.device, print_details=False)

@@ -5,8 +5,10 @@ presence means that the run is complete.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, guess, listed
@@ -268,6 +271,16 @@ def write_tensors(path: Path, tensors: "Parameters") -> None:
     write_whole(path, save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}))
 
 
+def weights_hash(tensors: "Parameters") -> str:
+    """SHA-256 of tensors' names, shapes and bytes, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].numpy(force=True)
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def read_tensors(path: Path) -> "Parameters":
     """Reads safetensors; raises a TbttError where the file is damaged or truncated."""
     from safetensors import SafetensorError
@@ -336,8 +349,6 @@ def read_metrics(folder: Path) -> list[Row]:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a run computes."""
-    import platform
-
     known = {"python": platform.python_version()}
     for name in ("tbtt_interp", "torch", "transformer-lens", "numpy"):
         try:
@@ -345,6 +356,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             known[name] = "not installed"
     return known
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _read_json(path: Path) -> Any:

@@ -6,13 +6,15 @@ from types import TracebackType
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.plots import SUFFIXES
+from tbtt_interp.threads import use_one_thread
 
 
 def study_arguments(*default: str, most: int | None = 1) -> tuple[list[Path], list[Path]]:
     """The runs that the study is given, and the files that its figure is written to.
 
     A notebook has no arguments of its own, so both are the defaults there. After this call an error
-    of this package ends the script as it ends a command: in one line, with exit status 2.
+    of this package ends the script as it ends a command: in one line, with exit status 2. Torch and
+    BLAS compute on one thread, as in a command.
 
     Args:
         default: the runs if none is given: folders, or names that `tbtt models` lists.
@@ -21,6 +23,7 @@ def study_arguments(*default: str, most: int | None = 1) -> tuple[list[Path], li
         TbttError: if more runs are given.
     """
     sys.excepthook = _end_as_a_command
+    use_one_thread()
     words = [] if "ipykernel" in sys.modules else sys.argv[1:]
     paths = [Path(word) for word in words]
     files = [path for path in paths if path.suffix in SUFFIXES and not path.is_dir()]

@@ -146,8 +146,8 @@ def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias):
             lost("blocks.2.mlp.hook_post", "blocks.2.hook_mlp_out", every, 7),
         Component("head", 1, head=4):
             lost("blocks.1.attn.hook_z", "blocks.1.hook_attn_out", every, 4),
-        Component("head", 0, head=2, pos=-2):
-            lost("blocks.0.attn.hook_pattern", "blocks.0.hook_attn_out", 2, every, b),
+        Component("head", 0, head=5, pos=-2):
+            lost("blocks.0.attn.hook_pattern", "blocks.0.hook_attn_out", 5, every, b),
         Component("attention", 3, pos=-2):
             lost("blocks.3.attn.hook_pattern", "blocks.3.hook_attn_out", every, every, b),
     }.items():  # fmt: skip

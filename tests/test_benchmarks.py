@@ -1,5 +1,6 @@
 """The benchmarks run and print their tables; no test holds them to a speed."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,18 +18,15 @@ def test_the_speed_benchmark_prints_its_tables_and_writes_them() -> None:
     results = json.loads(Path("s.json").read_text())
     (row,) = results["training"]
     assert (row["size"], row["models"]) == ("small", 2)
-    assert row["times_faster"] > 0 and 0 < row["share_computed"] < row["share"]
-    assert "a whole step, 2 of small" in done.stdout
+    rivals = {"HookedTransformer", "torch.func", "JAX"}
+    assert row["times_faster"].keys() == rivals
+    if importlib.util.find_spec("jax") is None:
+        assert row["times_faster"].pop("JAX") is None and "jax is not installed" in done.stdout
+    assert all(times > 0 for times in row["times_faster"].values())
+    assert 0 < row["share_computed"] < row["share"]
     assert {"processor", "threads", "versions"} == results["machine"].keys()
     assert all(row["measured"] > 0 for row in results["waiting"])
-    assert sum(row["limit"] is not None for row in results["waiting"]) == 10
-
-
-def test_the_benchmark_of_denormals_prints_its_table() -> None:
-    script = str(ROOT / "tests/benchmarks/denormals.py")
-    command = [sys.executable, script, "arithmetic-small-file", "--steps", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    name, models, exact, flushed, faster = done.stdout.splitlines()[2].split()
-    assert (name, models) == ("arithmetic-small-file", "8")
-    assert min(map(float, (exact, flushed, faster))) > 0
+    assert sum(row["limit"] is not None for row in results["waiting"]) == 11
+    for part in ("cost per model", "two at once", "tbtt train --size medium", "most memory",
+                 "that is not steps"):  # fmt: skip
+        assert any(part in row["what"] for row in results["waiting"]), part

@@ -12,10 +12,11 @@ import tbtt_interp
 ROOT = Path(tbtt_interp.__file__).parent
 # Each may import from its own layer and from those above it.
 LAYERS = [
-    ["errors"],
+    ["errors", "threads"],
     ["stats", "plots", "results", "tasks"],
     ["study"],
     ["model"],
+    ["kernel"],
     ["runs", "prompts"],
     ["evaluate", "baselines", "nanogpt", "activations"],
     ["tables", "interventions", "seeds"],

@@ -1,6 +1,5 @@
 """The architecture is the paper's: a hand-written nanoGPT has the same logits and gradients."""
 
-import dataclasses
 import math
 
 import pytest
@@ -8,11 +7,11 @@ import torch
 from oracle import NanoGPT
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.kernel import Kernel
 from tbtt_interp.model import (
     Parameters,
     Shape,
     count_parameters,
-    fold_layer_norms,
     forward,
     hooked_transformer,
     initial_parameters,
@@ -20,9 +19,8 @@ from tbtt_interp.model import (
     stack_parameters,
 )
 from tbtt_interp.nanogpt import from_nanogpt, to_nanogpt
-from tbtt_interp.train.kernel import Kernel
 from tbtt_interp.train.recipe import SIZES, resolve_recipe
-from tbtt_interp.train.step import ModelStack
+from tbtt_interp.train.step import CompiledStack, TorchStack
 from tbtt_interp.train.training import model_streams
 
 ODD = Shape(layers=2, heads=3, d_model=12, d_mlp=36, n_ctx=9, d_vocab=17, bias=True)
@@ -79,12 +77,13 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size, compiled):
     shape, training = SHAPES[size], recipe.training
     models = [doubles(shape, seed) for seed in range(2)]
     streams = model_streams(recipe, recipe.tasks())
-    stack = ModelStack(
-        stack_parameters(models), shape, training, streams, device=torch.device("cpu"),
-        kernel=Kernel(shape, torch.float64) if compiled else None,
-    )  # fmt: skip
-    for step in range(steps):
-        stack.step(step)
+    stacked = stack_parameters(models)
+    stack = (
+        CompiledStack(stacked, shape, training, streams, Kernel(shape, "float64"))
+        if compiled
+        else TorchStack(stacked, shape, training, streams, torch.device("cpu"))
+    )
+    stack.advance(0, steps)
     for place, parameters in enumerate(models):
         oracle = oracle_of(parameters, shape)
         named = dict(oracle.named_parameters())
@@ -114,24 +113,6 @@ def test_training_steps_equal_those_of_a_hand_written_nanogpt(size, compiled):
             tokens, targets, _ = map(torch.from_numpy, streams[place].reference())
             loss = oracle.loss(tokens, targets).item()
             assert stack.reference_loss()[place] == pytest.approx(loss, abs=1e-9)
-
-
-@pytest.mark.parametrize("shape", [SHAPES["small"], ODD], ids=["small", "biased"])
-def test_folded_layer_norms_leave_the_logits_as_they_are(shape):
-    """In TransformerLens, whose LNPre only centres and scales."""
-    from transformer_lens import HookedTransformer
-
-    parameters = doubles(shape, 0)
-    plain = hooked_transformer(parameters, shape)
-    config = dataclasses.replace(plain.cfg, normalization_type="LNPre")
-    folded = fold_layer_norms(stack_parameters([parameters]), shape)
-    model = HookedTransformer(config)
-    state = {n: torch.zeros_like(v) for n, v in model.state_dict().items() if ".b_" in n}
-    wrong = model.load_state_dict(state | one_model(folded, 0), strict=False)
-    assert not wrong.unexpected_keys
-    assert all(name.endswith(("mask", "IGNORE")) for name in wrong.missing_keys)
-    tokens = torch.randint(17, (4, 9), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(model(tokens), plain(tokens), **EXACT)
 
 
 def test_the_hooked_transformer_is_a_usual_one(capsys):

@@ -23,7 +23,7 @@ from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import SHIPPED, Run, find_runs, load_run
 from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
-from tbtt_interp.train.training import Runtime, train_models
+from tbtt_interp.train.training import train_models
 
 ROOT = Path(__file__).parents[1]
 pack_models, pack_run = packing.pack_models, packing.pack_run
@@ -38,7 +38,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def train(name: str, steps: int, evaluate: int, checkpoint: int, **flags: object) -> None:
         often = {"training.evaluate_every": evaluate, "training.checkpoint_every": checkpoint}
         recipe = resolve_recipe("quick", {"training.steps": steps, **often, **flags})
-        train_models(recipe, folder / name, runtime=Runtime(compiled=False))
+        train_models(recipe, folder / name)
 
     train(MEDIUM, 120, 40, 60, **{"seeds": 3, "training.batch": 32})
     train(TEN, 15, 5, 1, **{"seeds": 10, "model.size": "small", "framing": "line"})
@@ -154,7 +154,8 @@ def test_packing_writes_all_or_nothing(swept, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights):
+def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights, monkeypatch):
+    monkeypatch.setenv("CXX", "/no/such/compiler")  # torch counts the same answers
     assert packing.folder_bytes(weights) < packing.LIMIT
     for folder in find_runs(weights):
         run = load_run(folder)
@@ -187,24 +188,16 @@ def early_losses(run: Run, learning_rate: float | None = None) -> tuple[list[flo
     return recorded[:3].tolist(), anew.tolist()
 
 
-# Another machine, or another number of models side by side, rounds differently, and training
-# amplifies that. Of seven mediums, trained by the CPU kernel and by torch, the first evaluation
-# differed by 4e-7 at most and the next two by 0.007.
-EXACT, AMPLIFIED = 1e-5, 0.05
-
-
-def test_a_cell_is_trained_again_by_its_recorded_recipe(weights):
-    if (weights / MEDIUM).is_dir():
-        recorded, anew = early_losses(load_run(weights / MEDIUM))
-        assert anew[0] == pytest.approx(recorded[0], abs=EXACT)
-        assert anew[1:] == pytest.approx(recorded[1:], abs=AMPLIFIED)
+def test_a_cell_is_trained_again_by_its_recorded_recipe_to_the_last_bit(packed):
+    recorded, anew = early_losses(load_run(packed / MEDIUM))
+    assert anew == recorded
 
 
 def test_another_recipe_would_not_pass_for_it(packed):
     recorded, anew = early_losses(load_run(packed / MEDIUM), learning_rate=3e-3)
-    assert max(abs(x - y) for x, y in zip(recorded[1:], anew[1:], strict=True)) > 2 * AMPLIFIED
+    assert max(abs(x - y) for x, y in zip(recorded[1:], anew[1:], strict=True)) > 0.1
     others = load_run(packed / MEDIUM).metrics().query("step == 0")["loss"]
-    assert others.sort_values().diff().min() > 10 * EXACT  # the first evaluation tells seeds apart
+    assert others.sort_values().diff().min() > 1e-4  # the first evaluation tells seeds apart
 
 
 def test_a_card_of_a_reader_s_own_corpus_grants_no_licence(tmp_path):

@@ -34,13 +34,13 @@ class Killed(BaseException):
 
 
 class Deadly(TrainingCallback):
-    """The process is gone at this step."""
+    """The process is gone at this step, or at the first that is told after it."""
 
     def __init__(self, at: int) -> None:
         self.at = at
 
     def on_step(self, step: int) -> None:
-        if step == self.at:
+        if step >= self.at:
             raise Killed
 
 
@@ -108,16 +108,20 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(step, uninter
     assert untimed(Path("run")) == uninterrupted
 
 
-def test_a_compiled_run_resumes_to_the_same_bit_on_other_threads() -> None:
-    whole = train_models(short(), "whole", runtime=Runtime(compiled=True, threads=2))
-    assert whole.config.environment["compiled"] is True
-    with pytest.raises(Killed):
-        train_models(short(), "run", callback=Deadly(8), runtime=Runtime(compiled=True, threads=1))
-    resumed = train_models(short(), "run", resume=True, runtime=Runtime(threads=2))
-    ours, theirs = (untimed(run.folder) for run in (resumed, whole))
-    assert ours.keys() == theirs.keys()
-    for name in ours.keys() - {"config.json"}:  # which names the threads
-        assert ours[name] == theirs[name], name
+@pytest.mark.parametrize(
+    ("environment", "runtime", "reason"),
+    [
+        ({"kernel": None}, {}, "begun by another version of the compiled kernel, whose bits"),
+        ({}, {"compiled": False}, "begun by the compiled kernel, on the processor, and other bits"),
+    ],
+)
+def test_a_compiled_run_goes_on_in_its_own_bits_alone(environment, runtime, reason, killed) -> None:
+    path = Path("run/config.json")
+    config = json.loads(path.read_text())
+    config["environment"] |= environment
+    path.write_text(json.dumps(config))
+    with pytest.raises(TbttError, match=reason):
+        train_models(short(), "run", resume=True, runtime=Runtime(**runtime))
 
 
 def test_a_killed_process_goes_on_from_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +178,10 @@ def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
         train_models(short(), "run", resume=True)
 
 
-def test_resuming_on_other_terms_gives_a_warning(killed: None, monkeypatch) -> None:
+def test_torch_resumes_on_other_terms_with_a_warning(monkeypatch) -> None:
+    with pytest.raises(Killed):
+        runtime = Runtime(threads=1, compiled=False)
+        train_models(short(), "run", callback=Deadly(10), runtime=runtime)
     messages: list[str] = []
     callback = TrainingCallback()
     monkeypatch.setattr(callback, "on_message", messages.append)

@@ -10,13 +10,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt64
 
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.tasks.task import Task, Vocabulary
 
 FRAMINGS = ("file", "shuffled", "line")
 NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
+DRAWS, REFERENCE = 0, 1  # what a model's random numbers are for
 
 
 class Windows(NamedTuple):
@@ -66,7 +67,8 @@ class Stream:
         return np.array(self.vocabulary.encode("".join(self.lines)))
 
     @cached_property
-    def _padded(self) -> Int[np.ndarray, "line char"]:
+    def padded(self) -> Int[np.ndarray, "line char"]:
+        """The tokens of each line, filled up with NOTHING."""
         longest = max(self.window + 1, *map(len, self.lines))
         padded = np.full((len(self.lines), longest), NOTHING)
         for row, line in zip(padded, self.lines, strict=True):
@@ -74,39 +76,49 @@ class Stream:
         return padded
 
     @cached_property
-    def _all(self) -> Windows:
+    def _all(self) -> Int[np.ndarray, "row pos_and_next"]:
         """Every window once: at each offset of the file, or each line."""
         if self.framing == "file":
             offsets = np.arange(len(self.text) - self.window)
-            return _read_and_predict(self.text[offsets[:, None] + np.arange(self.window + 1)])
-        return _read_and_predict(self._padded[:, : self.window + 1])
+            return self.text[offsets[:, None] + np.arange(self.window + 1)]
+        return self.padded[:, : self.window + 1]
+
+    @cached_property
+    def windows(self) -> Int[np.ndarray, "row pos_and_next"]:
+        """Every window once, in the order of their tokens: what begins alike is side by side."""
+        return self._all[np.lexsort(self._all.T[::-1])]
 
     def draw(self, step: int) -> Windows:
-        """The windows of one step."""
-        generator = np.random.default_rng((self.seed, step))
+        """The windows of one step; the compiled kernel draws the same ones."""
         if self.batch is None:
-            return self._all
+            return _read_and_predict(self.windows)
         if self.framing == "shuffled":
-            return self._fresh(generator, self.batch)
-        everything = len(self._all.tokens)
-        drawn = np.bincount(generator.integers(everything, size=self.batch), minlength=everything)
+            return self._fresh(step, self.batch, DRAWS)
+        everything = len(self.windows)
+        numbers = _below(self._random(step, DRAWS, self.batch), everything)
+        drawn = np.bincount(numbers, minlength=everything)
         distinct = drawn.nonzero()[0]
-        tokens, targets, _ = self._all
-        return Windows(tokens.take(distinct, 0), targets.take(distinct, 0), drawn[distinct])
+        return _read_and_predict(self.windows[distinct])._replace(counts=drawn[distinct])
 
     def reference(self) -> Windows:
         """The windows of reported losses: each offset of the file, each line, or fresh draws."""
         if self.framing == "shuffled":
-            return self._fresh(np.random.default_rng((self.seed, 0, 0xE7A1)), len(self.text))
-        return self._all
+            return self._fresh(0, len(self.text), REFERENCE)
+        return _read_and_predict(self._all)
 
-    def _fresh(self, generator: np.random.Generator, batch: int) -> Windows:
+    def _random(self, step: int, purpose: int, count: int) -> UInt64[np.ndarray, " draw"]:
+        """Random numbers of 32 bits, by a generator that counts: no draw depends on another."""
+        generator = np.random.Philox(key=[self.seed, purpose], counter=[0, step, 0, 0])
+        return generator.random_raw(count) >> np.uint64(32)
+
+    def _fresh(self, step: int, batch: int, purpose: int) -> Windows:
         """Windows of an endless file of lines drawn independently, at a uniformly random offset."""
         lengths = np.array([len(line) for line in self.lines])
-        needed = 2 + self.window // int(lengths.min())
-        rows = generator.integers(len(self.lines), size=(batch, needed))
+        more = 1 + self.window // int(lengths.min())
+        random = self._random(step, purpose, batch * (1 + more)).reshape(batch, 1 + more)
         # a random offset falls into a line in proportion to its length
-        position = generator.integers(len(self.text), size=batch)
+        position = _below(random[:, 0], len(self.text))
+        rows = _below(random, len(self.lines))
         ends = lengths.cumsum()
         rows[:, 0] = ends.searchsorted(position, side="right")
         offset = position - (ends - lengths)[rows[:, 0]]
@@ -114,7 +126,12 @@ class Stream:
         starts = lengths[rows].cumsum(1)
         which = (column[:, :, None] >= starts[:, None, :]).sum(-1)
         before = np.take_along_axis(np.pad(starts, ((0, 0), (1, 0))), which, 1)
-        return _read_and_predict(self._padded[np.take_along_axis(rows, which, 1), column - before])
+        return _read_and_predict(self.padded[np.take_along_axis(rows, which, 1), column - before])
+
+
+def _below(random: UInt64[np.ndarray, "*size"], limit: int) -> Int[np.ndarray, "*size"]:
+    """Whole numbers below a limit from random numbers of 32 bits, each equally likely to 1e-6."""
+    return (random * np.uint64(limit) >> np.uint64(32)).astype(int)
 
 
 def _read_and_predict(windows: Int[np.ndarray, "batch pos_and_next"]) -> Windows:

@@ -15,19 +15,22 @@ import torch
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
+from tbtt_interp.kernel import Kernel, KernelError, is_suited, source_hash
 from tbtt_interp.model import Shape, initial_parameters, stack_parameters
 from tbtt_interp.runs import Row, Run, RunConfig, load_run
 from tbtt_interp.tasks import Floors, Stream, Task
 from tbtt_interp.tasks.entropy import stream_floors
-from tbtt_interp.train.kernel import Kernel, KernelError, is_suited
 from tbtt_interp.train.recipe import Recipe
-from tbtt_interp.train.step import ModelStack, keep_freed_memory, pick_device
+from tbtt_interp.train.step import (
+    CompiledStack,
+    ModelStack,
+    TorchStack,
+    keep_freed_memory,
+    pick_device,
+)
 
 LATE = 5 / 6  # evaluations after this fraction of training are late
 SAVING = 0.05  # the fraction of training time that saving between checkpoints may take
-# Compiling takes 3 s, once, and makes a step of narrow models about three times faster. It saves
-# time from about this many activations (windows x pos x d_model x layers x models x steps).
-WORTH_COMPILING = 1e8
 
 
 class TrainingCallback:
@@ -48,11 +51,15 @@ class TrainingCallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """The hardware settings of a training run; they affect only the last bits of the weights."""
+    """The hardware settings of a training run.
+
+    A compiled run has the same bits under all of them; of one that torch computes they affect the
+    last bits.
+    """
 
     device: str | None = None  # cpu, cuda or mps; None is cpu, or what a resumed run started on
     threads: int | None = None  # of the processor; None leaves torch's own choice
-    compiled: bool | None = None  # whether to compile the step; None does where it saves time
+    compiled: bool | None = None  # whether to compile the step; None does wherever that can be
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= 1_024:
@@ -67,9 +74,9 @@ def train_models(
 ) -> Run:  # fmt: skip
     """The run of a recipe's models, trained side by side into a folder.
 
-    A finished run is returned as it is. With `resume`, an unfinished run continues; on the same
-    machine it ends in the same bits as an uninterrupted run. A folder that holds something else is
-    refused before anything is written.
+    A finished run is returned as it is. With `resume`, an unfinished run continues, and ends in the
+    same bits as an uninterrupted run: on any machine, if it is compiled, else on the same one. A
+    folder that holds something else is refused before anything is written.
     """
     folder = Path(folder)
     callback = callback or TrainingCallback()
@@ -85,9 +92,10 @@ def train_models(
     with _threads(runtime.threads):
         stack = _model_stack(recipe, runtime, callback)
         floors = [stream_floors(stream) for stream in stack.streams]
-        run = run or _create(recipe, folder, stack)
-        # torch's idle threads spin for a while, on the cores that the kernel computes on
-        with _threads(1 if stack.kernel else None):
+        # a second thread of torch would spin between the short operations of narrow models
+        narrow = is_suited(stack.shape) and (stack.kernel or runtime.threads is None)
+        with _threads(1 if narrow else None):
+            run = run or _create(recipe, folder, stack)
             _train(run, stack, floors, callback)
     return run
 
@@ -124,16 +132,25 @@ def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -> Runtime:
-    """The runtime a run started on, with the user's overrides; warns where they differ."""
+    """The runtime a run started on, with the user's overrides; warns where bits may differ."""
     started = run.config.environment
+    settings = {key: started[key] for key in vars(requested) if key in started}
     given = {key: value for key, value in vars(requested).items() if value is not None}
-    runtime = Runtime(**{**started, **given})
-    if vars(runtime) != started or runs.versions() != run.config.versions:
+    runtime = Runtime(**settings | given)
+    if started["compiled"]:
+        if started.get("kernel") != source_hash():
+            what = f"{run.folder} was begun by another version of the compiled kernel"
+            raise TbttError(f"{what}, whose bits differ: train it again with another --out FOLDER")
+        if given.get("compiled") is False or runtime.device != "cpu":
+            what = f"{run.folder} was begun by the compiled kernel, on the processor"
+            raise TbttError(f"{what}, and other bits would end it: leave --no-compile and --device")
+        return dataclasses.replace(runtime, threads=requested.threads)
+    if vars(runtime) != settings or runs.versions() != run.config.versions:
         callback.on_message(
             "This run started on another device, with other threads, or under other versions: "
             "its last bits may differ from those of an uninterrupted run."
         )
-    return runtime
+    return dataclasses.replace(runtime, compiled=False)
 
 
 def model_shape(recipe: Recipe, task: Task) -> Shape:
@@ -156,26 +173,25 @@ def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
 
 
 def _model_stack(recipe: Recipe, runtime: Runtime, callback: TrainingCallback) -> ModelStack:
-    """The models before training, with a kernel where it is requested or saves time."""
+    """The models before training, with a kernel where one is suited and can be compiled."""
     device = pick_device(runtime.device or "cpu")
-    keep_freed_memory()
     tasks = recipe.tasks()
     shape, streams = model_shape(recipe, tasks[0]), model_streams(recipe, tasks)
     parameters = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
-    compiled = runtime.compiled
-    if compiled is None:
-        windows = max(len(stream.reference().tokens) for stream in streams)
-        activations = windows * shape.n_ctx * shape.d_model * shape.layers * recipe.seeds
-        compiled = activations * recipe.training.steps > WORTH_COMPILING
-    kernel = None
-    if runtime.compiled and not is_suited(shape, device):
+    suited = device.type == "cpu" and is_suited(shape)
+    if runtime.compiled and not suited:
         callback.on_message("Not compiled: at this width, or on this device, torch is as fast.")
-    elif compiled and is_suited(shape, device):
+    elif suited and runtime.compiled is not False:
         try:
-            kernel = Kernel(shape, parameters["embed.W_E"].dtype)
+            kernel = Kernel(shape)
+            return CompiledStack(parameters, shape, recipe.training, streams, kernel)
         except KernelError as error:
-            callback.on_message(f"Not compiled, so training is several times slower: {error}")
-    return ModelStack(parameters, shape, recipe.training, streams, device=device, kernel=kernel)
+            callback.on_message(
+                f"Not compiled, so training is several times slower and its last bits are this "
+                f"machine's: {error}"
+            )
+    keep_freed_memory()
+    return TorchStack(parameters, shape, recipe.training, streams, device)
 
 
 def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
@@ -186,10 +202,21 @@ def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
         held_out=recipe.held_out_sets, steps=recipe.training.steps,
         recipe=dataclasses.asdict(recipe), versions=runs.versions(),
         order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
-        environment={"device": stack.device.type, "threads": torch.get_num_threads(),
-                     "compiled": stack.kernel is not None},
+        environment=_environment(stack),
     )  # fmt: skip
     return runs.create_run(folder, config, task)
+
+
+def _environment(stack: ModelStack) -> dict[str, object]:
+    """Where a run is trained, and what decides its bits."""
+    compiled = stack.kernel is not None
+    device = next(iter(stack.parameters.values())).device.type
+    threads = stack.kernel.threads if stack.kernel else torch.get_num_threads()
+    environment = {"device": device, "threads": threads, "compiled": compiled,
+                   "processor": runs.processor()}  # fmt: skip
+    if stack.kernel is not None:
+        environment |= {"kernel": stack.kernel.hash, "compiler": stack.kernel.compiler}
+    return environment
 
 
 def _train(
@@ -237,9 +264,8 @@ def _train(
     if done == 0:
         evaluate()
         save()
-    while done < training.steps:
-        stack.step(done)
-        done += 1
+    for step in stack.steps(done, training.steps):
+        done = step
         callback.on_step(done)
         if is_due(training.evaluate_every):
             evaluate()
@@ -247,6 +273,7 @@ def _train(
             save()
     run.__dict__.pop("checkpoints", None)  # cached before the last one was written
     summary = _summary(run, floors, lines, time.monotonic() - started)
+    summary["weights"] = runs.weights_hash(stack.parameters)
     runs.write_json(run.folder / "summary.json", summary)
     shutil.rmtree(state_path.parent, ignore_errors=True)
 
@@ -254,7 +281,7 @@ def _train(
 def _evaluation(run: Run, stack: ModelStack) -> list[Row]:
     """One row per model, as metrics.jsonl has it."""
     weights = {name: p.detach() for name, p in stack.parameters.items()}
-    rows = evaluate_models(weights, run.shape, run.tasks, run.seeds).rows()
+    rows = evaluate_models(weights, run.shape, run.tasks, run.seeds, stack.kernel).rows()
     losses = zip(run.seeds, stack.reference_loss(), rows, strict=True)
     return [{"seed": seed, "loss": loss} | row for seed, loss, row in losses]
 

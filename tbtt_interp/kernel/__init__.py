@@ -1,0 +1,281 @@
+"""Training steps and logits of many small models, in calls of compiled C++ (kernel.cpp).
+
+A model's weights then have the same bits on every processor with fused multiply-adds, on any number
+of threads and with any models beside it. The kernel is compiled once per shape, in seconds, and
+kept in the user's cache (`$XDG_CACHE_HOME/tbtt_interp`, or `~/.cache/tbtt_interp`).
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from tbtt_interp.model import EPSILON, Parameters, Shape, parameter_shapes
+
+SOURCES = [Path(__file__).with_name(name) for name in ("kernel.cpp", "tile.h", "lanes.h")]
+WIDEST = 128  # d_model above which torch's own products are faster
+LONGEST = 256  # n_ctx above which a thread's workspace would take hundreds of megabytes
+REALS = {"float32": "float", "float64": "double"}
+# No multiply-add is fused but where the source says so, and no sum is reordered.
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += ["-fno-strict-aliasing", "-shared", "-fPIC", "-pthread"]
+
+Array = Float[np.ndarray, "model parameter"]
+
+
+class KernelError(Exception):
+    """The reason why no kernel could be compiled: no compiler, or its error."""
+
+
+class Batches(NamedTuple):
+    """What one model draws its windows from; the same fields as `Data` of kernel.cpp."""
+
+    rows: Int[np.ndarray, "row char"]  # windows of pos + 1 characters, or lines; negative is none
+    lengths: Int[np.ndarray, " row"] | None  # of lines from which windows are cut
+    batch: int  # windows a step; 0 is every row once
+    seed: int
+
+
+class Projection(NamedTuple):
+    """What becomes of some rows of W_E after each step.
+
+    (left + rate * left_by_rate) @ rows @ right + constant, with the step's learning rate. The same
+    fields as `Projection` of kernel.cpp.
+    """
+
+    rows: Int[np.ndarray, " row"]
+    left: Float[np.ndarray, "row row"]
+    left_by_rate: Float[np.ndarray, "row row"]
+    right: Float[np.ndarray, "d_model d_model"]
+    constant: Float[np.ndarray, "row d_model"]
+
+
+class Optimizer(NamedTuple):
+    """AdamW's settings; the same fields as `Settings` of kernel.cpp."""
+
+    rates: Float[np.ndarray, "step 3"]  # learning rate, corrections of Adam's mean and square
+    rate_of: Float[np.ndarray, " parameter"]  # factor of the learning rate
+    decay_of: Float[np.ndarray, " parameter"]  # weight decay
+    beta1: float
+    beta2: float
+    epsilon: float
+    clip: float
+
+
+class Evaluated(NamedTuple):
+    """Losses of models on windows and, where asked for, their gradients and logits."""
+
+    losses: Float[np.ndarray, " model"]
+    gradients: Array | None
+    logits: Float[np.ndarray, "model window pos d_vocab"] | None
+
+
+def is_suited(shape: Shape) -> bool:
+    """Whether the kernel is faster than torch on the processor: for narrow models."""
+    return max(shape.d_model, shape.d_mlp // 4) <= WIDEST and shape.n_ctx <= LONGEST
+
+
+class Kernel:
+    """Training steps, losses and logits of models of one shape.
+
+    Parameters are a row per model, in the order of `parameter_shapes`. Raises a KernelError if
+    nothing can be compiled.
+    """
+
+    def __init__(self, shape: Shape, dtype: str = "float32", threads: int | None = None) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.threads = threads or torch.get_num_threads()
+        self.compiler, self.hash = _compiler()[1], source_hash()
+        self._library = _library(shape, dtype)
+        real = ctypes.c_float if dtype == "float32" else ctypes.c_double
+        self._data = _structure("Data", rows=_P, lengths=_P, count=_I, width=_I, batch=_I, seed=_U)
+        self._settings = _structure("Settings", rates=_P, rate_of=_P, decay_of=_P, beta1=real,
+                                    beta2=real, epsilon=real, clip=real)  # fmt: skip
+        self._projection = _structure("Projection", rows=_P, count=_I, left=_P, left_by_rate=_P,
+                                      right=_P, constant=_P)  # fmt: skip
+
+    def train(
+        self, parameters: Array, means: Array, squares: Array, batches: Sequence[Batches],
+        optimizer: Optimizer, start: int, projections: Sequence[Projection] = (),
+        norms: Float[np.ndarray, " model"] | None = None,
+    ) -> None:  # fmt: skip
+        """Trains each model by as many steps as there are rates, in place, from step `start` on.
+
+        After each step, rows of the embedding are projected, and a model of a larger norm than its
+        own in `norms` is scaled down to that.
+        """
+        keep: list[np.ndarray] = []  # until the call returns
+
+        def real(array: np.ndarray | None) -> int | None:
+            return _address(array, self.dtype, keep)
+
+        data = [
+            self._data(_address(b.rows, np.int32, keep), _address(b.lengths, np.int32, keep),
+                       *b.rows.shape, b.batch, b.seed)
+            for b in batches
+        ]  # fmt: skip
+        maps = [
+            self._projection(_address(p.rows, np.int64, keep), len(p.rows), *map(real, p[1:]))
+            for p in projections
+        ]
+        settings = self._settings(*map(real, optimizer[:3]), *optimizer[3:])
+        own = [self._own(array, len(data)) for array in (parameters, means, squares)]
+        self._library.train(
+            len(data), (self._data * len(data))(*data),
+            (self._projection * len(maps))(*maps) if maps else None, _P(real(norms)),
+            ctypes.byref(settings),
+            _I(start), _I(start + len(optimizer.rates)), self.threads, *own,
+        )  # fmt: skip
+
+    def evaluate(
+        self, parameters: Array, windows: Int[np.ndarray, "model window pos_and_next"],
+        weights: Float[np.ndarray, "model window"], *, gradients: bool = False,
+        logits: bool = False,
+    ) -> Evaluated:  # fmt: skip
+        """Each model's sum of cross-entropies in nats, weighted by window; none for targets < 0."""
+        keep: list[np.ndarray] = []
+        models, count, characters = windows.shape
+        if characters != self.shape.n_ctx + 1:
+            what = f"windows have {self.shape.n_ctx + 1} characters"
+            raise TypeError(f"{what}: got {characters}")
+        shape = (models, count, self.shape.n_ctx, self.shape.d_vocab)
+        evaluated = Evaluated(
+            np.zeros(models, self.dtype), np.zeros_like(parameters) if gradients else None,
+            np.zeros(shape, self.dtype) if logits else None,
+        )  # fmt: skip
+        self._library.evaluate(
+            models, _P(_address(windows, np.int32, keep)), _P(_address(weights, self.dtype, keep)),
+            _I(count), self.threads, self._own(parameters, models),
+            *(self._own(array, models) for array in evaluated),
+        )  # fmt: skip
+        return evaluated
+
+    def logits(
+        self, parameters: Array, tokens: Int[np.ndarray, "model window pos"]
+    ) -> Float[np.ndarray, "model window pos d_vocab"]:
+        """Each model's logits on its tokens, of at most the context's length."""
+        models, count, pos = tokens.shape
+        windows = np.full((models, count, self.shape.n_ctx + 1), -1)
+        windows[..., :pos] = tokens
+        weights = np.zeros((models, count), self.dtype)
+        evaluated = self.evaluate(parameters, windows, weights, logits=True)
+        assert evaluated.logits is not None
+        return evaluated.logits[:, :, :pos]
+
+    def _own(self, array: np.ndarray | None, models: int) -> ctypes.c_void_p:
+        """The address of an array as it is, a row per model; the C++ code trusts its type."""
+        if array is None:
+            return _P(None)
+        if array.dtype != self.dtype or len(array) != models or not array.flags.c_contiguous:
+            size = math.prod(array.shape[1:])
+            wanted = f"{self.dtype}, {models} rows of {size}, side by side"
+            raise TypeError(f"parameters must be {wanted}: got {array.dtype}, {len(array)} rows")
+        return _P(array.ctypes.data)
+
+
+def flatten(stacked: Parameters, shape: Shape) -> Array:
+    """Stacked parameters as the kernel has them: a row per model."""
+    rows = [stacked[name].flatten(1) for name in parameter_shapes(shape)]
+    return torch.cat(rows, 1).numpy(force=True)
+
+
+_P, _I, _U = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64
+
+
+def _structure(name: str, **fields: type) -> Any:
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+
+
+def _address(array: np.ndarray | None, dtype: Any, keep: list[np.ndarray]) -> int | None:
+    """The address of an array of this type, which `keep` holds."""
+    if array is None:
+        return None
+    keep.append(np.ascontiguousarray(array, dtype))
+    return keep[-1].ctypes.data
+
+
+@cache
+def source_hash() -> str:
+    """SHA-256 of the kernel's source: together with the recipe it decides the bits of a model."""
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
+
+
+def definitions(shape: Shape, dtype: str) -> list[str]:
+    """The definitions that make kernel.cpp one of this shape."""
+    names = {
+        "REAL": REALS[dtype], "POS": shape.n_ctx, "VOCAB": shape.d_vocab,
+        "D_MODEL": shape.d_model, "HEADS": shape.heads, "D_MLP": shape.d_mlp,
+        "LAYERS": shape.layers, "BIAS": int(shape.bias), "TIED": int(shape.tied),
+        "EPSILON": EPSILON,
+    }  # fmt: skip
+    return [f"-D{name}={value}" for name, value in names.items()]
+
+
+def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
+    """A shape's kernel from the cache, compiled first if it is not there whole.
+
+    The file's name ends in the hash of its content, so that a damaged one is found out.
+    """
+    compiler, version = _compiler()
+    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    command = [compiler, *FLAGS, native, *definitions(shape, dtype)]
+    command += os.environ.get("CXXFLAGS", "").split()
+    # a kernel suits one processor, and machines may share a home folder: hence the node's name
+    key = "\0".join([source_hash(), version, platform.node(), *command])
+    start = hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbtt_interp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in folder.glob(f"{start}-*.so"):
+            if path.stem == f"{start}-{_hash(path)}":
+                return ctypes.CDLL(str(path))
+            path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(_compile(command, folder, start)))
+    except OSError as error:
+        raise KernelError(str(error)) from error
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+@cache
+def _compiler_of(names: tuple[str, ...]) -> tuple[str, str]:
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        raise KernelError(f"there is no C++ compiler ({', '.join(names)})")
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return path, (done.stdout.splitlines() or ["unknown"])[0]
+
+
+def _compiler() -> tuple[str, str]:
+    """The path of the C++ compiler, and the first line of its --version."""
+    return _compiler_of(
+        (os.environ["CXX"],) if os.environ.get("CXX") else ("c++", "g++", "clang++")
+    )
+
+
+def _compile(command: list[str], folder: Path, start: str) -> Path:
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        made = Path(inside) / "kernel.so"
+        done = subprocess.run(
+            [*command, str(SOURCES[0]), "-o", str(made)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["it printed nothing"]
+            reason = next((line for line in lines if "error" in line), lines[-1])
+            raise KernelError(f"{command[0]} failed: {reason}")
+        return made.replace(folder / f"{start}-{_hash(made)}.so")
