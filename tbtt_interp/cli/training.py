@@ -1,4 +1,4 @@
-"""`tbtt train`, also `python -m tbtt_interp.train`."""
+"""`tbtt train`, also `python -m tbtt_interp.train`, and `tbtt verify`."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from tbtt_interp.cli.output import AsJson, print_json, print_table
+from tbtt_interp.cli.output import AsJson, RunFolder, print_json, print_table
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def train_command(
     device: Annotated[str | None, Option(help="cpu, cuda or mps. [cpu]")] = None,
     threads: Annotated[int | None, Option(help="Processor threads. [all cores]")] = None,
     compiled: Annotated[
-        bool | None, Option("--compile/--no-compile", help="Compile the step. [if it saves time]")
+        bool | None, Option("--compile/--no-compile", help="Compile the step. [where possible]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,6 +101,36 @@ def train_command(
             print("\ninterrupted before training began; nothing was written", file=sys.stderr)
         raise typer.Exit(130) from None
     _print_run(run, as_json=as_json)
+
+
+def verify_command(
+    run_folder: RunFolder,
+    steps: Annotated[int | None, Option(help="Only so many of its first steps. [all]")] = None,
+    threads: Annotated[int | None, Option(help="Processor threads. [all cores]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run again, and compare the bytes of its weights.
+
+    tbtt verify runs/arithmetic-medium-file --steps 1000
+
+    The exit status is 1 where they differ.
+    """
+    from tbtt_interp.cli.progress import ProgressBar
+    from tbtt_interp.runs import load_run
+    from tbtt_interp.train.verify import verify_run
+
+    run = load_run(run_folder)
+    progress = ProgressBar()
+    with progress.bar:
+        found = verify_run(run, steps, threads=threads, callback=progress)
+    if as_json:
+        print_json([found._asdict() | {"same": found.is_same}])
+    else:
+        verdict = "the same bytes" if found.is_same else "DIFFERENT BYTES"
+        print(f"{run.folder}, {len(run.seeds)} models after {found.step:,} steps: {verdict}")
+        print(f"SHA-256 as kept {found.kept}\n  trained again {found.again}")
+    if not found.is_same:
+        raise typer.Exit(1)
 
 
 def _print_run(run: "Run", *, as_json: bool) -> None:

@@ -1,0 +1,60 @@
+"""Training a run again, to see whether its weights have the same bytes here."""
+
+from typing import NamedTuple
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.kernel import Kernel, KernelError, source_hash
+from tbtt_interp.model import initial_parameters, stack_parameters
+from tbtt_interp.runs import Run, weights_hash
+from tbtt_interp.train.recipe import recorded_recipe
+from tbtt_interp.train.step import CompiledStack
+from tbtt_interp.train.training import TrainingCallback, model_streams
+
+
+class Verification(NamedTuple):
+    """SHA-256 of a run's weights after some steps: as they are kept, and as trained again."""
+
+    step: int
+    kept: str
+    again: str
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every byte is the same."""
+        return self.kept == self.again
+
+
+def verify_run(
+    run: Run, steps: int | None = None, *, threads: int | None = None,
+    callback: TrainingCallback | None = None,
+) -> Verification:  # fmt: skip
+    """Trains a run's models again in memory, up to its last checkpoint or the last up to `steps`.
+
+    Raises a TbttError for a run whose bits are those of its machine, or of another version of the
+    kernel.
+    """
+    environment = run.config.environment
+    if run.config.recipe is None or not environment.get("compiled"):
+        what = f"{run.folder} was not trained by the compiled kernel"
+        raise TbttError(f"{what}, so its bits are its machine's: there is nothing to verify")
+    if environment.get("kernel") != source_hash():
+        what = f"{run.folder} was trained by another version of the compiled kernel"
+        raise TbttError(f"{what}: train it again to get this version's bits")
+    later = [step for step in run.checkpoints if step > 0]
+    kept = [step for step in later if steps is None or step <= steps]
+    if not kept:
+        least = f"give --steps of at least {min(later)}" if later else "train it on with --resume"
+        raise TbttError(f"{run.folder} keeps no checkpoint up to step {steps}: {least}")
+    recipe, until = recorded_recipe(run.config.recipe), max(kept)
+    try:
+        kernel = Kernel(run.shape, threads=threads)
+    except KernelError as error:
+        raise TbttError(f"{run.folder} cannot be trained again here: {error}") from error
+    models = [initial_parameters(run.shape, seed=seed) for seed in run.seeds]
+    stack = CompiledStack(stack_parameters(models), run.shape, recipe.training,
+                          model_streams(recipe, run.tasks), kernel)  # fmt: skip
+    callback = callback or TrainingCallback()
+    callback.on_start(0, until)
+    for done in stack.steps(0, until):
+        callback.on_step(done)
+    return Verification(until, weights_hash(run.parameters(until)), weights_hash(stack.parameters))
