@@ -22,8 +22,9 @@ from tbtt_interp.cli.runs import (
     runs_command,
 )
 from tbtt_interp.cli.sweeping import sweep_command
-from tbtt_interp.cli.training import train_command
+from tbtt_interp.cli.training import train_command, verify_command
 from tbtt_interp.errors import TbttError
+from tbtt_interp.threads import use_one_thread
 
 app = typer.Typer(
     help="When does a model learn the rule, and when does it memorize?",
@@ -37,8 +38,9 @@ COMMANDS = {
     "models": models_command, "evaluate": evaluate_command, "ask": ask_command,
     "probes": probes_command, "analyses": analyses, "explore": explore_command,
     "compare": compare_command, "report": report_command, "import": import_command,
-    "export": export_command,
+    "export": export_command, "verify": verify_command,
 }  # fmt: skip
+MANY_THREADS = ("train", "sweep", "verify")
 for name, command in COMMANDS.items():
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name, short_help=command.info.help)
@@ -50,6 +52,8 @@ add_commands()
 def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> int:
     """Runs a command and returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] and arguments[0] not in MANY_THREADS:
+        use_one_thread()
     add_commands()  # those that were registered since this module was imported
     try:
         status = app(arguments, prog_name=program, standalone_mode=False)
