@@ -127,8 +127,9 @@ def test_the_sweep_that_is_shown_is_one() -> None:
 
 
 # milliseconds of two cores for a step of one model, as the benchmark has them, of 16 (mlt: of 1)
-SPEEDS = [("small", "file", 1.04), ("medium", "file", 2.39), ("large", "file", 6.96),
-          ("mlt", "file", 3322.04), ("small", "line", 0.42), ("large", "line", 2.38)]  # fmt: skip
+SPEEDS = [("small", "file", 0.50), ("medium", "file", 1.28), ("large", "file", 4.15),
+          ("mlt", "file", 2372.58), ("small", "line", 0.19), ("medium", "line", 0.42),
+          ("large", "line", 1.31)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("size", "framing", "milliseconds"), SPEEDS)

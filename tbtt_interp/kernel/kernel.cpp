@@ -131,7 +131,7 @@ struct Draws {
     }
 };
 
-// ---- what a model is trained on, and how; the same structures as in kernel.py
+// ---- what a model is trained on, and how; the same structures as in __init__.py
 
 struct Data {
     const std::int32_t* rows;     // [count][width]: windows, or lines; negative is no character
@@ -249,7 +249,7 @@ struct Model {
     std::vector<real> folded = std::vector<real>(SIZE), losses = std::vector<real>(PARTS);
     std::vector<real> gradients, raw;
     std::atomic<int> next{PARTS}, left{0};
-    std::int64_t step = 0, until = 0;
+    std::int64_t step = 0;
 
     // Opens the parts of a batch to all threads.
     void open(bool with_gradient) {

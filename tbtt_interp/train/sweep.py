@@ -31,18 +31,18 @@ OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word fo
 IN_EVERY_NAME = ("task", "size", "framing")
 EVERY_PAIR = "every pair"  # as `held_out`: each operand pair of the task in turn
 MODELS = 64  # trained side by side at most; a cell is never split
-# Fitted to the processor time per model and step, small to mlt, on every framing, halved for two
-# cores. Estimates are within a factor of 1.5 of all measurements.
-RATE = 1.5e11  # floating-point operations per second of two cores in matrix products
-ACTIVATION = 4.8e-9  # seconds per channel, layer and token: LayerNorm, softmax, GELU, memory
-STEP = 3e-4  # seconds per model and step, whatever its size: windows, optimizer, clipping
+# Fitted to the time per model and step on two cores, small to mlt, on every framing. Estimates are
+# within a factor of 1.5 of all measurements.
+RATE = 2.1e11  # floating-point operations per second of two cores in matrix products
+ACTIVATION = 1.9e-9  # seconds per channel, layer and token: LayerNorm, softmax, GELU, memory
+STEP = 4e-5  # seconds per model and step, whatever its size: windows, optimizer, clipping
 
 
 def estimated_hours(recipe: Recipe) -> float:
     """Estimated hours of two CPU cores that a recipe's training takes.
 
     >>> round(estimated_hours(resolve_recipe("paper", {"model.size": "large", "seeds": 16})), 1)
-    1.1
+    0.7
     """
     model, training = recipe.model, recipe.training
     parameters = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_mlp)
