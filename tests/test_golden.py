@@ -135,6 +135,8 @@ def test_a_run_is_verified_by_training_it_again(capsys: pytest.CaptureFixture[st
     assert f"choose --steps of at least {first}" in capsys.readouterr().err.replace(
         "give", "choose"
     )
+    assert main(["verify", "run", "--threads", "-1"]) == 2
+    assert "threads must be from 1 to 1024, got -1" in capsys.readouterr().err
     path = Path("run/checkpoints") / run.checkpoints[300].name
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -143,7 +145,7 @@ def test_a_run_is_verified_by_training_it_again(capsys: pytest.CaptureFixture[st
     assert "after 300 steps: DIFFERENT BYTES" in capsys.readouterr().out
     config = json.loads(Path("run/config.json").read_text())
     for environment, reason in (
-        ({"kernel": "0" * 64}, "was trained by another version of the compiled kernel"),
+        ({"bits": 0}, "was trained by another version of the compiled kernel"),
         ({"compiled": False}, "was not trained by the compiled kernel"),
     ):
         changed = config | {"environment": config["environment"] | environment}
@@ -184,7 +186,16 @@ def test_arm64_computes_the_same_bytes(framing: str) -> None:
         blob += b"" if batch.lengths is None else batch.lengths.astype("int32").tobytes()
     blob += flatten(start, shape).tobytes()
     driver = Path(__file__).with_name("kernel_driver.cpp")
-    command = [compiler, *kernels.FLAGS[:-3], "-pthread", "-static", str(driver), "-o", "driver"]
+    command = [
+        compiler,
+        "-O3",
+        *kernels.FLAGS[:-3],
+        "-pthread",
+        "-static",
+        str(driver),
+        "-o",
+        "driver",
+    ]
     command += [f"-I{kernels.SOURCES[0].parent}", *kernels.definitions(shape, "float32")]
     subprocess.run(command, check=True)
     done = subprocess.run([emulator, "./driver"], input=blob, check=True, capture_output=True)

@@ -111,7 +111,7 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(step, uninter
 @pytest.mark.parametrize(
     ("environment", "runtime", "reason"),
     [
-        ({"kernel": None}, {}, "begun by another version of the compiled kernel, whose bits"),
+        ({"bits": None}, {}, "begun by another version, which draws other windows"),
         ({}, {"compiled": False}, "begun by the compiled kernel, on the processor, and other bits"),
     ],
 )
@@ -175,6 +175,12 @@ def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
     metrics.write_text(whole)
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(TbttError, match=r"state\.safetensors is damaged or truncated"):
+        train_models(short(), "run", resume=True)
+
+
+def test_a_compiled_run_is_not_ended_by_torch(killed, monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    with pytest.raises(TbttError, match="which cannot be compiled here: install a C"):
         train_models(short(), "run", resume=True)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.model import EPSILON, Parameters, Shape, parameter_shapes
 
 SOURCES = [Path(__file__).with_name(name) for name in ("kernel.cpp", "tile.h", "lanes.h")]
@@ -29,8 +30,9 @@ WIDEST = 128  # d_model above which torch's own products are faster
 LONGEST = 256  # n_ctx above which a thread's workspace would take hundreds of megabytes
 REALS = {"float32": "float", "float64": "double"}
 # No multiply-add is fused but where the source says so, and no sum is reordered.
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-fno-strict-aliasing", "-shared", "-fPIC", "-pthread"]
+FLAGS = ["-fno-fast-math", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"]
+FLAGS += ["-fno-trapping-math", "-fno-strict-aliasing", "-shared", "-fPIC", "-pthread"]
+BITS = 1  # raised whenever a recipe gives other weights, which tests/test_golden.py notices
 
 Array = Float[np.ndarray, "model parameter"]
 
@@ -96,9 +98,11 @@ class Kernel:
 
     def __init__(self, shape: Shape, dtype: str = "float32", threads: int | None = None) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
-        self.threads = threads or torch.get_num_threads()
-        self.compiler, self.hash = _compiler()[1], source_hash()
+        self.threads = torch.get_num_threads() if threads is None else threads
+        if not 1 <= self.threads <= 1_024:
+            raise TbttError(f"threads must be from 1 to 1024, got {threads}")
         self._library = _library(shape, dtype)
+        self.compiler = _compiler()[1]
         real = ctypes.c_float if dtype == "float32" else ctypes.c_double
         self._data = _structure("Data", rows=_P, lengths=_P, count=_I, width=_I, batch=_I, seed=_U)
         self._settings = _structure("Settings", rates=_P, rate_of=_P, decay_of=_P, beta1=real,
@@ -230,10 +234,10 @@ def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
     """
     compiler, version = _compiler()
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler, *FLAGS, native, *definitions(shape, dtype)]
-    command += os.environ.get("CXXFLAGS", "").split()
-    # a kernel suits one processor, and machines may share a home folder: hence the node's name
-    key = "\0".join([source_hash(), version, platform.node(), *command])
+    command = [compiler, "-O3", native, *os.environ.get("CXXFLAGS", "").split()]
+    command += [*FLAGS, *definitions(shape, dtype)]  # last, so that no flag changes the bits
+    # a kernel suits one kind of processor, and machines may share a home folder
+    key = "\0".join([source_hash(), version, platform.node(), _features(), *command])
     start = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbtt_interp"
     try:
@@ -247,6 +251,13 @@ def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
         raise KernelError(str(error)) from error
 
 
+def _features() -> str:
+    """What this processor can do, where Linux says it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
@@ -256,7 +267,10 @@ def _compiler_of(names: tuple[str, ...]) -> tuple[str, str]:
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         raise KernelError(f"there is no C++ compiler ({', '.join(names)})")
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise KernelError(f"{path} cannot be run: {error}") from error
     return path, (done.stdout.splitlines() or ["unknown"])[0]
 
 

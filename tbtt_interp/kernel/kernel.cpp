@@ -135,7 +135,7 @@ struct Draws {
 
 struct Data {
     const std::int32_t* rows;     // [count][width]: windows, or lines; negative is no character
-    const std::int32_t* lengths;  // of lines from which windows are cut; null where rows are windows
+    const std::int32_t* lengths;  // of lines, from which windows are cut; null if rows are windows
     std::int64_t count, width, batch;  // a batch of 0 is every row once
     std::uint64_t seed;
 };
@@ -192,7 +192,7 @@ struct Batch {
         for (int i = 0; i < data.count; i++) all += data.lengths[i];
         for (int i = 0; i < data.count; i++) least = std::min<std::int64_t>(least, data.lengths[i]);
         std::vector<Window> drawn(data.batch);
-        std::vector<std::pair<int, int>> order;
+        std::vector<std::pair<std::int64_t, int>> order;
         for (Window& window : drawn) {
             int offset = draws.below(all), line = 0;
             while (offset >= data.lengths[line]) offset -= data.lengths[line++];
@@ -203,7 +203,7 @@ struct Batch {
                 if (!more) break;
                 line = draws.below(data.count), offset = 0;
             }
-            int beginning = 0;
+            std::int64_t beginning = 0;
             for (int i = 0; i < CUT; i++) beginning = beginning * VOCAB + window[i];
             order.emplace_back(beginning, int(order.size()));
         }
@@ -273,7 +273,8 @@ struct Model {
         for (int k = 0; k < space.begun; k++) space.beginnings[k].forward(w);
         for (int i = from; CUT && logits && i < to; i++) {
             const int place = space.origin[i - from];
-            space.beginnings[place / WINDOWS].keep(place % WINDOWS, logits + i * POS * VOCAB);
+            real* into = logits + std::int64_t(i) * POS * VOCAB;
+            space.beginnings[place / WINDOWS].keep(place % WINDOWS, into);
         }
         for (int k = 0; k < space.begun; k++) loss += space.beginnings[k].loss();
         for (int first = from; first < to; first += WINDOWS) {
@@ -385,6 +386,7 @@ void flush_denormals() {
 template <class Finish>
 void work(std::vector<Model>& models, int threads, bool with_gradient, real* const* logits,
           Finish finish) {
+    threads = std::min(threads, int(models.size()) * PARTS);
     std::atomic<int> open{int(models.size())};
     auto one = [&](int thread) {
         flush_denormals();
@@ -414,8 +416,9 @@ void work(std::vector<Model>& models, int threads, bool with_gradient, real* con
 // [count][PARAMETERS]. After each step, unless null, rows of W_E are projected, and a model whose
 // parameters have a larger norm than its own in norms is scaled down to that.
 extern "C" void train(int count, const Data* data, const Projection* projections,
-                      const real* norms, const Settings* settings, std::int64_t from, std::int64_t until, int threads,
-                      real* parameters, real* means, real* squares) {
+                      const real* norms, const Settings* settings, std::int64_t from,
+                      std::int64_t until, int threads, real* parameters, real* means, real* squares) {
+    if (from >= until) return;
     std::vector<Model> models(count);
     for (int i = 0; i < count; i++) {
         models[i].parameters = parameters + std::int64_t(i) * PARAMETERS;
@@ -450,8 +453,10 @@ extern "C" void evaluate(int count, const Window* windows, const real* weights,
     std::vector<real*> kept(count);
     for (std::int64_t i = 0; i < count; i++) {
         models[i].parameters = parameters + i * PARAMETERS;
-        models[i].batch.windows.assign(windows + i * batch, windows + (i + 1) * batch);
-        models[i].batch.weights.assign(weights + i * batch, weights + (i + 1) * batch);
+        std::int64_t size = batch;  // without windows that only fill up, which would move the parts
+        while (!logits && size && weights[i * batch + size - 1] == 0) size--;
+        models[i].batch.windows.assign(windows + i * batch, windows + i * batch + size);
+        models[i].batch.weights.assign(weights + i * batch, weights + i * batch + size);
         if (logits) kept[i] = logits + i * batch * POS * VOCAB;
         models[i].open(gradients);
     }

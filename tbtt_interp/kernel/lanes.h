@@ -1,7 +1,7 @@
 // Arithmetic on vectors of sixteen numbers, a window a lane, with the same bits on every processor.
 //
 // A sum has one order, whatever the processor's own vectors are: a vec always has sixteen lanes, in
-// one, two or four of the processor's vectors. Multiply-adds are fused where fused() says so and
+// one or more of the processor's vectors. Multiply-adds are fused where fused() says so and
 // nowhere else (-ffp-contract=off). Nothing is left to libm in single precision.
 
 #include <cmath>
@@ -109,7 +109,7 @@ INLINE real total(vec x) {
 
 // ---- exp, log and GELU; in double precision the library's own, for tests
 
-// e^x for x at most 0; 0 below -87. Cephes' expf, to 2 units in the last place.
+// e^x for x at most 0; below -87 it is e^-87, 1.6e-38. Cephes' expf, to 2 units in the last place.
 INLINE vec exponential(vec x) {
     if constexpr (DOUBLE) return by_lanes(x, [](real value) { return std::exp(value); });
     const real rounder = 12582912;  // 1.5 * 2^23

@@ -87,7 +87,7 @@ struct Tile {
         vec z[N * D_MODEL], normal2[N * D_MODEL], inverse2[N], post[N * D_MLP], slope[N * D_MLP];
     };
 
-    // One-hot characters that are read; weights of those that are to be predicted, and their sum.
+    // One-hot inputs; weighted one-hot targets, and their summed weight.
     vec read[N * VOCAB], aims[N * VOCAB], counted[N];
     Layer layers[LAYERS];
     vec residual[N * D_MODEL], normal[N * D_MODEL], inverse[N], logits[N * VOCAB];
@@ -100,7 +100,10 @@ struct Tile {
         std::memset(read, 0, sizeof read);
         std::memset(aims, 0, sizeof aims);
         std::memset(counted, 0, sizeof counted);
-        for (Layer& layer : layers) std::memset(layer.dqkv, 0, sizeof layer.dqkv);
+        for (Layer& layer : layers) {
+            std::memset(layer.qkv, 0, OWN * W * sizeof(vec));  // of places that stay empty
+            std::memset(layer.dqkv, 0, sizeof layer.dqkv);
+        }
         there = 0;
     }
 
@@ -108,7 +111,8 @@ struct Tile {
         return ((real*)x)[((row + place / LANES) * width + column) * LANES + place % LANES];
     }
 
-    // Puts a window of POS + 1 characters in a place, or one more with the same beginning.
+    // Puts a window of POS + 1 characters in a place; in a tile of beginnings, each further window
+    // of a beginning adds its targets.
     void put(const std::int32_t* window, int place, real weight) {
         there = std::max(there, place + 1);
         for (int pos = FIRST; pos < LAST; pos++) {
@@ -168,8 +172,8 @@ struct Tile {
         product<N, D_MLP, D_MODEL, ADD>(a.post, w + MLP_OUT, residual, w + MLP_OUT_BIAS);
     }
 
-    // Calls body for each key and value that a window has from its beginning: where its number
-    // stands in the own array, and where in that of the beginnings.
+    // Calls body for each key and value that windows have from their beginnings: its index here,
+    // and there.
     template <class Body>
     void each_past(int layer, Body body) {
         for (int place = 0; place < (FIRST ? there : 0); place++) {

@@ -130,7 +130,7 @@ class Stream:
 
 
 def _below(random: UInt64[np.ndarray, "*size"], limit: int) -> Int[np.ndarray, "*size"]:
-    """Whole numbers below a limit from random numbers of 32 bits, each equally likely to 1e-6."""
+    """Whole numbers below a limit from random numbers of 32 bits, alike but for limit / 2^32."""
     return (random * np.uint64(limit) >> np.uint64(32)).astype(int)
 
 

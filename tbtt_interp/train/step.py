@@ -82,7 +82,9 @@ class ModelStack(ABC):
         """Trains each model by the steps from `start` up to `until`, counted from 0."""
 
     def steps(self, done: int, until: int) -> Iterator[int]:
-        """Trains from `done` steps up to `until`; yields the steps done, often and where it is due.
+        """Trains from `done` steps up to `until`; yields the steps done, several times a second.
+
+        It stops at every evaluation and checkpoint.
 
         A step of torch is one call; the kernel computes many in one.
         """

@@ -15,7 +15,7 @@ import torch
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
-from tbtt_interp.kernel import Kernel, KernelError, is_suited, source_hash
+from tbtt_interp.kernel import BITS, Kernel, KernelError, is_suited, source_hash
 from tbtt_interp.model import Shape, initial_parameters, stack_parameters
 from tbtt_interp.runs import Row, Run, RunConfig, load_run
 from tbtt_interp.tasks import Floors, Stream, Task
@@ -91,6 +91,9 @@ def train_models(
         runtime = _resumed_runtime(runtime, run, callback)
     with _threads(runtime.threads):
         stack = _model_stack(recipe, runtime, callback)
+        if run is not None and run.config.environment["compiled"] and stack.kernel is None:
+            what = f"{folder} was begun by the compiled kernel, which cannot be compiled here"
+            raise TbttError(f"{what}: install a C++ compiler, or give another --out FOLDER")
         floors = [stream_floors(stream) for stream in stack.streams]
         # a second thread of torch would spin between the short operations of narrow models
         narrow = is_suited(stack.shape) and (stack.kernel or runtime.threads is None)
@@ -137,10 +140,10 @@ def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -
     settings = {key: started[key] for key in vars(requested) if key in started}
     given = {key: value for key, value in vars(requested).items() if value is not None}
     runtime = Runtime(**settings | given)
+    if started.get("bits") != BITS:
+        what = f"{run.folder} was begun by another version, which draws other windows"
+        raise TbttError(f"{what} or has other bits: train it again with another --out FOLDER")
     if started["compiled"]:
-        if started.get("kernel") != source_hash():
-            what = f"{run.folder} was begun by another version of the compiled kernel"
-            raise TbttError(f"{what}, whose bits differ: train it again with another --out FOLDER")
         if given.get("compiled") is False or runtime.device != "cpu":
             what = f"{run.folder} was begun by the compiled kernel, on the processor"
             raise TbttError(f"{what}, and other bits would end it: leave --no-compile and --device")
@@ -213,9 +216,9 @@ def _environment(stack: ModelStack) -> dict[str, object]:
     device = next(iter(stack.parameters.values())).device.type
     threads = stack.kernel.threads if stack.kernel else torch.get_num_threads()
     environment = {"device": device, "threads": threads, "compiled": compiled,
-                   "processor": runs.processor()}  # fmt: skip
+                   "processor": runs.processor(), "bits": BITS}  # fmt: skip
     if stack.kernel is not None:
-        environment |= {"kernel": stack.kernel.hash, "compiler": stack.kernel.compiler}
+        environment |= {"kernel": source_hash(), "compiler": stack.kernel.compiler}
     return environment
 
 

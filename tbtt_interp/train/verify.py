@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.kernel import Kernel, KernelError, source_hash
+from tbtt_interp.kernel import BITS, Kernel, KernelError
 from tbtt_interp.model import initial_parameters, stack_parameters
 from tbtt_interp.runs import Run, weights_hash
 from tbtt_interp.train.recipe import recorded_recipe
@@ -37,14 +37,15 @@ def verify_run(
     if run.config.recipe is None or not environment.get("compiled"):
         what = f"{run.folder} was not trained by the compiled kernel"
         raise TbttError(f"{what}, so its bits are its machine's: there is nothing to verify")
-    if environment.get("kernel") != source_hash():
+    if environment.get("bits") != BITS:
         what = f"{run.folder} was trained by another version of the compiled kernel"
         raise TbttError(f"{what}: train it again to get this version's bits")
     later = [step for step in run.checkpoints if step > 0]
     kept = [step for step in later if steps is None or step <= steps]
     if not kept:
         least = f"give --steps of at least {min(later)}" if later else "train it on with --resume"
-        raise TbttError(f"{run.folder} keeps no checkpoint up to step {steps}: {least}")
+        upto = "" if steps is None else f" up to step {steps}"
+        raise TbttError(f"{run.folder} keeps no checkpoint{upto}: {least}")
     recipe, until = recorded_recipe(run.config.recipe), max(kept)
     try:
         kernel = Kernel(run.shape, threads=threads)
