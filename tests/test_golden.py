@@ -50,8 +50,9 @@ MATRIX = [
 ]  # fmt: skip
 
 
-def recipe_of(size: str, framing: str, seeds: int = 2) -> Recipe:
-    flags = {"model.size": size, "framing": framing, "seeds": seeds, "steps": STEPS[size]}
+def recipe_of(size: str, framing: str, seeds: int = 2, steps: int | None = None) -> Recipe:
+    steps = STEPS[size] if steps is None else steps
+    flags = {"model.size": size, "framing": framing, "seeds": seeds, "steps": steps}
     return resolve_recipe("quick", flags)
 
 
@@ -82,11 +83,10 @@ def test_and_by_every_compiler_with_any_vectors(size, compiler, flags, monkeypat
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_seed_s_bytes_are_the_same_in_every_stack_and_on_any_threads(framing: str) -> None:
     """And after a kill, resumed on other threads."""
-    whole = train(recipe_of("small", framing, 16), "sixteen", runtime=Runtime(threads=3))
+    whole = train(recipe_of("small", framing, 16, 60), "sixteen", runtime=Runtime(threads=3))
     for seeds, threads in ((1, 1), (2, 2), (3, 1)):
-        run = train(
-            recipe_of("small", framing, seeds), f"{seeds}", runtime=Runtime(threads=threads)
-        )
+        recipe = recipe_of("small", framing, seeds, 60)
+        run = train(recipe, f"{seeds}", runtime=Runtime(threads=threads))
         for name, value in run.parameters().items():
             assert torch.equal(value, whole.parameters()[name][:seeds]), name
     dying = TrainingCallback()
