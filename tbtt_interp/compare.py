@@ -28,8 +28,8 @@ SAME_SPLIT = ("task", "held out")
 MEASURES = {
     "seen_accuracy": ("seen, right", "share", SAME_TASK),
     "held_out_accuracy": ("held out, right", "share", SAME_SPLIT),
-    "margin_seen": ("margin, weakest seen", "logits", SAME_TASK),
-    "margin_held_out": ("margin, weakest held out", "logits", SAME_SPLIT),
+    "margin_seen": ("smallest margin, seen", "logits", SAME_TASK),
+    "margin_held_out": ("smallest margin, held out", "logits", SAME_SPLIT),
     "loss": ("loss", "nats per character", SAME_TEXT),
     "above_lines": ("loss above the line-entropy floor", "nats per character", SAME_TEXT),
     "order_known": ("line order known, from the loss", "share", SAME_TEXT),

@@ -126,7 +126,7 @@ def claims_table(claims: Sequence[Claim]) -> "pd.DataFrame":
 
 
 def all_of(claims: Sequence[Claim]) -> Claim:
-    """The claim that decides whether all of several hold: the weakest of them.
+    """The claim that decides whether all of several hold: the one least supported.
 
     Contradicted if any is, supported if all are, and undecided otherwise.
     """

@@ -158,14 +158,19 @@ def test_a_model_that_diverged_harms_no_other_in_training(framing: str) -> None:
     assert broken.parameters["embed.W_E"][1].isnan().all()
 
 
-def test_after_each_step_rows_of_the_embedding_are_projected() -> None:
-    """A map on rows that grows with the rate, one on columns, a constant; other rows are free."""
+def two_stacks() -> tuple[CompiledStack, CompiledStack]:
+    """The same three models twice, in float64, before training on whole lines."""
     recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 3})
-    streams = model_streams(recipe, recipe.tasks())
-    kernel = Kernel(SMALL, "float64")
-    plain, projected = (
+    streams, kernel = model_streams(recipe, recipe.tasks()), Kernel(SMALL, "float64")
+    first, second = (
         CompiledStack(models(SMALL), SMALL, recipe.training, streams, kernel) for _ in range(2)
     )
+    return first, second
+
+
+def test_after_each_step_rows_of_the_embedding_are_projected() -> None:
+    """A map on rows that grows with the rate, one on columns, a constant; other rows are free."""
+    plain, projected = two_stacks()
     rng, rows = np.random.default_rng(0), np.array([5, 2, 11])
     left, by_rate = rng.normal(size=(2, 3, 3))
     right, constant = rng.normal(size=(14, 14)), rng.normal(size=(3, 14))
@@ -173,7 +178,7 @@ def test_after_each_step_rows_of_the_embedding_are_projected() -> None:
     for stack in (plain, projected):
         stack.advance(0, 1)
     before, after = (stack.parameters["embed.W_E"][0].numpy() for stack in (plain, projected))
-    rate = learning_rate_at(0, recipe.training)
+    rate = learning_rate_at(0, plain.training)
     expected = (left + rate * by_rate) @ before[rows] @ right + constant
     np.testing.assert_allclose(after[rows], expected, rtol=0, atol=1e-12)
     rest = np.setdiff1d(np.arange(17), rows)
@@ -181,12 +186,7 @@ def test_after_each_step_rows_of_the_embedding_are_projected() -> None:
 
 
 def test_a_model_of_too_large_a_norm_is_scaled_down() -> None:
-    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 3})
-    streams = model_streams(recipe, recipe.tasks())
-    plain, bounded = (
-        CompiledStack(models(SMALL), SMALL, recipe.training, streams, Kernel(SMALL, "float64"))
-        for _ in range(2)
-    )
+    plain, bounded = two_stacks()
     bounded.norms = np.array([5.0, 100.0, 7.0])
     for stack in (plain, bounded):
         stack.advance(0, 1)
@@ -198,12 +198,7 @@ def test_a_model_of_too_large_a_norm_is_scaled_down() -> None:
 
 
 def test_a_group_s_rate_is_scaled() -> None:
-    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 3})
-    streams = model_streams(recipe, recipe.tasks())
-    kernel = Kernel(SMALL, "float64")
-    plain, slower = (
-        CompiledStack(models(SMALL), SMALL, recipe.training, streams, kernel) for _ in range(2)
-    )
+    plain, slower = two_stacks()
     slower.rate_of[: 17 * 14] = 0.25
     start = models(SMALL)
     for stack in (plain, slower):
