@@ -141,9 +141,9 @@ def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
 
 
 def run_kernel(run: Run) -> Kernel | None:
-    """The kernel of a run that one trained, so that margins have the bits they had in training.
+    """The kernel that trained a run; with it, margins have the same bits as in training.
 
-    None where torch trained the run, or where nothing can be compiled; torch then computes them.
+    None if torch trained the run or no kernel can be compiled; torch then computes margins.
     """
     if not run.config.environment.get("compiled"):
         return None

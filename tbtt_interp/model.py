@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Parameters = dict[str, Tensor]
 INITIAL_STD = 0.02
 EPSILON = 1e-5
-INITIAL = 2  # what these random numbers are for; see tasks/windows.py
+INITIAL = 2  # Philox key of initial weights; see tasks/windows.py
 LN2, SERIES = 0.6931471805599453, 18
 
 
@@ -126,12 +126,12 @@ def initial_parameters(shape: Shape, *, seed: int) -> Parameters:
 
 
 def normal_numbers(seed: int, count: int) -> Float[np.ndarray, " draw"]:
-    """Standard normal numbers from whole ones by elementary arithmetic, the same on every machine.
+    """Standard normal numbers by elementary arithmetic, the same on every machine.
 
     Source: Marsaglia's polar method, on the numbers of a Philox generator.
     """
     generator = np.random.Philox(key=[seed, INITIAL])
-    raw = generator.random_raw(2 * count + 64).astype(np.int64) >> 11  # half as many more
+    raw = generator.random_raw(2 * count + 64).astype(np.int64) >> 11  # spare for rejects
     u, v = raw.reshape(2, -1) * 2.0**-52
     square = u * u + v * v
     inside = (square > 0) & (square < 1)

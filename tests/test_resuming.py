@@ -111,8 +111,12 @@ def test_killed_between_files_a_resumed_run_is_the_same_to_the_bit(step, uninter
 @pytest.mark.parametrize(
     ("environment", "runtime", "reason"),
     [
-        ({"bits": None}, {}, "begun by another version, which draws other windows"),
-        ({}, {"compiled": False}, "begun by the compiled kernel, on the processor, and other bits"),
+        ({"bits": None}, {}, "started by a version that gives other weights"),
+        (
+            {},
+            {"compiled": False},
+            "started by the compiled kernel, on the CPU, and must continue so",
+        ),
     ],
 )
 def test_a_compiled_run_goes_on_in_its_own_bits_alone(environment, runtime, reason, killed) -> None:
@@ -180,7 +184,7 @@ def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
 
 def test_a_compiled_run_is_not_ended_by_torch(killed, monkeypatch) -> None:
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(TbttError, match="which cannot be compiled here: install a C"):
+    with pytest.raises(TbttError, match="which cannot be built here: install a C"):
         train_models(short(), "run", resume=True)
 
 

@@ -105,7 +105,7 @@ def train_command(
 
 def verify_command(
     run_folder: RunFolder,
-    steps: Annotated[int | None, Option(help="Only so many of its first steps. [all]")] = None,
+    steps: Annotated[int | None, Option(help="Train at most this many steps. [all]")] = None,
     threads: Annotated[int | None, Option(help="Processor threads. [all cores]")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,7 +113,7 @@ def verify_command(
 
     tbtt verify runs/arithmetic-medium-file --steps 1000
 
-    The exit status is 1 where they differ.
+    The exit status is 1 if they differ.
     """
     from tbtt_interp.cli.progress import ProgressBar
     from tbtt_interp.runs import load_run
@@ -128,7 +128,7 @@ def verify_command(
     else:
         verdict = "the same bytes" if found.is_same else "DIFFERENT BYTES"
         print(f"{run.folder}, {len(run.seeds)} models after {found.step:,} steps: {verdict}")
-        print(f"SHA-256 as kept {found.kept}\n  trained again {found.again}")
+        print(f"SHA-256  stored {found.kept}\n  trained again {found.again}")
     if not found.is_same:
         raise typer.Exit(1)
 

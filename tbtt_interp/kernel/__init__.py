@@ -29,10 +29,10 @@ SOURCES = [Path(__file__).with_name(name) for name in ("kernel.cpp", "tile.h", "
 WIDEST = 128  # d_model above which torch's own products are faster
 LONGEST = 256  # n_ctx above which a thread's workspace would take hundreds of megabytes
 REALS = {"float32": "float", "float64": "double"}
-# No multiply-add is fused but where the source says so, and no sum is reordered.
+# Multiply-adds are fused only where the source says so; no sum is reordered.
 FLAGS = ["-fno-fast-math", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-fno-trapping-math", "-fno-strict-aliasing", "-shared", "-fPIC", "-pthread"]
-BITS = 1  # raised whenever a recipe gives other weights, which tests/test_golden.py notices
+BITS = 1  # raise when a recipe's weights change; tests/test_golden.py then fails
 
 Array = Float[np.ndarray, "model parameter"]
 
@@ -42,16 +42,16 @@ class KernelError(Exception):
 
 
 class Batches(NamedTuple):
-    """What one model draws its windows from; the same fields as `Data` of kernel.cpp."""
+    """One model's training data; the same fields as `Data` of kernel.cpp."""
 
     rows: Int[np.ndarray, "row char"]  # windows of pos + 1 characters, or lines; negative is none
     lengths: Int[np.ndarray, " row"] | None  # of lines from which windows are cut
-    batch: int  # windows a step; 0 is every row once
+    batch: int  # windows per step; 0: every row once
     seed: int
 
 
 class Projection(NamedTuple):
-    """What becomes of some rows of W_E after each step.
+    """An affine map of rows of W_E after each step.
 
     (left + rate * left_by_rate) @ rows @ right + constant, with the step's learning rate. The same
     fields as `Projection` of kernel.cpp.
@@ -117,8 +117,8 @@ class Kernel:
     ) -> None:  # fmt: skip
         """Trains each model by as many steps as there are rates, in place, from step `start` on.
 
-        After each step, rows of the embedding are projected, and a model of a larger norm than its
-        own in `norms` is scaled down to that.
+        After each step, rows of the embedding are projected, and a model whose norm exceeds its
+        bound in `norms` is scaled down to it.
         """
         keep: list[np.ndarray] = []  # until the call returns
 
@@ -148,7 +148,7 @@ class Kernel:
         weights: Float[np.ndarray, "model window"], *, gradients: bool = False,
         logits: bool = False,
     ) -> Evaluated:  # fmt: skip
-        """Each model's sum of cross-entropies in nats, weighted by window; none for targets < 0."""
+        """Each model's summed cross-entropy in nats, weighted by window; skips targets < 0."""
         keep: list[np.ndarray] = []
         models, count, characters = windows.shape
         if characters != self.shape.n_ctx + 1:
@@ -179,7 +179,7 @@ class Kernel:
         return evaluated.logits[:, :, :pos]
 
     def _own(self, array: np.ndarray | None, models: int) -> ctypes.c_void_p:
-        """The address of an array as it is, a row per model; the C++ code trusts its type."""
+        """An array's own address, checked here because the C++ code trusts its type."""
         if array is None:
             return _P(None)
         if array.dtype != self.dtype or len(array) != models or not array.flags.c_contiguous:
@@ -190,7 +190,7 @@ class Kernel:
 
 
 def flatten(stacked: Parameters, shape: Shape) -> Array:
-    """Stacked parameters as the kernel has them: a row per model."""
+    """Stacked parameters in the kernel's layout: a row per model."""
     rows = [stacked[name].flatten(1) for name in parameter_shapes(shape)]
     return torch.cat(rows, 1).numpy(force=True)
 
@@ -217,7 +217,7 @@ def source_hash() -> str:
 
 
 def definitions(shape: Shape, dtype: str) -> list[str]:
-    """The definitions that make kernel.cpp one of this shape."""
+    """Compiler definitions (-D) of a shape's sizes and dtype."""
     names = {
         "REAL": REALS[dtype], "POS": shape.n_ctx, "VOCAB": shape.d_vocab,
         "D_MODEL": shape.d_model, "HEADS": shape.heads, "D_MLP": shape.d_mlp,
@@ -228,9 +228,9 @@ def definitions(shape: Shape, dtype: str) -> list[str]:
 
 
 def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
-    """A shape's kernel from the cache, compiled first if it is not there whole.
+    """A shape's kernel from the cache, compiled if absent or damaged.
 
-    The file's name ends in the hash of its content, so that a damaged one is found out.
+    The file name ends in the hash of the content, to detect a damaged file.
     """
     compiler, version = _compiler()
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
@@ -252,7 +252,7 @@ def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
 
 
 def _features() -> str:
-    """What this processor can do, where Linux says it."""
+    """The processor's feature flags, on Linux."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")

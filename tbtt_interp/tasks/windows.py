@@ -17,7 +17,7 @@ from tbtt_interp.tasks.task import Task, Vocabulary
 
 FRAMINGS = ("file", "shuffled", "line")
 NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
-DRAWS, REFERENCE = 0, 1  # what a model's random numbers are for
+DRAWS, REFERENCE = 0, 1  # Philox key: purpose of the draws
 
 
 class Windows(NamedTuple):
@@ -68,7 +68,7 @@ class Stream:
 
     @cached_property
     def padded(self) -> Int[np.ndarray, "line char"]:
-        """The tokens of each line, filled up with NOTHING."""
+        """The tokens of each line, padded with NOTHING."""
         longest = max(self.window + 1, *map(len, self.lines))
         padded = np.full((len(self.lines), longest), NOTHING)
         for row, line in zip(padded, self.lines, strict=True):
@@ -85,7 +85,7 @@ class Stream:
 
     @cached_property
     def windows(self) -> Int[np.ndarray, "row pos_and_next"]:
-        """Every window once, in the order of their tokens: what begins alike is side by side."""
+        """Every window once, sorted by tokens, so that shared prefixes are adjacent."""
         return self._all[np.lexsort(self._all.T[::-1])]
 
     def draw(self, step: int) -> Windows:
@@ -107,7 +107,7 @@ class Stream:
         return _read_and_predict(self._all)
 
     def _random(self, step: int, purpose: int, count: int) -> UInt64[np.ndarray, " draw"]:
-        """Random numbers of 32 bits, by a generator that counts: no draw depends on another."""
+        """Random 32-bit integers from a counter-based generator: no draw depends on another."""
         generator = np.random.Philox(key=[self.seed, purpose], counter=[0, step, 0, 0])
         return generator.random_raw(count) >> np.uint64(32)
 
@@ -130,7 +130,7 @@ class Stream:
 
 
 def _below(random: UInt64[np.ndarray, "*size"], limit: int) -> Int[np.ndarray, "*size"]:
-    """Whole numbers below a limit from random numbers of 32 bits, alike but for limit / 2^32."""
+    """Integers below a limit from random 32-bit integers, uniform up to limit / 2^32."""
     return (random * np.uint64(limit) >> np.uint64(32)).astype(int)
 
 

@@ -21,7 +21,7 @@ from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.windows import NOTHING, Windows, stack
 from tbtt_interp.train.recipe import TrainingRecipe
 
-SINE_TERMS = 12  # of its series on a quarter of a circle, to the last bit
+SINE_TERMS = 12  # of the sine's series, exact to the last bit to pi/2
 CALL = 0.25  # seconds of steps in one call of the kernel, so that Ctrl-C and progress come soon
 
 
@@ -49,7 +49,7 @@ def learning_rate_at(step: int, training: TrainingRecipe) -> float:
         return low
     share = (step - training.warmup) / (training.decay_until - training.warmup)
     angle = math.pi * (0.5 - share)
-    cosine = 0.0  # of pi times the share: the sine of the angle
+    cosine = 0.0  # cos(pi * share) / angle, by the sine's series
     for k in range(SINE_TERMS, -1, -1):
         cosine = cosine * (-angle * angle) + 1 / math.factorial(2 * k + 1)
     return low + 0.5 * (1 + angle * cosine) * (peak - low)
@@ -86,7 +86,7 @@ class ModelStack(ABC):
 
         It stops at every evaluation and checkpoint.
 
-        A step of torch is one call; the kernel computes many in one.
+        A call is one step of torch, or many steps of the kernel.
         """
         at_once = 1
         every = [self.training.evaluate_every, self.training.checkpoint_every or until]
@@ -203,7 +203,7 @@ class CompiledStack(ModelStack):
 
 
 class TorchStack(ModelStack):
-    """Models whose steps torch computes, wide ones or on other devices; bits are the machine's."""
+    """Models that torch trains: wide ones, or on other devices; last bits vary by machine."""
 
     def __init__(
         self, parameters: Parameters, shape: Shape, training: TrainingRecipe,

@@ -53,8 +53,7 @@ class TrainingCallback:
 class Runtime:
     """The hardware settings of a training run.
 
-    A compiled run has the same bits under all of them; of one that torch computes they affect the
-    last bits.
+    They change no bit of a compiled run. In a run that torch trains, they change the last bits.
     """
 
     device: str | None = None  # cpu, cuda or mps; None is cpu, or what a resumed run started on
@@ -92,7 +91,7 @@ def train_models(
     with _threads(runtime.threads):
         stack = _model_stack(recipe, runtime, callback)
         if run is not None and run.config.environment["compiled"] and stack.kernel is None:
-            what = f"{folder} was begun by the compiled kernel, which cannot be compiled here"
+            what = f"{folder} was started by the compiled kernel, which cannot be built here"
             raise TbttError(f"{what}: install a C++ compiler, or give another --out FOLDER")
         floors = [stream_floors(stream) for stream in stack.streams]
         # a second thread of torch would spin between the short operations of narrow models
@@ -141,12 +140,12 @@ def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -
     given = {key: value for key, value in vars(requested).items() if value is not None}
     runtime = Runtime(**settings | given)
     if started.get("bits") != BITS:
-        what = f"{run.folder} was begun by another version, which draws other windows"
-        raise TbttError(f"{what} or has other bits: train it again with another --out FOLDER")
+        what = f"{run.folder} was started by a version that gives other weights"
+        raise TbttError(f"{what}: train it again with another --out FOLDER")
     if started["compiled"]:
         if given.get("compiled") is False or runtime.device != "cpu":
-            what = f"{run.folder} was begun by the compiled kernel, on the processor"
-            raise TbttError(f"{what}, and other bits would end it: leave --no-compile and --device")
+            what = f"{run.folder} was started by the compiled kernel, on the CPU"
+            raise TbttError(f"{what}, and must continue so: drop --no-compile and --device")
         return dataclasses.replace(runtime, threads=requested.threads)
     if vars(runtime) != settings or runs.versions() != run.config.versions:
         callback.on_message(

@@ -12,7 +12,7 @@ from tbtt_interp.train.training import TrainingCallback, model_streams
 
 
 class Verification(NamedTuple):
-    """SHA-256 of a run's weights after some steps: as they are kept, and as trained again."""
+    """SHA-256 of a run's weights at one step: as stored, and as trained again."""
 
     step: int
     kept: str
@@ -28,24 +28,23 @@ def verify_run(
     run: Run, steps: int | None = None, *, threads: int | None = None,
     callback: TrainingCallback | None = None,
 ) -> Verification:  # fmt: skip
-    """Trains a run's models again in memory, up to its last checkpoint or the last up to `steps`.
+    """Trains a run's models again in memory, up to its last checkpoint within `steps`.
 
-    Raises a TbttError for a run whose bits are those of its machine, or of another version of the
-    kernel.
+    Raises a TbttError for a run trained by torch or by another version of the kernel.
     """
     environment = run.config.environment
     if run.config.recipe is None or not environment.get("compiled"):
         what = f"{run.folder} was not trained by the compiled kernel"
-        raise TbttError(f"{what}, so its bits are its machine's: there is nothing to verify")
+        raise TbttError(f"{what}, so its bits depend on the machine and cannot be verified")
     if environment.get("bits") != BITS:
         what = f"{run.folder} was trained by another version of the compiled kernel"
         raise TbttError(f"{what}: train it again to get this version's bits")
     later = [step for step in run.checkpoints if step > 0]
     kept = [step for step in later if steps is None or step <= steps]
     if not kept:
-        least = f"give --steps of at least {min(later)}" if later else "train it on with --resume"
+        least = f"give --steps of at least {min(later)}" if later else "continue it with --resume"
         upto = "" if steps is None else f" up to step {steps}"
-        raise TbttError(f"{run.folder} keeps no checkpoint{upto}: {least}")
+        raise TbttError(f"{run.folder} has no checkpoint{upto}: {least}")
     recipe, until = recorded_recipe(run.config.recipe), max(kept)
     try:
         kernel = Kernel(run.shape, threads=threads)
