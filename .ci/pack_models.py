@@ -83,11 +83,11 @@ def pack_run(run: Run, folder: Path, *, models: int, steps: Sequence[int]) -> Ru
     def fill(draft: Path) -> None:
         for step in steps:
             kept = {name: stacked[:models] for name, stacked in run.parameters(step).items()}
-            runs.write_tensors(runs.checkpoint_path(draft, step), kept)
+            runs.write_checkpoint(draft, config, step, kept)
         summary, *lines = (part | {"seeds": part["seeds"][:models]}
                            for part in (run.summary(), *runs.read_metrics(run.folder)))  # fmt: skip
         runs.write_metrics(draft, lines)
-        runs.write_json(draft / "summary.json", summary)
+        runs.write_summary(draft, summary, kept)
         runs.write_whole(draft / "README.md", model_card(load_run(draft), folder.name).encode())
 
     config = dataclasses.replace(run.config, recipe=recipe, **fewer)

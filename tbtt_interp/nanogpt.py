@@ -17,7 +17,7 @@ from torch import Tensor
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
-from tbtt_interp.runs import Run, RunConfig, check_free, create_run, write_json, write_tensors
+from tbtt_interp.runs import Run, RunConfig, check_free, create_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 
@@ -72,9 +72,10 @@ def import_checkpoint(
     )  # fmt: skip
 
     def fill(folder: Path) -> None:
-        write_tensors(runs.checkpoint_path(folder, config.steps), stack_parameters([parameters]))
+        stacked = stack_parameters([parameters])
+        runs.write_checkpoint(folder, config, config.steps, stacked)
         summary = {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]}
-        write_json(folder / "summary.json", summary)
+        runs.write_summary(folder, summary, stacked)
 
     return create_run(out, config, loaded_task, fill)
 

@@ -263,12 +263,25 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:06d}.safetensors"
 
 
-def write_tensors(path: Path, tensors: "Parameters") -> None:
-    """Writes tensors as safetensors, whole or not at all."""
+def write_tensors(path: Path, tensors: "Parameters", metadata: Row | None = None) -> None:
+    """Writes tensors as safetensors, whole or not at all, with metadata as one JSON text."""
     from safetensors.torch import save
 
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}))
+    contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    # several entries would stand in a random order
+    write_whole(path, save(contiguous, metadata and {"tbtt_interp": json.dumps(metadata)}))
+
+
+def write_checkpoint(folder: Path, config: RunConfig, step: int, tensors: "Parameters") -> None:
+    """Writes the parameters after this many steps, with what identifies them.
+
+    The file's metadata has the step, seeds, and SHA-256 of the tensors and of the recipe.
+    """
+    recipe = config.recipe and json.dumps(config.recipe, sort_keys=True)
+    metadata = {"step": step, "seeds": config.seeds, "weights": weights_hash(tensors),
+                "recipe": recipe and hashlib.sha256(recipe.encode()).hexdigest()}  # fmt: skip
+    write_tensors(checkpoint_path(folder, step), tensors, metadata)
 
 
 def weights_hash(tensors: "Parameters") -> str:
@@ -279,6 +292,22 @@ def weights_hash(tensors: "Parameters") -> str:
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of a run's files, by path: all but summary.json and the model card."""
+    paths = [path for pattern in ("con*.json", "corpus.tsv", "metrics.jsonl", "checkpoints/step-*")
+             for path in sorted(folder.glob(pattern))]  # fmt: skip
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
+
+
+def write_summary(folder: Path, summary: Row, tensors: "Parameters") -> None:
+    """Writes summary.json, with the hashes of the final tensors and of every file."""
+    hashes = {"weights": weights_hash(tensors), "files": file_hashes(folder)}
+    write_json(folder / "summary.json", summary | hashes)
 
 
 def read_tensors(path: Path) -> "Parameters":

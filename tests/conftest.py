@@ -69,7 +69,7 @@ def quick(session_folder: Path) -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def line_run(quick: Callable[..., Run]) -> Run:
     """Two smalls, trained on whole lines until they answer what they have seen."""
-    return quick("line", {"framing": "line", "training.learning_rate": 9e-3})
+    return quick("line", {"framing": "line", "training.learning_rate": 9e-3, "steps": 2_500})
 
 
 @pytest.fixture(scope="session")

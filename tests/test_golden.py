@@ -142,7 +142,9 @@ def test_a_run_is_verified_by_training_it_again(capsys: pytest.CaptureFixture[st
     content[-1] ^= 1
     path.write_bytes(content)
     assert main(["verify", "run"]) == 1
-    assert "after 300 steps: DIFFERENT BYTES" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "after 300 steps: DIFFERENT BYTES" in out
+    assert f"Altered or lost since training: checkpoints/{path.name}." in out
     config = json.loads(Path("run/config.json").read_text())
     for environment, reason in (
         ({"bits": 0}, "was trained by another version of the compiled kernel"),

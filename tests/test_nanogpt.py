@@ -145,7 +145,7 @@ def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch):
 
     checkpoint()
     with monkeypatch.context() as patched:
-        patched.setattr("tbtt_interp.nanogpt.write_tensors", full)
+        patched.setattr("tbtt_interp.runs.write_checkpoint", full)
         with pytest.raises(TbttError, match=r"run cannot be written \(No space left on device\)"):
             imported()
     assert {path.name for path in Path().iterdir()} == {"ckpt.pt"}

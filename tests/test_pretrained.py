@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import contents, short
 
 import tbtt_interp as tbtt
+from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
@@ -161,8 +163,15 @@ def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights, monkeypa
         run = load_run(folder)
         suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
         assert suffixes <= {".json", ".jsonl", ".safetensors", ".md"}, folder
-        for path in run.checkpoints.values():
-            assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float32}
+        for step, path in run.checkpoints.items():
+            with safe_open(path, "pt") as file:
+                known = json.loads(file.metadata()["tbtt_interp"])
+            assert (known["step"], tuple(known["seeds"])) == (step, run.seeds)
+            assert known["weights"] == runs.weights_hash(tensors := load_file(path))
+            assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert run.summary()["weights"] == known["weights"]
+        assert run.summary()["files"] == runs.file_hashes(folder)
+        assert len(run.summary()["files"]) == len(run.checkpoints) + 2
         card = ModelCard.load(folder / "README.md")
         assert (card.data.license, card.data.library_name) == ("mit", "tbtt_interp")
         assert {"mechanistic-interpretability", run.task.name} <= set(card.data.tags)

@@ -1,7 +1,9 @@
 """What a task promises: published corpora, true labels, disjoint splits, orders of one's own."""
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks import entropy_floors, load_task
 from tbtt_interp.tasks.arithmetic import operand_grid
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
+from tbtt_interp.tasks.task import permutation, random_bits
 
 PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
 
@@ -30,6 +33,15 @@ def test_an_equation_fills_nine_characters_and_a_fact_ends_in_a_blank():
     assert "<3-4=-1>\n" in lines
     assert "<3+4=7> \n" in lines
     assert "Capital of the USA is Washington DC \n" in lines[196:]
+
+
+def test_orders_are_numpy_s_by_its_algorithm_of_2026():
+    """So that runs trained before keep their files, whatever numpy does to its own."""
+    for length in (0, 1, 2, 55, 196, 1_000):
+        drawn = np.random.default_rng((length, 0x0DE)).permutation(length)
+        assert permutation(length, random_bits(length, 0x0DE)) == drawn.tolist()
+    text = "".join(load_task("joint").file(3)).encode()
+    assert hashlib.sha256(text).hexdigest()[:16] == "9fe29d8ca3b6a464"
 
 
 @given(text=st.text(alphabet=load_task("joint").vocabulary.characters))

@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder, print_json, print_table
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, listed
 
 if TYPE_CHECKING:
     from tbtt_interp.runs import Run
@@ -126,9 +126,11 @@ def verify_command(
     if as_json:
         print_json([found._asdict() | {"same": found.is_same}])
     else:
-        verdict = "the same bytes" if found.is_same else "DIFFERENT BYTES"
+        verdict = "the same bytes" if found.kept == found.again else "DIFFERENT BYTES"
         print(f"{run.folder}, {len(run.seeds)} models after {found.step:,} steps: {verdict}")
         print(f"SHA-256  stored {found.kept}\n  trained again {found.again}")
+        if found.altered:
+            print(f"Altered or lost since training: {listed(found.altered, 'and')}.")
     if not found.is_same:
         raise typer.Exit(1)
 

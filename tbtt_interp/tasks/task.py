@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -158,11 +158,11 @@ class Task:
 
     def file(self, order_seed: int | None) -> tuple[str, ...]:
         """The training lines, permuted within each section; None keeps them as they stand."""
-        generator = None if order_seed is None else np.random.default_rng((order_seed, 0x0DE))
+        bits = None if order_seed is None else random_bits(order_seed, 0x0DE)
         lines: list[str] = []
         for section in self.sections:
             seen = [example.line for example in section if not example.held_out]
-            order = range(len(seen)) if generator is None else generator.permutation(len(seen))
+            order = range(len(seen)) if bits is None else permutation(len(seen), bits)
             lines += (seen[k] for k in order)
         return tuple(lines)
 
@@ -179,6 +179,32 @@ class Task:
             return variant
         matches = ((re.fullmatch(short, text), prompt) for short, prompt in self.short_forms)
         return next((match.expand(prompt) for match, prompt in matches if match), text)
+
+
+def random_bits(*key: int) -> Iterator[int]:
+    """Random 32-bit integers, without end, the same in every version of numpy.
+
+    The raw numbers of a bit generator never change; those of `Generator` methods may (NEP 19).
+    """
+    generator = np.random.PCG64(np.random.SeedSequence(key))
+    while True:
+        number = int(generator.random_raw())
+        yield number & 0xFFFFFFFF
+        yield number >> 32
+
+
+def permutation(length: int, bits: Iterator[int]) -> list[int]:
+    """The numbers below `length` in random order: Fisher and Yates' shuffle.
+
+    >>> permutation(5, random_bits(0))
+    [2, 4, 3, 0, 1]
+    """
+    order = list(range(length))
+    for last in range(length - 1, 0, -1):
+        below = (number & (1 << last.bit_length()) - 1 for number in bits)
+        chosen = next(number for number in below if number <= last)
+        order[last], order[chosen] = order[chosen], order[last]
+    return order
 
 
 def varied_labels(examples: Iterable[Example]) -> tuple[str, ...]:

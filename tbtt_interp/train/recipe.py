@@ -16,6 +16,7 @@ import numpy as np
 from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import Task, load_task
 from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.tasks.task import permutation, random_bits
 from tbtt_interp.tasks.windows import window_of
 
 Table = dict[str, Any]
@@ -299,8 +300,8 @@ def _apply_task(table: Table, *, pairs_given: bool) -> None:
         raise TbttError(f"deal_pairs is {n_parts}: {then}")
     table["held_out_each"] = []
     for k in range(table["seeds"]):
-        rng = np.random.default_rng((table["corpus_seed"], table["first_seed"] + k, 0xDEA1))
-        parts = np.array_split(rng.permutation(len(pairs)), n_parts)
+        bits = random_bits(table["corpus_seed"], table["first_seed"] + k, 0xDEA1)
+        parts = np.array_split(permutation(len(pairs), bits), n_parts)
         table["held_out_each"] += sorted([list(pairs[p]) for p in sorted(part)] for part in parts)
     table["seeds"] = len(table["held_out_each"])
 

@@ -253,7 +253,7 @@ def _train(
         nonlocal last_saved, saving_took
         now = time.monotonic()
         if is_due(training.checkpoint_every):
-            runs.write_tensors(runs.checkpoint_path(run.folder, done), stack.parameters)
+            runs.write_checkpoint(run.folder, run.config, done, stack.parameters)
         elif saving_took > SAVING * (now - last_saved):
             return
         if done > 0:
@@ -275,8 +275,7 @@ def _train(
             save()
     run.__dict__.pop("checkpoints", None)  # cached before the last one was written
     summary = _summary(run, floors, lines, time.monotonic() - started)
-    summary["weights"] = runs.weights_hash(stack.parameters)
-    runs.write_json(run.folder / "summary.json", summary)
+    runs.write_summary(run.folder, summary, stack.parameters)
     shutil.rmtree(state_path.parent, ignore_errors=True)
 
 

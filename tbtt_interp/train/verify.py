@@ -5,23 +5,24 @@ from typing import NamedTuple
 from tbtt_interp.errors import TbttError
 from tbtt_interp.kernel import BITS, Kernel, KernelError
 from tbtt_interp.model import initial_parameters, stack_parameters
-from tbtt_interp.runs import Run, weights_hash
+from tbtt_interp.runs import Run, file_hashes, weights_hash
 from tbtt_interp.train.recipe import recorded_recipe
 from tbtt_interp.train.step import CompiledStack
 from tbtt_interp.train.training import TrainingCallback, model_streams
 
 
 class Verification(NamedTuple):
-    """SHA-256 of a run's weights at one step: as stored, and as trained again."""
+    """SHA-256 of a run's weights at one step, stored and trained again, and its altered files."""
 
     step: int
     kept: str
     again: str
+    altered: tuple[str, ...]  # paths of files that are not as summary.json has them
 
     @property
     def is_same(self) -> bool:
         """Whether every byte is the same."""
-        return self.kept == self.again
+        return self.kept == self.again and not self.altered
 
 
 def verify_run(
@@ -57,4 +58,8 @@ def verify_run(
     callback.on_start(0, until)
     for done in stack.steps(0, until):
         callback.on_step(done)
-    return Verification(until, weights_hash(run.parameters(until)), weights_hash(stack.parameters))
+    listed = run.summary().get("files", {}) if run.is_complete else {}
+    files = file_hashes(run.folder)
+    altered = tuple(path for path, expected in listed.items() if files.get(path) != expected)
+    kept_hash, again = weights_hash(run.parameters(until)), weights_hash(stack.parameters)
+    return Verification(until, kept_hash, again, altered)
