@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -129,9 +130,17 @@ def evaluate_models(
     kernel: Kernel | None = None,
 ) -> Evaluation:  # fmt: skip
     """The greedy, exact match up to the terminator, in the parameters' own precision."""
-    batch = PromptBatch.of(tasks[0].examples, tasks[0].vocabulary, shape.n_ctx)
-    margins = answer_margins(stacked, shape, batch, kernel).numpy()
-    return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=margins, fits=batch.fits)
+    margins, fits = [], np.array([])
+    answers = [tuple(example.answer for example in task.examples) for task in tasks]
+    for own in dict.fromkeys(answers):  # one set, unless answers are permuted per model
+        chosen = [model for model, of in enumerate(answers) if of == own]
+        task = tasks[chosen[0]]
+        batch = PromptBatch.of(task.examples, task.vocabulary, shape.n_ctx)
+        some = {name: value[chosen] for name, value in stacked.items()}
+        margins += zip(chosen, answer_margins(some, shape, batch, kernel).numpy(), strict=True)
+        fits = batch.fits
+    rows = np.stack([row for _, row in sorted(margins, key=itemgetter(0))])
+    return Evaluation(tasks=tuple(tasks), seeds=tuple(seeds), margins=rows, fits=fits)
 
 
 def evaluate_run(run: Run, step: int | None = None) -> Evaluation:

@@ -125,12 +125,12 @@ def initial_parameters(shape: Shape, *, seed: int) -> Parameters:
     return parameters
 
 
-def normal_numbers(seed: int, count: int) -> Float[np.ndarray, " draw"]:
+def normal_numbers(seed: int, count: int, purpose: int = INITIAL) -> Float[np.ndarray, " draw"]:
     """Standard normal numbers by elementary arithmetic, the same on every machine.
 
     Source: Marsaglia's polar method, on the numbers of a Philox generator.
     """
-    generator = np.random.Philox(key=[seed, INITIAL])
+    generator = np.random.Philox(key=[seed, purpose])
     raw = generator.random_raw(2 * count + 64).astype(np.int64) >> 11  # spare for rejects
     u, v = raw.reshape(2, -1) * 2.0**-52
     square = u * u + v * v

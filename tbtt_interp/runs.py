@@ -51,6 +51,12 @@ class RunConfig:
     recipe: Mapping[str, Any] | None  # resolved; None for a model trained elsewhere
     environment: Mapping[str, Any]  # device, threads, whether the step was compiled
     versions: Mapping[str, str]
+    answer_seeds: tuple[int, ...] | None = None  # of permuted answers, one per model
+
+    def table(self) -> Row:
+        """The content of config.json."""
+        table = dataclasses.asdict(self)
+        return table if self.answer_seeds else {k: table[k] for k in table if k != "answer_seeds"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,11 @@ class Run:
             is_file = corpus.is_file()
             task = read_corpus(corpus) if is_file else load_task(config.task, held_out=pairs)
             known[pairs] = dataclasses.replace(task, **own)
-        return tuple(known[pairs] for pairs in config.held_out)
+        tasks = [known[pairs] for pairs in config.held_out]
+        if config.answer_seeds:
+            seeds = zip(tasks, config.answer_seeds, strict=True)
+            tasks = [task.with_permuted_answers(seed) for task, seed in seeds]
+        return tuple(tasks)
 
     @property
     def task(self) -> Task:
@@ -178,6 +188,8 @@ def load_run(folder: str | Path) -> Run:
     try:
         table["seeds"] = tuple(table["seeds"])
         table["order_seeds"] = tuple(table["order_seeds"])
+        if table.get("answer_seeds"):
+            table["answer_seeds"] = tuple(table["answer_seeds"])
         table["held_out"] = tuple(tuple(map(tuple, pairs)) for pairs in table["held_out"])
         config = RunConfig(**table)
     except (KeyError, TypeError) as error:
@@ -211,7 +223,7 @@ def create_run(
         (draft / "checkpoints").mkdir(parents=True)
         if task.order_is_given:
             write_corpus(task, draft / "corpus.tsv")
-        write_json(draft / "config.json", dataclasses.asdict(config))
+        write_json(draft / "config.json", config.table())
         fill(draft)
         os.replace(draft, folder)
     except (OSError, TbttError) as error:
@@ -261,6 +273,11 @@ def write_json(path: Path, value: object) -> None:
 def checkpoint_path(folder: Path, step: int) -> Path:
     """The file of the parameters after this many steps."""
     return folder / "checkpoints" / f"step-{step:06d}.safetensors"
+
+
+def state_path(folder: Path, step: int) -> Path:
+    """The file of the optimizer's state after this many steps, where a recipe keeps it."""
+    return folder / "states" / f"step-{step:06d}.safetensors"
 
 
 def write_tensors(path: Path, tensors: "Parameters", metadata: Row | None = None) -> None:

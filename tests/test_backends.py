@@ -22,8 +22,9 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import read_metrics
 from tbtt_interp.train import backends
 from tbtt_interp.train.backends import Executor, run_sweep
+from tbtt_interp.train.stacks import Runtime
 from tbtt_interp.train.sweep import Sweep, read_sweep
-from tbtt_interp.train.training import Runtime, train_models
+from tbtt_interp.train.training import train_models
 
 RECIPE = """
 framing = "line"

@@ -23,8 +23,8 @@ from tbtt_interp.kernel import Kernel, flatten
 from tbtt_interp.model import initial_parameters, normal_numbers, stack_parameters
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
+from tbtt_interp.train.stacks import Runtime, TrainingCallback, model_shape, model_streams
 from tbtt_interp.train.step import CompiledStack
-from tbtt_interp.train.training import Runtime, TrainingCallback, model_shape, model_streams
 from tbtt_interp.train.training import train_models as train
 
 STEPS = {"small": 300, "medium": 200, "large": 100}

@@ -20,8 +20,8 @@ from tbtt_interp.model import (
 )
 from tbtt_interp.nanogpt import from_nanogpt, to_nanogpt
 from tbtt_interp.train.recipe import SIZES, resolve_recipe
+from tbtt_interp.train.stacks import model_streams
 from tbtt_interp.train.step import CompiledStack, TorchStack
-from tbtt_interp.train.training import model_streams
 
 ODD = Shape(layers=2, heads=3, d_model=12, d_mlp=36, n_ctx=9, d_vocab=17, bias=True)
 SHAPES = {size: Shape(**numbers, n_ctx=9, d_vocab=17) for size, numbers in SIZES.items()}

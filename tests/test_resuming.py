@@ -19,7 +19,8 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import load_run
 from tbtt_interp.train import training
 from tbtt_interp.train.recipe import recorded_recipe
-from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
+from tbtt_interp.train.stacks import Runtime, TrainingCallback
+from tbtt_interp.train.training import train_models
 
 
 def untimed(folder: Path) -> dict[str, bytes]:

@@ -12,17 +12,12 @@ from hypothesis import strategies as st
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import initial_parameters, stack_parameters
 from tbtt_interp.tasks import Stream
+from tbtt_interp.train import stacks
 from tbtt_interp.train import step as steps
-from tbtt_interp.train import training
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
+from tbtt_interp.train.stacks import Runtime, TrainingCallback, model_shape, model_streams
 from tbtt_interp.train.step import TorchStack, clip_each, learning_rate_at, power
-from tbtt_interp.train.training import (
-    Runtime,
-    TrainingCallback,
-    model_shape,
-    model_streams,
-    train_models,
-)
+from tbtt_interp.train.training import train_models
 
 ONE_STEP = resolve_recipe("quick", {"model.size": "small", "framing": "line", "steps": 1})
 
@@ -148,7 +143,7 @@ def test_threads_are_taken_and_given_back(tmp_path: Path) -> None:
 def test_where_nothing_is_compiled_training_goes_on(suited, message, monkeypatch):
     """Where torch is as fast, and on a laptop without a compiler; the user is told."""
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    monkeypatch.setattr(training, "is_suited", lambda shape: suited)
+    monkeypatch.setattr(stacks, "is_suited", lambda shape: suited)
     messages: list[str] = []
     callback = TrainingCallback()
     monkeypatch.setattr(callback, "on_message", messages.append)

@@ -12,7 +12,8 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Row, Run, load_run
 from tbtt_interp.tables import accuracy_intervals, next_step, training_rows, training_table
-from tbtt_interp.train.training import TrainingCallback, train_models
+from tbtt_interp.train.stacks import TrainingCallback
+from tbtt_interp.train.training import train_models
 
 
 def test_small_on_whole_lines_answers_every_seen_equation(line_run: Run) -> None:

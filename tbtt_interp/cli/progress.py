@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tbtt_interp.runs import Row
-from tbtt_interp.train.training import TrainingCallback
+from tbtt_interp.train.stacks import TrainingCallback
 
 LINES = 10  # per training, without a terminal
 

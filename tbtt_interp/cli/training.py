@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,14 @@ def train_command(
     ] = None,
     learning_rate: Annotated[float | None, Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[float | None, Option(help="AdamW's weight decay.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        Option("--set", help="Any key of the recipe, repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    origin: Annotated[
+        str | None, Option("--from", help="A run to go on from, by its recipe.", metavar="RUN")
+    ] = None,
+    step: Annotated[int | None, Option(help="The step of that run. [its last]")] = None,
     out: Annotated[Path | None, Option(help="The run's folder. [runs/TASK-SIZE-FRAMING…]")] = None,
     resume: Annotated[bool, Option("--resume", help="Continue an interrupted run.")] = False,
     device: Annotated[str | None, Option(help="cpu, cuda or mps. [cpu]")] = None,
@@ -63,11 +72,14 @@ def train_command(
     python -m tbtt_interp.train --size medium
 
     python -m tbtt_interp.train --size small --framing line --held-out 9,9 --seeds 8
+
+    python -m tbtt_interp.train --framing line --set changes.digits=arc
     """
     from tbtt_interp.cli.progress import ProgressBar
     from tbtt_interp.train.recipe import resolve_recipe
+    from tbtt_interp.train.stacks import Runtime
     from tbtt_interp.train.sweep import estimated_hours
-    from tbtt_interp.train.training import Runtime, existing_run, train_models
+    from tbtt_interp.train.training import existing_run, train_models
 
     resolved = resolve_recipe(recipe, {
         "model.size": size, "task": task, "framing": framing, "seeds": seeds,
@@ -75,7 +87,8 @@ def train_command(
         "first_seed": first_seed, "corpus_seed": corpus_seed, "same_file": same_file,
         "steps": steps, "training.learning_rate": learning_rate,
         "training.batch": int(batch) if batch and re.fullmatch(r"-?\d+", batch) else batch,
-        "training.weight_decay": weight_decay,
+        "training.weight_decay": weight_decay, "from": origin, "from_step": step,
+        **dict(map(parse_setting, settings or [])),
     })  # fmt: skip
     folder = out or Path("runs") / default_name(resolved)
     runtime = Runtime(device=device, threads=threads, compiled=compiled)
@@ -177,11 +190,29 @@ def parse_pair(text: str) -> tuple[int, int]:
     return int(a), int(b)
 
 
+def parse_setting(text: str) -> tuple[str, object]:
+    """A recipe's key and value from the command line; the value is TOML, or else a text.
+
+    >>> parse_setting("changes.smooth=0.5"), parse_setting("changes.digits=arc")
+    (('changes.smooth', 0.5), ('changes.digits', 'arc'))
+    """
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise TbttError(f"--set {text} is no setting: give KEY=VALUE, as in changes.digits=arc")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
 def default_name(recipe: "Recipe") -> str:
-    """The run's folder name: task, size, framing; recipe and held-out pairs if not the default."""
+    """The run's folder name: task, size, framing; what is not the default; what is changed."""
     words = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
     if recipe.name != DEFAULT_RECIPE:
         words.append(recipe.name)
     if recipe.held_out and recipe.held_out != ((5, 7),):
         words.append("without-" + "-".join(f"{a}{b}" for a, b in recipe.held_out))
+    words += [re.sub(r"[^\w.]+", "-", f"{key}-{value}")
+              for key, value in recipe.changes.table().items()]  # fmt: skip
+    words += [f"from-{recipe.first_step}"] * ("from" in recipe.sources)
     return "-".join(words)

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -165,6 +165,30 @@ class Task:
             order = range(len(seen)) if bits is None else permutation(len(seen), bits)
             lines += (seen[k] for k in order)
         return tuple(lines)
+
+    def with_permuted_answers(self, seed: int) -> "Task":
+        """This task with the answers of each group permuted among its prompts: a table, no rule.
+
+        Of the labels, those that the prompts spell out are kept.
+        """
+        bits = random_bits(seed, 0xA25)
+        answers = {
+            group: [e.answer for e in self.examples if e.group == group] for group in self.groups
+        }
+        drawn = {
+            group: iter([of[k] for k in permutation(len(of), bits)])
+            for group, of in answers.items()
+        }
+
+        def permuted(example: Example) -> Example:
+            labels = {name: example.labels[name] for name in self.varied}
+            return Example.of(
+                example.prompt, next(drawn[example.group]), labels, group=example.group,
+                held_out=example.held_out, width=len(example.line) - 1,
+            )  # fmt: skip
+
+        sections = tuple(tuple(map(permuted, section)) for section in self.sections)
+        return replace(self, sections=sections)
 
     def prompts(self, *, held_out: bool | None = None) -> pd.DataFrame:
         """One row per labelled prompt: prompt, answer, group, held_out and every label."""

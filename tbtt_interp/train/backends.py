@@ -20,8 +20,9 @@ from uuid import uuid4
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import write_whole
 from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.stacks import Runtime, TrainingCallback
 from tbtt_interp.train.sweep import Job, Sweep
-from tbtt_interp.train.training import Runtime, TrainingCallback, train_models
+from tbtt_interp.train.training import train_models
 
 DEATHS = 3  # worker processes that die at a job before the job is given up
 ANSWER = 10  # seconds that a scheduler may take to answer, and its workers to appear

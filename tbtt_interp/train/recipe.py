@@ -6,7 +6,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from tbtt_interp.tasks import Task, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.task import permutation, random_bits
 from tbtt_interp.tasks.windows import window_of
+from tbtt_interp.train.changes import Changes
+from tbtt_interp.train.source import Source, find_sources, forked_table
 
 Table = dict[str, Any]
 SIZES: dict[str, Table] = {
@@ -46,6 +48,7 @@ class ModelRecipe:
     d_model: int
     d_mlp: int
     bias: bool = False
+    tied: bool = True  # whether the unembedding is the embedding transposed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class TrainingRecipe:
     clip: float
     evaluate_every: int
     checkpoint_every: int  # 0 keeps the last step alone
+    keep_states: tuple[int, ...] = ()  # steps whose optimizer state is kept, to fork from
 
     def __post_init__(self) -> None:
         def check(names: str, is_allowed: Callable[[Any], bool], allowed: str) -> None:
@@ -102,6 +106,8 @@ class Recipe:
     same_file: bool
     model: ModelRecipe
     training: TrainingRecipe
+    changes: Changes = field(default_factory=Changes)
+    sources: Mapping[str, Source] = field(default_factory=dict)  # by key: from, graft, donor
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -130,8 +136,34 @@ class Recipe:
 
     def tasks(self) -> tuple[Task, ...]:
         """Each model's task."""
-        tasks = {pairs: load_task(self.task, held_out=pairs) for pairs in set(self.held_out_sets)}
-        return tuple(tasks[pairs] for pairs in self.held_out_sets)
+        known = {pairs: load_task(self.task, held_out=pairs) for pairs in set(self.held_out_sets)}
+        tasks = [known[pairs] for pairs in self.held_out_sets]
+        if seeds := self.answer_seeds:
+            tasks = [t.with_permuted_answers(s) for t, s in zip(tasks, seeds, strict=True)]
+        return tuple(tasks)
+
+    @property
+    def answer_seeds(self) -> tuple[int, ...] | None:
+        """The seeds of permuted answers, one per model; None where answers are true."""
+        return self.seed_list if self.changes.answers == "permuted" else None
+
+    @property
+    def first_step(self) -> int:
+        """The step from which a forked run goes on; 0 for one that starts anew."""
+        return self.sources["from"].step if "from" in self.sources else 0
+
+    def table(self) -> Table:
+        """The recipe as plain data, without keys that change nothing."""
+        table = dataclasses.asdict(self)
+        table["changes"] = self.changes.table()
+        for key in ("changes", "sources"):
+            if not table[key]:
+                del table[key]
+        if self.model.tied:
+            del table["model"]["tied"]
+        if not self.training.keep_states:
+            del table["training"]["keep_states"]
+        return table
 
     def order_seed(self, seed: int, task: Task) -> int | None:
         """The seed of a model's line order; None keeps the lines as they stand."""
@@ -143,7 +175,8 @@ class Recipe:
 def _schema() -> dict[str, tuple[type, ...]]:
     """The keys that a recipe's TOML may have, and the types of each."""
     schema: dict[str, tuple[type, ...]] = {}
-    sections = {"": Recipe, "model.": ModelRecipe, "training.": TrainingRecipe}
+    sections = {"": Recipe, "model.": ModelRecipe, "training.": TrainingRecipe,
+                "changes.": Changes}  # fmt: skip
     sections |= {f"sizes.{size}.training.": TrainingRecipe for size in SIZES}
     for section, kind in sections.items():
         hints = typing.get_type_hints(kind)
@@ -151,8 +184,8 @@ def _schema() -> dict[str, tuple[type, ...]]:
         schema[section[:-1]] = (dict,)
     schema |= dict.fromkeys(("sizes", *(f"sizes.{size}" for size in SIZES)), (dict,))
     schema |= {"held_out": (list,), "held_out_each": (list,), "base": (str,), "summary": (str,),
-               "deal_pairs": (int,)}  # fmt: skip
-    return {key: kinds for key, kinds in schema.items() if key not in ("", "name")}
+               "deal_pairs": (int,), "from": (str,), "training.keep_states": (list,)}  # fmt: skip
+    return {key: kinds for key, kinds in schema.items() if key not in ("", "name", "sources")}
 
 
 SCHEMA = _schema()
@@ -187,35 +220,43 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
     Args:
         source: the name of a recipe that comes with the package, or the path of a TOML file.
         flags: options of the command line, by the recipe's keys, dotted for those of a table
-            (`training.weight_decay`); None is not given. `steps` scales the schedule.
+            (`training.weight_decay`); None is not given. `steps` scales the schedule,
+            but for the parts of it that are given.
 
     >>> recipe = resolve_recipe("quick", {"model.size": "n14", "training.weight_decay": 0.1})
     >>> recipe.model.d_model, recipe.training.window, recipe.training.weight_decay
     (14, 9, 0.1)
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
+    origin = Source.of(given.pop("from"), given.pop("from_step", None)) if "from" in given else None
     over: Table = {}
     for key, value in given.items():
         *section, last = ("training", "steps") if key == "steps" else key.split(".")
         (over.setdefault(section[0], {}) if section else over)[last] = value
     _check(over, "recipe flag")
-    name, table = _read(source)
-    _apply_size(table, over.get("model", {}).pop("size", None))
+    if origin is None:
+        name, table = _read(source)
+        _apply_size(table, over.get("model", {}).pop("size", None))
+    else:
+        name, table = forked_table(origin, given)
     training = table["training"]
     if rate := given.get("training.learning_rate"):  # the lowest rate scales with it
         training["min_learning_rate"] *= rate / training["learning_rate"]
     steps = over["training"].pop("steps") if "steps" in given else None
     table = _merged(table, over)
     if steps is not None:  # the same schedule, stretched or shrunk
-        training = table["training"]
-        for key in ("warmup", "decay_until", "evaluate_every", "checkpoint_every"):
-            if training[key] > 0:
+        training, scaled = table["training"], ("warmup", "decay_until", "evaluate_every",
+                                               "checkpoint_every")  # fmt: skip
+        for key in scaled:
+            if training[key] > 0 and f"training.{key}" not in given:
                 training[key] = max(1, training[key] * steps // training["steps"])
         training["steps"] = steps
     if "held_out" in given:
         table |= {"held_out_each": [], "deal_pairs": 0}
-    _apply_task(table, pairs_given="held_out" in given)
-    del table["summary"]
+    if origin is None:
+        _apply_task(table, pairs_given="held_out" in given)
+    find_sources(table)
+    table.pop("summary", None)
     recipe = recorded_recipe(table | {"name": name})
     recipe.tasks()  # raises on a pair that the task does not have, or if no lines are left
     return recipe
@@ -224,18 +265,25 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
 def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe in a run's config.json, with which the run can be trained again.
 
-    >>> import json
-    >>> recipe = resolve_recipe("quick", {"model.size": "small"})
+    >>>     >>> recipe = resolve_recipe("quick", {"model.size": "small"})
     >>> recorded_recipe(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
     True
     """
-    floats = {field.name for field in dataclasses.fields(TrainingRecipe) if field.type is float}
-    training: Table = {k: float(v) if k in floats else v for k, v in table["training"].items()}
+    training = _with_floats(table["training"], TrainingRecipe)
+    changes = _with_floats(table.get("changes", {}), Changes)
+    training["keep_states"] = tuple(training.get("keep_states", ()))
     each = tuple(_pairs(pairs, "held_out_each") for pairs in table["held_out_each"])
     return Recipe(**{
         **table, "held_out": _pairs(table["held_out"], "held_out"), "held_out_each": each,
         "model": ModelRecipe(**table["model"]), "training": TrainingRecipe(**training),
+        "changes": Changes(**changes),
+        "sources": {key: Source(**source) for key, source in table.get("sources", {}).items()},
     })  # fmt: skip
+
+
+def _with_floats(table: Mapping[str, Any], kind: type) -> Table:
+    floats = {name for name, hint in typing.get_type_hints(kind).items() if hint is float}
+    return {key: float(value) if key in floats else value for key, value in table.items()}
 
 
 def _read(source: str) -> tuple[str, Table]:

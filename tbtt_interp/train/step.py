@@ -14,14 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError, listed, unknown
-from tbtt_interp.evaluate import reference_loss
+from tbtt_interp.evaluate import evaluate_models, reference_loss
 from tbtt_interp.kernel import Batches, Kernel, Optimizer, Projection
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
-from tbtt_interp.tasks import Stream
+from tbtt_interp.tasks import Stream, Task
 from tbtt_interp.tasks.windows import NOTHING, Windows, stack
+from tbtt_interp.train.changes import Changes
+from tbtt_interp.train.effects import is_fitted, norm_of, project, rate_factors, sine
 from tbtt_interp.train.recipe import TrainingRecipe
 
-SINE_TERMS = 12  # of the sine's series, exact to the last bit to pi/2
 CALL = 0.25  # seconds of steps in one call of the kernel, so that Ctrl-C and progress come soon
 
 
@@ -48,11 +49,8 @@ def learning_rate_at(step: int, training: TrainingRecipe) -> float:
     if step >= training.decay_until:
         return low
     share = (step - training.warmup) / (training.decay_until - training.warmup)
-    angle = math.pi * (0.5 - share)
-    cosine = 0.0  # cos(pi * share) / angle, by the sine's series
-    for k in range(SINE_TERMS, -1, -1):
-        cosine = cosine * (-angle * angle) + 1 / math.factorial(2 * k + 1)
-    return low + 0.5 * (1 + angle * cosine) * (peak - low)
+    cosine = sine(math.pi * (0.5 - share))
+    return low + 0.5 * (1 + cosine) * (peak - low)
 
 
 def power(base: float, exponent: int) -> float:
@@ -76,6 +74,15 @@ class ModelStack(ABC):
 
     def __init__(self, shape: Shape, training: TrainingRecipe, streams: Sequence[Stream]) -> None:
         self.shape, self.training, self.streams = shape, training, streams
+        self.changes, self.first_step = Changes(), 0
+        self.tasks: tuple[Task, ...] = ()
+        self.projections: Sequence[Projection] = ()
+        self.norms = np.full(len(streams), math.inf)
+        self.fitted_at = np.full(len(streams), -1)  # step of each model's fit; -1 is not yet
+
+    def change(self, changes: Changes, tasks: Sequence[Task], first_step: int = 0) -> None:
+        """Sets a recipe's interventions, and the step from which a forked run goes on."""
+        self.changes, self.tasks, self.first_step = changes, tuple(tasks), first_step
 
     @abstractmethod
     def advance(self, start: int, until: int) -> None:
@@ -84,29 +91,62 @@ class ModelStack(ABC):
     def steps(self, done: int, until: int) -> Iterator[int]:
         """Trains from `done` steps up to `until`; yields the steps done, several times a second.
 
-        It stops at every evaluation and checkpoint.
+        It stops at every evaluation and checkpoint, and where an intervention begins or ends.
 
         A call is one step of torch, or many steps of the kernel.
         """
         at_once = 1
         every = [self.training.evaluate_every, self.training.checkpoint_every or until]
+        single = [*self.training.keep_states, self.changes.decay_from, self.changes.decay_until]
         while done < until:
-            stop = min(until, done + at_once, *(done - done % each + each for each in every))
+            later = [step for step in single if step > done]
+            ends = [done - done % each + each for each in every]
+            stop = min(until, done + at_once, *ends, *later)
             began = time.monotonic()
             self.advance(done, stop)
             if self.kernel is not None:
                 taken = (time.monotonic() - began) / (stop - done)
                 at_once = max(1, min(2 * at_once, round(CALL / max(taken, 1e-6))))
             done = stop
+            if self.changes.needs_fit and done % self.training.evaluate_every == 0:
+                self._find_fits(done)
             yield done
 
-    @abstractmethod
+    def _find_fits(self, step: int) -> None:
+        """Notes which models have fitted by now, and from which norm on they are bounded."""
+        weights = {name: p.detach() for name, p in self.parameters.items()}
+        seeds = range(len(self.streams))
+        rows = evaluate_models(weights, self.shape, self.tasks, seeds, self.kernel).rows()
+        for model, row in enumerate(rows):
+            if self.fitted_at[model] < 0 and is_fitted(row):
+                self.fitted_at[model] = step
+                if self.changes.norm != "free":
+                    self.norms[model] = norm_of(weights, model)
+
+    def _weight_decay(self, step: int) -> float:
+        """The weight decay of the step after this one."""
+        starts, ends = self.changes.decay_from, self.changes.decay_until
+        acts = starts <= step and (not ends or step < ends)
+        return self.training.weight_decay if acts else 0.0
+
     def state(self) -> Parameters:
-        """The state to resume from: weights and Adam's moments, without the step's number."""
+        """The state to resume from: weights, Adam's moments, fits; without the step's number."""
+        fits = {"norms": self.norms, "fitted_at": self.fitted_at} if self.changes.needs_fit else {}
+        return self._moments() | {name: torch.from_numpy(x) for name, x in fits.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Sets weights, moments and fits to a state that `state` returned."""
+        self._set_moments(state)
+        if self.changes.needs_fit and "norms" in state:
+            self.norms, self.fitted_at = (state[n].numpy().copy() for n in ("norms", "fitted_at"))
 
     @abstractmethod
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Sets weights and moments to a state that `state` returned."""
+    def _moments(self) -> Parameters:
+        """Weights and Adam's moments."""
+
+    @abstractmethod
+    def _set_moments(self, state: Mapping[str, Tensor]) -> None:
+        """Sets weights and Adam's moments."""
 
     def reference_loss(self) -> list[float]:
         """Each model's loss on all its windows, in nats per predicted character."""
@@ -120,12 +160,7 @@ class ModelStack(ABC):
 
 
 class CompiledStack(ModelStack):
-    """Models whose steps the kernel computes: the same bits on every machine.
-
-    `rate_of` scales the learning rate of each parameter, in the order of `parameter_shapes`. After
-    each step `projections`, one per model, change rows of the embedding, and `norms` bound the norm
-    of each model's parameters.
-    """
+    """Models whose steps the kernel computes: the same bits on every machine."""
 
     def __init__(
         self, parameters: Parameters, shape: Shape, training: TrainingRecipe,
@@ -137,14 +172,6 @@ class CompiledStack(ModelStack):
         weights = rows.numpy(force=True).astype(kernel.dtype)
         self._arrays = weights, np.zeros_like(weights), np.zeros_like(weights)
         self._sizes = {name: value.shape[1:] for name, value in parameters.items()}
-        decays = [
-            np.full(math.prod(size), training.weight_decay * is_matrix(name))
-            for name, size in self._sizes.items()
-        ]
-        self._decay_of = np.concatenate(decays)
-        self.rate_of = np.ones_like(self._decay_of)
-        self.projections: list[Projection] = []
-        self.norms: Float[np.ndarray, " model"] | None = None
         self.parameters = self._views(weights)
         self.batches = [
             Batches(
@@ -168,37 +195,56 @@ class CompiledStack(ModelStack):
         named = zip(self._sizes.items(), parts, strict=True)
         return {name: part.unflatten(1, size) for (name, size), part in named}
 
-    def settings(self, start: int, until: int) -> Optimizer:
-        """The optimizer's settings at the steps from `start` up to `until`."""
-        training = self.training
+    def settings(self, start: int, until: int, *, lowest: bool = False) -> Optimizer:
+        """The optimizer's settings at the steps from `start` up to `until`.
+
+        `lowest` takes the schedule's lowest learning rate throughout.
+        """
+        training, decay = self.training, self._weight_decay(start)
+        factors = rate_factors(self.changes, self.shape)
+        sizes = {name: math.prod(size) for name, size in self._sizes.items()}
         corrections = [
             (1 / (1 - power(training.beta1, step)), 1 / math.sqrt(1 - power(training.beta2, step)))
             for step in range(start + 1, until + 1)
         ]
-        rates = [learning_rate_at(step, training) for step in range(start, until)]
+        low = training.min_learning_rate
+        rates = [low if lowest else learning_rate_at(k, training) for k in range(start, until)]
         return Optimizer(
-            rates=np.column_stack([rates, corrections]), rate_of=self.rate_of,
-            decay_of=self._decay_of, beta1=training.beta1, beta2=training.beta2,
+            rates=np.column_stack([rates, corrections]),
+            rate_of=np.concatenate([np.full(size, factors[n]) for n, size in sizes.items()]),
+            decay_of=np.concatenate(
+                [np.full(size, decay * is_matrix(name)) for name, size in sizes.items()]
+            ),
+            beta1=training.beta1, beta2=training.beta2,
             epsilon=training.epsilon, clip=training.clip,
         )  # fmt: skip
 
     def advance(self, start: int, until: int) -> None:
         """Trains each model by the steps from `start` up to `until`, counted from 0."""
-        settings = self.settings(start, until)
-        changes = self.projections, self.norms
-        self._kernel.train(*self._arrays, self.batches, settings, start, *changes)
+        slow = (self.fitted_at >= 0) & (self.changes.rate != "scheduled")
+        for lowest in set(slow.tolist()):
+            chosen = np.flatnonzero(slow == lowest)  # no model's bits depend on the others
+            arrays = [array[chosen] for array in self._arrays]
+            self._kernel.train(
+                *arrays, [self.batches[k] for k in chosen],
+                self.settings(start, until, lowest=lowest), start,
+                [self.projections[k] for k in chosen] if self.projections else (),
+                self.norms[chosen] if np.isfinite(self.norms).any() else None,
+            )  # fmt: skip
+            for array, part in zip(self._arrays, arrays, strict=True):
+                array[chosen] = part
 
-    def state(self) -> Parameters:
-        """The state to resume from: weights and Adam's moments, without the step's number."""
+    def _moments(self) -> Parameters:
+        """Weights and Adam's moments."""
         return {
             f"{what}/{name}": value
             for what, array in zip(("weights", "exp_avg", "exp_avg_sq"), self._arrays, strict=True)
             for name, value in self._views(array).items()
         }
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Sets weights and moments to a state that `state` returned."""
-        for key, value in self.state().items():
+    def _set_moments(self, state: Mapping[str, Tensor]) -> None:
+        """Sets weights and Adam's moments."""
+        for key, value in self._moments().items():
             value.copy_(state[key])
 
 
@@ -212,11 +258,7 @@ class TorchStack(ModelStack):
         super().__init__(shape, training, streams)
         self.device = device
         self.parameters = {n: value.to(device).requires_grad_() for n, value in parameters.items()}
-        groups = [
-            {"params": [p for name, p in self.parameters.items() if is_matrix(name) == decays],
-             "weight_decay": training.weight_decay if decays else 0.0}
-            for decays in (True, False)
-        ]  # fmt: skip
+        groups = [{"params": [parameter], "name": n} for n, parameter in self.parameters.items()]
         betas = (training.beta1, training.beta2)
         self.optimizer = torch.optim.AdamW(
             groups, lr=training.learning_rate, betas=betas, eps=training.epsilon, fused=True
@@ -237,20 +279,35 @@ class TorchStack(ModelStack):
             self.optimizer.zero_grad()
             self.loss([stream.draw(step) for stream in self.streams]).sum().backward()
             clip_each(list(self.parameters.values()), self.training.clip)
+            rate = learning_rate_at(step, self.training)
+            factors = rate_factors(self.changes, self.shape)
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, self.training)
+                group["lr"] = rate * factors[group["name"]]
+                group["weight_decay"] = self._weight_decay(step) * is_matrix(group["name"])
             self.optimizer.step()
+            if self.projections:
+                project(self.parameters, self.projections, rate)
+            for model, bound in enumerate(self.norms.tolist()):
+                if bound < math.inf and (norm := norm_of(self.parameters, model)) > bound:
+                    for parameter in self.parameters.values():
+                        parameter.data[model] *= bound / norm
 
-    def state(self) -> Parameters:
-        """The state to resume from: weights and Adam's moments, without the step's number."""
+    def change(self, changes: Changes, tasks: Sequence[Task], first_step: int = 0) -> None:
+        """Sets a recipe's interventions, but a learning rate that differs between models."""
+        if changes.rate != "scheduled":
+            raise TbttError("changes.rate 'lowest at fit' needs the compiled kernel: drop it here")
+        super().change(changes, tasks, first_step)
+
+    def _moments(self) -> Parameters:
+        """Weights and Adam's moments."""
         state = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
                 state[f"{key}/{name}"] = value
         return state
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Sets weights and moments to a state that `state` returned."""
+    def _set_moments(self, state: Mapping[str, Tensor]) -> None:
+        """Sets weights and Adam's moments."""
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state[f"weights/{name}"])
             kept = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}

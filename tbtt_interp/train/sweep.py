@@ -6,7 +6,7 @@ with its seeds. Cells that differ only in their held-out pairs train side by sid
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import combinations_with_replacement, product
 from pathlib import Path
@@ -16,6 +16,7 @@ from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks.arithmetic import Pair, pairs_text
+from tbtt_interp.train.changes import Changes
 from tbtt_interp.train.recipe import Recipe, Table, read_toml, resolve_recipe
 from tbtt_interp.train.training import existing_run
 
@@ -26,6 +27,9 @@ AXES = {
     "same_file": "same_file", "steps": "steps", "batch": "training.batch",
     "window": "training.window", "learning_rate": "training.learning_rate",
     "weight_decay": "training.weight_decay", "checkpoint_every": "training.checkpoint_every",
+    "evaluate_every": "training.evaluate_every", "deal_pairs": "deal_pairs",
+    "tied": "model.tied", "from": "from",
+    **{f"changes.{field.name}": f"changes.{field.name}" for field in fields(Changes)},
 }  # fmt: skip
 OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word for its jobs' names
 IN_EVERY_NAME = ("task", "size", "framing")
@@ -122,6 +126,8 @@ def read_sweep(source: str) -> Sweep:
 
 
 def _jobs(grid: Table, where: str) -> Iterator[Job]:
+    changes = grid.pop("changes", {})
+    grid |= {f"changes.{key}": value for key, value in changes.items()}
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
     source, name = str(grid.get("recipe", "paper")), grid.get("name", "")
@@ -144,7 +150,7 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
             raise TbttError(f"{where} key held_out has the same pairs twice: give each set once")
         first = cells[0]
         words = [Path(first.task).stem, first.model.size, first.framing]
-        words += [f"{key.replace('_', '-')}-{flags[AXES[key]]}" for key in varied]
+        words += [f"{key.split('.')[-1].replace('_', '-')}-{flags[AXES[key]]}" for key in varied]
         words += [name] if name else []
         at_once = max(1, MODELS // first.seeds)
         starts = range(0, len(cells), at_once)

@@ -4,9 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +13,16 @@ import torch
 from tbtt_interp import runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
-from tbtt_interp.kernel import BITS, Kernel, KernelError, is_suited, source_hash
-from tbtt_interp.model import Shape, initial_parameters, stack_parameters
+from tbtt_interp.kernel import BITS, is_suited, source_hash
 from tbtt_interp.runs import Row, Run, RunConfig, load_run
-from tbtt_interp.tasks import Floors, Stream, Task
+from tbtt_interp.tasks import Floors
 from tbtt_interp.tasks.entropy import stream_floors
 from tbtt_interp.train.recipe import Recipe
-from tbtt_interp.train.step import (
-    CompiledStack,
-    ModelStack,
-    TorchStack,
-    keep_freed_memory,
-    pick_device,
-)
+from tbtt_interp.train.stacks import Runtime, TrainingCallback, begin, new_stack, threads_of_torch
+from tbtt_interp.train.step import ModelStack
 
 LATE = 5 / 6  # evaluations after this fraction of training are late
 SAVING = 0.05  # the fraction of training time that saving between checkpoints may take
-
-
-class TrainingCallback:
-    """Receives the events of a training run; this base class ignores them."""
-
-    def on_message(self, message: str) -> None:
-        """Receives a message for the user."""
-
-    def on_start(self, step: int, steps: int) -> None:
-        """Training starts or resumes, with `step` of `steps` steps done."""
-
-    def on_step(self, step: int) -> None:
-        """`step` steps are done."""
-
-    def on_evaluation(self, line: Row) -> None:
-        """Receives a new line of metrics.jsonl."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """The hardware settings of a training run.
-
-    They change no bit of a compiled run. In a run that torch trains, they change the last bits.
-    """
-
-    device: str | None = None  # cpu, cuda or mps; None is cpu, or what a resumed run started on
-    threads: int | None = None  # of the processor; None leaves torch's own choice
-    compiled: bool | None = None  # whether to compile the step; None does wherever that can be
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and not 1 <= self.threads <= 1_024:
-            raise TbttError(f"threads must be from 1 to 1024, got {self.threads}")
-        if self.device is not None:
-            pick_device(self.device)
 
 
 def train_models(
@@ -88,15 +46,16 @@ def train_models(
         return run
     else:
         runtime = _resumed_runtime(runtime, run, callback)
-    with _threads(runtime.threads):
-        stack = _model_stack(recipe, runtime, callback)
+    with threads_of_torch(runtime.threads):
+        stack = new_stack(recipe, runtime, callback)
         if run is not None and run.config.environment["compiled"] and stack.kernel is None:
             what = f"{folder} was started by the compiled kernel, which cannot be built here"
             raise TbttError(f"{what}: install a C++ compiler, or give another --out FOLDER")
         floors = [stream_floors(stream) for stream in stack.streams]
+        begin(stack, recipe, callback, resumed=run is not None and _resume_path(folder).is_file())
         # a second thread of torch would spin between the short operations of narrow models
         narrow = is_suited(stack.shape) and (stack.kernel or runtime.threads is None)
-        with _threads(1 if narrow else None):
+        with threads_of_torch(1 if narrow else None):
             run = run or _create(recipe, folder, stack)
             _train(run, stack, floors, callback)
     return run
@@ -107,7 +66,7 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
     if not (folder / "config.json").is_file():
         return None
     run = load_run(folder)
-    stored, wanted = run.config.recipe, json.loads(json.dumps(dataclasses.asdict(recipe)))
+    stored, wanted = run.config.recipe, json.loads(json.dumps(recipe.table()))
     if stored is None:
         raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
     if stored != wanted:
@@ -155,45 +114,8 @@ def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -
     return dataclasses.replace(runtime, compiled=False)
 
 
-def model_shape(recipe: Recipe, task: Task) -> Shape:
-    """The shape of a recipe's models on its task."""
-    numbers = {key: value for key, value in vars(recipe.model).items() if key != "size"}
-    return Shape(**numbers, n_ctx=recipe.training.window, d_vocab=len(task.vocabulary))
-
-
-def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
-    """Each model's own training data."""
-    batch = recipe.training.batch
-    return [
-        Stream(
-            lines=task.file(recipe.order_seed(seed, task)), vocabulary=task.vocabulary, seed=seed,
-            framing=recipe.framing, window=recipe.training.window,
-            batch=batch if isinstance(batch, int) else None,
-        )
-        for seed, task in zip(recipe.seed_list, tasks, strict=True)
-    ]  # fmt: skip
-
-
-def _model_stack(recipe: Recipe, runtime: Runtime, callback: TrainingCallback) -> ModelStack:
-    """The models before training, with a kernel where one is suited and can be compiled."""
-    device = pick_device(runtime.device or "cpu")
-    tasks = recipe.tasks()
-    shape, streams = model_shape(recipe, tasks[0]), model_streams(recipe, tasks)
-    parameters = stack_parameters([initial_parameters(shape, seed=s) for s in recipe.seed_list])
-    suited = device.type == "cpu" and is_suited(shape)
-    if runtime.compiled and not suited:
-        callback.on_message("Not compiled: at this width, or on this device, torch is as fast.")
-    elif suited and runtime.compiled is not False:
-        try:
-            kernel = Kernel(shape)
-            return CompiledStack(parameters, shape, recipe.training, streams, kernel)
-        except KernelError as error:
-            callback.on_message(
-                f"Not compiled, so training is several times slower and its last bits are this "
-                f"machine's: {error}"
-            )
-    keep_freed_memory()
-    return TorchStack(parameters, shape, recipe.training, streams, device)
+def _resume_path(folder: Path) -> Path:
+    return folder / "resume" / "state.safetensors"
 
 
 def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
@@ -202,7 +124,7 @@ def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
         task=recipe.task, framing=recipe.framing, size=recipe.model.size, shape=vars(stack.shape),
         vocabulary=task.vocabulary.characters, seeds=recipe.seed_list,
         held_out=recipe.held_out_sets, steps=recipe.training.steps,
-        recipe=dataclasses.asdict(recipe), versions=runs.versions(),
+        recipe=recipe.table(), versions=runs.versions(), answer_seeds=recipe.answer_seeds,
         order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
         environment=_environment(stack),
     )  # fmt: skip
@@ -224,16 +146,18 @@ def _environment(stack: ModelStack) -> dict[str, object]:
 def _train(
     run: Run, stack: ModelStack, floors: Sequence[Floors], callback: TrainingCallback
 ) -> None:
-    training = stack.training
-    state_path = run.folder / "resume" / "state.safetensors"
-    done, seconds = 0, 0.0
+    training, first = stack.training, stack.first_step
+    state_path = _resume_path(run.folder)
+    done, seconds = first, 0.0
     lines: list[Row] = []
     if state_path.is_file():
         state = runs.read_tensors(state_path)
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
         stack.restore(state)
         lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
-        expected = {*range(0, done + 1, training.evaluate_every), *({done} & {training.steps})}
+        due = range(0, done + 1, training.evaluate_every)
+        expected = {first, *(k for k in due if k > first),
+                    *({done} & {training.steps})}  # fmt: skip
         if missing := expected - {line["step"] for line in lines}:
             what = f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}"
             raise TbttError(f"{what}: {runs.AGAIN}")
@@ -252,18 +176,20 @@ def _train(
     def save() -> None:
         nonlocal last_saved, saving_took
         now = time.monotonic()
-        if is_due(training.checkpoint_every):
+        if done in training.keep_states:
+            runs.write_tensors(runs.state_path(run.folder, done), stack.state())
+        if is_due(training.checkpoint_every) or done in training.keep_states or 0 < done == first:
             runs.write_checkpoint(run.folder, run.config, done, stack.parameters)
         elif saving_took > SAVING * (now - last_saved):
             return
-        if done > 0:
+        if done > first:
             progress = {"step": done, "seconds": time.monotonic() - started}
             state = {key: torch.tensor(value) for key, value in progress.items()}
             runs.write_tensors(state_path, stack.state() | state)
         last_saved = time.monotonic()
         saving_took = last_saved - now
 
-    if done == 0:
+    if done == first:
         evaluate()
         save()
     for step in stack.steps(done, training.steps):
@@ -271,7 +197,10 @@ def _train(
         callback.on_step(done)
         if is_due(training.evaluate_every):
             evaluate()
-        if is_due(training.evaluate_every) or is_due(training.checkpoint_every):
+        if (
+            any(map(is_due, (training.evaluate_every, training.checkpoint_every)))
+            or done in training.keep_states
+        ):
             save()
     run.__dict__.pop("checkpoints", None)  # cached before the last one was written
     summary = _summary(run, floors, lines, time.monotonic() - started)
@@ -305,13 +234,3 @@ def _late_counts(rows: Sequence[Row]) -> Row:
             right = sum(all(hits == total for hits, total in pairs) for pairs in counts)
             late[name] = [right, len(rows)]
     return late
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

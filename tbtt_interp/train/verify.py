@@ -3,12 +3,16 @@
 from typing import NamedTuple
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.kernel import BITS, Kernel, KernelError
-from tbtt_interp.model import initial_parameters, stack_parameters
+from tbtt_interp.kernel import BITS
 from tbtt_interp.runs import Run, file_hashes, weights_hash
 from tbtt_interp.train.recipe import recorded_recipe
-from tbtt_interp.train.step import CompiledStack
-from tbtt_interp.train.training import TrainingCallback, model_streams
+from tbtt_interp.train.stacks import (
+    Runtime,
+    TrainingCallback,
+    begin,
+    new_stack,
+    threads_of_torch,
+)
 
 
 class Verification(NamedTuple):
@@ -40,24 +44,23 @@ def verify_run(
     if environment.get("bits") != BITS:
         what = f"{run.folder} was trained by another version of the compiled kernel"
         raise TbttError(f"{what}: train it again to get this version's bits")
-    later = [step for step in run.checkpoints if step > 0]
+    first = recorded_recipe(run.config.recipe).first_step
+    later = [step for step in run.checkpoints if step > first]
     kept = [step for step in later if steps is None or step <= steps]
     if not kept:
         least = f"give --steps of at least {min(later)}" if later else "continue it with --resume"
         upto = "" if steps is None else f" up to step {steps}"
         raise TbttError(f"{run.folder} has no checkpoint{upto}: {least}")
     recipe, until = recorded_recipe(run.config.recipe), max(kept)
-    try:
-        kernel = Kernel(run.shape, threads=threads)
-    except KernelError as error:
-        raise TbttError(f"{run.folder} cannot be trained again here: {error}") from error
-    models = [initial_parameters(run.shape, seed=seed) for seed in run.seeds]
-    stack = CompiledStack(stack_parameters(models), run.shape, recipe.training,
-                          model_streams(recipe, run.tasks), kernel)  # fmt: skip
     callback = callback or TrainingCallback()
-    callback.on_start(0, until)
-    for done in stack.steps(0, until):
-        callback.on_step(done)
+    with threads_of_torch(threads):
+        stack = new_stack(recipe, Runtime(threads=threads, compiled=True), callback)
+        if stack.kernel is None:
+            raise TbttError(f"{run.folder} cannot be trained again here: it needs a C++ compiler")
+        begin(stack, recipe, callback)
+        callback.on_start(stack.first_step, until)
+        for done in stack.steps(stack.first_step, until):
+            callback.on_step(done)
     listed = run.summary().get("files", {}) if run.is_complete else {}
     files = file_hashes(run.folder)
     altered = tuple(path for path, expected in listed.items() if files.get(path) != expected)

@@ -39,8 +39,9 @@ from tbtt_interp.model import Shape, hooked_transformer, is_matrix, one_model, p
 from tbtt_interp.runs import processor, versions
 from tbtt_interp.seeds import Models
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
+from tbtt_interp.train.stacks import Runtime, TrainingCallback, new_stack
 from tbtt_interp.train.step import ModelStack, keep_freed_memory
-from tbtt_interp.train.training import Runtime, TrainingCallback, _model_stack, train_models
+from tbtt_interp.train.training import train_models
 
 Row = dict[str, Any]
 Waited = tuple[str, float, float | None]  # what for, how long, and the limit
@@ -90,7 +91,7 @@ def in_turns(
 
 def stack_of(recipe: Recipe) -> ModelStack:
     """The stack as train_models makes it."""
-    return _model_stack(recipe, Runtime(), TrainingCallback())
+    return new_stack(recipe, Runtime(), TrainingCallback())
 
 
 def published(size: str, framing: str, seeds: int) -> ModelStack:
