@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tbtt_interp import runs
+from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.pretrained.card import model_card, trained_recipe
 from tbtt_interp.pretrained.models import OVER_TRAINING
@@ -88,7 +88,7 @@ def pack_run(run: Run, folder: Path, *, models: int, steps: Sequence[int]) -> Ru
                            for part in (run.summary(), *runs.read_metrics(run.folder)))  # fmt: skip
         runs.write_metrics(draft, lines)
         runs.write_summary(draft, summary, kept)
-        runs.write_whole(draft / "README.md", model_card(load_run(draft), folder.name).encode())
+        files.write_whole(draft / "README.md", model_card(load_run(draft), folder.name).encode())
 
     config = dataclasses.replace(run.config, recipe=recipe, **fewer)
     return runs.create_run(folder, config, run.tasks[0], fill)

@@ -14,11 +14,11 @@ import widths
 import window
 from sweeps import study_result
 
+from tbtt_interp.files import write_new
 from tbtt_interp.report.build import Build, build_sections, shipped_places
 from tbtt_interp.report.measures import SECTIONS
 from tbtt_interp.report.page import render
 from tbtt_interp.report.sections import build_section
-from tbtt_interp.runs import write_new
 from tbtt_interp.study import study_arguments
 
 # %%

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tbtt_interp import runs
+from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
 from tbtt_interp.runs import Run, RunConfig, check_free, create_run
@@ -99,7 +99,7 @@ def export_checkpoint(
     state = to_nanogpt(one_model(run.parameters(step), run.seed_index(seed)), shape)
     buffer = io.BytesIO()
     torch.save({"model": state, "model_args": arguments, "iter_num": at}, buffer)
-    runs.write_new(path, buffer.getvalue())
+    files.write_new(path, buffer.getvalue())
 
 
 def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,10 +17,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, guess, listed
+from tbtt_interp.files import (
+    AGAIN,
+    file_hashes,
+    read_tensors,
+    unwritable,
+    weights_hash,
+    write_json,
+    write_tensors,
+    write_whole,
+)
 from tbtt_interp.tasks import Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SHIPPED = Path(__file__).parent / "pretrained" / "weights"  # runs that come with the package
-AGAIN = "restore it from a copy, or delete the run's folder and train it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +236,7 @@ def create_run(
         os.replace(draft, folder)
     except (OSError, TbttError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise _unwritable(folder, error) if isinstance(error, OSError) else error from error
+        raise unwritable(folder, error) if isinstance(error, OSError) else error from error
     return load_run(folder)
 
 
@@ -241,33 +249,7 @@ def check_free(folder: Path) -> None:
             what = f"{folder} exists and is not a run"
             raise TbttError(f"{what}: nothing was written; give another --out FOLDER")
     except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Writes a file that a user named, and refuses where it exists."""
-    if path.exists():
-        raise TbttError(f"{path} exists: nothing was written; give another name")
-    write_whole(path, content)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        raise unwritable(folder, error) from error
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -280,62 +262,21 @@ def state_path(folder: Path, step: int) -> Path:
     return folder / "states" / f"step-{step:06d}.safetensors"
 
 
-def write_tensors(path: Path, tensors: "Parameters", metadata: Row | None = None) -> None:
-    """Writes tensors as safetensors, whole or not at all, with metadata as one JSON text."""
-    from safetensors.torch import save
-
-    path.parent.mkdir(exist_ok=True)
-    contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    # several entries would stand in a random order
-    write_whole(path, save(contiguous, metadata and {"tbtt_interp": json.dumps(metadata)}))
-
-
 def write_checkpoint(folder: Path, config: RunConfig, step: int, tensors: "Parameters") -> None:
     """Writes the parameters after this many steps, with what identifies them.
 
     The file's metadata has the step, seeds, and SHA-256 of the tensors and of the recipe.
     """
-    recipe = config.recipe and json.dumps(config.recipe, sort_keys=True)
+    recipe = json.dumps(config.recipe, sort_keys=True).encode()
     metadata = {"step": step, "seeds": config.seeds, "weights": weights_hash(tensors),
-                "recipe": recipe and hashlib.sha256(recipe.encode()).hexdigest()}  # fmt: skip
+                "recipe": hashlib.sha256(recipe).hexdigest()}  # fmt: skip
     write_tensors(checkpoint_path(folder, step), tensors, metadata)
-
-
-def weights_hash(tensors: "Parameters") -> str:
-    """SHA-256 of tensors' names, shapes and bytes, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name].numpy(force=True)
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of a run's files, by path: all but summary.json and the model card."""
-    paths = [path for pattern in ("con*.json", "corpus.tsv", "metrics.jsonl", "checkpoints/step-*")
-             for path in sorted(folder.glob(pattern))]  # fmt: skip
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
 
 
 def write_summary(folder: Path, summary: Row, tensors: "Parameters") -> None:
     """Writes summary.json, with the hashes of the final tensors and of every file."""
     hashes = {"weights": weights_hash(tensors), "files": file_hashes(folder)}
     write_json(folder / "summary.json", summary | hashes)
-
-
-def read_tensors(path: Path) -> "Parameters":
-    """Reads safetensors; raises a TbttError where the file is damaged or truncated."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TbttError(f"{path} is damaged or truncated ({error}): {AGAIN}") from error
 
 
 def read_checkpoint(path: Path, shape: "Shape", seeds: int) -> "Parameters":
@@ -417,8 +358,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise TbttError(f"{path} is damaged ({error}): restore it from a copy") from error
-
-
-def _unwritable(path: Path, error: OSError) -> TbttError:
-    reason = error.strerror or error
-    return TbttError(f"{path} cannot be written ({reason}): give another --out FOLDER")

@@ -31,8 +31,9 @@ import pandas as pd
 
 from tbtt_interp.activations import untrained_models
 from tbtt_interp.errors import TbttError
+from tbtt_interp.files import write_json, write_whole
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.runs import Run, write_json, write_whole
+from tbtt_interp.runs import Run
 from tbtt_interp.stats import ANY, Bounds, summarize
 from tbtt_interp.tasks import Encoder, Example
 

@@ -11,8 +11,9 @@ import pandas as pd
 from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Evaluation, answer_margins
+from tbtt_interp.files import AGAIN
 from tbtt_interp.prompts import PromptBatch
-from tbtt_interp.runs import AGAIN, Run, find_runs, flat_row, load_run, read_metrics
+from tbtt_interp.runs import Run, find_runs, flat_row, load_run, read_metrics
 from tbtt_interp.stats import SHARE, Interval, Rate, mean_over_models
 from tbtt_interp.tasks.arithmetic import operand_grid
 

@@ -145,9 +145,9 @@ CHANGED = [
 @pytest.mark.parametrize("changes", CHANGED, ids=str)
 def test_torch_changes_training_as_the_kernel_does(changes: dict[str, Any]) -> None:
     flags = {f"changes.{key}": value for key, value in changes.items()}
-    recipe = short(**flags, **{"training.weight_decay": 0.1})
+    recipe = short(**flags, **{"training.weight_decay": 2.0})
     ours, theirs = (new_stack(recipe, Runtime(compiled=c), QUIET) for c in (True, False))
-    plain = new_stack(short(**{"training.weight_decay": 0.1}), Runtime(), QUIET)
+    plain = new_stack(short(**{"training.weight_decay": 2.0}), Runtime(), QUIET)
     assert isinstance(ours, CompiledStack) and isinstance(theirs, TorchStack)
     for stack in (ours, theirs, plain):
         if stack is not plain:

@@ -13,7 +13,9 @@ ROOT = Path(tbtt_interp.__file__).parent
 # Each may import from its own layer and from those above it.
 LAYERS = [
     ["errors", "threads"],
+    ["files"],
     ["stats", "plots", "results", "tasks"],
+    ["shares"],
     ["study"],
     ["model"],
     ["kernel"],

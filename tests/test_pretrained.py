@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tiny import contents, short
 
 import tbtt_interp as tbtt
-from tbtt_interp import runs
+from tbtt_interp import files
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
@@ -167,10 +167,10 @@ def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights, monkeypa
             with safe_open(path, "pt") as file:
                 known = json.loads(file.metadata()["tbtt_interp"])
             assert (known["step"], tuple(known["seeds"])) == (step, run.seeds)
-            assert known["weights"] == runs.weights_hash(tensors := load_file(path))
+            assert known["weights"] == files.weights_hash(tensors := load_file(path))
             assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
         assert run.summary()["weights"] == known["weights"]
-        assert run.summary()["files"] == runs.file_hashes(folder)
+        assert run.summary()["files"] == files.file_hashes(folder)
         assert len(run.summary()["files"]) == len(run.checkpoints) + 2
         card = ModelCard.load(folder / "README.md")
         assert (card.data.license, card.data.library_name) == ("mit", "tbtt_interp")

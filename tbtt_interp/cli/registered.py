@@ -145,8 +145,8 @@ def _kept(parts: Path | None) -> Iterator[None]:
 def _write(result: "Result", out: Path) -> list[str]:
     """Writes every table and figure; returns a note where a figure could not be drawn."""
     from tbtt_interp import plots
+    from tbtt_interp.files import write_whole
     from tbtt_interp.results import claims_table
-    from tbtt_interp.runs import write_whole
 
     notes: list[str] = []
     tables = {**result.tables, "claims": claims_table(result.ranked())}

@@ -28,9 +28,9 @@ def report_command(
 
     With --json the claims are printed, and no page is written.
     """
+    from tbtt_interp.files import write_new
     from tbtt_interp.report.build import build_report
     from tbtt_interp.report.page import render
-    from tbtt_interp.runs import write_new
 
     if not as_json:
         check_new(out)
@@ -61,7 +61,8 @@ def compare_command(
     tbtt compare runs/arithmetic-large-file runs/arithmetic-large-line
     """
     from tbtt_interp.compare import compare_runs
-    from tbtt_interp.runs import load_run, write_new
+    from tbtt_interp.files import write_new
+    from tbtt_interp.runs import load_run
 
     if out is not None:
         check_new(out)

@@ -94,7 +94,8 @@ def evaluate_command(
     """
     from tbtt_interp import tables
     from tbtt_interp.evaluate import evaluate_run
-    from tbtt_interp.runs import load_run, write_new
+    from tbtt_interp.files import write_new
+    from tbtt_interp.runs import load_run
 
     run = load_run(run_folder)
     if operands is None:

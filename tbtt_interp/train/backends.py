@@ -18,7 +18,7 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from tbtt_interp.errors import TbttError, unknown
-from tbtt_interp.runs import write_whole
+from tbtt_interp.files import write_whole
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.stacks import Runtime, TrainingCallback
 from tbtt_interp.train.sweep import Job, Sweep

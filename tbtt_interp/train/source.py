@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.runs import load_run, read_tensors, state_path, weights_hash
+from tbtt_interp.files import read_tensors, weights_hash
+from tbtt_interp.runs import load_run, state_path
 
 if TYPE_CHECKING:
     from tbtt_interp.model import Parameters

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.files import weights_hash
 from tbtt_interp.kernel import Kernel, KernelError, Projection, is_suited
 from tbtt_interp.model import Parameters, Shape, initial_parameters, stack_parameters
-from tbtt_interp.runs import Row, weights_hash
+from tbtt_interp.runs import Row
 from tbtt_interp.tasks import Stream, Task
 from tbtt_interp.train.effects import DIGITS, project, projection_of, scaled
 from tbtt_interp.train.recipe import Recipe, recorded_recipe

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tbtt_interp import runs
+from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.kernel import BITS, is_suited, source_hash
@@ -151,7 +151,7 @@ def _train(
     done, seconds = first, 0.0
     lines: list[Row] = []
     if state_path.is_file():
-        state = runs.read_tensors(state_path)
+        state = files.read_tensors(state_path)
         done, seconds = int(state.pop("step")), float(state.pop("seconds"))
         stack.restore(state)
         lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
@@ -160,7 +160,7 @@ def _train(
                     *({done} & {training.steps})}  # fmt: skip
         if missing := expected - {line["step"] for line in lines}:
             what = f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}"
-            raise TbttError(f"{what}: {runs.AGAIN}")
+            raise TbttError(f"{what}: {files.AGAIN}")
     callback.on_start(done, training.steps)
     started = time.monotonic() - seconds
     last_saved, saving_took = started, 0.0
@@ -177,7 +177,7 @@ def _train(
         nonlocal last_saved, saving_took
         now = time.monotonic()
         if done in training.keep_states:
-            runs.write_tensors(runs.state_path(run.folder, done), stack.state())
+            files.write_tensors(runs.state_path(run.folder, done), stack.state())
         if is_due(training.checkpoint_every) or done in training.keep_states or 0 < done == first:
             runs.write_checkpoint(run.folder, run.config, done, stack.parameters)
         elif saving_took > SAVING * (now - last_saved):
@@ -185,7 +185,7 @@ def _train(
         if done > first:
             progress = {"step": done, "seconds": time.monotonic() - started}
             state = {key: torch.tensor(value) for key, value in progress.items()}
-            runs.write_tensors(state_path, stack.state() | state)
+            files.write_tensors(state_path, stack.state() | state)
         last_saved = time.monotonic()
         saving_took = last_saved - now
 

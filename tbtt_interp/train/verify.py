@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.files import file_hashes, weights_hash
 from tbtt_interp.kernel import BITS
-from tbtt_interp.runs import Run, file_hashes, weights_hash
+from tbtt_interp.runs import Run
 from tbtt_interp.train.recipe import recorded_recipe
 from tbtt_interp.train.stacks import (
     Runtime,

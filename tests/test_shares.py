@@ -1,0 +1,113 @@
+"""Intervals of shares cover the mean as often as they say, where Student's do not."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tbtt_interp.shares import Counts, difference_of_shares, share_over_models, verdict
+from tbtt_interp.stats import SHARE, Interval, mean_over_models
+
+MODELS = (3, 4, 5, 8, 15, 16)
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+CORRELATIONS = (0.0, 0.3, 0.6, 0.95)  # of one model's answers
+DRAWS = 300
+
+
+def drawn(share: float, correlation: float, models: int, of: int, seed: int) -> np.ndarray:
+    """Right answers of models, of so many prompts each: draw, model."""
+    rng, size = np.random.default_rng(seed), (DRAWS, models)
+    if correlation == 0:
+        return rng.binomial(of, share, size)
+    total = (1 - correlation) / correlation
+    return rng.binomial(of, rng.beta(share * total, (1 - share) * total, size))
+
+
+def coverage(rule: Callable[[Counts], Interval], models: int, of: int) -> np.ndarray:
+    """How often a rule's interval has the true mean share in it: share, correlation."""
+    known: dict[tuple[int, ...], Interval] = {}
+    table = np.zeros((len(SHARES), len(CORRELATIONS)))
+    for i, share in enumerate(SHARES):
+        for j, correlation in enumerate(CORRELATIONS):
+            for row in np.sort(drawn(share, correlation, models, of, 10 * i + j)).tolist():
+                key = tuple(row)
+                if key not in known:
+                    known[key] = rule([(right, of) for right in row])
+                table[i, j] += known[key].low <= share <= known[key].high
+    return table / DRAWS
+
+
+def students(counts: Counts) -> Interval:
+    return mean_over_models([right / of for right, of in counts], bounds=SHARE)
+
+
+def students_widened(counts: Counts) -> Interval:
+    """Student's interval, widened to Clopper and Pearson's for the pooled counts."""
+    own = students(counts)
+    right, total = (sum(column) for column in zip(*counts, strict=True))
+    exact = stats.binomtest(right, total).proportion_ci()
+    return Interval(mean=own.mean, low=min(own.low, exact.low), high=max(own.high, exact.high))
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_the_rule_covers_the_mean(models: int) -> None:
+    """The least over shares and correlations, and the mean; a draw's error is about 0.013."""
+    found = coverage(share_over_models, models, 4)
+    assert found.min() >= (0.75 if models == 3 else 0.85)
+    assert found.mean() >= 0.93
+    if models >= 15:
+        assert found.min() >= 0.9
+
+
+@pytest.mark.parametrize(("rule", "least"), [(students, 0.3), (students_widened, 0.85)])
+def test_the_rules_that_were_not_taken_do_not(rule, least: float) -> None:
+    assert min(coverage(rule, models, 4).min() for models in (4, 8)) < least
+
+
+def test_with_many_prompts_per_model_it_covers_and_the_widened_one_does_not() -> None:
+    assert coverage(share_over_models, 5, 40).min() >= 0.88
+    assert coverage(students_widened, 5, 40).min() < 0.3
+
+
+@pytest.mark.parametrize("counts", [[(0, 4)] * 4, [(4, 4)] * 16, [(2, 4)] * 8, [(1, 1)]])
+def test_an_interval_always_has_a_width_and_its_mean(counts: Sequence[tuple[int, int]]) -> None:
+    found = share_over_models(counts)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert found.high - found.low > 0.03 and found.n == len(counts)
+    mirrored = share_over_models([(of - right, of) for right, of in counts])
+    assert mirrored.low == pytest.approx(1 - found.high, abs=0.003)
+
+
+def test_more_models_narrow_it_and_more_prompts_of_alike_models_hardly() -> None:
+    def width(counts: Counts) -> float:
+        return (found := share_over_models(counts)).high - found.low
+
+    assert width([(0, 4), (4, 4)] * 8) < 0.7 * width([(0, 4), (4, 4)] * 2)
+    assert width([(0, 40), (40, 40)] * 4) == pytest.approx(width([(0, 4), (4, 4)] * 4), abs=0.05)
+
+
+def test_a_difference_is_that_of_the_means_and_reverses() -> None:
+    first, second = [(0, 4), (1, 4), (0, 4)] * 2, [(3, 4), (4, 4), (2, 4)] * 2
+    found, back = difference_of_shares(first, second), difference_of_shares(second, first)
+    assert found.mean == pytest.approx(8 / 12) and found.n == 12
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=0.006)
+    assert verdict(found) == "supported" and verdict(back) == "contradicted"
+    assert verdict(difference_of_shares(first, first)) == "undecided"
+    assert verdict(found, least=0.6) == "undecided"
+
+
+def test_of_nothing_nothing_is_known() -> None:
+    assert math.isnan(share_over_models([]).mean)
+    assert verdict(difference_of_shares([(0, 0)], [(1, 2)])) == "undecided"
+    assert verdict(Interval(mean=0.5, low=0.5, high=0.5, n=4)) == "undecided"
+
+
+def test_differences_cover_too() -> None:
+    hits = 0
+    for k in range(200):
+        one, other = (drawn(p, 0.3, 8, 4, 1_000 + k)[k] for p in (0.1, 0.5))
+        found = difference_of_shares([(int(x), 4) for x in one], [(int(x), 4) for x in other])
+        hits += found.low <= 0.4 <= found.high
+    assert hits >= 180
