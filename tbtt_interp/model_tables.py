@@ -11,6 +11,7 @@ from tbtt_interp.plots import GREY, colour_of, name_once, panels
 from tbtt_interp.runs import Row, Run, flat_row
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tasks.arithmetic import pairs_text
+from tbtt_interp.train.effects import FITTED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -61,6 +62,31 @@ def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
         return table.filter(regex="^(seed$|floor_)")
 
     return _described((run, run.metrics().merge(floors(run), on="seed")) for run in runs)
+
+
+def fits_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row per model: held-out answers at its fit, at their best, and at the end.
+
+    Returns:
+        `models_table`'s settings of the run, `seed` and `held_out`; `fit_step`, the first
+        evaluation with 99 % of the seen right, nan where there is none; `fit_right`, `best_right`
+        and `end_right` of `held_out_of`; `seen_accuracy`, `end_accuracy`, `loss` and
+        `margin_held_out`, at the end.
+    """
+    over = over_training_table(runs)
+    models = over.groupby(["run", "seed", "held_out"], sort=False)
+    end = over.loc[models["step"].idxmax()].set_index(["run", "seed", "held_out"])
+    fitted = over[over["seen_accuracy"] >= FITTED]
+    fits = fitted.groupby(["run", "seed", "held_out"], sort=False)[
+        ["step", "held_out_right"]
+    ].first()
+    end = end.join(fits.set_axis(["fit_step", "fit_right"], axis=1))
+    end["best_right"] = models["held_out_right"].max()
+    end = end.rename(columns={"held_out_right": "end_right", "held_out_accuracy": "end_accuracy"})
+    settings = [name for name in over.loc[:, "task":"steps"] if name != "run"]
+    read = ["fit_step", "fit_right", "best_right", "end_right", "held_out_of", "seen_accuracy",
+            "end_accuracy", "loss", "margin_held_out"]  # fmt: skip
+    return end.reset_index()[["run", *settings, "seed", "held_out", *read]]
 
 
 def run_settings(run: Run) -> dict[str, Any]:

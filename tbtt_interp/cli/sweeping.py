@@ -70,6 +70,8 @@ def _results(folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
     if not len(trained):
         return cells[["run", "held_out"]].head(0)
     models = models_table(load_run(folder / name) for name in trained)
+    dealt = cells[cells["held_out"].str.contains("hands")].set_index("run")["held_out"]
+    models["held_out"] = models["run"].map(dealt).fillna(models["held_out"])
     return cells_table(models).drop(columns="models")
 
 
@@ -106,7 +108,9 @@ def _print_cells(
              **(results(row) if with_results else plan(row))}
             for row in cells.to_dict("records")]  # fmt: skip
     left = _duration(cells["hours_left"].sum())
+    size = sum(job.gigabytes for job in sweep.jobs)
     more = f"; {left} of two CPU cores left, by estimate" if left else ""
+    more += f"; checkpoints take {size:.1f} GB" if size >= 0.1 else ""
     notes = [f"{(cells['done'] == 1).sum()} of {len(cells)} cells done{more}."]
     failed = cells[cells["problem"] != ""].drop_duplicates("run")
     notes += [f"{run}: {why}" for run, why in zip(failed["run"], failed["problem"], strict=True)]

@@ -5,7 +5,7 @@ with its seeds. Cells that differ only in their held-out pairs train side by sid
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import combinations_with_replacement, product
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.model import count_parameters
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tables import check_whole
-from tbtt_interp.tasks.arithmetic import Pair, pairs_text
+from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.train.changes import Changes
 from tbtt_interp.train.recipe import Recipe, Table, read_toml, resolve_recipe
+from tbtt_interp.train.stacks import model_shape
 from tbtt_interp.train.training import existing_run
 
 # The keys of a grid: the options of `tbtt train`, and a few keys of its recipes.
@@ -63,11 +65,21 @@ class Job:
 
     name: str
     recipe: Recipe
+    hands: int = 0  # models that the pairs were dealt to, in a cell where each has its own
 
-    def cells(self) -> list[tuple[tuple[Pair, ...], int]]:
+    def cells(self) -> list[tuple[str, int]]:
         """Each cell's held-out pairs and its number of models."""
         sets = self.recipe.held_out_sets
-        return [(held_out, sets.count(held_out)) for held_out in dict.fromkeys(sets)]
+        if self.hands:
+            return [(f"all pairs, in {self.hands} hands", len(sets))]
+        return [(pairs_text(held_out), sets.count(held_out)) for held_out in dict.fromkeys(sets)]
+
+    @property
+    def gigabytes(self) -> float:
+        """The size of the job's checkpoints."""
+        training, shape = self.recipe.training, model_shape(self.recipe, self.recipe.tasks()[0])
+        kept = training.steps // training.checkpoint_every if training.checkpoint_every else 0
+        return 4e-9 * (kept + 2) * count_parameters(shape) * self.recipe.seeds
 
     @cached_property
     def hours(self) -> float:
@@ -91,6 +103,19 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A comparison of two jobs' held-out shares that was named before the run, with its bounds."""
+
+    account: str  # the explanation that it tests
+    claim: str  # what holds if the second job's share is higher
+    first: str
+    second: str
+    read: str = "end"  # or "fit": each model's first evaluation with 99 % of the seen right
+    supports: float = 0.0  # the interval of the difference above this supports the claim
+    refutes: float = 0.1  # and below this refutes it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A sweep's file, resolved."""
 
@@ -98,6 +123,7 @@ class Sweep:
     summary: str
     expected: tuple[str, ...]  # hypotheses with measures and thresholds, written before the run
     jobs: tuple[Job, ...]
+    contrasts: tuple[Contrast, ...] = ()
 
 
 def read_sweep(source: str) -> Sweep:
@@ -107,7 +133,7 @@ def read_sweep(source: str) -> Sweep:
     16
     """
     path, table = read_toml("sweep", source, "sweeps")
-    where, keys = f"sweep {path.name}", ["summary", "expected", "grid"]
+    where, keys = f"sweep {path.name}", ["summary", "expected", "grid", "contrast"]
     if strange := table.keys() - keys:
         raise unknown(f"{where} key", min(strange), keys)
     grids, expected = table.get("grid"), table.get("expected", [])
@@ -122,7 +148,22 @@ def read_sweep(source: str) -> Sweep:
     names = [job.name for job in jobs]
     if double := {name for name in names if names.count(name) > 1}:
         raise TbttError(f"{where} has two jobs called {min(double)}: give each grid a name")
-    return Sweep(name=path.stem, summary=summary, expected=tuple(expected), jobs=jobs)
+    contrasts = tuple(_contrast(row, names, where) for row in table.get("contrast", []))
+    return Sweep(name=path.stem, summary=summary, expected=tuple(expected), jobs=jobs,
+                 contrasts=contrasts)  # fmt: skip
+
+
+def _contrast(table: Table, jobs: Sequence[str], where: str) -> Contrast:
+    try:
+        contrast = Contrast(**table)
+    except TypeError as error:
+        raise TbttError(f"{where} has a contrast that is none ({error})") from error
+    for name in (contrast.first, contrast.second):
+        if name not in jobs:
+            raise unknown(f"{where} contrast's job", name, jobs)
+    if contrast.read not in ("fit", "end"):
+        raise unknown(f"{where} contrast's read", contrast.read, ["fit", "end"])
+    return contrast
 
 
 def _jobs(grid: Table, where: str) -> Iterator[Job]:
@@ -163,7 +204,8 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
                     held_out_each=tuple(c.held_out for c in beside for _ in range(c.seeds)),
                     first_seed=first.first_seed + start * first.seeds,
                 )  # fmt: skip
-            yield Job(name="-".join([*words, *part]), recipe=recipe)
+            hands = flags.get("deal_pairs", 0)
+            yield Job(name="-".join([*words, *part]), recipe=recipe, hands=hands)
 
 
 def _held_out_sets(value: object, where: str) -> list[Any]:
@@ -183,7 +225,7 @@ def sweep_rows(sweep: Sweep, folder: Path) -> list[Table]:
         for held_out, models in job.cells():
             rows.append({
                 "run": job.name, "task": Path(recipe.task).stem, "size": recipe.model.size,
-                "framing": recipe.framing, "held_out": pairs_text(held_out), "models": models,
+                "framing": recipe.framing, "held_out": held_out, "models": models,
                 "steps": recipe.training.steps, "learning_rate": recipe.training.learning_rate,
                 "weight_decay": recipe.training.weight_decay, "done": done,
                 "hours_left": job.hours * models / recipe.seeds * (1 - done), "problem": problem,

@@ -1,0 +1,82 @@
+"""The study of causes finds the account that made its table, and no other."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import why
+from tiny import short
+
+from tbtt_interp.model_tables import fits_table
+from tbtt_interp.train.sweep import Contrast, read_sweep
+from tbtt_interp.train.training import train_models
+
+CONTRASTS = [c for name in why.SWEEPS for c in read_sweep(name).contrasts]
+ACCOUNTS = list(dict.fromkeys(c.account for c in CONTRASTS))
+
+
+def made(shares: dict[str, float], seen: float = 1.0) -> pd.DataFrame:
+    """Fifteen models per run with such a share of forty held-out equations right."""
+    rng, rows = np.random.default_rng(0), []
+    for run in dict.fromkeys(run for c in CONTRASTS for run in (c.first, c.second)):
+        share = shares.get(run, 0.1)
+        for seed in range(15):
+            right = int(rng.binomial(40, share))
+            rows.append({
+                "run": run, "size": "large", "framing": "line", "seed": seed, "held_out": f"{seed}",
+                "fit_step": 100.0, "fit_right": right, "best_right": right, "end_right": right,
+                "held_out_of": 40, "seen_accuracy": seen, "end_accuracy": right / 40,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_where_an_account_is_true_it_survives_and_the_others_do_not(account: str) -> None:
+    shares = {c.second: 0.6 for c in CONTRASTS if c.account == account}
+    found = why.why_result(made(shares), CONTRASTS)
+    judged = found.tables["accounts"].set_index("account")["verdict"]
+    assert judged[account] == "survives"
+    others = judged.drop(account)
+    shared = {c.account for c in CONTRASTS if shares.keys() & {c.first, c.second}}
+    assert (others.drop(shared - {account}) == "refuted").all()
+    assert not (others == "survives").any()
+
+
+def test_where_nothing_is_true_all_are_refuted() -> None:
+    judged = why.why_result(made({}), CONTRASTS).tables["accounts"]["verdict"]
+    assert (judged == "refuted").all()
+
+
+def test_without_equal_knowledge_there_is_no_verdict_at_the_end() -> None:
+    shares = {c.second: 0.6 for c in CONTRASTS}
+    table = why.contrasts_table(made(shares, seen=0.9), CONTRASTS)
+    assert set(table.loc[table["read"] == "end", "verdict"]) == {"no verdict"}
+    empty = why.contrasts_table(made({}).head(0), CONTRASTS)
+    assert set(empty["verdict"]) == {"not run"}
+
+
+def test_p_values_are_corrected_for_all_contrasts() -> None:
+    rng = np.random.default_rng(1)
+    strong, *weak = (pd.Series(rng.normal(0.5 * (k == 0), 0.1, 15)) for k in range(10))
+    alone, among = why.max_t([weak[0]])[0], why.max_t([strong, *weak])
+    assert among[0] == pytest.approx(1 / why.PERMUTATIONS)
+    assert among[1] > alone
+    least = [min(why.max_t([pd.Series(rng.normal(size=12)) for _ in range(5)])) for _ in range(60)]
+    assert np.mean(np.array(least) <= 0.05) <= 0.13
+
+
+def test_at_the_fit_models_are_read_where_they_first_know_the_seen() -> None:
+    run = train_models(short(**{"training.steps": 600, "training.decay_until": 500,
+                                "training.evaluate_every": 50}), "run")  # fmt: skip
+    fits, metrics = fits_table([run]), run.metrics()
+    assert len(fits) == 2
+    for row in fits.itertuples():
+        own = metrics[metrics["seed"] == row.seed].set_index("step")
+        seen = (own["seen_addition_right"] + own["seen_subtraction_right"]) / 196
+        first = seen[seen >= 0.99].index.min()
+        assert row.fit_step == first or np.isnan(row.fit_step)
+        assert row.end_right == own.loc[600, "held_out_right"]
+        assert row.best_right == own["held_out_right"].max()
+        if not np.isnan(row.fit_step):
+            assert row.fit_right == own.loc[first, "held_out_right"]
+    contrast = Contrast(account="a", claim="b", first="run", second="run", read="fit")
+    assert why.contrasts_table(fits, [contrast])["difference"].dropna().eq(0).all()
