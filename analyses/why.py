@@ -6,15 +6,16 @@
 # the models of both sides know 99 % of the seen equations.
 
 # %%
-import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from sweeps import SHIPPED, finished_runs
 
 from tbtt_interp import plots
+from tbtt_interp.errors import TbttError
 from tbtt_interp.model_tables import fits_table
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.shares import Counts, difference_of_shares, share_over_models
@@ -22,6 +23,9 @@ from tbtt_interp.stats import SHARE, UNMEASURED
 from tbtt_interp.study import study_arguments
 from tbtt_interp.train.effects import FITTED
 from tbtt_interp.train.sweep import Contrast, read_sweep
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 SWEEPS = tuple(
     f"why-{name}" for name in ["size", "shape", "code", "joint", "growth", "memory", "depth"]
@@ -117,6 +121,19 @@ def accounts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
     return contrasts.groupby("account", sort=False)["verdict"].agg(judged).reset_index()
 
 
+def draw_contrasts(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> "Figure":
+    """Each model's held-out share, without and with what each contrast changes."""
+    sides = [
+        fits[fits["run"] == run].assign(claim=contrast.claim, side=side)
+        for contrast in contrasts
+        for side, run in (("without", contrast.first), ("with", contrast.second))
+    ]
+    return plots.models_by_group(
+        pd.concat(sides), x="claim", by="side", value="end_accuracy", bounds=SHARE,
+        titles=("", "held-out share at the end"),
+    )  # fmt: skip
+
+
 def why_result(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> Result:
     """The result of the study on the models of all sweeps why-*."""
     table = contrasts_table(fits, contrasts)
@@ -142,25 +159,29 @@ def why_result(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> Result:
         command="python analyses/why.py", tables={"why": table, "accounts": accounts},
         display=shown[columns], claims=claims, notes=NOTES,
         more_displays={"What is left of each account": accounts},
-        figures={"why": lambda: plots.models_by_group(
-            fits, x="size", by="framing", value="end_accuracy", bounds=SHARE,
-            titles=("", "held-out accuracy at the end"))},
+        figures={"why": lambda: draw_contrasts(fits, contrasts)},
     )  # fmt: skip
 
 
-@functools.cache
-def shipped_fits(name: str) -> pd.DataFrame:
-    """A sweep's table of fits, or no rows where it does not ship yet."""
-    path = SHIPPED / f"{name}-fits.csv.gz"
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+def read_fits(folders: Sequence[Path]) -> pd.DataFrame:
+    """The table of fits of the sweeps in these folders, or of those whose tables ship.
+
+    Raises:
+        TbttError: if there is none.
+    """
+    shipped = [path for name in SWEEPS if (path := SHIPPED / f"{name}-fits.csv.gz").is_file()]
+    tables = [fits_table(finished_runs(folder)) for folder in folders]
+    if not (tables := tables or list(map(pd.read_csv, shipped))):
+        raise TbttError("no table of the sweeps why-* ships yet: train them, give their folders")
+    return pd.concat(tables, ignore_index=True)
 
 
 # %%
 if __name__ == "__main__":
     folders, files = study_arguments(most=None)
-    tables = [fits_table(finished_runs(Path(folder))) for folder in folders]
-    found = pd.concat(tables or [shipped_fits(name) for name in SWEEPS], ignore_index=True)
-    result = why_result(found, [c for name in SWEEPS for c in read_sweep(name).contrasts])
+    result = why_result(
+        read_fits(folders), [c for name in SWEEPS for c in read_sweep(name).contrasts]
+    )
     for file in files:
         plots.save(result.figures["why"](), file)
     print(result)

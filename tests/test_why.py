@@ -6,6 +6,7 @@ import pytest
 import why
 from tiny import short
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.model_tables import fits_table
 from tbtt_interp.train.sweep import Contrast, read_sweep
 from tbtt_interp.train.training import train_models
@@ -39,6 +40,7 @@ def test_where_an_account_is_true_it_survives_and_the_others_do_not(account: str
     shared = {c.account for c in CONTRASTS if shares.keys() & {c.first, c.second}}
     assert (others.drop(shared - {account}) == "refuted").all()
     assert not (others == "survives").any()
+    assert found.figures["why"]().data
 
 
 def test_where_nothing_is_true_all_are_refuted() -> None:
@@ -62,6 +64,14 @@ def test_p_values_are_corrected_for_all_contrasts() -> None:
     assert among[1] > alone
     least = [min(why.max_t([pd.Series(rng.normal(size=12)) for _ in range(5)])) for _ in range(60)]
     assert np.mean(np.array(least) <= 0.05) <= 0.13
+
+
+def test_without_tables_or_folders_it_says_what_to_do(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(why, "SHIPPED", tmp_path)
+    with pytest.raises(TbttError, match="no table of the sweeps why-\\* ships yet: train them"):
+        why.read_fits([])
+    with pytest.raises(TbttError, match="there is no finished run below"):
+        why.read_fits([tmp_path])
 
 
 def test_at_the_fit_models_are_read_where_they_first_know_the_seen() -> None:
