@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks import Stream, entropy_floors, load_task
 from tbtt_interp.tasks.entropy import stream_floors
+from tbtt_interp.tasks.windows import NOTHING
 
 LINES = st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=4, unique=True).map(
     lambda words: tuple(f"{word}\n" for word in words)
@@ -111,3 +113,21 @@ def test_the_floor_of_fresh_windows_is_on_the_windows_of_the_loss() -> None:
 def test_floors_of_nothing_are_refused() -> None:
     with pytest.raises(TbttError, match="entropy floors need at least one line, got none"):
         entropy_floors([], framing="file", window=9)
+
+
+@pytest.mark.parametrize(("framing", "window"), [("aligned", 9), ("aligned", 15), ("cut", 9)])
+def test_floors_of_single_and_aligned_lines_are_those_of_counting_all_windows(
+    framing: str, window: int
+) -> None:
+    task = load_task("arithmetic")
+    stream = Stream(lines=task.file(0), vocabulary=task.vocabulary, framing=framing, window=window,
+                    batch=882, seed=0)  # fmt: skip
+    tokens, targets, _ = stream.reference()
+    rows = [tuple(row[row != NOTHING].tolist())
+            for row in np.concatenate([tokens[:, :1], targets], 1)]  # fmt: skip
+    begun = Counter(row[:k] for row in rows for k in range(1, len(row) + 1))
+    nats = sum(math.log(begun[row[:k]] / begun[row[: k + 1]])
+               for row in rows for k in range(1, len(row)))  # fmt: skip
+    expected = pytest.approx(nats / sum(len(row) - 1 for row in rows))
+    assert entropy_floors(stream.lines, framing=framing, window=window).lines == expected
+    assert stream_floors(stream).lines == expected

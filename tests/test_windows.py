@@ -28,6 +28,13 @@ def texts(stream: Stream, windows: Windows) -> list[str]:
     return [stream.vocabulary.decode(row) for row in whole.repeat(windows.counts, 0).tolist()]
 
 
+def texts_padded(stream: Stream, windows: Windows) -> list[str]:
+    """As `texts`, with a null character where there is none."""
+    whole = np.concatenate([windows.tokens[:, :1], windows.targets], 1)
+    characters = dict(enumerate(stream.vocabulary.characters)) | {NOTHING: "\0"}
+    return ["".join(map(characters.get, row)) for row in whole.repeat(windows.counts, 0).tolist()]
+
+
 @given(lines=LINES, window=st.integers(1, 8), seed=st.integers(0, 99))
 def test_file_windows_are_cut_from_the_file(lines: tuple[str, ...], window: int, seed: int) -> None:
     text = "".join(lines)
@@ -47,6 +54,26 @@ def test_file_windows_are_drawn_from_every_offset_alike() -> None:
     scale = sum(drawn.values()) / sum(expected.values())
     pairs = [(drawn[piece], expected[piece] * scale) for piece in expected]
     assert chisquare(*zip(*pairs, strict=True)).pvalue > 1e-4
+
+
+@given(lines=LINES, window=st.integers(1, 12), seed=st.integers(0, 99))
+def test_cut_windows_are_ends_of_lines(lines: tuple[str, ...], window: int, seed: int) -> None:
+    cut = stream(lines, "cut", window, 7, seed)
+    pieces = [line[k : k + window + 1] for line in lines for k in range(len(line) - 1)]
+    everything = [text.rstrip("\0") for text in texts_padded(cut, cut.reference())]
+    assert sorted(everything) == sorted(pieces)
+    assert set(texts_padded(cut, cut.draw(seed))) <= set(texts_padded(cut, cut.reference()))
+
+
+def test_aligned_windows_begin_with_a_line_and_go_on_with_any() -> None:
+    lines = load_task("arithmetic").lines
+    for window, rows in ((9, 196), (17, 196 * 196)):
+        aligned = stream(lines, "aligned", window, 882)
+        assert len(aligned.windows) == rows
+        pairs = {(one + other)[: window + 1] for one in lines[:9] for other in lines}
+        assert pairs <= set(texts(aligned, aligned.reference()))
+    with pytest.raises(TbttError, match="of at most 17 characters, got 18"):
+        _ = stream(lines, "aligned", 18, 882).windows
 
 
 @given(lines=LINES, window=st.integers(1, 20), seed=st.integers(0, 99))

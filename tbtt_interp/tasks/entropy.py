@@ -22,7 +22,7 @@ class Floors:
 
     order: float  # the model knows the file's line order; on the windows of the file
     # the line-entropy floor: it knows every line and not their order; on the same windows (for
-    # framing shuffled, on windows of lines drawn afresh)
+    # framings without a file's order, on their own windows)
     lines: float
     line: float  # it knows every line, and each window is one whole line
 
@@ -32,7 +32,7 @@ def entropy_floors(lines: Sequence[str], *, framing: str, window: int) -> Floors
 
     Args:
         lines: the training lines, each ending in its only newline, in the order of the file.
-        framing: file, shuffled or line: the windows that the floor `lines` is computed on.
+        framing: the windows that the floor `lines` is computed on; for line, those of the file.
 
     >>> floors = entropy_floors(["ab\\n", "cd\\n"], framing="file", window=3)
     >>> round(floors.line, 3)  # the first character, which is given, decides the line
@@ -46,7 +46,14 @@ def entropy_floors(lines: Sequence[str], *, framing: str, window: int) -> Floors
     window = min(window, len(text) - 1)
     windows = [text[i : i + window + 1] for i in range(len(text) - window)]
     source = IndependentLines(tuple(lines), window + 1)
-    known = source.entropy(window) if framing == "shuffled" else source.cross_entropy(windows)
+    if framing == "shuffled":
+        known = source.entropy(window)
+    elif framing == "aligned":
+        known = source.entropy_from_a_beginning(window)
+    elif framing == "cut":
+        known = prefix_entropy([x[k : k + window + 1] for x in lines for k in range(len(x) - 1)])
+    else:
+        known = source.cross_entropy(windows)
     return Floors(order=prefix_entropy(windows), lines=known, line=prefix_entropy(lines))
 
 
@@ -96,6 +103,10 @@ class IndependentLines:
                     total += self._from_a_beginning(window + 1 - len(piece))
                 first -= math.log(self.pieces[piece[0]] / self.characters)
         return (total - first) / self.characters / window
+
+    def entropy_from_a_beginning(self, window: int) -> float:
+        """Nats per character of windows that begin with a line; the first character is given."""
+        return (self._from_a_beginning(window + 1) - self._from_a_beginning(1)) / window
 
     def _from_a_beginning(self, length: int) -> float:
         """Expected nats of that many characters from the beginning of a line on."""

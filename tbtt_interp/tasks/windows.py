@@ -1,11 +1,12 @@
 """Training windows: lines cut from one file, cut from fresh orders, or one line at a time.
 
-The three framings separate what a model learns of the lines from what it learns of their order. A
-window is `window` characters to read and, shifted by one, `window` characters to predict.
+The framings separate what a model learns of the lines from what it learns of their order. A window
+is `window` characters to read and, shifted by one, `window` characters to predict.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int, UInt64
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.tasks.task import Task, Vocabulary
 
-FRAMINGS = ("file", "shuffled", "line")
+FRAMINGS = ("file", "shuffled", "line", "aligned", "cut")
 NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
 DRAWS, REFERENCE = 0, 1  # Philox key: purpose of the draws
 
@@ -44,7 +45,8 @@ class Stream:
     Windows depend on the seed and the step alone, so a model that is resumed or trained in a stack
     gets the same windows. `file` cuts windows at uniformly random offsets of the ordered lines;
     `shuffled` cuts them from lines drawn afresh for each window; `line` gives whole lines, each
-    with a context of its own.
+    with a context of its own. Between the last two: `aligned` windows are of fresh lines and begin
+    with a line; `cut` ones are of one line and begin anywhere in it.
     """
 
     lines: tuple[str, ...]
@@ -81,7 +83,26 @@ class Stream:
         if self.framing == "file":
             offsets = np.arange(len(self.text) - self.window)
             return self.text[offsets[:, None] + np.arange(self.window + 1)]
+        if self.framing == "aligned":
+            return self._aligned()
+        if self.framing == "cut":
+            pieces = [line[k:] for line in self.lines for k in range(len(line) - 1)]
+            return replace(self, framing="line", lines=tuple(pieces))._all
         return self.padded[:, : self.window + 1]
+
+    def _aligned(self) -> Int[np.ndarray, "row pos_and_next"]:
+        """A window from the beginning of each line on, with each next line."""
+        shortest = min(map(len, self.lines))
+        if self.window + 1 > 2 * shortest:
+            raise TbttError(
+                f"framing aligned has windows of up to two lines: give one of at most "
+                f"{2 * shortest - 1} characters, got {self.window}"
+            )
+        counts = Counter((one + other)[: self.window + 1]
+                         for one in self.lines for other in self.lines)  # fmt: skip
+        alike = len(set(counts.values())) == 1
+        texts = sorted(counts) if alike else sorted(counts.elements())
+        return np.array([self.vocabulary.encode(text) for text in texts])
 
     @cached_property
     def windows(self) -> Int[np.ndarray, "row pos_and_next"]:
