@@ -27,9 +27,8 @@ from tbtt_interp.train.sweep import Contrast, read_sweep
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-SWEEPS = tuple(
-    f"why-{name}" for name in ["size", "shape", "code", "joint", "growth", "memory", "depth"]
-)
+NAMES = ("size", "shape", "code", "joint", "growth", "memory", "depth", "framing")
+SWEEPS = [f"why-{name}" for name in NAMES]
 PERMUTATIONS = 10_000
 NOTES = (
     "share: right held-out equations of all that the models were asked, with the 95 % interval of "

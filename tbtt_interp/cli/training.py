@@ -32,7 +32,8 @@ def train_command(
         str | None, Option(help="arithmetic, facts, joint, or a file of lines. [arithmetic]")
     ] = None,
     framing: Annotated[
-        str | None, Option(help="How lines become windows: file, shuffled or line. [file]")
+        str | None,
+        Option(help="How lines become windows: file, shuffled, line, aligned, cut. [file]"),
     ] = None,
     held_out: HeldOut = None,
     seeds: Annotated[int | None, Option(help="Models, trained side by side. [4]")] = None,
