@@ -15,6 +15,7 @@ other module puts hooks into a model.
     torch.Size([4, 17])
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 Change = Callable[[Tensor], Tensor]
 Hook = tuple[str, Change]  # a hook point's name, and what is done to its activation
+# sites whose edited copies only add to the stream, so that a pass can branch there
+BRANCHING = (
+    r"(blocks\.\d+\.)(attn\.hook_(?:pattern|z)|mlp\.hook_post|hook_\w+_(?:out|pre|mid|post))"
+)
 
 
 class Location(NamedTuple):
@@ -89,9 +94,11 @@ def answer_logits(
 
     Hooks get all rows at once; without hooks rows go in smaller batches.
     """
-    at_once = len(batch.tokens) if hooks else max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    logits = [run_with(model, rows, hooks) for rows in batch.tokens.split(at_once)]
-    return batch.at_answers(torch.cat(logits)).double().cpu()
+    if hooks:
+        ending = _only_at_answers(model, batch, [name for name, _ in hooks])
+        return run_with(model, batch.tokens, [*hooks, ending]).squeeze(1).double().cpu()
+    rows = batch.tokens.split(max(1, TOKENS_AT_ONCE // batch.tokens.shape[1]))
+    return batch.at_answers(torch.cat([run_with(model, part) for part in rows])).double().cpu()
 
 
 def logits_with_edits(
@@ -99,19 +106,62 @@ def logits_with_edits(
 ) -> Iterator[Float[Tensor, "answer d_vocab"]]:
     """Logits that predict the answers' tokens, under one edit of a hook's activation at a time.
 
-    One forward pass holds as many edits as fit. Each edit gets the activations of all rows.
+    One forward pass holds as many edits as fit. Each edit gets the activations of all rows. The
+    pass branches at the hook where it can, so that what comes before is computed once.
     """
     at_once = max(1, TOKENS_AT_ONCE // batch.tokens.numel())
     for first in range(0, len(edits), at_once):
         group = edits[first : first + at_once]
+        branching = _branching(model, hook, len(group))
 
-        def change(values: Tensor, group: Sequence[Change] = group) -> Tensor:
-            copies = zip(group, values.chunk(len(group)), strict=True)
-            return torch.cat([edit(copy).to(values.device) for edit, copy in copies])
+        def change(values: Tensor, group: Any = group, branching: Any = branching) -> Tensor:
+            copies = values.chunk(len(group)) if branching is None else [values] * len(group)
+            return torch.cat([f(x).to(x.device) for f, x in zip(group, copies, strict=True)])
 
-        tokens = batch.tokens.repeat(len(group), 1)
-        for logits in run_with(model, tokens, [(hook, change)]).chunk(len(group)):
-            yield batch.at_answers(logits)
+        ending = _only_at_answers(model, batch, [hook], len(group))
+        tokens = batch.tokens.repeat(len(group) if branching is None else 1, 1)
+        logits = run_with(model, tokens, [(hook, change), *(branching or ()), ending])
+        yield from logits.squeeze(1).chunk(len(group))
+
+
+def _branching(model: "HookedTransformer", hook: str, copies: int) -> list[Hook] | None:
+    """What else a pass needs whose rows become several copies at a hook; None where it cannot.
+
+    The copies of what attention or an MLP writes are added to one stream by broadcasting.
+    """
+    found = re.fullmatch(BRANCHING, hook)
+    if not found or f"{found[1]}hook_resid_mid" not in model.hook_dict:
+        return None
+    block, site, hooks = *found.groups(), []
+    if site == "attn.hook_pattern":
+        hooks.append((f"{block}attn.hook_v", lambda values: values.repeat(copies, 1, 1, 1)))
+    if "resid" not in site:
+        part, stream = ("attn", "mid") if "attn" in site else ("mlp", "post")
+        hooks.append((f"{block}hook_{part}_out", lambda values: values.unflatten(0, (copies, -1))))
+        hooks.append((f"{block}hook_resid_{stream}", lambda values: values.flatten(0, 1)))
+    return hooks
+
+
+def _only_at_answers(
+    model: "HookedTransformer", batch: PromptBatch, names: Sequence[str], copies: int = 1
+) -> Hook:
+    """A hook after those of some names: the pass goes on at the answers' positions alone."""
+    block = f"blocks.{model.cfg.n_layers - 1}."
+    has_mid = f"{block}hook_resid_mid" in model.hook_dict
+    site = f"{block}hook_resid_mid" if has_mid else f"{block}hook_resid_post"
+    after_mid = tuple(block + part for part in ("ln2", "mlp", "hook_mlp", "hook_resid_post"))
+    for starts, last in (
+        (after_mid, f"{block}hook_resid_post"),
+        ("ln_final", "ln_final.hook_normalized"),
+        ("unembed", "unembed.hook_out"),
+    ):
+        site = last if any(name.startswith(starts) for name in names) else site
+
+    def gather(values: Tensor) -> Tensor:
+        values = values.unflatten(0, (copies, -1))
+        return values[:, batch.answer_row, batch.answer_pos].flatten(0, 1)[:, None]
+
+    return site, gather
 
 
 def index_of(
@@ -236,8 +286,10 @@ def random_pairs(
     size = query_key_pairs.shape[-1]
     others = torch.ones(size, size, dtype=torch.bool).tril() & ~query_key_pairs
     order = torch.from_numpy(generator.random(query_key_pairs.shape))
-    rank = order.masked_fill(~others, torch.inf).argsort(-1).argsort(-1)
-    return (rank < query_key_pairs.sum(-1, keepdim=True)) & others
+    drawn, queries = torch.zeros_like(others), query_key_pairs.any(-1)
+    rank = order[queries].masked_fill(~others[queries], torch.inf).argsort(-1).argsort(-1)
+    drawn[queries] = rank < query_key_pairs[queries].sum(-1, keepdim=True)
+    return drawn & others
 
 
 def mean_by_position(

@@ -21,6 +21,7 @@ from torch import Tensor
 from tbtt_interp import interventions
 from tbtt_interp.analyses import heads
 from tbtt_interp.analyses.token_roles import RoleBatch, batches_by_context
+from tbtt_interp.interventions import knock_out_attention
 from tbtt_interp.plots import heatmaps
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
@@ -60,11 +61,11 @@ def drops_with_hooks(
         nats, margins = batch.answer_logprobs(logits), batch.margins(logits[None])[0]
         return nats.numpy(), margins.numpy() > 0
 
-    nats, is_right = answers(interventions.answer_logits(model, batch))
+    edits = [lambda pattern: pattern, *(change for _, change in hooks)]
+    logits = interventions.logits_with_edits(model, batch, hooks[0][0], edits)
+    (nats, is_right), *after = (answers(one.double().cpu()) for one in logits)
     was_right, rows = is_right & seen, []
-    changes = [change for _, change in hooks]
-    for logits in interventions.logits_with_edits(model, batch, hooks[0][0], changes):
-        changed, still_right = answers(logits.double().cpu())
+    for changed, still_right in after:
         lost = (~still_right[was_right]).mean() if was_right.any() else math.nan
         rows.append((float((nats - changed)[seen].mean()), lost))
     return pd.DataFrame(rows, columns=DROPS[:2])
@@ -105,12 +106,15 @@ def knockouts_by_role(
     rows, generator = [], prompts.random(seed, 0xA7)
     for roles in batches_by_context(prompts, seed):
         for layer, head in product(range(model.cfg.n_layers), range(model.cfg.n_heads)):
+            groups, hooks = [], []
             for query, key, pairs, _ in roles.query_key_pairs():
-                drawn = [interventions.random_pairs(pairs, generator) for _ in range(DRAWS)]
-                hooks = [interventions.knock_out_attention(layer, head, p) for p in (pairs, *drawn)]
-                own, *random = drops_with_hooks(model, roles.batch, prompts.seen, hooks).to_numpy()
-                drops = (*own, *np.mean(random, 0))
-                rows.append((roles.context, layer, head, query, key, *drops))
+                groups.append((roles.context, layer, head, query, key))
+                drawn = (interventions.random_pairs(pairs, generator) for _ in range(DRAWS))
+                hooks += [knock_out_attention(layer, head, one) for one in (pairs, *drawn)]
+            drops = drops_with_hooks(model, roles.batch, prompts.seen, hooks).to_numpy()
+            drops = drops.reshape(len(groups), -1, 2)
+            rows += [(*group, *own, *np.mean(random, 0))
+                     for group, (own, *random) in zip(groups, drops, strict=True)]  # fmt: skip
     return pd.DataFrame(rows, columns=[*BY, *DROPS])
 
 
