@@ -40,7 +40,8 @@ def correlated(rows: int, width: int = 10, rank: int = 2) -> tuple[Tensor, np.nd
 def test_no_linear_probe_beats_the_majority_once_a_code_is_erased():
     x, _ = correlated(200)
     labels = (x[:, 0] + 0.3 * x[:, 1] > 0.5).numpy()
-    erased = erasure.leace(x, labels[:, None].astype(float)).erase(x).numpy()
+    (space,) = erasure.leace(x, labels[:, None].astype(float))
+    erased = space.erase(x).numpy()
     majority = max(labels.mean(), 1 - labels.mean())
     for data, is_decodable in ((x.numpy(), True), (erased, False)):
         probe = LogisticRegression(C=1e6, max_iter=10_000).fit(data, labels)
@@ -49,7 +50,7 @@ def test_no_linear_probe_beats_the_majority_once_a_code_is_erased():
 
 def test_an_eraser_leaves_no_covariance_and_changes_two_directions():
     x, code = correlated(80)
-    space = erasure.leace(x, code)
+    (space,) = erasure.leace(x, code)
     erased = space.erase(x)
     covariance = (erased - erased.mean(0)).T @ torch.from_numpy(code - code.mean(0))
     assert covariance.abs().max() < 1e-8
@@ -63,7 +64,8 @@ def test_no_other_eraser_changes_activations_less():
     """Any projection whose null space has the code's covariance erases it, too."""
     x, code = correlated(20_000)  # so many that shrinkage does not show
     x = x - x.mean(0)
-    smallest = (erasure.leace(x, code).erase(x) - x).square().sum()
+    least, nothing = erasure.leace(x, code, np.ones_like(code))
+    smallest = (least.erase(x) - x).square().sum()
     directions = x.T @ torch.from_numpy(code - code.mean(0))
     generator = torch.Generator().manual_seed(0)
     for trial in range(20):
@@ -71,7 +73,7 @@ def test_no_other_eraser_changes_activations_less():
         projection = directions @ torch.linalg.inv(read @ directions) @ read
         assert (x @ projection.T).square().sum() > 0.999 * smallest
     # labels that are all the same have nothing to erase
-    assert torch.allclose(erasure.leace(x, np.ones((len(x), 1))).erase(x), x)
+    assert torch.allclose(nothing.erase(x), x)
 
 
 def test_a_change_at_the_last_stream_is_what_the_unembedding_says(line_run):
@@ -130,7 +132,7 @@ def test_a_planted_lesion_is_found_and_corrected(line_run):
     whole = erasure.LabelledActivations.of(model, prompts, "carry", MID, draws=19)
     assert not effects.wrong_answers(model, prompts)["wrong"].any()  # nothing is wrong yet
     seen = torch.from_numpy(whole.seen)
-    space = erasure.leace(whole.x[seen], whole.codes[0][whole.seen])
+    (space,) = erasure.leace(whole.x[seen], whole.codes[0][whole.seen])
     lesioned, end = whole.x[~seen], 4  # where every prompt ends
 
     def turn(values: Tensor, hook: object) -> Tensor:

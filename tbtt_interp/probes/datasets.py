@@ -47,9 +47,9 @@ class ProbeTask:
     # per model: its seen examples in training, the rest in test; None where there is no rest
     held_out: tuple[Split | None, ...]
 
-    def only(self, activations: Float[Tensor, "every d"]) -> Float[Tensor, "text d"]:
+    def only(self, activations: Float[Tensor, "*pos every d"]) -> Float[Tensor, "*pos text d"]:
         """The activations of texts that have the feature."""
-        return activations[torch.from_numpy(self.labels.has)]
+        return activations[..., torch.from_numpy(self.labels.has), :]
 
 
 class Contexts(NamedTuple):

@@ -55,8 +55,8 @@ class Subspace:
         return self.place(x, torch.zeros(len(x), len(self.read), dtype=torch.double))
 
 
-def leace(x: Float[Tensor, "row d"], code: Float[np.ndarray, "row rank"]) -> Subspace:
-    """The subspace without which no linear probe predicts a code better than a constant.
+def leace(x: Float[Tensor, "row d"], *codes: Float[np.ndarray, "row rank"]) -> list[Subspace]:
+    """For each code, the subspace without which no linear probe predicts it better than a constant.
 
     Among all such erasers LEACE changes the activations least. As in the package concept-erasure,
     the covariance is shrunk towards a multiple of the identity, and codes are standardised.
@@ -67,10 +67,10 @@ def leace(x: Float[Tensor, "row d"], code: Float[np.ndarray, "row rank"]) -> Sub
         raise TbttError(
             "every text has the same activation there, so there is no code: choose a later position"
         )
-    (n, width), mean, z = x.shape, x.double().mean(0), torch.from_numpy(code).double()
-    x, z = x.double() - mean, z - z.mean(0)
+    (n, width), mean, z = x.shape, x.double().mean(0), torch.from_numpy(np.array(codes)).double()
+    x, z = x.double() - mean, z - z.mean(1, keepdim=True)
     # permuted labels may be the same for all examples; such a code has nothing to erase
-    z = z / torch.where(z.abs().amax(0) > 0, z.std(0), 1.0)
+    z = z / torch.where(z.abs().amax(1) > 0, z.std(1), 1.0)[:, None]
     covariance = x.mT @ x / n
     trace = covariance.trace()
     shrinkage = trace**2 / n / (covariance.square().sum() - trace**2 / width)
@@ -78,8 +78,8 @@ def leace(x: Float[Tensor, "row d"], code: Float[np.ndarray, "row rank"]) -> Sub
     variances, axes = torch.linalg.eigh(covariance.lerp(isotropic, shrinkage.clamp(max=1)))
     whiten, unwhiten = axes * variances.rsqrt() @ axes.mT, axes * variances.sqrt() @ axes.mT
     directions, strength, _ = torch.linalg.svd(whiten @ x.mT @ z / (n - 1), full_matrices=False)
-    directions = directions * (strength > SMALLEST)
-    return Subspace(mean, unwhiten @ directions, directions.mT @ whiten)
+    directions = directions * (strength > SMALLEST)[:, None]
+    return [Subspace(mean, unwhiten @ one, one.mT @ whiten) for one in directions]
 
 
 def random_subspace(
@@ -148,16 +148,19 @@ class LabelledActivations:
     def subspaces(self) -> list[SubspaceDraw]:
         """The code's own subspace, and the draws of each null."""
         x, code, seen = self.x[torch.from_numpy(self.seen)], self.codes[0], self.seen
-        kinds = [("code", 0), *((NULLS[0], draw) for draw in range(len(self.codes) - 1))]
-        found = [SubspaceDraw(*kind, leace(x, own[seen]), own, own)
-                 for kind, own in zip(kinds, self.codes, strict=True)]  # fmt: skip
+        fits: list[Any] = [(NULLS[0], k, own, own) for k, own in enumerate(self.codes[1:])]
+        fits, random = [("code", 0, code, code), *fits], []
         for draw in range(self.draws):
             generator, permuted = np.random.default_rng((self.seed, draw)), code.copy()
             permuted[seen] = generator.permutation(code[seen])
+            fits.append((NULLS[1], draw, permuted, code))
             space = random_subspace(x, code.shape[1], generator)
-            found.append(SubspaceDraw(NULLS[1], draw, leace(x, permuted[seen]), permuted, code))
-            found.append(SubspaceDraw(NULLS[2], draw, space, code, code))
-        return found
+            random.append(SubspaceDraw(NULLS[2], draw, space, code, code))
+        spaces = leace(x, *(fitted[seen] for _, _, fitted, _ in fits))
+        return [
+            SubspaceDraw(kind, draw, space, *codes)
+            for (kind, draw, *codes), space in zip(fits, spaces, strict=True)
+        ] + random
 
     def logits(
         self, changes: Sequence[interventions.Change], batch: PromptBatch

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,10 +69,18 @@ def last_streams(run: Run) -> list[str]:
     return [f"blocks.{run.shape.layers - 1}.hook_resid_{part}" for part in ("mid", "post")]
 
 
-def accuracy(task: ProbeTask, activations: Float[Tensor, "every d"], number: int) -> float:
+def accuracy(
+    task: ProbeTask, activations: Float[Tensor, "*pos every d"], number: int
+) -> Float[np.ndarray, "*pos"] | float:
     """The cross-validated accuracy of a task's probe on the model with this number in the run."""
     x, labels = task.only(activations), task.labels.of_model(number)[:1]
-    return linear.count_correct(x, labels, task.folds).item() / task.folds.n_tested
+    return linear.count_correct(x, labels, task.folds)[..., 0] / task.folds.n_tested
+
+
+def by_site(cells: Cells) -> list[Float[Tensor, "pos every d"]]:
+    """The activations at all positions of a site together, in the order of the cells."""
+    sites = groupby(cells.items(), key=lambda cell: cell[0][0])
+    return [torch.stack([x for _, x in site]) for _, site in sites]
 
 
 def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
@@ -84,20 +93,22 @@ def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
     draws = max(2, *(len(task.labels.controls) + 1 for task in dataset.tasks))
     scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan)
               for name in ("correct", "bits", "held_out_correct", "r2")}  # fmt: skip
-    for row, every in enumerate(cells.values()):
+    first = 0
+    for every in by_site(cells):
+        rows = slice(first, first := first + len(every))
         for column, task in enumerate(dataset.tasks):
             x, labels, rest = task.only(every), task.labels.of_model(number), task.held_out[number]
             found = {
                 "correct": linear.count_correct(x, labels, task.folds),
                 "bits": linear.code_length(x, labels[: 1 + CODED], task.growing),
-                "held_out_correct": [0] if rest is None
+                "held_out_correct": np.zeros((len(x), 1)) if rest is None
                 else linear.count_correct(x, labels[:1], rest),
             }  # fmt: skip
             if task.labels.feature.is_ordinal:
                 values = np.array(task.labels.classes, float)[labels[0]]
-                found["r2"] = [linear.r_squared(x, values, task.folds)]
+                found["r2"] = linear.r_squared(x, values, task.folds)[:, None]
             for name, values in found.items():
-                scores[name][row, column, : len(values)] = values
+                scores[name][rows, column, : values.shape[1]] = values
     return {"site": np.array([site for site, _ in cells], dtype=str),
             "pos": np.array([pos for _, pos in cells], dtype=int), **scores}  # fmt: skip
 
@@ -118,8 +129,8 @@ def score_probes(
                  for at, x in cells.items()}  # fmt: skip
     if not accuracies_only:
         return score_cells(dataset, cells, number)
-    rows = [[accuracy(task, x, number) for task in dataset.tasks] for x in cells.values()]
-    return {"accuracy": np.array(rows).reshape(len(cells), len(dataset.tasks))}
+    found = [[accuracy(task, x, number) for x in by_site(cells)] for task in dataset.tasks]
+    return {"accuracy": np.array([np.concatenate([[], *one]) for one in found]).T}
 
 
 def probe_table(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PENALTY = 1.0  # of the squared weights, for standardised activations
 SHRINKAGE = 0.1  # of the covariance within classes, towards a multiple of the identity
-AT_ONCE = 2**23  # numbers in the covariances that are solved together
+AT_ONCE = 2**20  # numbers that are computed with together
 FOLDS = 5
 GROWING = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # shares of the groups: ends of the online code's parts
 TRUST = (0.0, 0.1, 0.3, 1.0)  # factors of log-likelihoods in the online code
@@ -97,19 +97,20 @@ def random_projections(width: int, dimensions: int, n_models: int) -> Float[Tens
 
 
 def _standardised(
-    activations: Float[Tensor, "example d"], train: Bool[np.ndarray, " example"]
-) -> Float[Tensor, "example d"]:
-    """By mean and deviation of the training part; channels that are constant there become 0."""
-    x = activations.double()
-    known = x[torch.from_numpy(train)]
-    mean, deviation = known.mean(0), known.std(0, correction=0)
-    varies = deviation > 1e-6 * known.abs().amax(0)  # less is rounding
-    return (x - mean) / torch.where(varies, deviation, torch.inf)
+    x: Float[Tensor, "*pos example d"], train: Bool[np.ndarray, " example"]
+) -> tuple[Float[Tensor, "*pos example d"], Float[Tensor, "*pos train d"]]:
+    """By mean and deviation of the training part, and that part; channels constant there are 0."""
+    x, rows = x.double(), torch.from_numpy(np.flatnonzero(train))
+    known = x[..., rows, :]
+    mean, deviation = known.mean(-2, keepdim=True), known.std(-2, correction=0, keepdim=True)
+    varies = deviation > 1e-6 * known.abs().amax(-2, keepdim=True)  # less is rounding
+    x = (x - mean) / torch.where(varies, deviation, torch.inf)
+    return x, x[..., rows, :]
 
 
 def count_correct(
-    activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], split: Split
-) -> Int[np.ndarray, " draw"]:
+    x: Float[Tensor, "*pos example d"], labels: Int[np.ndarray, "draw example"], split: Split
+) -> Int[np.ndarray, "*pos draw"]:
     """Test examples whose class linear discriminant analysis predicts, for each labelling.
 
     Equal to scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)` after
@@ -117,16 +118,16 @@ def count_correct(
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 4.3.
     """
-    correct = np.zeros(len(labels), int)
-    for draws, scores, counts, true in _discriminated(activations, labels, split):
-        predicted = (scores + counts.log()[:, None]).argmax(-1)
-        correct[draws] += (predicted == true).sum(-1).numpy()
+    correct = np.zeros((*x.shape[:-2], len(labels)), int)
+    for draws, scores, counts, true in _discriminated(x, labels, split):
+        predicted = (scores + counts.log()[..., None]).max(-2).indices  # faster than argmax
+        correct[..., draws] += (predicted == true).sum(-1).numpy()
     return correct
 
 
 def code_length(
-    activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], growing: Split
-) -> Float[np.ndarray, " draw"]:
+    x: Float[Tensor, "*pos example d"], labels: Int[np.ndarray, "draw example"], growing: Split
+) -> Float[np.ndarray, "*pos draw"]:
     """Online description length of the labels given the activations, in bits.
 
     The first part is coded uniformly. Each further part is coded by a mixture: the uniform code,
@@ -136,67 +137,74 @@ def code_length(
     Source: Voita and Titov 2020, section 2.2.
     """
     classes = int(labels.max()) + 1
-    bits = np.full(len(labels), (labels.shape[1] - growing.n_tested) * math.log2(classes))
-    for draws, scores, counts, true in _discriminated(activations, labels, growing):
-        frequencies = (counts + 0.5).log()[:, None]
-        codes = [(trust * scores + frequencies).log_softmax(-1) for trust in TRUST]
-        codes.append(torch.full_like(scores, -math.log(classes)))
-        nats = torch.stack([code.gather(-1, true[..., None]).sum((-1, -2)) for code in codes])
-        bits[draws] -= ((nats.logsumexp(0) - math.log(len(codes))) / math.log(2)).numpy()
+    first = (labels.shape[1] - growing.n_tested) * math.log2(classes)
+    bits = np.full((*x.shape[:-2], len(labels)), first)
+    for draws, scores, counts, true in _discriminated(x, labels, growing):
+        frequencies = (counts + 0.5).log()[..., None]
+        own = true[:, None].expand_as(scores[..., :1, :])
+        codes = [trust * scores + frequencies for trust in TRUST] + [torch.zeros_like(scores)]
+        nats = [(x.gather(-2, own).squeeze(-2) - x.logsumexp(-2)).sum(-1) for x in codes]
+        mixture = torch.stack(nats).logsumexp(0) - math.log(len(nats))
+        bits[..., draws] -= mixture.numpy() / math.log(2)
     return bits
 
 
 def _discriminated(
-    activations: Float[Tensor, "example d"], labels: Int[np.ndarray, "draw example"], split: Split
+    x: Float[Tensor, "*pos example d"], labels: Int[np.ndarray, "draw example"], split: Split
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Discriminant analysis of each fold, for as many labellings at once as fit.
 
-    Yields a slice of draws; log-likelihoods `[draw, test, class]`; counts `[draw, class]`; classes.
+    On principal axes the whole covariance is diagonal, and so is its shrunken form for every
+    labelling. The covariance within classes is less by one direction per class: its inverse is
+    Woodbury's, of a matrix that is as large as there are classes.
+
+    Yields a slice of draws; log-likelihoods `[*pos, draw, class, test]`; counts `[draw, class]`;
+    classes `[draw, test]`.
     """
-    classes, every = int(labels.max()) + 1, torch.from_numpy(labels)
+    classes, numbers = int(labels.max()) + 1, torch.from_numpy(labels)
     for train, test in split:
         if not train.any():
             raise TbttError("a fold has nothing to learn from: give more examples, or fewer folds")
-        x = _standardised(activations, train)
-        width = x.shape[1]
-        x = x[:, (x != 0).any(0)]  # constant channels separate nothing
-        known, tested = x[torch.from_numpy(train)], x[torch.from_numpy(test)]
-        if known.shape[1] > known.shape[0]:  # outside of the examples' span all classes are alike
-            basis = torch.linalg.svd(known, full_matrices=False).Vh.mT
-            known, tested = known @ basis, tested @ basis
-        unit = torch.eye(known.shape[1], dtype=torch.double)
-        at_once = max(1, AT_ONCE // (len(unit) ** 2 + 1))
+        every, known = _standardised(x, train)
+        n, width = known.shape[-2:]
+        variances, axes = torch.linalg.eigh(known.mT @ known / n)
+        known, tested = known @ axes, (every[..., torch.from_numpy(test), :] @ axes).mT
+        size = variances[..., 0].numel() * classes * (width + classes + tested.shape[-1])
+        at_once = max(1, AT_ONCE // size)
         for start in range(0, len(labels), at_once):
             draws = slice(start, start + at_once)
-            learned, true = (every[draws][:, torch.from_numpy(mask)] for mask in (train, test))
-            one_hot = torch.nn.functional.one_hot(learned, classes).double()
-            counts, sums = one_hot.sum(1), one_hot.mT @ known
-            means = sums / counts.clamp(min=1)[..., None]
-            within = (known.mT @ known - means.mT @ sums) / len(known)
-            spread = within.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / width
-            within = (1 - SHRINKAGE) * within + (SHRINKAGE * spread + 1e-9) * unit
-            slopes = torch.cholesky_solve(means.mT, torch.linalg.cholesky(within))
-            offsets = -0.5 * (means.mT * slopes).sum(-2)
-            yield draws, tested @ slopes + offsets[:, None], counts, true
+            learned, true = (numbers[draws][:, torch.from_numpy(mask)] for mask in (train, test))
+            one_hot = (learned[:, None] == torch.arange(classes)[:, None]).double()
+            counts = one_hot.sum(-1)
+            share = counts.clamp(min=1)[..., None] / n
+            means = ((one_hot / share.sqrt() / n).flatten(0, 1) @ known).unflatten(-2, counts.shape)
+            spread = (variances.sum(-1, keepdim=True) - means.square().sum((-1, -2))) / width
+            shrunken = (1 - SHRINKAGE) * variances[..., None, :]
+            shrunken = shrunken + SHRINKAGE * spread[..., None] + 1e-9
+            slopes = means / shrunken[..., None, :]
+            inner = torch.eye(classes) - (1 - SHRINKAGE) * slopes @ means.mT
+            slopes = torch.linalg.solve(inner, slopes)
+            offsets = -0.5 * (means * slopes).sum(-1, keepdim=True) / share
+            scores = (slopes / share.sqrt()).flatten(-3, -2) @ tested
+            yield draws, scores.unflatten(-2, counts.shape) + offsets, counts, true
 
 
 def r_squared(
-    activations: Float[Tensor, "example d"], values: Float[np.ndarray, " example"], split: Split
-) -> float:
+    x: Float[Tensor, "*pos example d"], values: Float[np.ndarray, " example"], split: Split
+) -> Float[np.ndarray, "*pos"]:
     """R² of ridge regression on a number: 1 is perfect, 0 or less is no better than the mean."""
     target = torch.from_numpy(values).double()
-    predicted, unit = torch.zeros_like(target), torch.eye(activations.shape[1], dtype=torch.double)
+    predicted, unit = torch.zeros(x.shape[:-1], dtype=torch.double), torch.eye(x.shape[-1])
     for train, test in split:
-        x, is_train = _standardised(activations, train), torch.from_numpy(train)
-        known, mean = x[is_train], target[is_train].mean()
-        slope = torch.linalg.solve(
-            known.mT @ known + PENALTY * unit, known.mT @ (target[is_train] - mean)
-        )
-        predicted = torch.where(torch.from_numpy(test), x @ slope + mean, predicted)
+        (every, known), learned = _standardised(x, train), target[torch.from_numpy(train)]
+        mean = learned.mean()
+        slope = torch.linalg.solve(known.mT @ known + PENALTY * unit, known.mT @ (learned - mean))
+        fitted = (every @ slope[..., None]).squeeze(-1) + mean
+        predicted = torch.where(torch.from_numpy(test), fitted, predicted)
     tested = torch.from_numpy(split.test.any(0))
-    predicted, target = predicted[tested], target[tested]
+    predicted, target = predicted[..., tested], target[tested]
     variation = (target - target.mean()).square().sum()
-    return float(1 - (predicted - target).square().sum() / variation)
+    return (1 - (predicted - target).square().sum(-1) / variation).numpy()
 
 
 def fit_probe(activations: Float[np.ndarray, "example d"], labels: np.ndarray) -> "Pipeline":
