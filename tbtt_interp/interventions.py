@@ -74,8 +74,8 @@ def _adapted(hooks: Sequence[Hook]) -> list[tuple[str, Callable[..., Tensor]]]:
 
 def run_with(
     model: "HookedTransformer", tokens: Int[Tensor, "row pos"], hooks: Sequence[Hook] = ()
-) -> Float[Tensor, "edited_row pos d_vocab"]:
-    """Logits of a forward pass with hooks, which may copy rows, without gradients."""
+) -> Float[Tensor, "edited_row edited_pos d_vocab"]:
+    """Logits of a forward pass without gradients; hooks may copy rows and choose positions."""
     with torch.no_grad():
         return model.run_with_hooks(tokens, fwd_hooks=_adapted(hooks))  # pyright: ignore
 
