@@ -29,7 +29,9 @@ int main() {
     }
     auto parameters = read<real>(count * PARAMETERS);
     std::vector<real> means(parameters.size()), squares(parameters.size());
-    train(int(count), data.data(), nullptr, nullptr, &settings, 0, steps, 2, parameters.data(),
-          means.data(), squares.data());
+    if (!train(int(count), data.data(), nullptr, nullptr, &settings, 0, steps, 2, parameters.data(),
+               means.data(), squares.data())) {
+        std::abort();
+    }
     std::fwrite(parameters.data(), sizeof(real), parameters.size(), stdout);
 }

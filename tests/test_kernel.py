@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tbtt_interp import kernel as kernels
+from tbtt_interp.errors import TbttError
 from tbtt_interp.kernel import Kernel, KernelError, Projection, flatten, is_suited
 from tbtt_interp.model import (
     Parameters,
@@ -222,15 +225,15 @@ void compare(vec found, double (*truth)(double), double x, bool relative) {
 }
 double normal(double x) { return x * 0.5 * std::erfc(-x * M_SQRT1_2); }
 int main() {
-    for (float x = -87; x <= 0; x += 1e-4f) compare(exponential(all(x)), std::exp, x, true);
+    for (float x = -87; x <= 0; x += 1e-4f) compare(exponential(x), std::exp, x, true);
     std::printf("%g\\n", worst);
     worst = 0;
-    for (float x = 1; x < 1e4f; x *= 1.00001f) compare(logarithm(all(x)), std::log, x, false);
+    for (float x = 1; x < 1e4f; x *= 1.00001f) compare(logarithm(x), std::log, x, false);
     std::printf("%g\\n", worst);
     worst = 0;
     for (float x = -12; x <= 12; x += 1e-4f) {
         vec value, slope;
-        gelu(all(x), value, slope);
+        gelu(x, value, slope);
         compare(value, normal, x, false);
     }
     std::printf("%g\\n", worst);
@@ -305,6 +308,24 @@ def test_wide_models_are_left_to_torch() -> None:
     assert is_suited(large)
     assert not is_suited(dataclasses.replace(large, d_model=384, d_mlp=1536))
     assert not is_suited(dataclasses.replace(large, n_ctx=1_024))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
+def test_too_little_memory_is_an_error_and_no_abort() -> None:
+    """The limit leaves no room for the stacks of twelve threads."""
+    kernel = Kernel(SMALL, threads=64)
+    flat = flatten(models(SMALL), SMALL).astype("float32")
+    rows, weights = (array.numpy() for array in windows(SMALL))
+    whole = kernel.evaluate(flat, rows, weights).losses
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**22, limits[1]))
+    try:
+        with pytest.raises(TbttError, match="no memory for 64 threads of the compiled kernel"):
+            kernel.evaluate(flat, rows, weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert np.array_equal(kernel.evaluate(flat, rows, weights).losses, whole)
 
 
 def test_what_a_kernel_would_misread_is_refused() -> None:

@@ -136,12 +136,13 @@ class Kernel:
         ]
         settings = self._settings(*map(real, optimizer[:3]), *optimizer[3:])
         own = [self._own(array, len(data)) for array in (parameters, means, squares)]
-        self._library.train(
+        done = self._library.train(
             len(data), (self._data * len(data))(*data),
             (self._projection * len(maps))(*maps) if maps else None, _P(real(norms)),
             ctypes.byref(settings),
             _I(start), _I(start + len(optimizer.rates)), self.threads, *own,
         )  # fmt: skip
+        self._check(done)
 
     def evaluate(
         self, parameters: Array, windows: Int[np.ndarray, "model window pos_and_next"],
@@ -159,11 +160,12 @@ class Kernel:
             np.zeros(models, self.dtype), np.zeros_like(parameters) if gradients else None,
             np.zeros(shape, self.dtype) if logits else None,
         )  # fmt: skip
-        self._library.evaluate(
+        done = self._library.evaluate(
             models, _P(_address(windows, np.int32, keep)), _P(_address(weights, self.dtype, keep)),
             _I(count), self.threads, self._own(parameters, models),
             *(self._own(array, models) for array in evaluated),
         )  # fmt: skip
+        self._check(done)
         return evaluated
 
     def logits(
@@ -177,6 +179,11 @@ class Kernel:
         evaluated = self.evaluate(parameters, windows, weights, logits=True)
         assert evaluated.logits is not None
         return evaluated.logits[:, :, :pos]
+
+    def _check(self, done: int) -> None:
+        if not done:
+            what = f"no memory for {self.threads} threads of the compiled kernel"
+            raise TbttError(f"{what}: choose fewer threads, models or windows")
 
     def _own(self, array: np.ndarray | None, models: int) -> ctypes.c_void_p:
         """An array's own address, checked here because the C++ code trusts its type."""

@@ -12,26 +12,17 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <numeric>
 #include <thread>
 #include <vector>
 
 #include "tile.h"
 
-// ---- parameters as they are trained, flat: HookedTransformer's names, in the order of model.py
-
-constexpr int W_E = 0, W_POS = W_E + VOCAB * D_MODEL, RAW_BLOCKS = W_POS + POS * D_MODEL;
-constexpr int LN1 = 0, W_QKV = LN1 + (1 + BIAS) * D_MODEL, B_QKV = W_QKV + 3 * D_MODEL * D_MODEL;
-constexpr int W_O = B_QKV + BIAS * 3 * D_MODEL, LN2 = W_O + D_MODEL * D_MODEL + BIAS * D_MODEL;
-constexpr int W_IN = LN2 + (1 + BIAS) * D_MODEL, W_OUT = W_IN + D_MODEL * D_MLP + BIAS * D_MLP;
-constexpr int RAW_BLOCK = W_OUT + D_MLP * D_MODEL + BIAS * D_MODEL;
-constexpr int LN_FINAL = RAW_BLOCKS + LAYERS * RAW_BLOCK;
-constexpr int W_U = LN_FINAL + (1 + BIAS) * D_MODEL;
-constexpr int PARAMETERS = TIED ? W_U : W_U + D_MODEL * VOCAB;
+// ---- folding
 
 // A matrix that reads a LayerNorm: where its weights stand, and where they stand once folded.
 struct Reader {
-    int norm, weight, down, across, bias;  // bias is -1 where there is none
-    int columns, folded, width, folded_bias;
+    int norm, weight, down, across, columns, folded, width, bias;
     real scale;
 };
 
@@ -39,50 +30,39 @@ template <class Body>
 void each_reader(Body body) {
     const real q_scale = real(1 / std::sqrt(double(D_HEAD)));
     for (int layer = 0; layer < LAYERS; layer++) {
-        const int raw = RAW_BLOCKS + layer * RAW_BLOCK, folded = BLOCKS + layer * BLOCK;
+        const int qkv = BLOCKS + layer * BLOCK + QKV, in = BLOCKS + layer * BLOCK + MLP_IN;
         for (int i = 0; i < 3 * HEADS; i++) {  // role by role, head by head
-            body(Reader{raw + LN1, raw + W_QKV + i * D_MODEL * D_HEAD, D_HEAD, 1,
-                        BIAS ? raw + B_QKV + i * D_HEAD : -1, D_HEAD, folded + QKV + i * D_HEAD,
-                        3 * D_MODEL, folded + QKV_BIAS + i * D_HEAD, i < HEADS ? q_scale : 1});
+            body(Reader{qkv - QKV + LN1, qkv + i * D_MODEL * D_HEAD, D_HEAD, 1, D_HEAD,
+                        qkv + i * D_HEAD, D_QKV, qkv + D_MODEL * D_QKV + i * D_HEAD,
+                        i < HEADS ? q_scale : 1});
         }
-        body(Reader{raw + LN2, raw + W_IN, D_MLP, 1, BIAS ? raw + W_IN + D_MODEL * D_MLP : -1,
-                    D_MLP, folded + MLP_IN, D_MLP, folded + MLP_IN_BIAS, 1});
+        body(Reader{in - MLP_IN + LN2, in, D_MLP, 1, D_MLP, in, D_MLP, in + D_MODEL * D_MLP, 1});
     }
-    body(Reader{LN_FINAL, TIED ? W_E : W_U, TIED ? 1 : VOCAB, TIED ? D_MODEL : 1, -1, VOCAB,
-                UNEMBED, VOCAB, UNEMBED_BIAS, 1});
-}
-
-// What folding leaves as it is: calls body(start, folded start, size).
-template <class Body>
-void each_copy(Body body) {
-    body(W_E, EMBED, VOCAB * D_MODEL + POS * D_MODEL);
-    for (int layer = 0; layer < LAYERS; layer++) {
-        const int raw = RAW_BLOCKS + layer * RAW_BLOCK, folded = BLOCKS + layer * BLOCK;
-        body(raw + W_O, folded + OUT, D_MODEL * D_MODEL + BIAS * D_MODEL);
-        body(raw + W_OUT, folded + MLP_OUT, D_MLP * D_MODEL + BIAS * D_MODEL);
-    }
+    body(Reader{LN_FINAL, TIED ? EMBED : UNEMBED, TIED ? 1 : VOCAB, TIED ? D_MODEL : 1, VOCAB,
+                UNEMBED, VOCAB, UNEMBED + D_MODEL * VOCAB, 1});
 }
 
 void fold(const real* p, real* f) {
-    each_copy([&](int raw, int folded, int size) { std::copy_n(p + raw, size, f + folded); });
+    std::copy_n(p, PARAMETERS, f);
+    std::fill(f + PARAMETERS, f + SIZE, real(0));
     each_reader([&](Reader r) {
         for (int c = 0; c < r.columns; c++) {
-            real shift = r.bias < 0 ? 0 : p[r.bias + c];
+            real shift = BIAS ? f[r.bias + c] : 0;
             for (int d = 0; d < D_MODEL; d++) {
                 const real weight = p[r.weight + d * r.down + c * r.across];
                 f[r.folded + d * r.width + c] = p[r.norm + d] * weight * r.scale;
                 if (BIAS) shift += p[r.norm + D_MODEL + d] * weight;
             }
-            if (BIAS) f[r.folded_bias + c] = shift * r.scale;
+            if (BIAS) f[r.bias + c] = shift * r.scale;
         }
     });
 }
 
 // From the gradient of the folded parameters to that of the parameters.
 void unfold(const real* p, const real* df, real* dp) {
-    std::fill_n(dp, PARAMETERS, real(0));
-    each_copy([&](int raw, int folded, int size) { std::copy_n(df + folded, size, dp + raw); });
+    std::copy_n(df, SIZE, dp);
     each_reader([&](Reader r) {
+        if (r.weight != EMBED) std::fill_n(dp + r.weight, D_MODEL * r.columns, real(0));
         for (int d = 0; d < D_MODEL; d++) {
             real gain = 0, shift = 0;
             for (int c = 0; c < r.columns; c++) {
@@ -91,7 +71,7 @@ void unfold(const real* p, const real* df, real* dp) {
                 gain += p[at] * slope;
                 dp[at] += p[r.norm + d] * slope;
                 if (BIAS) {
-                    const real along = df[r.folded_bias + c] * r.scale;
+                    const real along = df[r.bias + c] * r.scale;
                     shift += p[at] * along;
                     dp[at] += p[r.norm + D_MODEL + d] * along;
                 }
@@ -99,17 +79,14 @@ void unfold(const real* p, const real* df, real* dp) {
             dp[r.norm + d] += gain;
             if (BIAS) dp[r.norm + D_MODEL + d] += shift;
         }
-        if (r.bias >= 0) {
-            for (int c = 0; c < r.columns; c++) dp[r.bias + c] = df[r.folded_bias + c] * r.scale;
-        }
+        for (int c = 0; BIAS && c < r.columns; c++) dp[r.bias + c] *= r.scale;
     });
 }
 
 // ---- draws: Philox4x64-10 (Salmon et al. 2011), the numbers of numpy.random.Philox
 
 struct Draws {
-    std::uint64_t key[2], step;
-    std::uint64_t block[4] = {}, drawn = 0;
+    std::uint64_t seed, step, drawn = 0, block[4] = {};
 
     // A number below n; the low bits of a word are left out.
     int below(std::uint64_t n) {
@@ -119,13 +96,14 @@ struct Draws {
 
     void generate() {
         using wide = unsigned __int128;
-        std::uint64_t c[4] = {drawn / 4 + 1, step, 0, 0}, k[2] = {key[0], key[1]};
+        std::uint64_t c[4] = {drawn / 4 + 1, step, 0, 0}, k[2] = {seed, 0};
         for (int round = 0; round < 10; round++) {
             const wide a = wide(0xD2E7470EE14C6C93) * c[0], b = wide(0xCA5A826395121157) * c[2];
             const std::uint64_t next[4] = {std::uint64_t(b >> 64) ^ c[1] ^ k[0], std::uint64_t(b),
                                            std::uint64_t(a >> 64) ^ c[3] ^ k[1], std::uint64_t(a)};
             std::copy_n(next, 4, c);
-            k[0] += 0x9E3779B97F4A7C15, k[1] += 0xBB67AE8584CAA73B;
+            k[0] += 0x9E3779B97F4A7C15;
+            k[1] += 0xBB67AE8584CAA73B;
         }
         std::copy_n(c, 4, block);
     }
@@ -140,7 +118,7 @@ struct Data {
     std::uint64_t seed;
 };
 
-// Rows of W_E after each step: (left + rate * left_by_rate) x rows x right + constant.
+// Rows of the embedding after each step: (left + rate * left_by_rate) x rows x right + constant.
 struct Projection {
     const std::int64_t* rows;
     std::int64_t count;
@@ -159,11 +137,10 @@ struct Batch {
     std::vector<Window> windows;
     std::vector<real> weights;  // of each window's summed loss
 
-    int count() const { return int(weights.size()); }
-
-    void draw(const Data& data, std::int64_t step) {
-        windows.clear(), weights.clear();
-        Draws draws{{data.seed, 0}, std::uint64_t(step)};
+    void draw(const Data& data, std::uint64_t step) {
+        windows.clear();
+        weights.clear();
+        Draws draws{data.seed, step};
         if (data.lengths) {
             cut(data, draws);
         } else {
@@ -176,39 +153,40 @@ struct Batch {
                 weights.push_back(real(times[row]));
             }
         }
-        std::int64_t characters = 0;
-        for (int w = 0; w < count(); w++) {
-            const auto predicted = std::count_if(windows[w].begin() + 1, windows[w].end(),
-                                                 [](std::int32_t c) { return c >= 0; });
-            characters += predicted * std::int64_t(weights[w]);
+        std::int64_t predicted = 0;
+        for (std::size_t i = 0; i < windows.size(); i++) {
+            for (int pos = 1; pos <= POS; pos++) {
+                predicted += windows[i][pos] >= 0 ? std::int64_t(weights[i]) : 0;
+            }
         }
-        for (real& weight : weights) weight = weight / real(characters);
+        for (real& weight : weights) weight = weight / real(predicted);
     }
 
     // Windows of an endless file of lines drawn independently, at a uniformly random offset; those
-    // that begin alike side by side.
+    // with equal prefixes side by side.
     void cut(const Data& data, Draws& draws) {
-        std::int64_t all = 0, least = data.lengths[0];
-        for (int i = 0; i < data.count; i++) all += data.lengths[i];
-        for (int i = 0; i < data.count; i++) least = std::min<std::int64_t>(least, data.lengths[i]);
+        const std::int32_t* end = data.lengths + data.count;
+        const std::int64_t characters = std::accumulate(data.lengths, end, std::int64_t(0));
+        const int lines = 1 + POS / *std::min_element(data.lengths, end);  // that follow the first
         std::vector<Window> drawn(data.batch);
         std::vector<std::pair<std::int64_t, int>> order;
         for (Window& window : drawn) {
-            int offset = draws.below(all), line = 0;
+            int offset = draws.below(characters), line = 0, filled = 0;
             while (offset >= data.lengths[line]) offset -= data.lengths[line++];
-            for (int filled = 0, more = 1 + POS / least;; more--) {
+            for (int left = lines;; left--) {
                 for (; filled <= POS && offset < data.lengths[line]; offset++) {
                     window[filled++] = data.rows[line * data.width + offset];
                 }
-                if (!more) break;
-                line = draws.below(data.count), offset = 0;
+                if (!left) break;
+                line = draws.below(data.count);
+                offset = 0;
             }
-            std::int64_t beginning = 0;
-            for (int i = 0; i < CUT; i++) beginning = beginning * VOCAB + window[i];
-            order.emplace_back(beginning, int(order.size()));
+            std::int64_t prefix = 0;
+            for (int i = 0; i < PREFIX; i++) prefix = prefix * VOCAB + window[i];
+            order.emplace_back(prefix, int(order.size()));
         }
         std::sort(order.begin(), order.end());
-        for (const auto& [beginning, i] : order) windows.push_back(drawn[i]);
+        for (const auto& [prefix, i] : order) windows.push_back(drawn[i]);
         weights.assign(data.batch, 1);
     }
 };
@@ -217,113 +195,112 @@ struct Batch {
 
 constexpr int PARTS = 4;  // of a batch, at most: sums of their own, so that threads can share it
 
-struct Space {  // of a thread
-    Tile<CUT, POS> tile;
-    std::vector<Beginnings> beginnings;
-    int begun;                // tiles of beginnings in use
-    std::vector<int> origin;  // of each window, its beginning
+struct Workspace {  // of a thread
+    Tile<PREFIX, POS> tile;
+    std::vector<Prefixes> prefixes;
+    std::vector<int> prefix_of;  // each window's, counted over the tiles of prefixes
     vec gradient[SIZE];
 
-    // Puts each beginning of the windows from one to another into a place of its own.
-    void begin(const Batch& batch, int from, int to) {
-        begun = 0, origin.clear();
-        for (int i = from, place = -1; CUT && i < to; i++) {
+    // Puts each prefix of the windows [from, to) into a slot of its own; returns the tiles in use.
+    int put_prefixes(const Batch& batch, int from, int to) {
+        int count = 0;
+        prefix_of.clear();
+        for (int i = from; PREFIX && i < to; i++) {
             const std::int32_t* window = batch.windows[i].data();
-            if (i == from || !std::equal(window, window + CUT, batch.windows[i - 1].data())) {
-                if (++place % WINDOWS == 0) {
-                    if (++begun > int(beginnings.size())) beginnings.emplace_back();
-                    beginnings[begun - 1].clear();
-                }
+            if (i == from || !std::equal(window, window + PREFIX, batch.windows[i - 1].data())) {
+                const std::size_t index = count++ / WINDOWS;
+                if (index == prefixes.size()) prefixes.emplace_back();
+                if (count % WINDOWS == 1) prefixes[index].clear();
             }
-            beginnings[begun - 1].put(window, place % WINDOWS, batch.weights[i]);
-            origin.push_back(place);
+            prefix_of.push_back(count - 1);
+            prefixes[(count - 1) / WINDOWS].put(window, (count - 1) % WINDOWS, batch.weights[i]);
         }
-        tile.beginnings = beginnings.data();
+        tile.prefixes = prefixes.data();
+        return (count + WINDOWS - 1) / WINDOWS;
     }
 };
 
 struct Model {
     const real* parameters;
+    real* logits = nullptr;  // [window][POS][VOCAB], unless null
+    bool with_gradient;
     Batch batch;
-    int parts = 1;
+    int parts = 0;  // of the batch, once there is one
     std::vector<real> folded = std::vector<real>(SIZE), losses = std::vector<real>(PARTS);
-    std::vector<real> gradients, raw;
+    std::vector<real> unfolded = std::vector<real>(SIZE), gradients;
     std::atomic<int> next{PARTS}, left{0};
-    std::int64_t step = 0;
+    std::int64_t steps = 0;
 
     // Opens the parts of a batch to all threads.
-    void open(bool with_gradient) {
+    void open() {
+        if (with_gradient) gradients.resize(PARTS * SIZE);
         fold(parameters, folded.data());
-        if (with_gradient) gradients.resize(PARTS * SIZE), raw.resize(PARAMETERS);
-        const int tiles = (batch.count() + WINDOWS - 1) / WINDOWS;
-        parts = std::clamp(tiles / 3, 1, PARTS);
+        parts = std::clamp(tiles() / 3, 1, PARTS);
         left = PARTS;
         next = 0;
     }
 
-    void compute(int part, Space& space, bool with_gradient, real* logits) {
+    int tiles() const { return (int(batch.windows.size()) + WINDOWS - 1) / WINDOWS; }
+
+    int start_of(int part) const {
+        return std::min(tiles() * part / parts * WINDOWS, int(batch.windows.size()));
+    }
+
+    void compute(int part, Workspace& space) {
         if (part >= parts) return;
-        const int tiles = (batch.count() + WINDOWS - 1) / WINDOWS;
-        const int from = tiles * part / parts * WINDOWS;
-        const int to = std::min(tiles * (part + 1) / parts * WINDOWS, batch.count());
+        const int from = start_of(part), to = start_of(part + 1);
         const real* w = folded.data();
-        vec loss = all(0);
+        vec loss = 0;
         if (with_gradient) std::memset(space.gradient, 0, sizeof space.gradient);
-        space.begin(batch, from, to);
-        for (int k = 0; k < space.begun; k++) space.beginnings[k].forward(w);
-        for (int i = from; CUT && logits && i < to; i++) {
-            const int place = space.origin[i - from];
-            real* into = logits + std::int64_t(i) * POS * VOCAB;
-            space.beginnings[place / WINDOWS].keep(place % WINDOWS, into);
+        const int prefix_tiles = space.put_prefixes(batch, from, to);
+        for (int k = 0; k < prefix_tiles; k++) space.prefixes[k].forward(w);
+        for (int i = from; PREFIX && logits && i < to; i++) {
+            const int prefix = space.prefix_of[i - from];
+            space.prefixes[prefix / WINDOWS].copy_logits(prefix % WINDOWS, logits_of(i));
         }
-        for (int k = 0; k < space.begun; k++) loss += space.beginnings[k].loss();
+        for (int k = 0; k < prefix_tiles; k++) loss += space.prefixes[k].loss();
+        auto& tile = space.tile;
         for (int first = from; first < to; first += WINDOWS) {
-            const int there = std::min(WINDOWS, to - first);
-            auto& tile = space.tile;
+            const int count = std::min(WINDOWS, to - first);
             tile.clear();
-            for (int k = 0; k < there; k++) {
+            for (int k = 0; k < count; k++) {
                 tile.put(batch.windows[first + k].data(), k, batch.weights[first + k]);
-                tile.origin[k] = CUT ? space.origin[first + k - from] : 0;
+                tile.prefix_of[k] = PREFIX ? space.prefix_of[first + k - from] : 0;
             }
             tile.forward(w);
-            for (int k = 0; logits && k < there; k++) {
-                tile.keep(k, logits + std::int64_t(first + k) * POS * VOCAB);
-            }
+            for (int k = 0; logits && k < count; k++) tile.copy_logits(k, logits_of(first + k));
             loss += tile.loss();
             if (with_gradient) tile.backward(w, space.gradient);
         }
-        losses[part] = total(loss);
+        losses[part] = sum_of_lanes(loss);
         if (!with_gradient) return;
-        for (int k = 0; k < space.begun; k++) space.beginnings[k].backward(w, space.gradient);
+        for (int k = 0; k < prefix_tiles; k++) space.prefixes[k].backward(w, space.gradient);
         real* sums = gradients.data() + part * SIZE;
-        for (int i = 0; i < SIZE; i++) sums[i] = total(space.gradient[i]);
+        for (int i = 0; i < SIZE; i++) sums[i] = sum_of_lanes(space.gradient[i]);
     }
 
-    real loss() const {
-        real sum = 0;
-        for (int part = 0; part < parts; part++) sum += losses[part];
-        return sum;
-    }
+    real* logits_of(std::int64_t window) const { return logits + window * POS * VOCAB; }
 
     // The gradient of the parameters, from those of the parts.
-    void collect() {
+    const real* gradient() {
         for (int part = 1; part < parts; part++) {
             for (int i = 0; i < SIZE; i++) gradients[i] += gradients[part * SIZE + i];
         }
-        unfold(parameters, gradients.data(), raw.data());
+        unfold(parameters, gradients.data(), unfolded.data());
+        return unfolded.data();
     }
 };
 
 // ---- the optimizer
 
 real norm(const real* x) {
-    vec squares = all(0);
+    vec squares = 0;
     for (int i = 0; i < PARAMETERS; i += LANES) {
-        vec part = all(0);
+        vec part = 0;
         std::memcpy(&part, x + i, std::min(LANES, PARAMETERS - i) * sizeof(real));
         squares = fused(part, part, squares);
     }
-    return std::sqrt(total(squares));
+    return std::sqrt(sum_of_lanes(squares));
 }
 
 // AdamW (Loshchilov and Hutter 2019) on one model, its gradient clipped to a norm before.
@@ -331,39 +308,29 @@ void update(real* p, real* mean, real* square, const real* gradient, const Setti
             const real* rates) {
     const real bound = settings.clip / (norm(gradient) + real(1e-6));
     const real scale = bound > 1 ? 1 : bound;  // in this order a NaN stays one
-    const real rest1 = 1 - settings.beta1, rest2 = 1 - settings.beta2;
     for (int i = 0; i < PARAMETERS; i++) {
         const real g = gradient[i] * scale, rate = rates[0] * settings.rate_of[i];
-        mean[i] = mean[i] + (g - mean[i]) * rest1;
-        square[i] = square[i] * settings.beta2 + g * g * rest2;
+        mean[i] = mean[i] + (g - mean[i]) * (1 - settings.beta1);
+        square[i] = square[i] * settings.beta2 + g * g * (1 - settings.beta2);
         const real size = std::sqrt(square[i]) * rates[2] + settings.epsilon;
         const real kept = p[i] - p[i] * (rate * settings.decay_of[i]);
         p[i] = kept - rate * rates[1] * mean[i] / size;
     }
 }
 
-// z = x y, of [rows][inner] and [inner][D_MODEL]
-void multiply(const real* x, const real* y, real* z, std::int64_t rows, std::int64_t inner) {
-    for (int i = 0; i < rows; i++) {
-        for (int d = 0; d < D_MODEL; d++) {
-            real sum = 0;
-            for (int j = 0; j < inner; j++) sum += x[i * inner + j] * y[j * D_MODEL + d];
-            z[i * D_MODEL + d] = sum;
-        }
-    }
-}
-
 void project(real* p, const Projection& map, real rate) {
-    const std::int64_t n = map.count;
-    std::vector<real> left(n * n), rows(n * D_MODEL), mixed(n * D_MODEL);
-    for (int i = 0; i < n * n; i++) left[i] = map.left[i] + rate * map.left_by_rate[i];
-    for (int i = 0; i < n; i++) {
-        std::copy_n(p + W_E + map.rows[i] * D_MODEL, D_MODEL, rows.data() + i * D_MODEL);
+    const auto row = [&](int i) { return p + EMBED + map.rows[i] * D_MODEL; };
+    std::vector<real> mixed(map.count * D_MODEL);
+    for (int i = 0; i < map.count * map.count; i++) {
+        const real left = map.left[i] + rate * map.left_by_rate[i];
+        real* sum = mixed.data() + i / map.count * D_MODEL;
+        for (int d = 0; d < D_MODEL; d++) sum[d] += left * row(i % map.count)[d];
     }
-    multiply(left.data(), rows.data(), mixed.data(), n, n);
-    multiply(mixed.data(), map.right, rows.data(), n, D_MODEL);
-    for (int i = 0; i < n * D_MODEL; i++) {
-        p[W_E + map.rows[i / D_MODEL] * D_MODEL + i % D_MODEL] = rows[i] + map.constant[i];
+    for (int i = 0; i < map.count * D_MODEL; i++) {
+        const real* left = mixed.data() + i / D_MODEL * D_MODEL;
+        real sum = 0;
+        for (int k = 0; k < D_MODEL; k++) sum += left[k] * map.right[k * D_MODEL + i % D_MODEL];
+        row(i / D_MODEL)[i % D_MODEL] = sum + map.constant[i];
     }
 }
 
@@ -381,92 +348,109 @@ void flush_denormals() {
 #endif
 }
 
-// Computes every open part of every model. Whoever finishes a model's last part calls finish on the
-// model, which may open parts again. A thread stays with a model as long as that has parts left.
-template <class Finish>
-void work(std::vector<Model>& models, int threads, bool with_gradient, real* const* logits,
-          Finish finish) {
-    threads = std::min(threads, int(models.size()) * PARTS);
-    std::atomic<int> open{int(models.size())};
+// Whether memory and threads sufficed for what body does: no exception may leave C++ or a thread.
+template <class Body>
+int succeeds(Body body) {
+    try {
+        body();
+        return 1;
+    } catch (const std::exception&) {
+        return 0;
+    }
+}
+
+// Computes models part by part. Before the first and after the last part of a model's batch it
+// calls advance on the model, which opens the parts of another batch or returns false. A thread
+// stays with a model as long as that has parts left.
+template <class Advance>
+void work(std::vector<Model>& models, int threads, Advance advance) {
+    const int count = int(models.size());
+    threads = std::min(threads, count * PARTS);
+    std::atomic<int> open{0};
+    std::atomic<bool> failed{false};
+    for (Model& model : models) open += advance(model);
     auto one = [&](int thread) {
         flush_denormals();
-        auto space = std::make_unique<Space>();
-        const int count = int(models.size());
-        int home = thread * count / threads;
-        while (open > 0) {
-            int tried = 0;
-            for (; tried < count; tried++, home = (home + 1) % count) {
-                Model& model = models[home];
-                if (model.next >= PARTS) continue;
-                const int part = model.next++;
-                if (part >= PARTS) continue;
-                model.compute(part, *space, with_gradient, logits ? logits[home] : nullptr);
-                if (--model.left == 0 && !finish(model)) open--;
-                break;
+        auto space = std::make_unique<Workspace>();
+        int tried = 0;
+        for (int home = thread * count / threads; open > 0 && !failed;) {
+            Model& model = models[home];
+            const int part = model.next < PARTS ? model.next++ : PARTS;
+            if (part < PARTS) {
+                model.compute(part, *space);
+                if (--model.left == 0 && !advance(model)) open--;
+                tried = 0;
+            } else {
+                home = (home + 1) % count;
+                if (++tried % count == 0) std::this_thread::yield();
             }
-            if (tried == count) std::this_thread::yield();
         }
     };
+    const auto guarded = [&](auto body) {
+        if (!succeeds(body)) failed = true;
+    };
     std::vector<std::thread> others;
-    for (int i = 0; i < threads; i++) others.emplace_back(one, i);
+    guarded([&] {
+        for (int i = 0; i < threads; i++) others.emplace_back([&, i] { guarded([&] { one(i); }); });
+    });
     for (auto& other : others) other.join();
+    if (failed) throw std::bad_alloc();
 }
 
 // Trains models [0, count) from one step up to another; parameters and Adam's averages are
-// [count][PARAMETERS]. After each step, unless null, rows of W_E are projected, and a model whose
-// parameters have a larger norm than its own in norms is scaled down to that.
-extern "C" void train(int count, const Data* data, const Projection* projections,
-                      const real* norms, const Settings* settings, std::int64_t from,
-                      std::int64_t until, int threads, real* parameters, real* means, real* squares) {
-    if (from >= until) return;
-    std::vector<Model> models(count);
-    for (int i = 0; i < count; i++) {
-        models[i].parameters = parameters + std::int64_t(i) * PARAMETERS;
-        models[i].step = from;
-        models[i].batch.draw(data[i], from);
-        models[i].open(true);
-    }
-    work(models, threads, true, nullptr, [&](Model& model) {
-        const std::int64_t i = &model - models.data(), start = i * PARAMETERS;
-        const real* rates = settings->rates + 3 * (model.step - from);
-        model.collect();
-        update(parameters + start, means + start, squares + start, model.raw.data(), *settings,
-               rates);
-        real* p = parameters + start;
-        if (projections) project(p, projections[i], rates[0]);
-        if (const real scale = norms ? norms[i] / norm(p) : 1; scale < 1) {
-            for (int k = 0; k < PARAMETERS; k++) p[k] *= scale;
-        }
-        if (++model.step == until) return false;
-        model.batch.draw(data[i], model.step);
-        model.open(true);
-        return true;
+// [count][PARAMETERS]. After each step, unless null, rows of the embedding are projected, and a
+// model whose parameters have a larger norm than its own in norms is scaled down to that. Returns 0
+// if memory or threads were lacking.
+extern "C" int train(int count, const Data* data, const Projection* projections, const real* norms,
+                     const Settings* settings, std::int64_t from, std::int64_t until, int threads,
+                     real* parameters, real* means, real* squares) {
+    return succeeds([&] {
+        std::vector<Model> models(count);
+        work(models, threads, [&](Model& model) {
+            const std::int64_t i = &model - models.data(), start = i * PARAMETERS;
+            real* p = parameters + start;
+            if (model.parts) {
+                const real* rates = settings->rates + 3 * model.steps++;
+                update(p, means + start, squares + start, model.gradient(), *settings, rates);
+                if (projections) project(p, projections[i], rates[0]);
+                if (const real scale = norms ? norms[i] / norm(p) : 1; scale < 1) {
+                    for (int k = 0; k < PARAMETERS; k++) p[k] *= scale;
+                }
+            }
+            if (from + model.steps >= until) return false;
+            model.parameters = p;
+            model.with_gradient = true;
+            model.batch.draw(data[i], from + model.steps);
+            model.open();
+            return true;
+        });
     });
 }
 
-// Each model's loss on windows [count][windows][POS + 1], weights [count][windows]; and, unless
-// null, gradients [count][PARAMETERS] and logits [count][windows][POS][VOCAB].
-extern "C" void evaluate(int count, const Window* windows, const real* weights,
-                         std::int64_t batch, int threads, const real* parameters, real* losses,
-                         real* gradients, real* logits) {
-    std::vector<Model> models(count);
-    std::vector<real*> kept(count);
-    for (std::int64_t i = 0; i < count; i++) {
-        models[i].parameters = parameters + i * PARAMETERS;
-        std::int64_t size = batch;  // without windows that only fill up, which would move the parts
-        while (!logits && size && weights[i * batch + size - 1] == 0) size--;
-        models[i].batch.windows.assign(windows + i * batch, windows + i * batch + size);
-        models[i].batch.weights.assign(weights + i * batch, weights + i * batch + size);
-        if (logits) kept[i] = logits + i * batch * POS * VOCAB;
-        models[i].open(gradients);
-    }
-    work(models, threads, gradients, logits ? kept.data() : nullptr, [&](Model& model) {
-        const std::int64_t i = &model - models.data();
-        losses[i] = model.loss();
-        if (gradients) {
-            model.collect();
-            std::copy_n(model.raw.data(), PARAMETERS, gradients + i * PARAMETERS);
-        }
-        return false;
+// Each model's loss on windows [count][batch], weights [count][batch]; and, unless null, gradients
+// [count][PARAMETERS] and logits [count][batch][POS][VOCAB]. Returns 0 as train does.
+extern "C" int evaluate(int count, const Window* windows, const real* weights, std::int64_t batch,
+                        int threads, const real* parameters, real* losses, real* gradients,
+                        real* logits) {
+    return succeeds([&] {
+        std::vector<Model> models(count);
+        work(models, threads, [&](Model& model) {
+            const std::int64_t i = &model - models.data(), start = i * batch;
+            if (model.parts) {
+                for (int part = 0; part < model.parts; part++) losses[i] += model.losses[part];
+                if (gradients)
+                    std::copy_n(model.gradient(), PARAMETERS, gradients + i * PARAMETERS);
+                return false;
+            }
+            std::int64_t end =
+                start + batch;  // without windows that only fill up and move the parts
+            while (!logits && end > start && weights[end - 1] == 0) end--;
+            model.batch = {{windows + start, windows + end}, {weights + start, weights + end}};
+            model.parameters = parameters + i * PARAMETERS;
+            model.with_gradient = gradients;
+            if (logits) model.logits = logits + start * POS * VOCAB;
+            model.open();
+            return true;
+        });
     });
 }

@@ -1,58 +1,55 @@
-// Arithmetic on vectors of sixteen numbers, a window a lane, with the same bits on every processor.
+// Arithmetic on vectors of sixteen numbers, one window per lane, with the same bits everywhere.
 //
-// A sum has one order, whatever the processor's own vectors are: a vec always has sixteen lanes, in
-// one or more of the processor's vectors. Multiply-adds are fused where fused() says so and
-// nowhere else (-ffp-contract=off). Nothing is left to libm in single precision.
+// A sum has one order on every processor: a vec always has sixteen lanes, in one or more of the
+// processor's registers. Multiply-adds are fused where fused() says so and nowhere else
+// (-ffp-contract=off). Nothing is left to libm in single precision.
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
-#if defined(__x86_64__)
+#define UNROLLED _Pragma("GCC unroll 64")
+#define INLINE inline __attribute__((always_inline))
+
+// ---- the processor's registers: their bytes, their number, and the fused multiply-add
+
+#if defined(__AVX512F__)
 #include <immintrin.h>
+constexpr int BYTES = 64, REGISTERS = 32;
+INLINE __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+constexpr int BYTES = 32, REGISTERS = 16;
+INLINE __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+constexpr int BYTES = 16, REGISTERS = 32;
+INLINE float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+INLINE float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
+#else
+#error "this processor has no fused multiply-add of vectors"
 #endif
 
 using real = REAL;
 constexpr bool DOUBLE = sizeof(real) == 8;
-
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, REGISTERS = 32;
-#elif defined(__AVX2__) && defined(__FMA__)
-constexpr int BYTES = 32, REGISTERS = 16;
-#elif defined(__aarch64__)
-constexpr int BYTES = 16, REGISTERS = 32;
-#else
-#error "this processor has no fused multiply-add of vectors"
-#endif
 constexpr int LANES = 16;
 constexpr int PIECES = LANES * sizeof(real) / BYTES;
 
 typedef real native __attribute__((vector_size(BYTES)));
-using whole = std::conditional_t<DOUBLE, std::int64_t, std::int32_t>;
-typedef whole native_whole __attribute__((vector_size(BYTES)));
-
-#define UNROLLED _Pragma("GCC unroll 64")
-#define INLINE inline __attribute__((always_inline))
+using lane_int = std::conditional_t<DOUBLE, std::int64_t, std::int32_t>;
+typedef lane_int native_int __attribute__((vector_size(BYTES)));
 
 // ---- a vec, and arithmetic by lanes
 
 struct vec {
     native piece[PIECES];
-};
 
-#if defined(__AVX512F__)
-INLINE __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
-#elif defined(__AVX2__)
-INLINE __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
-#else
-INLINE float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
-INLINE float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
-#endif
+    vec() = default;
+    INLINE vec(real x) { UNROLLED for (int k = 0; k < PIECES; k++) piece[k] = x - native{}; }
+};
 
 // Defines a function of vecs by what it does to each of their pieces.
 #define BY_PIECES(SIGNATURE, EXPRESSION)                                          \
@@ -62,8 +59,6 @@ INLINE float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return v
         return result;                                                            \
     }
 
-INLINE native spread(real x) { return x - native{}; }
-BY_PIECES(all(real x), spread(x))
 BY_PIECES(operator+(vec a, vec b), a.piece[k] + b.piece[k])
 BY_PIECES(operator-(vec a, vec b), a.piece[k] - b.piece[k])
 BY_PIECES(operator*(vec a, vec b), a.piece[k] * b.piece[k])
@@ -71,12 +66,6 @@ BY_PIECES(operator/(vec a, vec b), a.piece[k] / b.piece[k])
 BY_PIECES(fused(vec a, vec b, vec c), fused(a.piece[k], b.piece[k], c.piece[k]))
 BY_PIECES(larger(vec a, vec b), a.piece[k] > b.piece[k] ? a.piece[k] : b.piece[k])
 BY_PIECES(where_positive(vec a, vec x, vec y), a.piece[k] > native{} ? x.piece[k] : y.piece[k])
-INLINE vec operator+(vec a, real b) { return a + all(b); }
-INLINE vec operator-(vec a, real b) { return a - all(b); }
-INLINE vec operator*(vec a, real b) { return a * all(b); }
-INLINE vec fused(vec a, vec b, real c) { return fused(a, b, all(c)); }
-INLINE vec fused(vec a, real b, vec c) { return fused(a, all(b), c); }
-INLINE vec fused(vec a, real b, real c) { return fused(a, all(b), all(c)); }
 INLINE vec& operator+=(vec& a, vec b) { return a = a + b; }
 INLINE vec& operator*=(vec& a, vec b) { return a = a * b; }
 
@@ -90,12 +79,8 @@ INLINE vec by_lanes(vec x, Function f) {
     return x;
 }
 
-INLINE vec root(vec x) {
-    return by_lanes(x, [](real value) { return std::sqrt(value); });
-}
-
 // The sum of the lanes, halves added to halves.
-INLINE real total(vec x) {
+INLINE real sum_of_lanes(vec x) {
     typedef real eight __attribute__((vector_size(8 * sizeof(real))));
     typedef real four __attribute__((vector_size(4 * sizeof(real))));
     eight a[2];
@@ -109,21 +94,26 @@ INLINE real total(vec x) {
 
 // ---- exp, log and GELU; in double precision the library's own, for tests
 
+// A polynomial by Horner's rule, from the highest coefficient down.
+template <class... Rest>
+INLINE vec polynomial(vec x, double highest, Rest... rest) {
+    vec y = highest;
+    ((y = fused(y, x, rest)), ...);
+    return y;
+}
+
 // e^x for x at most 0; below -87 it is e^-87, 1.6e-38. Cephes' expf, to 2 units in the last place.
 INLINE vec exponential(vec x) {
     if constexpr (DOUBLE) return by_lanes(x, [](real value) { return std::exp(value); });
     const real rounder = 12582912;  // 1.5 * 2^23
-    x = larger(all(-87), x);        // in this order a NaN stays one
-    const vec n = fused(x, real(1.44269504088896341), rounder) - rounder;
-    const vec r = fused(n, real(2.12194440e-4), fused(n, real(-0.693359375), x));
-    vec y = fused(r, real(1.9875691500e-4), real(1.3981999507e-3));
-    y = fused(y, r, real(8.3334519073e-3));
-    y = fused(y, r, real(4.1665795894e-2));
-    y = fused(y, r, real(1.6666665459e-1));
-    y = fused(y, r, real(5.0000001201e-1));
-    y = fused(y, r * r, r) + real(1);
+    x = larger(-87, x);             // in this order a NaN stays one
+    const vec n = fused(x, 1.44269504088896341, rounder) - rounder;
+    const vec r = fused(n, 2.12194440e-4, fused(n, -0.693359375, x));
+    vec y = polynomial(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
+                       1.6666665459e-1, 5.0000001201e-1);
+    y = fused(y, r * r, r) + 1;
     UNROLLED for (int k = 0; k < PIECES; k++) {
-        const auto power = __builtin_convertvector(n.piece[k], native_whole) + 127;
+        const auto power = __builtin_convertvector(n.piece[k], native_int) + 127;
         y.piece[k] *= (native)(power << 23);
     }
     return y;
@@ -134,46 +124,49 @@ INLINE vec logarithm(vec x) {
     if constexpr (DOUBLE) return by_lanes(x, [](real value) { return std::log(value); });
     vec m, e;  // x = (1 + m) 2^e, where 1 + m is from the root of a half to the root of two
     UNROLLED for (int k = 0; k < PIECES; k++) {
-        const auto bits = (native_whole)x.piece[k] - 0x3f3504f3;
+        const auto bits = (native_int)x.piece[k] - 0x3f3504f3;
         e.piece[k] = __builtin_convertvector(bits >> 23, native);
         m.piece[k] = (native)((bits & 0x7fffff) + 0x3f3504f3) - 1;
     }
     const vec square = m * m;
-    vec y = fused(m, real(7.0376836292e-2), real(-1.1514610310e-1));
-    y = fused(y, m, real(1.1676998740e-1));
-    y = fused(y, m, real(-1.2420140846e-1));
-    y = fused(y, m, real(1.4249322787e-1));
-    y = fused(y, m, real(-1.6668057665e-1));
-    y = fused(y, m, real(2.0000714765e-1));
-    y = fused(y, m, real(-2.4999993993e-1));
-    y = fused(y, m, real(3.3333331174e-1));
-    y = fused(e, real(-2.12194440e-4), y * m * square);
-    y = fused(square, real(-0.5), y) + m;
-    return fused(e, real(0.693359375), y) + (x - x);  // so that a NaN stays one
+    vec y = polynomial(m, 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1,
+                       1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1,
+                       3.3333331174e-1);
+    y = fused(e, -2.12194440e-4, y * m * square);
+    y = fused(square, -0.5, y) + m;
+    return fused(e, 0.693359375, y) + (x - x);  // so that a NaN stays one
 }
 
 // x * normal cdf(x), and its derivative. In single precision the error function is Abramowitz and
 // Stegun 7.1.26, to 1.5e-7, which torch uses as well.
 INLINE void gelu(vec x, vec& value, vec& slope) {
-    const vec bell = exponential(x * x * real(-0.5));
+    const vec bell = exponential(x * x * -0.5);
     vec cdf;
     if constexpr (DOUBLE) {
         cdf = by_lanes(x, [](real z) { return 0.5 * std::erfc(-z * M_SQRT1_2); });
     } else {
-        const vec size = larger(x, all(0) - x);
-        const vec t = all(1) / fused(size, real(0.3275911 * M_SQRT1_2), real(1));
-        vec y = fused(t, real(1.061405429), real(-1.453152027));
-        y = fused(y, t, real(1.421413741));
-        y = fused(y, t, real(-0.284496736));
-        y = fused(y, t, real(0.254829592));
-        const vec tail = y * t * bell * real(0.5);
-        cdf = where_positive(x, all(1) - tail, tail);
+        const vec t = 1 / fused(larger(x, 0 - x), 0.3275911 * M_SQRT1_2, 1);
+        const vec y =
+            polynomial(t, 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592);
+        const vec tail = y * t * bell * 0.5;
+        cdf = where_positive(x, 1 - tail, tail);
     }
     value = x * cdf;
-    slope = fused(x, bell * real(0.5 * M_SQRT1_2 * M_2_SQRTPI), cdf);
+    slope = fused(x, bell * (0.5 * M_SQRT1_2 * M_2_SQRTPI), cdf);
 }
 
-// ---- products; arrays of vecs are [N][width], row after row
+// ---- products of matrices
+
+// The steps from row to row and from column to column are known to the compiler.
+template <class Number, int DOWN, int ACROSS = 1>
+struct Matrix {
+    Number* first;
+
+    INLINE Number& operator()(int row, int column) const {
+        return first[row * DOWN + column * ACROSS];
+    }
+    INLINE Matrix<Number, ACROSS, DOWN> transposed() const { return {first}; }
+};
 
 // Calls body(start, size) over N in blocks as even as can be, none above MOST, sizes known to the
 // compiler, so that a block's sums stay in registers.
@@ -190,64 +183,57 @@ INLINE void blocks(Body body) {
 }
 
 constexpr int SUMS = REGISTERS / PIECES;  // vecs that the registers hold
-constexpr int ROWS = SUMS == 32 ? 9 : SUMS == 16 ? 4 : 3;
-constexpr int SQUARE = SUMS == 32 ? 5 : SUMS == 16 ? 3 : 2;
+constexpr int MOST_ROWS = SUMS == 32 ? 9 : SUMS == 16 ? 4 : 3;
+constexpr int SQUARE = SUMS == 32 ? 5 : SUMS == 16 ? 3 : 2;  // nearly, for fewest loads
+enum Start { SET, CONTINUE, ADD };  // y = x w; a sum that starts at y; y += x w
 
-enum Start { SET, ADD };
-
-// y = x w + bias, or y += x w + bias, for each of N rows; w is [IN][OUT], or its transpose.
-template <int N, int IN, int OUT, Start START = SET, bool TRANSPOSED = false>
-inline void product(const vec* x, const real* w, vec* y, const real* bias = nullptr) {
-    blocks<N, ROWS>([&](int row, auto rows) {
-        constexpr int R = decltype(rows)::value;
-        blocks<OUT, SUMS * 7 / 8 / R>([&](int column, auto columns) {
-            constexpr int C = decltype(columns)::value;
+// y = x w, of [ROWS][INNER] and [INNER][COLUMNS], in blocks of sums that stay in registers.
+template <Start START, int ROWS, int COLUMNS, int INNER, int TALL = MOST_ROWS, class X, class W,
+          class Y>
+INLINE void product(X x, W w, Y y) {
+    blocks<ROWS, TALL>([&](int row, auto rows) {
+        constexpr int R = rows;
+        blocks<COLUMNS, SUMS * 7 / 8 / R>([&](int column, auto columns) {
+            constexpr int C = columns;
             vec sum[R][C];
             UNROLLED for (int r = 0; r < R; r++) {
                 UNROLLED for (int c = 0; c < C; c++) {
-                    sum[r][c] = START == ADD ? y[(row + r) * OUT + column + c] : all(0);
-                    if (BIAS && bias) sum[r][c] += all(bias[column + c]);
+                    sum[r][c] = START == CONTINUE ? y(row + r, column + c) : vec(0);
                 }
             }
-            for (int i = 0; i < IN; i++) {
+            for (int i = 0; i < INNER; i++) {
                 UNROLLED for (int c = 0; c < C; c++) {
-                    const int out = column + c;
-                    const vec weight = all(TRANSPOSED ? w[out * IN + i] : w[i * OUT + out]);
+                    const vec weight = w(i, column + c);
                     UNROLLED for (int r = 0; r < R; r++) {
-                        sum[r][c] = fused(x[(row + r) * IN + i], weight, sum[r][c]);
+                        sum[r][c] = fused(x(row + r, i), weight, sum[r][c]);
                     }
                 }
             }
             UNROLLED for (int r = 0; r < R; r++) {
-                UNROLLED for (int c = 0; c < C; c++) y[(row + r) * OUT + column + c] = sum[r][c];
+                UNROLLED for (int c = 0; c < C; c++) {
+                    vec& to = y(row + r, column + c);
+                    to = START == ADD ? to + sum[r][c] : sum[r][c];
+                }
             }
         });
     });
 }
 
-// The gradient of that product's weights and bias, added to what is there, lane by lane.
-template <int N, int IN, int OUT>
-inline void weight_gradient(const vec* x, const vec* dy, vec* dw, vec* dbias = nullptr) {
-    blocks<IN, SQUARE>([&](int row, auto rows) {
-        blocks<OUT, SQUARE>([&](int column, auto columns) {
-            constexpr int R = decltype(rows)::value, C = decltype(columns)::value;
-            vec sum[R][C] = {};
-            for (int n = 0; n < N; n++) {
-                UNROLLED for (int r = 0; r < R; r++) {
-                    const vec left = x[n * IN + row + r];
-                    UNROLLED for (int c = 0; c < C; c++) {
-                        sum[r][c] = fused(left, dy[n * OUT + column + c], sum[r][c]);
-                    }
-                }
-            }
-            UNROLLED for (int r = 0; r < R; r++) {
-                UNROLLED for (int c = 0; c < C; c++) dw[(row + r) * OUT + column + c] += sum[r][c];
-            }
-        });
-    });
-    if (BIAS && dbias) {
-        for (int n = 0; n < N; n++) {
-            for (int c = 0; c < OUT; c++) dbias[c] += dy[n * OUT + c];
-        }
+// y = x w + bias, or y += x w + bias, of [N][IN] and [IN][OUT]; the bias stands behind w.
+template <int N, int IN, int OUT, Start START = SET, bool BIASED = BIAS>
+inline void linear(const vec* x, const real* w, vec* y) {
+    for (int i = 0; BIASED && i < N * OUT; i++) {
+        y[i] = (START == SET ? 0 : y[i]) + w[IN * OUT + i % OUT];
     }
+    product<BIASED ? CONTINUE : START, N, OUT, IN>(Matrix<const vec, IN>{x},
+                                                   Matrix<const real, OUT>{w}, Matrix<vec, OUT>{y});
+}
+
+// From the gradient of y that of x, unless null, and, added lane by lane, of w and bias.
+template <int N, int IN, int OUT, bool BIASED = BIAS>
+inline void linear_backward(const vec* x, const real* w, const vec* dy, vec* dx, vec* dw) {
+    const Matrix<const vec, OUT> gradient{dy};
+    product<ADD, IN, OUT, N, SQUARE>(Matrix<const vec, 1, IN>{x}, gradient, Matrix<vec, OUT>{dw});
+    for (int i = 0; BIASED && i < N * OUT; i++) dw[IN * OUT + i % OUT] += dy[i];
+    if (dx) product<SET, N, IN, OUT>(gradient, Matrix<const real, 1, OUT>{w}, Matrix<vec, IN>{dx});
 }

@@ -5,49 +5,52 @@
 // the core's own cache with all its activations. LayerNorm's scales and attention's are folded into
 // the matrices before (kernel.cpp), so only its centring is left here.
 //
-// Windows that begin alike share their first CUT positions: those are computed once, in a tile of
-// beginnings, and attention reads their keys and values from there.
+// Windows with equal prefixes of PREFIX characters share these positions: they are computed once,
+// in a tile of prefixes, and attention reads their keys and values from there.
 
 #include <algorithm>
 
 #include "lanes.h"
 
-constexpr int D_HEAD = D_MODEL / HEADS;
-constexpr int CUT = POS >= 6 ? 3 : 0;
+constexpr int D_HEAD = D_MODEL / HEADS, D_QKV = 3 * D_MODEL;
+constexpr int PREFIX = POS >= 6 ? 3 : 0;
 constexpr int GROUP = POS <= 12 ? 2 : 1;
 constexpr int WINDOWS = GROUP * LANES;  // of a tile
 
-// ---- the folded parameters, flat
+// ---- where parameters begin: HookedTransformer's, in the order of model.py, a bias behind its
+// matrix. The folded ones stand in the same places; the readout and its bias are at the end.
+
+constexpr int with_bias(int in, int out) { return in * out + BIAS * out; }
 
 constexpr int EMBED = 0;
 constexpr int POS_EMBED = EMBED + VOCAB * D_MODEL;
 constexpr int BLOCKS = POS_EMBED + POS * D_MODEL;
-constexpr int QKV = 0;
-constexpr int QKV_BIAS = QKV + D_MODEL * 3 * D_MODEL;
-constexpr int OUT = QKV_BIAS + BIAS * 3 * D_MODEL;
-constexpr int OUT_BIAS = OUT + D_MODEL * D_MODEL;
-constexpr int MLP_IN = OUT_BIAS + BIAS * D_MODEL;
-constexpr int MLP_IN_BIAS = MLP_IN + D_MODEL * D_MLP;
-constexpr int MLP_OUT = MLP_IN_BIAS + BIAS * D_MLP;
-constexpr int MLP_OUT_BIAS = MLP_OUT + D_MLP * D_MODEL;
-constexpr int BLOCK = MLP_OUT_BIAS + BIAS * D_MODEL;
-constexpr int UNEMBED = BLOCKS + LAYERS * BLOCK;
-constexpr int UNEMBED_BIAS = UNEMBED + D_MODEL * VOCAB;
-constexpr int SIZE = UNEMBED_BIAS + BIAS * VOCAB;
+constexpr int LN1 = 0;
+constexpr int QKV = LN1 + with_bias(1, D_MODEL);
+constexpr int OUT = QKV + with_bias(D_MODEL, D_QKV);
+constexpr int LN2 = OUT + with_bias(D_MODEL, D_MODEL);
+constexpr int MLP_IN = LN2 + with_bias(1, D_MODEL);
+constexpr int MLP_OUT = MLP_IN + with_bias(D_MODEL, D_MLP);
+constexpr int BLOCK = MLP_OUT + with_bias(D_MLP, D_MODEL);
+constexpr int LN_FINAL = BLOCKS + LAYERS * BLOCK;
+constexpr int UNEMBED = LN_FINAL + with_bias(1, D_MODEL);
+constexpr int SIZE = UNEMBED + with_bias(D_MODEL, VOCAB);
+constexpr int PARAMETERS = TIED ? UNEMBED : UNEMBED + D_MODEL * VOCAB;  // that are trained
 
-// ---- LayerNorm
+// ---- LayerNorm and softmax
 
 template <int N>
 inline void normalise(const vec* x, vec* hat, vec* inverse) {
     for (int n = 0; n < N; n++, x += D_MODEL, hat += D_MODEL) {
-        vec mean = all(0), variance = all(0);
+        vec mean = 0, variance = 0;
         for (int d = 0; d < D_MODEL; d++) mean += x[d];
-        mean = mean * real(1.0 / D_MODEL);
+        mean *= 1.0 / D_MODEL;
         for (int d = 0; d < D_MODEL; d++) {
             hat[d] = x[d] - mean;
             variance = fused(hat[d], hat[d], variance);
         }
-        inverse[n] = all(1) / root(fused(variance, real(1.0 / D_MODEL), real(EPSILON)));
+        variance = fused(variance, 1.0 / D_MODEL, EPSILON);
+        inverse[n] = 1 / by_lanes(variance, [](real value) { return std::sqrt(value); });
         for (int d = 0; d < D_MODEL; d++) hat[d] *= inverse[n];
     }
 }
@@ -56,80 +59,111 @@ inline void normalise(const vec* x, vec* hat, vec* inverse) {
 template <int N>
 inline void normalise_backward(const vec* hat, const vec* inverse, const vec* dhat, vec* dx) {
     for (int n = 0; n < N; n++, hat += D_MODEL, dhat += D_MODEL, dx += D_MODEL) {
-        vec mean = all(0), along = all(0);
+        vec mean = 0, along = 0;
         for (int d = 0; d < D_MODEL; d++) {
             mean += dhat[d];
             along = fused(dhat[d], hat[d], along);
         }
-        mean = mean * real(1.0 / D_MODEL), along = along * real(-1.0 / D_MODEL);
+        mean *= 1.0 / D_MODEL;
+        along *= -1.0 / D_MODEL;
         for (int d = 0; d < D_MODEL; d++) {
             dx[d] = fused(inverse[n], fused(hat[d], along, dhat[d] - mean), dx[d]);
         }
     }
 }
 
+// In place, of the first `size` of `width` logits; the others' probabilities are 0.
+inline void softmax(vec* x, int size, int width) {
+    vec most = x[0], sum = 0;
+    for (int i = 1; i < size; i++) most = larger(most, x[i]);
+    for (int i = 0; i < size; i++) sum += x[i] = exponential(x[i] - most);
+    sum = 1 / sum;
+    for (int i = 0; i < size; i++) x[i] *= sum;
+    for (int i = size; i < width; i++) x[i] = 0;
+}
+
+// Turns the gradient of probabilities into that of their logits.
+inline void softmax_backward(const vec* probability, vec* gradient, int size) {
+    vec mean = 0;
+    for (int i = 0; i < size; i++) mean = fused(probability[i], gradient[i], mean);
+    for (int i = 0; i < size; i++) gradient[i] = probability[i] * (gradient[i] - mean);
+}
+
 // ---- the tile
 
 template <int FIRST, int LAST>
 struct Tile;
-using Beginnings = Tile<0, CUT ? CUT : 1>;
+using Prefixes = Tile<0, PREFIX ? PREFIX : 1>;
 
 // Positions FIRST to LAST. Rows of arrays are positions, and in each the GROUP vecs.
 template <int FIRST, int LAST>
 struct Tile {
-    static constexpr int N = GROUP * (LAST - FIRST), KEYS = GROUP * LAST, W = 3 * D_MODEL;
-    static constexpr int OWN = GROUP * FIRST;  // rows of queries, keys and values before the own
-    using Pattern = vec[LAST][LAST];           // [query][key], of one head in one vec of windows
+    static constexpr int QUERIES = LAST - FIRST, N = GROUP * QUERIES;
+    static constexpr int OWN = GROUP * FIRST * D_QKV;  // where own queries, keys and values begin
 
     struct Layer {
-        vec normal1[N * D_MODEL], inverse1[N], qkv[KEYS * W], dqkv[KEYS * W];
-        Pattern pattern[GROUP][HEADS];
+        vec normal1[N * D_MODEL], inverse1[N];
+        vec qkv[GROUP * LAST * D_QKV], dqkv[GROUP * LAST * D_QKV];
+        vec pattern[GROUP * HEADS][QUERIES * LAST];  // [query][key]
         vec z[N * D_MODEL], normal2[N * D_MODEL], inverse2[N], post[N * D_MLP], slope[N * D_MLP];
     };
 
     // One-hot inputs; weighted one-hot targets, and their summed weight.
-    vec read[N * VOCAB], aims[N * VOCAB], counted[N];
+    vec tokens[N * VOCAB], targets[N * VOCAB], target_weight[N];
     Layer layers[LAYERS];
     vec residual[N * D_MODEL], normal[N * D_MODEL], inverse[N], logits[N * VOCAB];
-    vec dnormal[N * D_MODEL], dz[N * D_MODEL], dpost[N * D_MLP];
-    Pattern dpattern;
-    Beginnings* beginnings;  // of all windows, and each window's place among them
-    int origin[WINDOWS], there;
+    vec dnormal[N * D_MODEL], dz[N * D_MODEL], dpost[N * D_MLP], dpattern[QUERIES * LAST];
+    Prefixes* prefixes;  // of all windows, and the one of each window here
+    int prefix_of[WINDOWS], filled;
 
     void clear() {
-        std::memset(read, 0, sizeof read);
-        std::memset(aims, 0, sizeof aims);
-        std::memset(counted, 0, sizeof counted);
+        std::memset(tokens, 0, sizeof tokens);
+        std::memset(targets, 0, sizeof targets);
+        std::memset(target_weight, 0, sizeof target_weight);
         for (Layer& layer : layers) {
-            std::memset(layer.qkv, 0, OWN * W * sizeof(vec));  // of places that stay empty
+            std::memset(layer.qkv, 0, OWN * sizeof(vec));  // of slots that stay empty
             std::memset(layer.dqkv, 0, sizeof layer.dqkv);
         }
-        there = 0;
+        filled = 0;
     }
 
-    static real& number(vec* x, int row, int width, int column, int place) {
-        return ((real*)x)[((row + place / LANES) * width + column) * LANES + place % LANES];
+    // A window's number in an array: slots are the lanes of the GROUP vecs.
+    static real& number(vec* x, int position, int width, int column, int slot) {
+        const int row = position * GROUP + slot / LANES;
+        return ((real*)x)[(row * width + column) * LANES + slot % LANES];
     }
 
-    // Puts a window of POS + 1 characters in a place; in a tile of beginnings, each further window
-    // of a beginning adds its targets.
-    void put(const std::int32_t* window, int place, real weight) {
-        there = std::max(there, place + 1);
-        for (int pos = FIRST; pos < LAST; pos++) {
-            const int row = (pos - FIRST) * GROUP, now = window[pos], next = window[pos + 1];
-            if (now >= 0) number(read, row, VOCAB, now, place) = 1;
-            if (next >= 0) {
-                number(aims, row, VOCAB, next, place) += weight;
-                number(counted, row, 1, 0, place) += weight;
-            }
+    // Puts a window of POS + 1 characters in a slot; in a tile of prefixes, each further window
+    // with the same prefix adds its targets.
+    void put(const std::int32_t* window, int slot, real weight) {
+        filled = std::max(filled, slot + 1);
+        for (int i = 0; i < QUERIES; i++) {
+            const int token = window[FIRST + i], target = window[FIRST + i + 1];
+            if (token >= 0) number(tokens, i, VOCAB, token, slot) = 1;
+            if (target < 0) continue;
+            number(targets, i, VOCAB, target, slot) += weight;
+            number(target_weight, i, 1, 0, slot) += weight;
         }
     }
 
     // Copies a window's logits into [POS][VOCAB].
-    void keep(int place, real* into) {
-        for (int pos = FIRST; pos < LAST; pos++) {
-            for (int v = 0; v < VOCAB; v++) {
-                into[pos * VOCAB + v] = number(logits, (pos - FIRST) * GROUP, VOCAB, v, place);
+    void copy_logits(int slot, real* to) {
+        for (int i = 0; i < QUERIES * VOCAB; i++) {
+            to[FIRST * VOCAB + i] = number(logits, i / VOCAB, VOCAB, i % VOCAB, slot);
+        }
+    }
+
+    // Calls body(number here, number in the prefix) for all keys and values of windows' prefixes.
+    template <class Array, class Body>
+    void each_of_prefixes(int layer, Array array, Body body) {
+        for (int slot = 0; slot < (FIRST ? filled : 0); slot++) {
+            const int other = prefix_of[slot] % WINDOWS;
+            vec* own = array(layers[layer]);
+            vec* shared = array(prefixes[prefix_of[slot] / WINDOWS].layers[layer]);
+            for (int i = 0; i < FIRST; i++) {
+                for (int c = D_MODEL; c < D_QKV; c++) {
+                    body(number(own, i, D_QKV, c, slot), number(shared, i, D_QKV, c, other));
+                }
             }
         }
     }
@@ -137,199 +171,104 @@ struct Tile {
     // ---- forwards
 
     void forward(const real* w) {
-        product<N, VOCAB, D_MODEL>(read, w + EMBED, residual);
-        for (int n = 0; n < N; n++) {
-            const real* position = w + POS_EMBED + (FIRST + n / GROUP) * D_MODEL;
-            for (int d = 0; d < D_MODEL; d++) residual[n * D_MODEL + d] += all(position[d]);
+        for (int i = 0; i < N * D_MODEL; i++) {
+            residual[i] = w[POS_EMBED + (FIRST + i / D_MODEL / GROUP) * D_MODEL + i % D_MODEL];
         }
+        linear<N, VOCAB, D_MODEL, CONTINUE, false>(tokens, w + EMBED, residual);
         for (int layer = 0; layer < LAYERS; layer++) {
             block_forward(layer, w + BLOCKS + layer * BLOCK);
         }
         normalise<N>(residual, normal, inverse);
-        product<N, D_MODEL, VOCAB>(normal, w + UNEMBED, logits, w + UNEMBED_BIAS);
+        linear<N, D_MODEL, VOCAB>(normal, w + UNEMBED, logits);
     }
 
     void block_forward(int layer, const real* w) {
         Layer& a = layers[layer];
         normalise<N>(residual, a.normal1, a.inverse1);
-        product<N, D_MODEL, W>(a.normal1, w + QKV, a.qkv + OWN * W, w + QKV_BIAS);
-        each_past(layer, [&](int i, real* own, Beginnings& from, int j) {
-            own[i] = ((real*)from.layers[layer].qkv)[j];
-        });
-        for (int group = 0; group < GROUP; group++) {
-            for (int head = 0; head < HEADS; head++) {
-                const vec* q = a.qkv + group * W + head * D_HEAD;
-                Pattern& pattern = a.pattern[group][head];
-                overlap<W>(q, q + D_MODEL, pattern);
-                for (int query = FIRST; query < LAST; query++) softmax(pattern[query], query + 1);
-                mix(pattern, q + 2 * D_MODEL, a.z + group * D_MODEL + head * D_HEAD);
-            }
+        linear<N, D_MODEL, D_QKV>(a.normal1, w + QKV, a.qkv + OWN);
+        each_of_prefixes(
+            layer, [](auto& l) { return l.qkv; }, [](real& own, real& prefix) { own = prefix; });
+        for (int i = 0; i < GROUP * HEADS; i++) {
+            const auto q = head<D_QKV>(a.qkv + OWN, i), k = head<D_QKV>(a.qkv + D_MODEL, i);
+            const auto v = head<D_QKV>(a.qkv + 2 * D_MODEL, i);
+            const auto z = head<D_MODEL>(a.z, i);
+            const Matrix<vec, LAST> pattern{a.pattern[i]};
+            product<SET, QUERIES, LAST, D_HEAD>(q, k.transposed(), pattern);
+            for (int n = 0; n < QUERIES; n++) softmax(&pattern(n, 0), FIRST + n + 1, LAST);
+            product<SET, QUERIES, D_HEAD, LAST>(pattern, v, z);
         }
-        product<N, D_MODEL, D_MODEL, ADD>(a.z, w + OUT, residual, w + OUT_BIAS);
+        linear<N, D_MODEL, D_MODEL, CONTINUE>(a.z, w + OUT, residual);
         normalise<N>(residual, a.normal2, a.inverse2);
-        product<N, D_MODEL, D_MLP>(a.normal2, w + MLP_IN, a.post, w + MLP_IN_BIAS);
+        linear<N, D_MODEL, D_MLP>(a.normal2, w + MLP_IN, a.post);
         for (int i = 0; i < N * D_MLP; i++) gelu(a.post[i], a.post[i], a.slope[i]);
-        product<N, D_MLP, D_MODEL, ADD>(a.post, w + MLP_OUT, residual, w + MLP_OUT_BIAS);
+        linear<N, D_MLP, D_MODEL, CONTINUE>(a.post, w + MLP_OUT, residual);
     }
 
-    // Calls body for each key and value that windows have from their beginnings: its index here,
-    // and there.
-    template <class Body>
-    void each_past(int layer, Body body) {
-        for (int place = 0; place < (FIRST ? there : 0); place++) {
-            Beginnings& from = beginnings[origin[place] / WINDOWS];
-            const int other = origin[place] % WINDOWS;
-            for (int pos = 0; pos < FIRST; pos++) {
-                const int i = (pos * GROUP + place / LANES) * W * LANES + place % LANES;
-                const int j = (pos * GROUP + other / LANES) * W * LANES + other % LANES;
-                for (int c = D_MODEL; c < W; c++) {
-                    body(i + c * LANES, (real*)layers[layer].qkv, from, j + c * LANES);
-                }
-            }
-        }
-    }
-
-    static void softmax(vec* x, int size) {
-        vec most = x[0], sum = all(0);
-        for (int i = 1; i < size; i++) most = larger(most, x[i]);
-        for (int i = 0; i < size; i++) sum += x[i] = exponential(x[i] - most);
-        sum = all(1) / sum;
-        for (int i = 0; i < size; i++) x[i] *= sum;
-    }
-
-    // y[query][key] = a[query] . b[key], for keys at most the query; a has A channels a row.
-    template <int A>
-    static void overlap(const vec* a, const vec* b, Pattern& y) {
-        for (int query = FIRST; query < LAST; query++) {
-            const vec* left = a + (A == W ? query : query - FIRST) * GROUP * A;
-            blocks<LAST, SUMS == 32 ? 5 : 3>([&](int key, auto keys) {
-                if (key > query) return;
-                constexpr int K = decltype(keys)::value;
-                vec sum[K] = {};
-                for (int e = 0; e < D_HEAD; e++) {
-                    UNROLLED for (int k = 0; k < K; k++) {
-                        sum[k] = fused(left[e], b[(key + k) * GROUP * W + e], sum[k]);
-                    }
-                }
-                UNROLLED for (int k = 0; k < K; k++) y[query][key + k] = sum[k];
-            });
-        }
-    }
-
-    // y[query] = the sum over pattern[query][key] x[key]
-    template <int Y = D_MODEL>
-    static void mix(const Pattern& pattern, const vec* x, vec* y) {
-        for (int query = FIRST; query < LAST; query++) {
-            blocks<D_HEAD, SUMS / 2>([&](int e, auto width) {
-                constexpr int E = decltype(width)::value;
-                vec sum[E] = {};
-                for (int key = 0; key <= query; key++) {
-                    UNROLLED for (int i = 0; i < E; i++) {
-                        sum[i] = fused(pattern[query][key], x[key * GROUP * W + e + i], sum[i]);
-                    }
-                }
-                vec* row = y + (Y == W ? query : query - FIRST) * GROUP * Y + e;
-                UNROLLED for (int i = 0; i < E; i++) row[i] = sum[i];
-            });
-        }
-    }
-
-    // y[key] += the sum over pattern[query][key] x[query]; x has X channels a row.
-    template <int X>
-    static void mix_backward(const Pattern& pattern, const vec* x, vec* y) {
-        for (int key = 0; key < LAST; key++) {
-            blocks<D_HEAD, SUMS / 2>([&](int e, auto width) {
-                constexpr int E = decltype(width)::value;
-                vec sum[E], *row = y + key * GROUP * W + e;
-                UNROLLED for (int i = 0; i < E; i++) sum[i] = row[i];
-                for (int query = std::max(key, FIRST); query < LAST; query++) {
-                    const vec* right = x + (X == W ? query : query - FIRST) * GROUP * X + e;
-                    UNROLLED for (int i = 0; i < E; i++) {
-                        sum[i] = fused(pattern[query][key], right[i], sum[i]);
-                    }
-                }
-                UNROLLED for (int i = 0; i < E; i++) row[i] = sum[i];
-            });
-        }
+    // The rows of an array that belong to one head and one of the GROUP vecs.
+    template <int WIDTH>
+    static Matrix<vec, GROUP * WIDTH> head(vec* x, int i) {
+        return {x + i / HEADS * WIDTH + i % HEADS * D_HEAD};
     }
 
     // ---- the loss, and backwards
 
     // The sum of the losses by lane, each times its weight; logits become its gradient.
     vec loss() {
-        vec sum_of_all = all(0);
+        vec losses = 0;
         for (int n = 0; n < N; n++) {
-            vec *row = logits + n * VOCAB, most = row[0], sum = all(0), right = all(0);
-            const vec* aim = aims + n * VOCAB;
+            vec *row = logits + n * VOCAB, most = row[0], sum = 0, right = 0;
+            const vec* target = targets + n * VOCAB;
             for (int v = 1; v < VOCAB; v++) most = larger(most, row[v]);
             for (int v = 0; v < VOCAB; v++) {
                 row[v] = row[v] - most;
-                right = fused(aim[v], row[v], right);
+                right = fused(target[v], row[v], right);
                 sum += row[v] = exponential(row[v]);
             }
-            sum_of_all += fused(counted[n], logarithm(sum), all(0) - right);
-            const vec scale = counted[n] / sum;
-            for (int v = 0; v < VOCAB; v++) row[v] = fused(row[v], scale, all(0) - aim[v]);
+            losses += fused(target_weight[n], logarithm(sum), 0 - right);
+            const vec scale = target_weight[n] / sum;
+            for (int v = 0; v < VOCAB; v++) row[v] = fused(row[v], scale, 0 - target[v]);
         }
-        return sum_of_all;
+        return losses;
     }
 
     void backward(const real* w, vec* g) {
-        weight_gradient<N, D_MODEL, VOCAB>(normal, logits, g + UNEMBED, g + UNEMBED_BIAS);
-        product<N, VOCAB, D_MODEL, SET, true>(logits, w + UNEMBED, dnormal);
+        linear_backward<N, D_MODEL, VOCAB>(normal, w + UNEMBED, logits, dnormal, g + UNEMBED);
         std::memset(residual, 0, sizeof residual);  // from here on its gradient
         normalise_backward<N>(normal, inverse, dnormal, residual);
         for (int layer = LAYERS - 1; layer >= 0; layer--) {
             const int start = BLOCKS + layer * BLOCK;
             block_backward(layer, w + start, g + start);
         }
-        weight_gradient<N, VOCAB, D_MODEL>(read, residual, g + EMBED);
-        for (int n = 0; n < N; n++) {
-            vec* position = g + POS_EMBED + (FIRST + n / GROUP) * D_MODEL;
-            for (int d = 0; d < D_MODEL; d++) position[d] += residual[n * D_MODEL + d];
+        linear_backward<N, VOCAB, D_MODEL, false>(tokens, w, residual, nullptr, g + EMBED);
+        for (int i = 0; i < N * D_MODEL; i++) {
+            g[POS_EMBED + (FIRST + i / D_MODEL / GROUP) * D_MODEL + i % D_MODEL] += residual[i];
         }
     }
 
     void block_backward(int layer, const real* w, vec* g) {
         Layer& a = layers[layer];
-        weight_gradient<N, D_MLP, D_MODEL>(a.post, residual, g + MLP_OUT, g + MLP_OUT_BIAS);
-        product<N, D_MODEL, D_MLP, SET, true>(residual, w + MLP_OUT, dpost);
+        linear_backward<N, D_MLP, D_MODEL>(a.post, w + MLP_OUT, residual, dpost, g + MLP_OUT);
         for (int i = 0; i < N * D_MLP; i++) dpost[i] *= a.slope[i];
-        weight_gradient<N, D_MODEL, D_MLP>(a.normal2, dpost, g + MLP_IN, g + MLP_IN_BIAS);
-        product<N, D_MLP, D_MODEL, SET, true>(dpost, w + MLP_IN, dnormal);
+        linear_backward<N, D_MODEL, D_MLP>(a.normal2, w + MLP_IN, dpost, dnormal, g + MLP_IN);
         normalise_backward<N>(a.normal2, a.inverse2, dnormal, residual);
-
-        weight_gradient<N, D_MODEL, D_MODEL>(a.z, residual, g + OUT, g + OUT_BIAS);
-        product<N, D_MODEL, D_MODEL, SET, true>(residual, w + OUT, dz);
-        for (int group = 0; group < GROUP; group++) {
-            for (int head = 0; head < HEADS; head++) {
-                const int start = group * W + head * D_HEAD;
-                const vec *q = a.qkv + start, *k = q + D_MODEL, *v = k + D_MODEL;
-                vec *dq = a.dqkv + start, *dk = dq + D_MODEL, *dv = dk + D_MODEL;
-                const vec* dz_head = dz + group * D_MODEL + head * D_HEAD;
-                const Pattern& pattern = a.pattern[group][head];
-                overlap<D_MODEL>(dz_head, v, dpattern);
-                mix_backward<D_MODEL>(pattern, dz_head, dv);
-                for (int query = FIRST; query < LAST; query++) {
-                    vec mean = all(0), *slope = dpattern[query];
-                    const vec* chance = pattern[query];
-                    for (int key = 0; key <= query; key++) {
-                        mean = fused(chance[key], slope[key], mean);
-                    }
-                    for (int key = 0; key <= query; key++) {
-                        slope[key] = chance[key] * (slope[key] - mean);
-                    }
-                }
-                mix<W>(dpattern, k, dq);
-                mix_backward<W>(dpattern, q, dk);
-            }
+        linear_backward<N, D_MODEL, D_MODEL>(a.z, w + OUT, residual, dz, g + OUT);
+        for (int i = 0; i < GROUP * HEADS; i++) {
+            const auto q = head<D_QKV>(a.qkv + OWN, i), k = head<D_QKV>(a.qkv + D_MODEL, i);
+            const auto v = head<D_QKV>(a.qkv + 2 * D_MODEL, i);
+            const auto dq = head<D_QKV>(a.dqkv + OWN, i), dk = head<D_QKV>(a.dqkv + D_MODEL, i);
+            const auto dv = head<D_QKV>(a.dqkv + 2 * D_MODEL, i);
+            const auto dz_head = head<D_MODEL>(dz, i);
+            const Matrix<vec, LAST> pattern{a.pattern[i]}, dscores{dpattern};
+            product<SET, QUERIES, LAST, D_HEAD>(dz_head, v.transposed(), dscores);
+            for (int n = 0; n < QUERIES; n++)
+                softmax_backward(&pattern(n, 0), &dscores(n, 0), LAST);
+            product<SET, QUERIES, D_HEAD, LAST>(dscores, k, dq);
+            product<CONTINUE, LAST, D_HEAD, QUERIES>(pattern.transposed(), dz_head, dv);
+            product<CONTINUE, LAST, D_HEAD, QUERIES>(dscores.transposed(), q, dk);
         }
-        each_past(layer, [&](int i, real*, Beginnings& from, int j) {
-            ((real*)from.layers[layer].dqkv)[j] += ((const real*)a.dqkv)[i];
-        });
-        vec* dqkv = a.dqkv + OWN * W;
-        weight_gradient<N, D_MODEL, W>(a.normal1, dqkv, g + QKV, g + QKV_BIAS);
-        product<N, W, D_MODEL, SET, true>(dqkv, w + QKV, dnormal);
+        each_of_prefixes(
+            layer, [](auto& l) { return l.dqkv; }, [](real& own, real& prefix) { prefix += own; });
+        linear_backward<N, D_MODEL, D_QKV>(a.normal1, w + QKV, a.dqkv + OWN, dnormal, g + QKV);
         normalise_backward<N>(a.normal1, a.inverse1, dnormal, residual);
     }
 };
