@@ -139,14 +139,14 @@ def why_result(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> Result:
     accounts = accounts_table(table)
     claims = [
         Claim(
-            text=contrast.claim, unit="of held-out share", null=contrast.supports, p=row.p,
+            text=contrast.claim, unit="of held-out share", null=contrast.supports, p=p,
             effect=difference_of_shares(
                 *(counts_of(fits[fits["run"] == run], contrast.read)
                   for run in (contrast.first, contrast.second))
             ),
             null_name="no difference", origin="expected before the run",
         )
-        for contrast, row in zip(contrasts, table.itertuples(), strict=True)
+        for contrast, p in zip(contrasts, table["p"].tolist(), strict=True)
     ]  # fmt: skip
     shown = table.assign(
         difference=[c.effect.format(sign="+") if c.effect.n else "" for c in claims],

@@ -24,10 +24,10 @@ from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
 from tbtt_interp.results import Result
 from tbtt_interp.stats import SHARE, summarize
-from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
 
 READS = [("widths", "models")]
+FRAMINGS = ("file", "shuffled", "line")
 NARROW, WIDE = 14, 56  # small and large, whose difference is divided
 NOTES = (
     "seen, held-out: right answers of all models together. Differences are of held-out accuracy, "

@@ -150,7 +150,7 @@ def test_a_mistake_in_a_recipe_is_named(text: str, message: str) -> None:
         ({"model.size": "smal"}, "size 'smal' is unknown (did you mean 'small'?): choose small, "
          "medium, large or mlt, or give --recipe FILE"),
         ({"framing": "lines"}, "framing 'lines' is unknown (did you mean 'line'?): choose file, "
-         "shuffled or line"),
+         "shuffled, line, aligned or cut"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"steps": 0}, "training.steps must be at least 1, got 0"),
         ({"first_seed": -1}, "first_seed must be from 0 to 2^31 - 1, got -1"),

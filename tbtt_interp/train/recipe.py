@@ -265,8 +265,9 @@ def resolve_recipe(source: str, flags: Mapping[str, Any] | None = None) -> Recip
 def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe in a run's config.json, with which the run can be trained again.
 
-    >>>     >>> recipe = resolve_recipe("quick", {"model.size": "small"})
-    >>> recorded_recipe(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+    >>> import json
+    >>> recipe = resolve_recipe("quick", {"model.size": "small"})
+    >>> recorded_recipe(json.loads(json.dumps(recipe.table()))) == recipe
     True
     """
     training = _with_floats(table["training"], TrainingRecipe)

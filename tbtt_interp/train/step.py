@@ -224,11 +224,11 @@ class CompiledStack(ModelStack):
         slow = (self.fitted_at >= 0) & (self.changes.rate != "scheduled")
         for lowest in set(slow.tolist()):
             chosen = np.flatnonzero(slow == lowest)  # no model's bits depend on the others
-            arrays = [array[chosen] for array in self._arrays]
+            weights, means, squares = arrays = [array[chosen] for array in self._arrays]
             self._kernel.train(
-                *arrays, [self.batches[k] for k in chosen],
+                weights, means, squares, [self.batches[k] for k in chosen.tolist()],
                 self.settings(start, until, lowest=lowest), start,
-                [self.projections[k] for k in chosen] if self.projections else (),
+                [self.projections[k] for k in chosen.tolist()] if self.projections else (),
                 self.norms[chosen] if np.isfinite(self.norms).any() else None,
             )  # fmt: skip
             for array, part in zip(self._arrays, arrays, strict=True):

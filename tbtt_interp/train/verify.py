@@ -54,8 +54,9 @@ def verify_run(
         raise TbttError(f"{run.folder} has no checkpoint{upto}: {least}")
     recipe, until = recorded_recipe(run.config.recipe), max(kept)
     callback = callback or TrainingCallback()
+    runtime = Runtime(threads=threads, compiled=True)
     with threads_of_torch(threads):
-        stack = new_stack(recipe, Runtime(threads=threads, compiled=True), callback)
+        stack = new_stack(recipe, runtime, callback)
         if stack.kernel is None:
             raise TbttError(f"{run.folder} cannot be trained again here: it needs a C++ compiler")
         begin(stack, recipe, callback)
