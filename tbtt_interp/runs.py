@@ -116,8 +116,11 @@ class Run:
     @property
     def task(self) -> Task:
         """The one task of every seed; an error where seeds hold out different pairs."""
-        if len(set(self.config.held_out)) > 1:
-            what = f"the seeds of {self.folder} hold out different pairs, so there is no one task"
+        if len(set(self.config.held_out)) > 1 or self.config.answer_seeds:
+            differ = (
+                "have different answers" if self.config.answer_seeds else "hold out different pairs"
+            )
+            what = f"the seeds of {self.folder} {differ}, so there is no one task"
             raise TbttError(f"{what}: use run.tasks, which has one per seed")
         return self.tasks[0]
 

@@ -281,16 +281,37 @@ def test_a_fork_goes_on_with_another_recipe_from_the_same_models() -> None:
     assert fork.metrics()["step"].unique().tolist() == [4, 6, 9, 12]
 
 
+def test_a_fork_of_confined_or_grafted_digits_changes_nothing_either() -> None:
+    """Also where the map is no exact identity, or was made once, at the origin's start."""
+    donor = train_models(short(), "donor")
+    for name, changes in {
+        "confined": {"digits": "rank", "rank": 3, "axes": "random"}, "smooth": {"smooth": 5.0},
+        "started": {"digits": "graft", "graft": "donor@8", "frozen": False},
+        "frozen": {"digits": "graft", "graft": "donor@8"},
+    }.items():  # fmt: skip
+        flags = {f"changes.{key}": value for key, value in changes.items()}
+        whole = train_models(short(**flags), name)
+        fork = train_models(resolve_recipe("quick", {"from": f"{name}@8"}), f"fork-{name}")
+        assert same(fork, whole), name
+    assert donor.is_complete
+    with pytest.raises(
+        TbttError, match="were trained on pairs that models of this recipe hold out"
+    ):
+        train_models(short(held_out=[[1, 2]]), "other")
+        moved = {"changes.transplant": "mlp", "changes.donor": "other"}
+        train_models(resolve_recipe("quick", {"from": "donor@8"} | moved), "leak")
+
+
 @pytest.mark.parametrize(
     ("part", "moved"), [("digits", "embed.W_E"), ("attention", ".attn."), ("mlp", ".mlp.")]
 )
 def test_a_transplant_moves_one_part_and_clears_its_moments(part: str, moved: str) -> None:
     whole = train_models(short(), "whole")
     changes = {"changes.transplant": part, "changes.donor": "whole@4"}
-    recipe = resolve_recipe("quick", {"from": "whole"} | changes)
+    recipe = resolve_recipe("quick", {"from": "whole@8"} | changes)
     stack = new_stack(recipe, Runtime(), QUIET)
     begin(stack, recipe, QUIET)
-    early, late, state = whole.parameters(4), whole.parameters(12), stack.state()
+    early, late, state = whole.parameters(4), whole.parameters(8), stack.state()
     for name, value in stack.parameters.items():
         expected, moments = late[name].clone(), state[f"exp_avg/{name}"]
         if moved in name:
@@ -323,7 +344,7 @@ def test_grafted_digits_are_the_donor_s_up_to_a_rotation() -> None:
         TbttError, match="were trained on pairs that models of this recipe hold out"
     ):
         train_models(short(**flags, held_out=[[5, 7], [1, 2]]), "leak")
-    with pytest.raises(TbttError, match="donor has 2 models and this recipe 3: graft from a run"):
+    with pytest.raises(TbttError, match="has 2 models and this recipe 3: take them from a run"):
         train_models(short(**flags, seeds=3), "more")
 
 
@@ -357,7 +378,7 @@ def test_an_untied_readout_is_trained_and_loaded() -> None:
 REFUSED = [
     ({"changes.digits": "arch"}, "changes.digits 'arch' is unknown (did you mean 'arc'?)"),
     ({"changes.rank": 4}, "changes.rank is for changes.digits 'rank': set that too, or leave"),
-    ({"changes.order": "random"}, "changes.order is for the codes line, arc and graft, or"),
+    ({"changes.order": "random"}, "changes.order is for digits on a line, an arc or grafted, or"),
     ({"changes.digits": "graft"}, "give changes.graft = 'RUN@STEP', the run and step of the"),
     ({"changes.smooth": -1.0}, "changes.smooth must be 0 or more, got -1.0"),
     ({"changes.rate_mlp": 0.0}, "changes.rate_mlp must be above 0, got 0.0"),
@@ -366,6 +387,9 @@ REFUSED = [
     ({"changes.digits": "rank", "changes.rank": 15}, "changes.rank is 15, the model has 14 chan"),
     ({"changes.transplant": "mlp", "changes.donor": "run@8"}, "is for forked runs: give --from"),
     ({"changes.decay_from": 5, "changes.decay_until": 5}, "give a later decay_until, or 0"),
+    ({"changes.smooth": 13.0}, "overshoots at this learning rate: give at most 12.5"),
+    ({"changes.answers": "permuted", "task": "joint"}, "is for task arithmetic: leave it out"),
+    ({"from": "run@12"}, "the run would go on from step 12 of 12: give an earlier --step"),
     ({"from": "run@99"}, "run has no step 99: give one from 0 to 12"),
     ({"from": "run@8", "seeds": 3}, "a forked run keeps its origin's models and data, so seeds"),
     ({"from": "arithmetic-small-file"}, "was not trained by this version of the compiled kernel"),

@@ -1,7 +1,8 @@
 """Interventions on training: what a recipe changes beside data, size and schedule.
 
-None changes the gradient. They scale initial weights or learning rates, map rows of the embedding
-after each AdamW step, or bound a model's norm. Each has a dose or a sham of equal form.
+All but permuted answers leave the gradient alone. They scale initial weights or learning rates,
+limit weight decay or norms, map rows of the embedding after each AdamW step, or move parts between
+models. Most have a strength, or a control that changes as much without the supposed cause.
 """
 
 import math
@@ -9,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from tbtt_interp.errors import TbttError, unknown
 
+OF_DIGITS = ("digits", "rank", "axes", "rows", "scale", "order", "graft", "smooth")
 CODES = ("free", "rank", "line", "arc", "orthogonal", "graft")
 
 
@@ -20,7 +22,7 @@ class Changes:
     rate_attention: float = 1.0  # attention's matrices
     rate_mlp: float = 1.0  # the MLP's matrices
     decay_from: int = 0  # weight decay acts from this step
-    decay_until: int = 0  # and before this one; 0 is to the end
+    decay_until: int = 0  # and stops before this one; 0 never stops
     initial_scale: float = 1.0  # factor of the initial matrices
     norm: str = "free"  # or "clamp at fit": a model's norm stays at most what it was at its fit
     rate: str = "scheduled"  # or "lowest at fit": the lowest learning rate from a model's fit on
@@ -67,9 +69,9 @@ class Changes:
             ("rank", "changes.digits 'rank'", self.digits == "rank"),
             ("axes", "changes.digits 'rank'", self.digits == "rank"),
             ("rows", "changes.digits 'rank'", self.digits == "rank"),
-            ("scale", "the codes line, arc and orthogonal",
+            ("scale", "digits on a line, on an arc or orthogonal",
              self.digits in ("line", "arc", "orthogonal")),
-            ("order", "the codes line, arc and graft, or changes.smooth", ordered),
+            ("order", "digits on a line, an arc or grafted, or changes.smooth", ordered),
             ("graft", "changes.digits 'graft'", self.digits == "graft"),
             ("frozen", "changes.digits 'graft'", self.digits == "graft"),
             ("donor", "changes.transplant", bool(self.transplant)),
@@ -85,7 +87,7 @@ class Changes:
             if not is_met and not getattr(self, name):
                 raise TbttError(f"give changes.{name} = 'RUN@STEP', {what}")
         if self.smooth and self.digits not in ("free", "rank"):
-            raise TbttError("changes.smooth has no effect on digits that are set: give one of both")
+            raise TbttError("changes.smooth has no effect on digits that are set: give one of them")
 
     @property
     def needs_fit(self) -> bool:

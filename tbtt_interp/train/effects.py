@@ -3,12 +3,14 @@
 Their numbers are made by elementary arithmetic, so that they are the same bits on every machine.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.kernel import Projection
@@ -87,7 +89,7 @@ def projection_of(
     changes: Changes, vocabulary: Vocabulary, d_model: int, seed: int,
     grafted: Float[np.ndarray, "digit channel"] | None = None,
 ) -> Projection | None:  # fmt: skip
-    """The map of one model's rows after each step; None where a recipe makes none.
+    """The map of one model's rows after each step; None if the recipe does not map rows.
 
     `grafted` has the digits' rows of another model, at most as wide.
     """
@@ -126,7 +128,13 @@ def project(weights: Parameters, maps: Sequence[Projection], rate: float) -> Non
             torch.from_numpy(x).to(stacked)
             for x in (of.left + rate * of.left_by_rate, of.right, of.constant)
         )
-        stacked[of.rows] = left @ stacked[of.rows] @ right + constant
+        mapped = _product(_product(left, stacked[of.rows]), right)
+        stacked[of.rows] = mapped + constant
+
+
+def _product(x: Float[Tensor, "row inner"], y: Float[Tensor, "inner column"]) -> Tensor:
+    """A product of matrices, summed term by term: the same bits on every machine."""
+    return functools.reduce(torch.add, (x[:, k : k + 1] * y[k] for k in range(len(y))))
 
 
 def rate_factors(changes: Changes, shape: Shape) -> dict[str, float]:

@@ -31,6 +31,7 @@ SIZES: dict[str, Table] = {
 ALIASES = {"n14": "small", "n28": "medium", "n56": "large", "MLT": "mlt"}
 SHAPE_NAME = "L{layers}H{heads}D{d_model}M{d_mlp}"  # the name of a size that has no other
 SHAPE = re.compile(r"L(\d+)H(\d+)D(\d+)M(\d+)")
+STABLE = 2 / 16  # of rate times smooth: 2 over the largest eigenvalue of second differences
 ROOT = "paper"  # the base of every other recipe
 TYPE_NAMES: dict[Any, str] = {
     int: "a whole number", float: "a number", str: "a text", bool: "true or false",
@@ -118,6 +119,16 @@ class Recipe:
         if self.held_out_each and len(self.held_out_each) != self.seeds:
             what = f"held_out_each has {len(self.held_out_each)} sets for {self.seeds} seeds"
             raise TbttError(f"{what}: give one set of pairs per seed, or held_out for all")
+        if self.training.steps <= self.first_step:
+            what = f"the run would go on from step {self.first_step:,} of {self.training.steps:,}"
+            raise TbttError(f"{what}: give an earlier --step, or more training.steps")
+        if self.changes.answers == "permuted" and self.task != "arithmetic":
+            raise TbttError("changes.answers 'permuted' is for task arithmetic: leave it out here")
+        if (most := STABLE / self.training.learning_rate) < self.changes.smooth:
+            what = (
+                f"changes.smooth is {self.changes.smooth}, which overshoots at this learning rate"
+            )
+            raise TbttError(f"{what}: give at most {most:.3g}")
         if self.training.batch == "all" and self.framing != "line":
             raise TbttError(
                 f"training.batch 'all' is for framing line, where it means every line once: with "

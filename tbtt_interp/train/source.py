@@ -1,7 +1,7 @@
 """Models that a recipe takes something from: a run's, at a step.
 
 A source is recorded with the recipe that trained it. So it can be trained again, to the same bytes,
-where its run is gone or keeps no optimizer state.
+if its folder is deleted or has no saved optimizer state.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tbtt_interp.model import Parameters
 
 KEPT_IN_A_FORK = ("seeds", "first_seed", "corpus_seed", "same_file", "task", "held_out",
-                  "held_out_each", "deal_pairs", "model.")  # fmt: skip
+                  "held_out_each", "deal_pairs", "model.", "training.window",
+                  "changes.initial_scale")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,13 @@ class Source:
 
         name, _, at = text.rpartition("@")
         if name and not at.isdecimal():
-            raise TbttError(f"'{text}' is no RUN@STEP: give a step, as in runs/small@500")
+            raise TbttError(
+                f"'{text}' is not of the form RUN@STEP: give a step, as in runs/small@500"
+            )
         run = load_run(name or text)
-        if run.config.recipe is None or run.config.environment.get("bits") != BITS:
+        environment = run.config.environment
+        is_ours = environment.get("compiled") and environment.get("bits") == BITS
+        if run.config.recipe is None or not is_ours:
             what = f"{run.folder} was not trained by this version of the compiled kernel"
             raise TbttError(f"{what}: train it again, to take models from it")
         step = int(at) if name else step
@@ -83,9 +88,11 @@ def forked_table(origin: Source, given: Mapping[str, Any]) -> tuple[str, dict[st
         raise TbttError(f"{what}: leave it out, or train a new run")
     table = json.loads(json.dumps(origin.recipe))
     changes, sources = table.get("changes", {}), table.get("sources", {})
-    moved = ("transplant", "donor")  # what the origin did once, at its own start
-    table["changes"] = {key: value for key, value in changes.items() if key not in moved}
-    kept = {key: value for key, value in sources.items() if key == "graft"}
+    done = {"transplant", "donor", "initial_scale"}  # applied only when the origin started
+    if not changes.get("frozen", True):
+        done |= {"digits", "graft", "frozen", "order"}
+    table["changes"] = {key: value for key, value in changes.items() if key not in done}
+    kept = {key: value for key, value in sources.items() if key == "graft" and key not in done}
     table["sources"] = kept | {"from": dataclasses.asdict(origin)}
     return table.pop("name"), table
 

@@ -13,6 +13,7 @@ from tbtt_interp.kernel import Kernel, KernelError, Projection, is_suited
 from tbtt_interp.model import Parameters, Shape, initial_parameters, stack_parameters
 from tbtt_interp.runs import Row
 from tbtt_interp.tasks import Stream, Task
+from tbtt_interp.train.changes import OF_DIGITS, Changes
 from tbtt_interp.train.effects import DIGITS, project, projection_of, scaled
 from tbtt_interp.train.recipe import Recipe, recorded_recipe
 from tbtt_interp.train.source import Source
@@ -116,20 +117,27 @@ def begin(
 ) -> None:
     """Makes initial models those that training starts with: forked, transplanted, grafted.
 
-    Models that are to be `resumed` are left as they are; what acts on them at each step is set.
+    Models that are to be `resumed` are left as they are; what acts on them at each step is set. A
+    forked run's digits are mapped at once only if its origin's are mapped otherwise.
     """
     changes, sources = recipe.changes, recipe.sources
     if sources and stack.kernel is None:
         raise TbttError("taking models from another run needs the compiled kernel: install g++")
-    if (origin := sources.get("from")) and not resumed:
+    origin, before = sources.get("from"), Changes()
+    if origin:
+        before = recorded_recipe(origin.recipe).changes
+    if origin and not resumed:
         state = origin.stored_state()
         state = train_again(origin, callback).state() if state is None else state
         if changes.transplant:
-            donor = source_parameters(sources["donor"], callback)
-            transplant(state, donor, changes.transplant, stack.tasks[0])
+            transplant(state, _donated(sources["donor"], recipe, callback), changes.transplant,
+                       stack.tasks[0])  # fmt: skip
+        if (changes.norm, changes.rate) != (before.norm, before.rate):  # fits count anew
+            state = {name: value for name, value in state.items() if "/" in name}
         stack.restore(state)
     stack.projections = _projections(stack, recipe, callback)
-    if stack.projections and not resumed:
+    is_new = any(getattr(changes, key) != getattr(before, key) for key in OF_DIGITS)
+    if stack.projections and not resumed and (is_new or origin is None):
         project(stack.parameters, stack.projections, rate=0.0)
     if not changes.frozen:
         stack.projections = ()
@@ -148,18 +156,26 @@ def _projections(stack: ModelStack, recipe: Recipe, callback: TrainingCallback) 
 
 
 def _digit_rows(donor: Source, recipe: Recipe, callback: TrainingCallback) -> list[np.ndarray]:
-    """The digits' rows of each donor model, none of which may know what is held out."""
+    """The digits' rows of each donor model."""
+    embedding = _donated(donor, recipe, callback)["embed.W_E"].double().numpy()
+    index = recorded_recipe(donor.recipe).tasks()[0].vocabulary.index
+    return [rows[[index[digit] for digit in DIGITS]] for rows in embedding]
+
+
+def _donated(donor: Source, recipe: Recipe, callback: TrainingCallback) -> Parameters:
+    """The donor's parameters; refused if a donor model was trained on pairs held out here."""
     trained = recorded_recipe(donor.recipe)
+    if trained.task != recipe.task:
+        what = f"{donor.run} is of task {trained.task} and this recipe of {recipe.task}"
+        raise TbttError(f"{what}: take models of the same task")
     if trained.seeds != recipe.seeds:
         what = f"{donor.run} has {trained.seeds} models and this recipe {recipe.seeds}"
-        raise TbttError(f"{what}: graft from a run of as many")
+        raise TbttError(f"{what}: take them from a run of as many")
     pairs = zip(recipe.held_out_sets, trained.held_out_sets, strict=True)
     if any(set(own) - set(of_donor) for own, of_donor in pairs):
         what = f"models of {donor.run} were trained on pairs that models of this recipe hold out"
-        raise TbttError(f"{what}: graft from models that hold out the same pairs")
-    embedding = source_parameters(donor, callback)["embed.W_E"].double().numpy()
-    index = trained.tasks()[0].vocabulary.index
-    return [rows[[index[digit] for digit in DIGITS]] for rows in embedding]
+        raise TbttError(f"{what}: take models that hold out the same pairs")
+    return source_parameters(donor, callback)
 
 
 def source_parameters(source: Source, callback: TrainingCallback) -> Parameters:
@@ -172,7 +188,7 @@ def train_again(source: Source, callback: TrainingCallback) -> ModelStack:
     """The models of a source, trained again up to its step; their bytes are checked on the way."""
     recipe = recorded_recipe(source.recipe)
     callback.on_message(
-        f"{source.run} keeps no optimizer state at step {source.step:,}, so its "
+        f"{source.run} has no usable saved state at step {source.step:,}, so its "
         f"{recipe.seeds} models are trained again up to there."
     )
     stack = new_stack(recipe, Runtime(compiled=True), callback)

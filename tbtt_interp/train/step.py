@@ -98,6 +98,8 @@ class ModelStack(ABC):
         at_once = 1
         every = [self.training.evaluate_every, self.training.checkpoint_every or until]
         single = [*self.training.keep_states, self.changes.decay_from, self.changes.decay_until]
+        if self.changes.needs_fit and done == self.first_step:
+            self._find_fits(done)
         while done < until:
             later = [step for step in single if step > done]
             ends = [done - done % each + each for each in every]
