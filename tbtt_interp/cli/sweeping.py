@@ -70,8 +70,10 @@ def _results(folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
     if not len(trained):
         return cells[["run", "held_out"]].head(0)
     models = models_table(load_run(folder / name) for name in trained)
-    dealt = cells[cells["held_out"].str.contains("hands")].set_index("run")["held_out"]
-    models["held_out"] = models["run"].map(dealt).fillna(models["held_out"])
+    dealt = {run: text for run, text in zip(cells["run"], cells["held_out"], strict=True)
+             if "hands" in text}  # fmt: skip
+    pairs = zip(models["run"], models["held_out"], strict=True)
+    models["held_out"] = [dealt.get(run, text) for run, text in pairs]
     return cells_table(models).drop(columns="models")
 
 
