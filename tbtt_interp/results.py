@@ -36,7 +36,7 @@ class Claim:
         effect: the mean over models with its interval.
         unit: the effect's unit, such as "of the logit difference".
         null: the value that the effect is compared with, in the effect's unit.
-        null_name: what the null is, such as "random donors".
+        null_name: what the null is, such as "random sources".
         direction: whether the claim is that the effect is above its null, below it, or either.
         or_equal: whether an interval that ends at the null supports the claim, too.
         origin: the source of the claim, and whether it predates the results.
@@ -44,10 +44,10 @@ class Claim:
         command: the command that reproduces the effect.
 
     >>> claim = Claim(text="z at = restores", unit="of the logit difference", null=0.1,
-    ...               null_name="random donors", effect=Interval(mean=0.9, low=0.8, high=1.0, n=8))
+    ...               null_name="random sources", effect=Interval(mean=0.9, low=0.8, high=1.0, n=8))
     >>> print(claim)
     supported: z at = restores 0.90 [0.80, 1.00] of the logit difference (n = 8 models); random
-    donors: 0.10.
+    sources: 0.10.
     """
 
     text: str

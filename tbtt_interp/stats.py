@@ -245,7 +245,7 @@ def difference_over_models(
         paired = mean_over_models(second[shared] - first[shared], bounds=bounds)
         return Difference(**vars(paired), pairs=paired.n)
     mean = float(second.mean() - first.mean())
-    if min(len(first), len(second)) == 1:  # one model does not tell how models differ
+    if min(len(first), len(second)) == 1:  # one model says nothing about how models differ
         low = high = math.nan
     elif first.nunique() == second.nunique() == 1:
         low = high = mean

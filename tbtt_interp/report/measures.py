@@ -206,7 +206,7 @@ SECTIONS = (
         notes=[CELL_NOTE, "Over all equations of an operator, an activation splits exactly into a "
                "part of a, a part of b and their interaction. Mean of both operators. A one-hot "
                "representation of the right sum has an interaction of 0.93, so a large interaction "
-               "does not tell a table from a rule."],
+               "does not distinguish a table from a rule."],
     ),
     Section(
         name="geometry", question="How are the operands represented?", measure=geometry,
