@@ -123,13 +123,13 @@ def accounts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
 def draw_contrasts(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> "Figure":
     """Each model's held-out share, without and with what each contrast changes."""
     sides = [
-        fits[fits["run"] == run].assign(claim=contrast.claim, side=side)
-        for contrast in contrasts
+        fits[fits["run"] == run].assign(contrast=f"{number}: {contrast.account}", side=side)
+        for number, contrast in enumerate(contrasts, 1)
         for side, run in (("without", contrast.first), ("with", contrast.second))
     ]
     return plots.models_by_group(
-        pd.concat(sides), x="claim", by="side", value="end_accuracy", bounds=SHARE,
-        titles=("", "held-out share at the end"),
+        pd.concat(sides), panel="contrast", x="side", by="side", value="end_accuracy",
+        bounds=SHARE, titles=("", "held-out share at the end"), across=3,
     )  # fmt: skip
 
 
