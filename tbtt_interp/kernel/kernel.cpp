@@ -153,13 +153,24 @@ struct Batch {
                 weights.push_back(real(times[row]));
             }
         }
-        std::int64_t predicted = 0;
+        std::int64_t characters = 0;
         for (std::size_t i = 0; i < windows.size(); i++) {
             for (int pos = 1; pos <= POS; pos++) {
-                predicted += windows[i][pos] >= 0 ? std::int64_t(weights[i]) : 0;
+                characters += windows[i][pos] >= 0 ? std::int64_t(weights[i]) : 0;
             }
         }
-        for (real& weight : weights) weight = weight / real(predicted);
+        for (real& weight : weights) weight = weight / real(characters);
+    }
+
+    // The most positions that any of some windows predicts at; all later ones are padding.
+    int predicted(int first, int count) const {
+        int most = 0;
+        for (int i = first; i < first + count; i++) {
+            for (int pos = POS; pos > most; pos--) {
+                if (windows[i][pos] >= 0) most = pos;
+            }
+        }
+        return most;
     }
 
     // Windows of an endless file of lines drawn independently, at a uniformly random offset; those
@@ -197,6 +208,7 @@ constexpr int PARTS = 4;  // of a batch, at most: sums of their own, so that thr
 
 struct Workspace {  // of a thread
     Tile<PREFIX, POS> tile;
+    Tile<PREFIX, SHORT> short_tile;  // for windows that are mostly padding
     std::vector<Prefixes> prefixes;
     std::vector<int> prefix_of;  // each window's, counted over the tiles of prefixes
     vec gradient[SIZE];
@@ -215,7 +227,7 @@ struct Workspace {  // of a thread
             prefix_of.push_back(count - 1);
             prefixes[(count - 1) / WINDOWS].put(window, (count - 1) % WINDOWS, batch.weights[i]);
         }
-        tile.prefixes = prefixes.data();
+        tile.prefixes = short_tile.prefixes = prefixes.data();
         return (count + WINDOWS - 1) / WINDOWS;
     }
 };
@@ -259,9 +271,7 @@ struct Model {
             space.prefixes[prefix / WINDOWS].copy_logits(prefix % WINDOWS, logits_of(i));
         }
         for (int k = 0; k < prefix_tiles; k++) loss += space.prefixes[k].loss();
-        auto& tile = space.tile;
-        for (int first = from; first < to; first += WINDOWS) {
-            const int count = std::min(WINDOWS, to - first);
+        const auto compute_tile = [&](auto& tile, int first, int count) {
             tile.clear();
             for (int k = 0; k < count; k++) {
                 tile.put(batch.windows[first + k].data(), k, batch.weights[first + k]);
@@ -271,6 +281,14 @@ struct Model {
             for (int k = 0; logits && k < count; k++) tile.copy_logits(k, logits_of(first + k));
             loss += tile.loss();
             if (with_gradient) tile.backward(w, space.gradient);
+        };
+        for (int first = from; first < to; first += WINDOWS) {
+            const int count = std::min(WINDOWS, to - first);
+            if (!logits && batch.predicted(first, count) <= SHORT) {
+                compute_tile(space.short_tile, first, count);
+            } else {
+                compute_tile(space.tile, first, count);
+            }
         }
         losses[part] = sum_of_lanes(loss);
         if (!with_gradient) return;

@@ -49,6 +49,11 @@ struct vec {
 
     vec() = default;
     INLINE vec(real x) { UNROLLED for (int k = 0; k < PIECES; k++) piece[k] = x - native{}; }
+    INLINE vec(const vec& x) { *this = x; }
+    INLINE vec& operator=(const vec& x) {  // a copy of the whole may go through memory
+        UNROLLED for (int k = 0; k < PIECES; k++) piece[k] = x.piece[k];
+        return *this;
+    }
 };
 
 // Defines a function of vecs by what it does to each of their pieces.

@@ -15,6 +15,7 @@
 constexpr int D_HEAD = D_MODEL / HEADS, D_QKV = 3 * D_MODEL;
 constexpr int PREFIX = POS >= 6 ? 3 : 0;
 constexpr int GROUP = POS <= 12 ? 2 : 1;
+constexpr int SHORT = POS < 24 ? POS : POS / 4;  // positions of a short tile
 constexpr int WINDOWS = GROUP * LANES;  // of a tile
 
 // ---- where parameters begin: HookedTransformer's, in the order of model.py, a bias behind its
