@@ -110,7 +110,44 @@ def test_an_unknown_sweep_names_the_nearest() -> None:
         read_sweep("lader")
 
 
-@pytest.mark.parametrize("name", recipe_names("sweeps"))
+FROM_ANOTHER = "why-graft"  # takes models from the runs of why-code
+
+
+def test_a_sweep_from_anothers_runs_names_the_one_that_is_not_there() -> None:
+    with pytest.raises(TbttError, match=r"run runs/why-code/arithmetic-small-line-.* is not there"):
+        read_sweep(FROM_ANOTHER)
+
+
+def test_defaults_are_for_every_grid_and_a_grids_own_keys_come_first() -> None:
+    text = """
+        [defaults]
+        size = "small"
+        steps = 500
+        changes.digits = "rank"
+        [[grid]]
+        name = "two"
+        [[grid]]
+        size = "large"
+        changes.rank = [3, 4]
+    """
+    first, *others = read_sweep(sweep_file(text)).jobs
+    assert (first.recipe.model.size, first.recipe.training.steps) == ("small", 500)
+    assert first.recipe.changes.rank == 2
+    assert [job.recipe.changes.rank for job in others] == [3, 4]
+    assert {job.recipe.changes.digits for job in others} == {"rank"}
+    with pytest.raises(TbttError, match="key defaults must be a table"):
+        read_sweep(sweep_file("defaults = 3\n[[grid]]\n"))
+
+
+def test_only_some_jobs_of_a_sweep() -> None:
+    sweep = read_sweep("ladder")
+    assert {job.recipe.framing for job in sweep.only("*-line").jobs} == {"line"}
+    assert sweep.only("*") == sweep
+    with pytest.raises(TbttError, match="no job of sweep ladder is called like 'huge'"):
+        sweep.only("huge")
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names("sweeps") if n != FROM_ANOTHER])
 def test_every_sweep_that_ships_resolves_and_says_what_it_is_for_and_expects(name: str) -> None:
     sweep = read_sweep(name)
     assert sweep.name == name and sweep.jobs

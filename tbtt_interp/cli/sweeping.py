@@ -28,6 +28,9 @@ def sweep_command(
     address: Annotated[
         str | None, Option(help="Dask's scheduler, as in tcp://10.0.0.1:8786.")
     ] = None,
+    only: Annotated[
+        str, Option(help="Runs whose names match, as in '*-line-*'.", show_default=False)
+    ] = "*",
     dry_run: Annotated[
         bool, Option("--dry-run", help="List cells, what is done and the time; train none.")
     ] = False,
@@ -44,7 +47,7 @@ def sweep_command(
     from tbtt_interp.train.backends import Executor
     from tbtt_interp.train.sweep import read_sweep, sweep_rows
 
-    sweep = read_sweep(recipe)
+    sweep = read_sweep(recipe).only(only)
     folder = out or Path("runs") / sweep.name
     executor = Executor(backend=backend, address=address, workers=workers)
     failures = {} if dry_run else _run(sweep, folder, executor)

@@ -7,6 +7,7 @@ with its seeds. Cells that differ only in their held-out pairs train side by sid
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import combinations_with_replacement, product
 from pathlib import Path
@@ -106,6 +107,7 @@ class Job:
 class Contrast:
     """A comparison of two jobs' held-out shares that was named before the run, with its bounds."""
 
+    sweep: str  # whose jobs it compares
     account: str  # the explanation that it tests
     claim: str  # what holds if the second job's share is higher
     first: str
@@ -125,6 +127,18 @@ class Sweep:
     jobs: tuple[Job, ...]
     contrasts: tuple[Contrast, ...] = ()
 
+    def only(self, pattern: str) -> "Sweep":
+        """The sweep with the jobs whose names match a pattern, as in "*-line-*".
+
+        Raises:
+            TbttError: if none does.
+        """
+        jobs = tuple(job for job in self.jobs if fnmatchcase(job.name, pattern))
+        if not jobs:
+            what = f"no job of sweep {self.name} is called like '{pattern}'"
+            raise TbttError(f"{what}: its first is {self.jobs[0].name}; --dry-run lists all")
+        return dataclasses.replace(self, jobs=jobs)
+
 
 def read_sweep(source: str) -> Sweep:
     """A sweep by its name, or by the path of a TOML file, with every cell resolved and checked.
@@ -133,22 +147,28 @@ def read_sweep(source: str) -> Sweep:
     16
     """
     path, table = read_toml("sweep", source, "sweeps")
-    where, keys = f"sweep {path.name}", ["summary", "expected", "grid", "contrast"]
+    where, keys = f"sweep {path.name}", ["summary", "expected", "defaults", "grid", "contrast"]
     if strange := table.keys() - keys:
         raise unknown(f"{where} key", min(strange), keys)
     grids, expected = table.get("grid"), table.get("expected", [])
-    summary = table.get("summary", "")
+    summary, defaults = table.get("summary", ""), table.get("defaults", {})
     if not isinstance(grids, list) or {*map(type, grids)} != {dict}:
         raise TbttError(f"{where} has no [[grid]]: give one or more, as train/sweeps has")
+    if not isinstance(defaults, dict):
+        raise TbttError(f"{where} key defaults must be a table: [defaults], with keys of a grid")
     if not isinstance(expected, list) or {*map(type, expected)} - {str}:
         raise TbttError(f"{where} key expected must be a list of texts")
     if not isinstance(summary, str):
         raise TbttError(f"{where} key summary must be a text")
-    jobs = tuple(job for grid in grids for job in _jobs(grid, f"{where} grid"))
+    jobs = tuple(
+        job for grid in grids for job in _jobs(_flat(defaults) | _flat(grid), f"{where} grid")
+    )
     names = [job.name for job in jobs]
     if double := {name for name in names if names.count(name) > 1}:
         raise TbttError(f"{where} has two jobs called {min(double)}: give each grid a name")
-    contrasts = tuple(_contrast(row, names, where) for row in table.get("contrast", []))
+    contrasts = tuple(
+        _contrast(row | {"sweep": path.stem}, names, where) for row in table.get("contrast", [])
+    )
     return Sweep(name=path.stem, summary=summary, expected=tuple(expected), jobs=jobs,
                  contrasts=contrasts)  # fmt: skip
 
@@ -166,9 +186,13 @@ def _contrast(table: Table, jobs: Sequence[str], where: str) -> Contrast:
     return contrast
 
 
+def _flat(grid: Table) -> Table:
+    """A grid's keys, those of `changes` among them."""
+    changes = {f"changes.{key}": value for key, value in grid.get("changes", {}).items()}
+    return {key: value for key, value in grid.items() if key != "changes"} | changes
+
+
 def _jobs(grid: Table, where: str) -> Iterator[Job]:
-    changes = grid.pop("changes", {})
-    grid |= {f"changes.{key}": value for key, value in changes.items()}
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
     source, name = str(grid.get("recipe", "paper")), grid.get("name", "")
