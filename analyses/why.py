@@ -8,18 +8,19 @@
 # %%
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 from sweeps import SHIPPED, finished_runs
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.model_tables import fits_table
-from tbtt_interp.results import Claim, Result
+from tbtt_interp.results import P_LEVEL, Claim, Result
 from tbtt_interp.shares import Counts, difference_of_shares, share_over_models
-from tbtt_interp.stats import SHARE, UNMEASURED
+from tbtt_interp.stats import SHARE, UNMEASURED, Interval
 from tbtt_interp.study import study_arguments
 from tbtt_interp.train.effects import FITTED
 from tbtt_interp.train.sweep import Contrast, read_sweep
@@ -27,21 +28,29 @@ from tbtt_interp.train.sweep import Contrast, read_sweep
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-NAMES = ("size", "shape", "code", "joint", "growth", "memory", "depth", "framing")
-SWEEPS = [f"why-{name}" for name in NAMES]
+SWEEPS = [f"why-{name}" for name in (
+    "size", "shape", "code", "code-windows", "joint", "growth", "growth-windows", "memory", "depth",
+    "framing",
+)]  # fmt: skip
+AFTER = ["why-graft"]  # sweeps that start from runs of another, and have no contrast
 PERMUTATIONS = 10_000
 NOTES = (
     "share: right held-out equations of all that the models were asked, with the 95 % interval of "
     "the beta-binomial. difference: second minus first, as for independent groups.",
-    "p: of a sign-flip test over models that hold out the same equations, corrected by max-T over "
-    "all contrasts. fit: a model's first evaluation with 99 % of the seen right; models that never "
-    "fit are left out there.",
-    "refuted: the whole interval is below the bound that was named. no verdict: models of one side "
-    "do not know 99 % of the seen.",
+    "p: of a sign-flip test over models that hold out the same equations, corrected over all "
+    "contrasts by the smallest p. fit: a model's first evaluation with 99 % of the seen right; "
+    "models that never fit are left out there.",
+    "supported: the interval is above the bound that was named, and p is at most 0.05. refuted: it "
+    "is below the other bound. no verdict: models of one side do not know 99 % of the seen.",
 )
 
 
 # %%
+def models_of(fits: pd.DataFrame, contrast: Contrast, run: str) -> pd.DataFrame:
+    """The rows of one side of a contrast; run names are unique in a sweep alone."""
+    return fits[(fits["sweep"] == contrast.sweep) & (fits["run"] == run)]
+
+
 def counts_of(models: pd.DataFrame, read: str) -> Counts:
     """Each model's right and asked held-out equations, at its fit or at the end."""
     fitted = models[models["fit_step"].notna()] if read == "fit" else models
@@ -50,63 +59,61 @@ def counts_of(models: pd.DataFrame, read: str) -> Counts:
 
 
 def paired_differences(first: pd.DataFrame, second: pd.DataFrame, read: str) -> pd.Series:
-    """Second minus first in held-out share, of models that hold out the same equations."""
+    """Second minus first in held-out share, by seed, of models that hold out the same equations."""
     keys = ["seed", "held_out"]
-    both = first.merge(second, on=keys, suffixes=("_first", "_second"))
+    both = first.merge(second, on=keys, suffixes=("_first", "_second")).set_index(keys)
     shares = [both[f"{read}_right_{side}"] / both[f"held_out_of_{side}"]
               for side in ("first", "second")]  # fmt: skip
     return (shares[1] - shares[0]).dropna()
 
 
-def max_t(differences: Sequence[pd.Series]) -> list[float]:
-    """Each contrast's p-value of a two-sided sign-flip test, corrected over all by max-T.
+def smallest_p(differences: Sequence[pd.Series]) -> list[float]:
+    """Each contrast's p-value of a two-sided sign-flip test, corrected by the smallest of all.
 
+    Models of one seed that hold out the same equations keep their sign in all contrasts. Contrasts
+    with few models do not weigh on the others. nan where there are no pairs.
     Source: Westfall and Young, Resampling-Based Multiple Testing (1993).
     """
-    rng = np.random.default_rng(0)
-    values = [d.to_numpy(float) for d in differences]
-    longest = max((len(v) for v in values), default=0)
-    if not longest:
-        return [float("nan")] * len(values)
-    signs = rng.choice([-1.0, 1.0], (PERMUTATIONS, longest))
+    values = pd.concat(dict(enumerate(differences)), axis=1).fillna(0.0).to_numpy(float)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (PERMUTATIONS, len(values)))
     signs[0] = 1.0  # the observed one
-    ts = np.stack([_t(v * signs[:, : len(v)]) for v in values], 1)
-    most = ts.max(1)
-    return [float((most >= t - 1e-12).mean()) for t in ts[0]]
-
-
-def _t(flipped: np.ndarray) -> np.ndarray:
-    """The absolute mean over its standard error under the null, where the mean is 0."""
-    size = np.sqrt(np.square(flipped).sum(1))
-    return np.abs(flipped.sum(1)) / np.where(size > 0, size, 1.0)
+    sums = np.abs(signs @ values).round(9)
+    own = rankdata(-sums, method="max", axis=0) / PERMUTATIONS
+    smallest = own.min(1)
+    return [float((smallest <= p).mean()) if len(pairs) else float("nan")
+            for p, pairs in zip(own[0], differences, strict=True)]  # fmt: skip
 
 
 def contrasts_table(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """One row per contrast: both shares, the difference, whether all know the seen, the verdict."""
-    rows, differences = [], []
-    for contrast in contrasts:
-        first, second = (fits[fits["run"] == run] for run in (contrast.first, contrast.second))
-        counts = [counts_of(models, contrast.read) for models in (first, second)]
-        known = all((models["seen_accuracy"] >= FITTED).all() for models in (first, second))
+    sides = [[models_of(fits, c, run) for run in (c.first, c.second)] for c in contrasts]
+    ps = smallest_p([paired_differences(*both, c.read)
+                     for both, c in zip(sides, contrasts, strict=True)])  # fmt: skip
+    rows = []
+    for contrast, both, p in zip(contrasts, sides, ps, strict=True):
+        counts = [counts_of(models, contrast.read) for models in both]
+        known = all((models["seen_accuracy"] >= FITTED).all() for models in both)
         found = difference_of_shares(*counts) if all(counts) else UNMEASURED
-        differences.append(paired_differences(first, second, contrast.read))
-        verdict = "undecided"
-        if not found.n:
-            verdict = "not run"
-        elif contrast.read == "end" and not known:
-            verdict = "no verdict"
-        elif found.high < contrast.refutes:
-            verdict = "refuted"
-        elif found.low > contrast.supports:
-            verdict = "supported"
         shares = [share_over_models(side).format() if side else "" for side in counts]
         rows.append({
             "account": contrast.account, "claim": contrast.claim, "read": contrast.read,
             "first": shares[0], "second": shares[1], "difference": found.mean,
-            "low": found.low, "high": found.high, "n_models": found.n, "knows_seen": known,
-            "verdict": verdict,
+            "difference_low": found.low, "difference_high": found.high, "n_models": found.n, "p": p,
+            "knows_seen": known, "verdict": _verdict(contrast, both, known, found, p),
         })  # fmt: skip
-    return pd.DataFrame(rows).assign(p=max_t(differences))
+    return pd.DataFrame(rows)
+
+
+def _verdict(
+    contrast: Contrast, both: Sequence[pd.DataFrame], known: bool, found: Interval, p: float
+) -> str:
+    if any(models.empty for models in both):
+        return "not run"
+    if not found.n or (contrast.read == "end" and not known):
+        return "no verdict"
+    if found.high < contrast.refutes:
+        return "refuted"
+    return "supported" if found.low > contrast.supports and p <= P_LEVEL else "undecided"
 
 
 def accounts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +130,7 @@ def accounts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
 def draw_contrasts(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> "Figure":
     """Each model's held-out share, without and with what each contrast changes."""
     sides = [
-        fits[fits["run"] == run].assign(contrast=f"{number}: {contrast.account}", side=side)
+        models_of(fits, contrast, run).assign(contrast=f"{number}: {contrast.account}", side=side)
         for number, contrast in enumerate(contrasts, 1)
         for side, run in (("without", contrast.first), ("with", contrast.second))
     ]
@@ -133,24 +140,32 @@ def draw_contrasts(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> "Figure
     )  # fmt: skip
 
 
+def _claim(contrast: Contrast, row: dict[Any, Any]) -> Claim:
+    """A contrast as a claim: above the supporting bound, or against the refuting one if refuted."""
+    is_measured = row["verdict"] in ("supported", "refuted", "undecided")
+    is_refuted = row["verdict"] == "refuted"
+    return Claim(
+        text=contrast.claim, unit="of held-out share", p=row["p"],
+        effect=Interval.of_row(row, "difference") if is_measured else UNMEASURED,
+        null=contrast.refutes if is_refuted else contrast.supports,
+        null_name="at least" if is_refuted else "no difference", origin="expected before the run",
+    )  # fmt: skip
+
+
 def why_result(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> Result:
     """The result of the study on the models of all sweeps why-*."""
     table = contrasts_table(fits, contrasts)
     accounts = accounts_table(table)
     claims = [
-        Claim(
-            text=contrast.claim, unit="of held-out share", null=contrast.supports, p=p,
-            effect=difference_of_shares(
-                *(counts_of(fits[fits["run"] == run], contrast.read)
-                  for run in (contrast.first, contrast.second))
-            ),
-            null_name="no difference", origin="expected before the run",
-        )
-        for contrast, p in zip(contrasts, table["p"].tolist(), strict=True)
-    ]  # fmt: skip
+        _claim(contrast, row)
+        for contrast, row in zip(contrasts, table.to_dict("records"), strict=True)
+    ]
     shown = table.assign(
-        difference=[c.effect.format(sign="+") if c.effect.n else "" for c in claims],
-        p=table["p"].map("{:.3f}".format),
+        difference=[
+            Interval.of_row(row, "difference").format(sign="+") if row["n_models"] else ""
+            for row in table.to_dict("records")
+        ],
+        p=table["p"].map(lambda p: "" if np.isnan(p) else f"{p:.3f}"),
     )
     columns = ["account", "claim", "read", "first", "second", "difference", "p", "verdict"]
     return Result(
@@ -168,8 +183,9 @@ def read_fits(folders: Sequence[Path]) -> pd.DataFrame:
     Raises:
         TbttError: if there is none.
     """
-    shipped = [path for name in SWEEPS if (path := SHIPPED / f"{name}-fits.csv.gz").is_file()]
-    tables = [fits_table(finished_runs(folder)) for folder in folders]
+    names = [*SWEEPS, *AFTER]
+    shipped = [path for name in names if (path := SHIPPED / f"{name}-fits.csv.gz").is_file()]
+    tables = [fits_table(finished_runs(f)).assign(sweep=f.resolve().name) for f in folders]
     if not (tables := tables or list(map(pd.read_csv, shipped))):
         raise TbttError("no table of the sweeps why-* ships yet: train them, give their folders")
     return pd.concat(tables, ignore_index=True)

@@ -18,12 +18,13 @@ ACCOUNTS = list(dict.fromkeys(c.account for c in CONTRASTS))
 def made(shares: dict[str, float], seen: float = 1.0) -> pd.DataFrame:
     """Fifteen models per run with such a share of forty held-out equations right."""
     rng, rows = np.random.default_rng(0), []
-    for run in dict.fromkeys(run for c in CONTRASTS for run in (c.first, c.second)):
+    for sweep, run in dict.fromkeys((c.sweep, r) for c in CONTRASTS for r in (c.first, c.second)):
         share = shares.get(run, 0.1)
         for seed in range(15):
             right = int(rng.binomial(40, share))
             rows.append({
-                "run": run, "size": "large", "framing": "line", "seed": seed, "held_out": f"{seed}",
+                "sweep": sweep, "run": run, "size": "large", "framing": "line", "seed": seed,
+                "held_out": f"{seed}",
                 "fit_step": 100.0, "fit_right": right, "best_right": right, "end_right": right,
                 "held_out_of": 40, "seen_accuracy": seen, "end_accuracy": right / 40,
             })  # fmt: skip
@@ -59,11 +60,33 @@ def test_without_equal_knowledge_there_is_no_verdict_at_the_end() -> None:
 def test_p_values_are_corrected_for_all_contrasts() -> None:
     rng = np.random.default_rng(1)
     strong, *weak = (pd.Series(rng.normal(0.5 * (k == 0), 0.1, 15)) for k in range(10))
-    alone, among = why.max_t([weak[0]])[0], why.max_t([strong, *weak])
-    assert among[0] == pytest.approx(1 / why.PERMUTATIONS)
+    alone, among = why.smallest_p([weak[0]])[0], why.smallest_p([strong, *weak])
+    assert among[0] <= 10 * 2 / 2**15 + 2e-3
     assert among[1] > alone
-    least = [min(why.max_t([pd.Series(rng.normal(size=12)) for _ in range(5)])) for _ in range(60)]
+    least = [min(why.smallest_p([pd.Series(rng.normal(size=12)) for _ in range(5)]))
+             for _ in range(60)]  # fmt: skip
     assert np.mean(np.array(least) <= 0.05) <= 0.13
+
+
+def test_contrasts_of_few_models_do_not_weigh_on_others() -> None:
+    rng = np.random.default_rng(2)
+    strong = pd.Series(rng.normal(0.2, 0.1, 15))
+    few = [pd.Series(rng.normal(0, 0.1, 4), index=range(100 * k, 100 * k + 4)) for k in range(5)]
+    alone, *_, empty = why.smallest_p([strong, pd.Series(dtype=float)])
+    assert np.isnan(empty)
+    assert why.smallest_p([strong, *few])[0] == pytest.approx(alone, abs=1e-3)
+    copies = why.smallest_p([strong, strong, strong])
+    assert copies == pytest.approx([alone] * 3), "the same models keep their signs"
+
+
+def test_a_claim_says_what_the_table_says() -> None:
+    expected = {"supported": "supported", "refuted": "contradicted", "undecided": "undecided",
+                "no verdict": "undecided", "not run": "undecided"}  # fmt: skip
+    second = {c.second: 0.6 for c in CONTRASTS[:3]}
+    for models in (made(second), made({}), made(second, seen=0.9), made(second).head(30)):
+        found = why.why_result(models, CONTRASTS)
+        verdicts = found.tables["why"]["verdict"]
+        assert [c.verdict for c in found.claims] == [expected[v] for v in verdicts]
 
 
 def test_without_tables_or_folders_it_says_what_to_do(tmp_path, monkeypatch) -> None:
@@ -88,5 +111,7 @@ def test_at_the_fit_models_are_read_where_they_first_know_the_seen() -> None:
         assert row.best_right == own["held_out_right"].max()
         if not np.isnan(row.fit_step):
             assert row.fit_right == own.loc[first, "held_out_right"]
-    contrast = Contrast(account="a", claim="b", first="run", second="run", read="fit")
-    assert why.contrasts_table(fits, [contrast])["difference"].dropna().eq(0).all()
+    contrast = Contrast(sweep="s", account="a", claim="b", first="run", second="run", read="fit")
+    assert (
+        why.contrasts_table(fits.assign(sweep="s"), [contrast])["difference"].dropna().eq(0).all()
+    )
