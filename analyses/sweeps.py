@@ -11,7 +11,13 @@ from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_answers
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.model_tables import ACCURACIES, models_table, over_training_table, run_settings
+from tbtt_interp.model_tables import (
+    ACCURACIES,
+    fits_table,
+    models_table,
+    over_training_table,
+    run_settings,
+)  # fmt: skip
 from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models
@@ -78,7 +84,9 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Run]], pd.DataFrame]]] = {  # en
     "models": ("", models_table),
     "over training": ("-over-training", over_training_table),
     "held out": ("-held-out", held_out_table),
+    "fits": ("-fits", fits_table),
 }
+OF_A_LADDER = ("models", "over training", "held out")
 
 
 def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFrame:
@@ -130,7 +138,7 @@ def answer_as_script(study: Callable[..., Result], reads: Reads, figure: str) ->
     print(result)
 
 
-def write_tables(name: str, folder: Path, to: Path, tables: Iterable[str] = tuple(TABLES)) -> None:
+def write_tables(name: str, folder: Path, to: Path, tables: Iterable[str] = OF_A_LADDER) -> None:
     """Writes a sweep's tables as `sweep_table` reads them from SHIPPED."""
     to.mkdir(exist_ok=True)
     for which in tables:

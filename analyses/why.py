@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from sweeps import SHIPPED, finished_runs
+from sweeps import SHIPPED, sweep_table
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model_tables import fits_table
 from tbtt_interp.results import P_LEVEL, Claim, Result
 from tbtt_interp.shares import Counts, difference_of_shares, share_over_models
 from tbtt_interp.stats import SHARE, UNMEASURED, Interval
@@ -39,7 +38,8 @@ NOTES = (
     "the beta-binomial. difference: second minus first, as for independent groups.",
     "p: of a sign-flip test over models that hold out the same equations, corrected over all "
     "contrasts by the smallest p. fit: a model's first evaluation with 99 % of the seen right; "
-    "models that never fit are left out there.",
+    "later: where the learning rate summed since the fit is one for all models of a sweep. Models "
+    "that never fit are left out of both.",
     "supported: the interval is above the bound that was named, and p is at most 0.05. refuted: it "
     "is below the other bound. no verdict: models of one side do not know 99 % of the seen.",
 )
@@ -52,8 +52,8 @@ def models_of(fits: pd.DataFrame, contrast: Contrast, run: str) -> pd.DataFrame:
 
 
 def counts_of(models: pd.DataFrame, read: str) -> Counts:
-    """Each model's right and asked held-out equations, at its fit or at the end."""
-    fitted = models[models["fit_step"].notna()] if read == "fit" else models
+    """Each model's right and asked held-out equations, at its fit, later or at the end."""
+    fitted = models if read == "end" else models[models[f"{read}_step"].notna()]
     columns = [f"{read}_right", "held_out_of"]
     return [(int(right), int(of)) for right, of in fitted[columns].itertuples(index=False)]
 
@@ -92,7 +92,7 @@ def contrasts_table(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> pd.Dat
     rows = []
     for contrast, both, p in zip(contrasts, sides, ps, strict=True):
         counts = [counts_of(models, contrast.read) for models in both]
-        known = all((models["seen_accuracy"] >= FITTED).all() for models in both)
+        known = all((models["end_seen_accuracy"] >= FITTED).all() for models in both)
         found = difference_of_shares(*counts) if all(counts) else UNMEASURED
         shares = [share_over_models(side).format() if side else "" for side in counts]
         rows.append({
@@ -183,10 +183,11 @@ def read_fits(folders: Sequence[Path]) -> pd.DataFrame:
     Raises:
         TbttError: if there is none.
     """
-    names = [*SWEEPS, *AFTER]
-    shipped = [path for name in names if (path := SHIPPED / f"{name}-fits.csv.gz").is_file()]
-    tables = [fits_table(finished_runs(f)).assign(sweep=f.resolve().name) for f in folders]
-    if not (tables := tables or list(map(pd.read_csv, shipped))):
+    given = {folder.resolve().name: folder for folder in folders}
+    shipped = [n for n in [*SWEEPS, *AFTER] if (SHIPPED / f"{n}-fits.csv.gz").is_file()]
+    tables = [sweep_table(name, "fits", given.get(name)).assign(sweep=name)
+              for name in given or shipped]  # fmt: skip
+    if not tables:
         raise TbttError("no table of the sweeps why-* ships yet: train them, give their folders")
     return pd.concat(tables, ignore_index=True)
 

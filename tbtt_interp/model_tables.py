@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError
@@ -12,8 +13,11 @@ from tbtt_interp.runs import Row, Run, flat_row
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.train.effects import FITTED
+from tbtt_interp.train.recipe import recorded_recipe
+from tbtt_interp.train.step import learning_rate_at
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from plotly.graph_objects import Figure
 
 ACCURACIES = ["seen_accuracy", "held_out_accuracy", "knows_all"]
@@ -65,28 +69,49 @@ def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def fits_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row per model: held-out answers at its fit, at their best, and at the end.
+    """One row per model: held-out answers at its fit, later at equal summed rates, and at the end.
 
     Returns:
         `models_table`'s settings of the run, `seed` and `held_out`; `fit_step`, the first
-        evaluation with 99 % of the seen right, nan where there is none; `fit_right`, `best_right`
-        and `end_right` of `held_out_of`; `seen_accuracy`, `end_accuracy`, `loss` and
-        `margin_held_out`, at the end.
+        evaluation with 99 % of the seen right, nan where there is none; `later_step`, the first
+        evaluation by which the learning rate, summed since the fit, is the smallest such sum that
+        any model of these runs has at its end, of those whose rate was not lowered at the fit;
+        `fit_right`, `later_right`, `best_right` and `end_right` of `held_out_of`; `end_accuracy`,
+        `end_seen_accuracy`, `loss` and `margin_held_out`, at the end.
     """
-    over = over_training_table(runs)
-    models = over.groupby(["run", "seed", "held_out"], sort=False)
-    end = over.loc[models["step"].idxmax()].set_index(["run", "seed", "held_out"])
-    fitted = over[over["seen_accuracy"] >= FITTED]
-    fits = fitted.groupby(["run", "seed", "held_out"], sort=False)[
-        ["step", "held_out_right"]
-    ].first()
-    end = end.join(fits.set_axis(["fit_step", "fit_right"], axis=1))
-    end["best_right"] = models["held_out_right"].max()
-    end = end.rename(columns={"held_out_right": "end_right", "held_out_accuracy": "end_accuracy"})
+    runs = list(runs)
+    over, model = over_training_table(runs), ["run", "seed", "held_out"]
+    over = over.assign(summed=np.concatenate([_summed_rates(run) for run in runs] or [[]]))
+    end = over.loc[over.groupby(model, sort=False)["step"].idxmax()].set_index(model)
+    fits = _first(over[over["seen_accuracy"] >= FITTED], model)
+    over = over.join(fits["summed"].rename("at_fit"), on=model)
+    since = over["summed"] - over["at_fit"]
+    smallest = since[over["step"] == over["steps"]].min()
+    later = _first(over[since >= smallest * (1 - 1e-9)], model)
+    for name, rows in (("fit", fits), ("later", later)):
+        end[[f"{name}_step", f"{name}_right"]] = rows[["step", "held_out_right"]]
+    end["best_right"] = over.groupby(model)["held_out_right"].max()
+    ends = {"held_out_right": "right", "held_out_accuracy": "accuracy",
+            "seen_accuracy": "seen_accuracy"}  # fmt: skip
+    end = end.rename(columns={name: f"end_{short}" for name, short in ends.items()})
     settings = [name for name in over.loc[:, "task":"steps"] if name != "run"]
-    read = ["fit_step", "fit_right", "best_right", "end_right", "held_out_of", "seen_accuracy",
-            "end_accuracy", "loss", "margin_held_out"]  # fmt: skip
+    read = ["fit_step", "later_step", "fit_right", "later_right", "best_right", "end_right",
+            "held_out_of", "end_accuracy", "end_seen_accuracy", "loss",
+            "margin_held_out"]  # fmt: skip
     return end.reset_index()[["run", *settings, "seed", "held_out", *read]]
+
+
+def _first(rows: pd.DataFrame, model: list[str]) -> pd.DataFrame:
+    """Each model's first row, by model."""
+    return rows.groupby(model, sort=False)[["step", "held_out_right", "summed"]].first()
+
+
+def _summed_rates(run: Run) -> "Float[np.ndarray, ' row']":
+    """The learning rate summed up to each row of `run.metrics()`; nan if lowered at the fit."""
+    recipe = recorded_recipe(run.config.recipe or {})
+    rates = [learning_rate_at(step, recipe.training) for step in range(run.config.steps)]
+    summed = np.concatenate([[0.0], np.cumsum(rates)])[run.metrics()["step"]]
+    return summed if recipe.changes.rate == "scheduled" else np.full_like(summed, np.nan)
 
 
 def run_settings(run: Run) -> dict[str, Any]:

@@ -53,7 +53,11 @@ def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(name: str, run_s
 
 @pytest.mark.parametrize(
     "study",
-    [path for path in STUDIES if path.stem not in ("mixed_model", "paper", "sweeps", "why")],
+    [
+        path
+        for path in STUDIES
+        if path.stem not in ("mixed_model", "paper", "sweeps", "timing", "why")
+    ],
     ids=lambda path: path.stem,
 )
 def test_every_study_answers_on_a_run_and_draws(

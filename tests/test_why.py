@@ -26,7 +26,7 @@ def made(shares: dict[str, float], seen: float = 1.0) -> pd.DataFrame:
                 "sweep": sweep, "run": run, "size": "large", "framing": "line", "seed": seed,
                 "held_out": f"{seed}",
                 "fit_step": 100.0, "fit_right": right, "best_right": right, "end_right": right,
-                "held_out_of": 40, "seen_accuracy": seen, "end_accuracy": right / 40,
+                "held_out_of": 40, "end_seen_accuracy": seen, "end_accuracy": right / 40,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -98,8 +98,9 @@ def test_without_tables_or_folders_it_says_what_to_do(tmp_path, monkeypatch) -> 
 
 
 def test_at_the_fit_models_are_read_where_they_first_know_the_seen() -> None:
-    run = train_models(short(**{"training.steps": 600, "training.decay_until": 500,
-                                "training.evaluate_every": 50}), "run")  # fmt: skip
+    flags = {"model.size": "large", "training.steps": 600, "training.decay_until": 500,
+             "training.evaluate_every": 50, "training.learning_rate": 1e-2}  # fmt: skip
+    run = train_models(short(**flags), "run")
     fits, metrics = fits_table([run]), run.metrics()
     assert len(fits) == 2
     for row in fits.itertuples():
@@ -111,7 +112,14 @@ def test_at_the_fit_models_are_read_where_they_first_know_the_seen() -> None:
         assert row.best_right == own["held_out_right"].max()
         if not np.isnan(row.fit_step):
             assert row.fit_right == own.loc[first, "held_out_right"]
+            assert row.later_right == own.loc[int(row.later_step), "held_out_right"]
+    assert fits["later_step"].max() == 600, "who fits last is read at its end"
+    assert (fits["later_step"] >= fits["fit_step"]).all()
     contrast = Contrast(sweep="s", account="a", claim="b", first="run", second="run", read="fit")
     assert (
         why.contrasts_table(fits.assign(sweep="s"), [contrast])["difference"].dropna().eq(0).all()
     )
+    slow = train_models(short(**flags | {"training.learning_rate": 5e-3}), "slow")
+    both = fits_table([run, slow])
+    faster = both[both["run"] == "run"]
+    assert (faster["later_step"] < fits["later_step"].to_numpy()).all()

@@ -112,7 +112,7 @@ class Contrast:
     claim: str  # what holds if the second job's share is higher
     first: str
     second: str
-    read: str = "end"  # or "fit": each model's first evaluation with 99 % of the seen right
+    read: str = "end"  # or "fit" or "later"; model_tables.fits_table says when these are
     supports: float = 0.0  # the interval of the difference above this supports the claim
     refutes: float = 0.1  # and below this refutes it
 
@@ -181,8 +181,8 @@ def _contrast(table: Table, jobs: Sequence[str], where: str) -> Contrast:
     for name in (contrast.first, contrast.second):
         if name not in jobs:
             raise unknown(f"{where} contrast's job", name, jobs)
-    if contrast.read not in ("fit", "end"):
-        raise unknown(f"{where} contrast's read", contrast.read, ["fit", "end"])
+    if contrast.read not in ("fit", "later", "end"):
+        raise unknown(f"{where} contrast's read", contrast.read, ["fit", "later", "end"])
     return contrast
 
 

@@ -1,0 +1,211 @@
+# %% [markdown]
+# # Which gives way first: the digits' order, or the held-out answers?
+# If an ordered code of the digits carries the rule, a model should leave the order before it loses
+# held-out answers. Measures, per model over training: the share of the digits' variance along a
+# number line, in the embedding and in the stream before and after the MLP; norms of the weights;
+# the held-out margin. A measure leaves its maximum at the last checkpoint that is within a tenth of
+# its later fall. Null: lags between the measure of one model and the margin of another.
+
+# %%
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sweeps import SHIPPED, finished_runs
+
+from tbtt_interp import plots
+from tbtt_interp.analyses.representations import EMBEDDINGS, number_line, operand_representations
+from tbtt_interp.model_tables import over_training_table, run_settings
+from tbtt_interp.results import FEWEST_MODELS, Claim, Result
+from tbtt_interp.runs import Run
+from tbtt_interp.seeds import Models
+from tbtt_interp.stats import Interval, mean_over_models
+from tbtt_interp.study import study_arguments
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from transformer_lens import HookedTransformer
+
+    from tbtt_interp.model import Parameters
+    from tbtt_interp.prompts import PromptSet
+
+TABLE = SHIPPED / "why-code-digits.csv.gz"
+LINES = {
+    "line_embedding": "embedding", "line_before": "before the MLP", "line_after": "after the MLP",
+}  # fmt: skip
+NORMS = ("norm", "norm_embed", "norm_attention", "norm_mlp")
+LEAST_FALL = 0.1  # of a measure; one that falls less has not left its maximum
+WITHIN = 0.1  # of its later fall, a measure still is at its maximum
+CLIP = 10.0  # of margins, in logits: beyond it a margin says no more
+DRAWS = 1_000
+MODEL = ["run", "seed", "held_out"]
+NOTES = (
+    "number line: the share of the ten digits' variance that is linear in the digit (1/9 by "
+    "chance). In the stream it is of main effects at the prompt's last position.",
+    "lag: steps from the end of the measure's maximum to the end of the held-out margin's; below 0 "
+    "the measure falls first. Models in which one of the two does not fall are left out.",
+    "null: the mean absolute lag between the measure of one model and the margin of another of the "
+    "same run. A measure that moves with the margin has a smaller one.",
+)
+
+
+# %%
+def number_lines(model: "HookedTransformer", prompts: "PromptSet") -> dict[str, float]:
+    """One model's number lines at LINES: means over operands and operators; see NOTES."""
+    block = f"blocks.{model.cfg.n_layers - 1}"
+    sites = (EMBEDDINGS, f"{block}.hook_resid_mid", f"{block}.hook_resid_post")
+    found = operand_representations(model, prompts)
+    return {
+        name: float(np.mean([number_line(r.vectors, r.values) for r in found if r.site == site]))
+        for name, site in zip(LINES, sites, strict=True)
+    }
+
+
+def norms(parameters: "Parameters") -> dict[str, np.ndarray]:
+    """Each model's norm of all weights, and of those of the embedding, attention and the MLP."""
+    squares = {name: x.flatten(1).double().square().sum(1) for name, x in parameters.items()}
+    parts = {"": "", "_embed": "embed.", "_attention": ".attn.", "_mlp": ".mlp."}
+    return {
+        f"norm{part}": np.sqrt(sum(x.numpy() for name, x in squares.items() if word in name))
+        for part, word in parts.items()
+    }
+
+
+def digits_over_training(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row per model and kept checkpoint.
+
+    Returns:
+        LINES and NORMS and, of the evaluation at that step, `margin` of the held-out
+        equations (clipped at ±10 logits), `share` of them right, and `loss`; `run`, `size`,
+        `framing`, `learning_rate`, `seed`, `held_out` and `step`.
+    """
+    runs, rows = list(runs), []
+    for run in runs:
+        settings = run_settings(run)
+        own = {name: settings[name] for name in ("run", "size", "framing", "learning_rate")}
+        for step in run.checkpoints:
+            models, sizes = Models.of(run, step), norms(run.parameters(step))
+            each = zip(models.seeds, models.models, models.prompts, strict=True)
+            rows += [
+                {**own, "seed": seed, "step": step, **number_lines(model, prompts)}
+                | {name: float(values[k]) for name, values in sizes.items()}
+                for k, (seed, model, prompts) in enumerate(each)
+            ]
+    over = over_training_table(runs)
+    over = over.assign(
+        margin=over["margin_held_out"].clip(-CLIP, CLIP), share=over["held_out_accuracy"]
+    )
+    kept = ["run", "seed", "held_out", "step", "margin", "share", "loss"]
+    return pd.DataFrame(rows).merge(over[kept], on=["run", "seed", "step"])
+
+
+def left_at(steps: np.ndarray, values: np.ndarray) -> float:
+    """The step at which a measure leaves its maximum; nan if it does not fall afterwards.
+
+    >>> left_at(np.arange(6), np.array([0.0, 0.9, 1.0, 0.95, 0.2, 0.0]))
+    3.0
+    """
+    top = int(values.argmax())
+    fall = values[top] - values[top:].min()
+    if not fall >= LEAST_FALL:
+        return np.nan
+    near = np.flatnonzero(values >= values[top] - WITHIN * fall)
+    return float(steps[near.max()])
+
+
+def lags_table(digits: pd.DataFrame) -> pd.DataFrame:
+    """One row per run and measure: lags to the margin's fall, and their null.
+
+    Returns:
+        `run`, `measure`; `lag`, in steps, with `lag_low`, `lag_high`, and `n_models`; `first`: the
+        share of models in which the measure falls no later; `distance`, the mean absolute lag, and
+        `null`, that of models paired at random; `p`, the share of random pairings as close.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for run, models in digits.groupby("run", sort=False):
+        ends = {
+            measure: np.array(
+                [
+                    left_at(one["step"].to_numpy(), one[measure].to_numpy())
+                    for _, one in models.sort_values("step").groupby(
+                        ["seed", "held_out"], sort=True
+                    )
+                ]
+            )
+            for measure in ("margin", *LINES)
+        }
+        for measure in LINES:
+            both = np.isfinite(ends[measure]) & np.isfinite(ends["margin"])
+            mine, margin = ends[measure][both], ends["margin"][both]
+            lag = mean_over_models(mine - margin)
+            row = {"run": run, "measure": measure, "n_models": int(both.sum()), "lag": lag.mean,
+                   "lag_low": lag.low, "lag_high": lag.high, "first": np.nan, "distance": np.nan,
+                   "null": np.nan, "p": np.nan}  # fmt: skip
+            if both.sum() >= FEWEST_MODELS:
+                drawn = np.array(
+                    [np.abs(rng.permutation(mine) - margin).mean() for _ in range(DRAWS)]
+                )
+                distance = np.abs(mine - margin).mean()
+                row |= {"first": float((mine <= margin).mean()), "distance": distance,
+                        "null": float(np.mean(drawn)),
+                        "p": float((np.sum(drawn <= distance) + 1) / (DRAWS + 1))}  # fmt: skip
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def draw_courses(digits: pd.DataFrame) -> "Figure":
+    """Means over models of the number lines and the held-out share, over training."""
+    measures = {**LINES, "share": "held-out share"}
+    long = digits.melt(["run", "seed", "step"], list(measures), "measure")
+    figure, _ = plots.panels(list(dict.fromkeys(digits["run"])), across=2, height=220)
+    for number, (_, models) in enumerate(long.groupby("run", sort=False)):
+        for measure, name in measures.items():
+            mean = models[models["measure"] == measure].groupby("step")["value"].mean()
+            figure.add_scatter(
+                x=mean.index, y=mean, name=name, mode="lines", row=number // 2 + 1,
+                col=number % 2 + 1, line={"color": plots.colour_of(measure, list(measures))},
+                showlegend=number == 0,
+            )  # fmt: skip
+    figure.update_yaxes(range=[0, 1.02])
+    return figure.update_xaxes(title="training step", row=(number // 2) + 1)
+
+
+def timing_result(digits: pd.DataFrame) -> Result:
+    """The study's result on a table of `digits_over_training`."""
+    lags = lags_table(digits)
+    claims = [
+        Claim(
+            text=f"{row['run']}: the number line {LINES[row['measure']]} falls before the margin.",
+            effect=Interval.of_row(row, "lag"), unit="steps", null=0.0, null_name="together",
+            direction="below", p=row["p"],
+        )
+        for row in lags.to_dict("records") if row["n_models"] >= FEWEST_MODELS
+    ]  # fmt: skip
+    shown = lags.assign(
+        measure=lags["measure"].map(LINES),
+        lag=[Interval.of_row(row, "lag").format(0, sign="+") for row in lags.to_dict("records")],
+    ).drop(columns=["lag_low", "lag_high"])
+    return Result(
+        name="timing", question="Which gives way first: the digits' order, or held-out answers?",
+        command="python analyses/timing.py", tables={"timing": lags}, display=shown.round(3),
+        claims=claims, notes=NOTES, figures={"timing": lambda: draw_courses(digits)},
+    )  # fmt: skip
+
+
+def free_runs(folder: Path) -> list[Run]:
+    """The runs of a folder whose digits may leave the order, and that keep many checkpoints."""
+    return [run for run in finished_runs(folder)
+            if len(run.checkpoints) > 20 and ("-free" in run.folder.name
+                                              or "smooth-1.0" in run.folder.name)]  # fmt: skip
+
+
+# %%
+if __name__ == "__main__":
+    folders, files = study_arguments()
+    table = digits_over_training(free_runs(folders[0])) if folders else pd.read_csv(TABLE)
+    result = timing_result(table)
+    for file in files:
+        plots.save(result.figures["timing"](), file)
+    print(result)
