@@ -159,17 +159,19 @@ def draw_courses(digits: pd.DataFrame) -> "Figure":
     """Means over models of the number lines and the held-out share, over training."""
     measures = {**LINES, "share": "held-out share"}
     long = digits.melt(["run", "seed", "step"], list(measures), "measure")
-    figure, _ = plots.panels(list(dict.fromkeys(digits["run"])), across=2, height=220)
-    for number, (_, models) in enumerate(long.groupby("run", sort=False)):
+    runs = list(dict.fromkeys(digits["run"]))
+    figure, places = plots.panels(runs, across=2, height=220)
+    for run, place in zip(runs, places, strict=True):
+        models = long[long["run"] == run]
         for measure, name in measures.items():
             mean = models[models["measure"] == measure].groupby("step")["value"].mean()
             figure.add_scatter(
-                x=mean.index, y=mean, name=name, mode="lines", row=number // 2 + 1,
-                col=number % 2 + 1, line={"color": plots.colour_of(measure, list(measures))},
-                showlegend=number == 0,
+                x=mean.index, y=mean, name=name, mode="lines", **place,
+                line={"color": plots.colour_of(measure, list(measures))},
+                showlegend=run == runs[0],
             )  # fmt: skip
     figure.update_yaxes(range=[0, 1.02])
-    return figure.update_xaxes(title="training step", row=(number // 2) + 1)
+    return figure.update_xaxes(title="training step", row=places[-1]["row"])
 
 
 def timing_result(digits: pd.DataFrame) -> Result:

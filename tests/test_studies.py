@@ -56,7 +56,7 @@ def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(name: str, run_s
     [
         path
         for path in STUDIES
-        if path.stem not in ("mixed_model", "paper", "sweeps", "timing", "why")
+        if path.stem not in ("mixed_model", "paper", "sweeps", "timing", "why", "forecast")
     ],
     ids=lambda path: path.stem,
 )
