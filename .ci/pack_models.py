@@ -20,6 +20,7 @@ import numpy as np
 
 from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
+from tbtt_interp.integrity import write_summary
 from tbtt_interp.pretrained.card import model_card, trained_recipe
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import Run, load_run
@@ -87,7 +88,7 @@ def pack_run(run: Run, folder: Path, *, models: int, steps: Sequence[int]) -> Ru
         summary, *lines = (part | {"seeds": part["seeds"][:models]}
                            for part in (run.summary(), *runs.read_metrics(run.folder)))  # fmt: skip
         runs.write_metrics(draft, lines)
-        runs.write_summary(draft, summary, kept)
+        write_summary(draft, summary, kept)
         files.write_whole(draft / "README.md", model_card(load_run(draft), folder.name).encode())
 
     config = dataclasses.replace(run.config, recipe=recipe, **fewer)

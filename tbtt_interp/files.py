@@ -1,8 +1,13 @@
 """Files: written whole or not at all, read with errors that name them, and hashed."""
 
+import errno
 import hashlib
 import json
 import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +18,12 @@ from tbtt_interp.errors import TbttError
 if TYPE_CHECKING:
     from torch import Tensor
 
+WAIT = 5  # seconds for another training to let go of a folder
 AGAIN = "restore it from a copy, or delete the run's folder and train it again"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file, whole or not at all, so that it outlasts a power cut."""
     draft = path.with_name(f".{path.name}.tmp")
     try:
         with open(draft, "wb") as file:
@@ -26,8 +32,70 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a folder's list of names outlast a power cut, where the file system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Keeps a folder, which need not exist, for this process; the hold ends with the process.
+
+    Raises:
+        TbttError: if another process has it, or nothing can be written beside it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    path = folder.resolve().parent / f".{folder.resolve().name}.lock"
+    new = [parent for parent in path.parents if not parent.exists()]
+    end, is_held = time.monotonic() + WAIT, False
+    try:
+        while not is_held:
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    file.seek(0)
+                    who = file.read().strip() or "another process"
+                    raise TbttError(
+                        f"{folder} is being trained by {who}: wait for its end, stop it, or give "
+                        "another --out FOLDER"
+                    ) from None
+                time.sleep(0.1)
+            finally:
+                if not is_held:
+                    file.close()
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+        for parent in new:  # as it was, if nothing came of it
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -48,7 +116,10 @@ def write_tensors(
     """Writes tensors as safetensors, whole or not at all, with metadata as one JSON text."""
     from safetensors.torch import save
 
-    path.parent.mkdir(exist_ok=True)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     # several entries would stand in a random order
     write_whole(path, save(contiguous, metadata and {"tbtt_interp": json.dumps(metadata)}))
@@ -66,13 +137,29 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Reads safetensors; raises a TbttError where the file is damaged or truncated."""
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any], str]":
+    """Tensors, what `write_tensors` put beside them, and the file's SHA-256.
+
+    Raises:
+        TbttError: if the file cannot be read, or its tensors do not have the hash in its metadata.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        content = path.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = dict(json.loads(header.get("__metadata__", {}).get("tbtt_interp", "{}")))
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise TbttError(f"{path} is damaged or truncated ({error}): {AGAIN}") from error
+    if metadata.get("weights", expected := weights_hash(tensors)) != expected:
+        what = f"{path} is damaged (its tensors do not have the SHA-256 in its metadata)"
+        raise TbttError(f"{what}: {AGAIN}")
+    return tensors, metadata, hashlib.sha256(content).hexdigest()
 
 
 def weights_hash(tensors: "dict[str, Tensor]") -> str:
@@ -87,5 +174,7 @@ def weights_hash(tensors: "dict[str, Tensor]") -> str:
 
 def unwritable(path: Path, error: OSError) -> TbttError:
     """The error for a file or folder that cannot be written."""
-    reason = error.strerror or error
-    return TbttError(f"{path} cannot be written ({reason}): give another --out FOLDER")
+    reason, then = error.strerror or error, "give another --out FOLDER"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        then = "make room and --resume a training, or repeat another command"
+    return TbttError(f"{path} cannot be written ({reason}): {then}")

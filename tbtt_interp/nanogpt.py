@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
+from tbtt_interp.integrity import write_summary
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
 from tbtt_interp.runs import Run, RunConfig, check_free, create_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
@@ -75,7 +76,7 @@ def import_checkpoint(
         stacked = stack_parameters([parameters])
         runs.write_checkpoint(folder, config, config.steps, stacked)
         summary = {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]}
-        runs.write_summary(folder, summary, stacked)
+        write_summary(folder, summary, stacked)
 
     return create_run(out, config, loaded_task, fill)
 

@@ -5,7 +5,6 @@ presence means that the run is complete.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -22,13 +21,20 @@ import pandas as pd
 from tbtt_interp.errors import TbttError, guess, listed
 from tbtt_interp.files import (
     AGAIN,
-    file_hashes,
-    read_tensors,
+    read_with_metadata,
+    sync_folder,
     unwritable,
-    weights_hash,
     write_json,
     write_tensors,
     write_whole,
+)
+from tbtt_interp.integrity import (
+    check_hash,
+    check_identity,
+    damaged_summary,
+    identity,
+    read_json,
+    read_summary,
 )
 from tbtt_interp.tasks import Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
@@ -103,8 +109,9 @@ class Run:
         """Each seed's task; they differ where seeds hold out different pairs."""
         config, corpus, known = self.config, self.folder / "corpus.tsv", {}
         own = {"name": Path(config.task).stem, "vocabulary": Vocabulary(config.vocabulary)}
+        is_file = corpus.is_file()
+        check_hash(corpus, corpus.read_bytes() if is_file else None)
         for pairs in set(config.held_out):
-            is_file = corpus.is_file()
             task = read_corpus(corpus) if is_file else load_task(config.task, held_out=pairs)
             known[pairs] = dataclasses.replace(task, **own)
         tasks = [known[pairs] for pairs in config.held_out]
@@ -126,10 +133,18 @@ class Run:
 
     @cached_property
     def checkpoints(self) -> dict[int, Path]:
-        """The kept checkpoints by training step, first to last."""
+        """The kept checkpoints by training step, first to last.
+
+        Raises:
+            TbttError: if a finished run has lost its last, for which an earlier one would pass.
+        """
         paths = (self.folder / "checkpoints").glob("step-*.safetensors")
         steps = {path.stem.removeprefix("step-"): path for path in paths}
-        return {int(step): steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)}
+        kept = {int(step): steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)}
+        if self.is_complete and (last := self.config.steps) not in kept:
+            what = f"{self.folder} has lost its last checkpoint, of step {last:,}"
+            raise TbttError(f"{what}: {AGAIN}")
+        return kept
 
     def parameters(self, step: int | None = None) -> "Parameters":
         """Every seed's parameters at a kept checkpoint, stacked along a leading seed axis.
@@ -142,7 +157,7 @@ class Run:
         if step not in self.checkpoints:
             kept = listed(self.checkpoints)
             raise TbttError(f"{self.folder} has no checkpoint at step {step}: choose {kept}")
-        return read_checkpoint(self.checkpoints[step], self.shape, len(self.seeds))
+        return read_checkpoint(self.checkpoints[step], self)
 
     def model(self, seed: int | None = None, step: int | None = None) -> "HookedTransformer":
         """One model as a real HookedTransformer, in eval mode: by default the first, at the end."""
@@ -173,13 +188,13 @@ class Run:
         """The content of summary.json: final metrics, floors, late evaluations, seconds."""
         if not self.is_complete:
             raise TbttError(f"{self.folder} is not finished: train it on with --resume")
-        summary = _read_json(path := self.folder / "summary.json")
+        summary = read_summary(self.folder)
         try:
             if [row["seed"] for row in summary["seeds"]] == list(self.seeds):
                 return summary
         except (KeyError, TypeError):
             pass
-        raise TbttError(f"{path} is damaged: restore it from a copy, or delete it and --resume")
+        raise damaged_summary(self.folder)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -195,7 +210,7 @@ def load_run(folder: str | Path) -> Run:
         folder = shipped[str(folder)]
     if not (path := folder / "config.json").is_file():
         raise TbttError(f"{folder} is not a run: it has no config.json")
-    table = _read_json(path)
+    content, table = read_json(path)
     try:
         table["seeds"] = tuple(table["seeds"])
         table["order_seeds"] = tuple(table["order_seeds"])
@@ -206,6 +221,7 @@ def load_run(folder: str | Path) -> Run:
     except (KeyError, TypeError) as error:
         what = f"{path} is not a run's configuration ({error})"
         raise TbttError(f"{what}: restore it, or train anew elsewhere") from error
+    check_hash(path, content)
     return Run(folder, config)
 
 
@@ -237,6 +253,7 @@ def create_run(
         write_json(draft / "config.json", config.table())
         fill(draft)
         os.replace(draft, folder)
+        sync_folder(folder.parent)
     except (OSError, TbttError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise unwritable(folder, error) if isinstance(error, OSError) else error from error
@@ -266,33 +283,30 @@ def state_path(folder: Path, step: int) -> Path:
 
 
 def write_checkpoint(folder: Path, config: RunConfig, step: int, tensors: "Parameters") -> None:
-    """Writes the parameters after this many steps, with what identifies them.
-
-    The file's metadata has the step, seeds, and SHA-256 of the tensors and of the recipe.
-    """
-    recipe = json.dumps(config.recipe, sort_keys=True).encode()
-    metadata = {"step": step, "seeds": config.seeds, "weights": weights_hash(tensors),
-                "recipe": hashlib.sha256(recipe).hexdigest()}  # fmt: skip
+    """Writes the parameters after this many steps, with what identifies them."""
+    metadata = identity(config.recipe, config.seeds, step, tensors)
     write_tensors(checkpoint_path(folder, step), tensors, metadata)
 
 
-def write_summary(folder: Path, summary: Row, tensors: "Parameters") -> None:
-    """Writes summary.json, with the hashes of the final tensors and of every file."""
-    hashes = {"weights": weights_hash(tensors), "files": file_hashes(folder)}
-    write_json(folder / "summary.json", summary | hashes)
+def read_checkpoint(path: Path, run: Run) -> "Parameters":
+    """The stacked parameters in a checkpoint of a run.
 
-
-def read_checkpoint(path: Path, shape: "Shape", seeds: int) -> "Parameters":
-    """Reads stacked parameters and checks them against the run's shape."""
+    Raises:
+        TbttError: if the file is damaged, or of another run or step.
+    """
     from tbtt_interp.model import parameter_shapes
 
-    tensors = read_tensors(path)
-    expected = {name: (seeds, *size) for name, size in parameter_shapes(shape).items()}
+    tensors, metadata, digest = read_with_metadata(path)
+    seeds = len(run.seeds)
+    expected = {name: (seeds, *size) for name, size in parameter_shapes(run.shape).items()}
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in {**expected, **stored}:
         if (size := stored.get(name, "absent")) != (own := expected.get(name, "absent")):
             wrong = f"{name} is {size}, its configuration says {own}"
             raise TbttError(f"{path} is not this run's: {wrong}")
+    step = int(path.stem.removeprefix("step-"))
+    check_identity(path, metadata, identity(run.config.recipe, run.seeds, step, {}))
+    check_hash(path, digest, run.folder)
     return tensors
 
 
@@ -322,10 +336,9 @@ def write_metrics(folder: Path, lines: Sequence[Row]) -> None:
 def read_metrics(folder: Path) -> list[Row]:
     """The evaluations so far; raises a TbttError that names a damaged line."""
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
+    content = path.read_bytes() if path.is_file() else None
     lines = []
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate((content or b"").splitlines(), 1):
         try:
             line = json.loads(text)
             step, seeds = int(line["step"]), [dict(row) for row in line["seeds"]]
@@ -334,6 +347,7 @@ def read_metrics(folder: Path) -> list[Row]:
         except (KeyError, TypeError, ValueError) as error:
             raise TbttError(f"{path}, line {number} is damaged: {AGAIN}") from error
         lines.append({"step": step, "seeds": seeds})
+    check_hash(path, content)
     return lines
 
 
@@ -354,10 +368,3 @@ def processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TbttError(f"{path} is damaged ({error}): restore it from a copy") from error

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import contents, short
+from safetensors.torch import load_file, save_file
+from tiny import contents, short, unhashed
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
@@ -261,6 +262,10 @@ def test_a_fork_of_a_damaged_run_is_refused() -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+    with pytest.raises(TbttError, match="its tensors do not have the SHA-256 in its metadata"):
+        resolve_recipe("quick", {"from": "run@8"})
+    save_file(load_file(path), path)  # as before files had hashes
+    unhashed(Path("run"))
     damaged = resolve_recipe("quick", {"from": "run@8"})
     assert same(train_models(recipe, "sound"), load_run("run")), "trained again, not read"
     with pytest.raises(TbttError, match="run does not have the bytes that its recipe gives at"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import unhashed
 
 from tbtt_interp.cli import main
 from tbtt_interp.compare import compare_runs, differing_settings
@@ -24,6 +25,7 @@ def copy_of(
 ) -> Run:
     """The run again, its models under other seeds, or with other counts of held-out answers."""
     folder = Path(shutil.copytree(run.folder, name))
+    unhashed(folder)
     paths = (folder / "config.json", folder / "summary.json")
     config, summary = (json.loads(path.read_text()) for path in paths)
     config["seeds"] = list(seeds or run.seeds)

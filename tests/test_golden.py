@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import unhashed
 
 from tbtt_interp import kernel as kernels
 from tbtt_interp.cli import main
@@ -150,6 +151,7 @@ def test_a_run_is_verified_by_training_it_again(capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "after 300 steps: DIFFERENT BYTES" in out
     assert f"Altered or lost since training: checkpoints/{path.name}." in out
+    unhashed(run.folder)
     config = json.loads(Path("run/config.json").read_text())
     for environment, reason in (
         ({"bits": 0}, "was trained by another version of the compiled kernel"),

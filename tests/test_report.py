@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from tiny import unhashed
 
 from tbtt_interp import runs
 from tbtt_interp.cli import main
@@ -176,6 +177,7 @@ def broken_folder(file_run: Run) -> Path:
     (root / "damaged" / "config.json").write_text("{")
     max((root / "earlier" / "checkpoints").iterdir()).unlink()
     (root / "untold" / "metrics.jsonl").unlink()
+    unhashed(root / "no-task")
     config = json.loads((root / "no-task" / "config.json").read_text())
     (root / "no-task" / "config.json").write_text(json.dumps(config | {"task": "gone.tsv"}))
     return root
@@ -194,7 +196,7 @@ def test_broken_runs_are_said_and_the_rest_is_built(
         ("runs/truncated", "is damaged or truncated"), ("runs/unfinished", "is not finished"),
         ("runs/damaged", "is damaged"), ("nowhere", "is not there"),
         ("runs/earlier", "has lost its last checkpoint"), ("runs/no-task", "gone.tsv is not there"),
-        ("runs/untold", "lacks the evaluation at step 200"),
+        ("runs/untold", "metrics.jsonl is not as training wrote it"),
     ):  # fmt: skip
         assert re.search(rf"<code>{name}</code>: .*{reason}", text), name
         assert re.search(rf"left out, {name}: .*{reason}", caught.err), name

@@ -64,7 +64,7 @@ def killed() -> None:
         train_models(short(), "run", callback=Deadly(10), runtime=Runtime(threads=1))
 
 
-WRITES = 18  # files that a short run writes or replaces, the folder itself included
+WRITES = 23  # files that a short run writes or replaces, the folder itself included
 
 
 def dying(at: int, moment: str) -> Callable[[Path, Path], None]:
@@ -172,15 +172,94 @@ def test_a_corpus_that_changed_is_not_mixed_with_its_run(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
-    state, metrics = Path("run/resume/state.safetensors"), Path("run/metrics.jsonl")
+    metrics = Path("run/metrics.jsonl")
     whole = metrics.read_text()
     metrics.write_text("".join(whole.splitlines(keepends=True)[:-1]))
-    with pytest.raises(TbttError, match=r"metrics\.jsonl lacks the evaluation at step 9"):
+    with pytest.raises(
+        TbttError, match=r"metrics\.jsonl is not as it was when training saved step 9"
+    ):
         train_models(short(), "run", resume=True)
     metrics.write_text(whole)
-    state.write_bytes(state.read_bytes()[:500])
-    with pytest.raises(TbttError, match=r"state\.safetensors is damaged or truncated"):
+    checkpoint = Path("run/checkpoints/step-000004.safetensors")
+    checkpoint.write_bytes(Path("run/checkpoints/step-000008.safetensors").read_bytes())
+    with pytest.raises(TbttError, match=r"step-000004\.safetensors is not this run's"):
         train_models(short(), "run", resume=True)
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda content: content[:500], "flipped": flipped, "empty": lambda content: b"",
+    "another run's": lambda content: Path("other/resume/state.safetensors").read_bytes(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("slots", [("state",), ("previous",), ("state", "previous")])
+def test_a_damaged_state_costs_steps_and_no_bit(
+    damage: str, slots: tuple[str, ...], uninterrupted: dict[str, bytes]
+) -> None:
+    with pytest.raises(Killed):
+        train_models(short(), "run", callback=Deadly(10))
+    if damage == "another run's":
+        with pytest.raises(Killed):
+            train_models(short(first_seed=5), "other", callback=Deadly(10))
+    for slot in slots:
+        path = Path(f"run/resume/{slot}.safetensors")
+        path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    messages: list[str] = []
+    callback, starts = TrainingCallback(), []
+    callback.on_message = messages.append
+    callback.on_start = lambda step, steps: starts.append(step)
+    train_models(short(), "run", resume=True, callback=callback)
+    assert untimed(Path("run")) == uninterrupted
+    assert starts == [{"state": 8, "previous": 9}[slots[0]] if len(slots) == 1 else 0]
+    (message,) = messages
+    assert f"{slots[0]}.safetensors is" in message
+    then = "Training begins again." if len(slots) > 1 else f"from the state of step {starts[0]}."
+    assert message.endswith(then)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_figures_that_were_altered_before_a_resume_are_refused(name: str, killed: None) -> None:
+    path = Path("run") / name
+    old = {"config.json": b'"threads": 1', "metrics.jsonl": b'"margin_seen": '}[name]
+    new = {"config.json": b'"threads": 7', "metrics.jsonl": b'"margin_seen": 1'}[name]
+    altered = path.read_bytes().replace(b'"margin_seen": -', b'"margin_seen": ')
+    path.write_bytes(altered.replace(old, new))
+    with pytest.raises(TbttError, match=rf"{name} is not as it was when training saved step 9"):
+        train_models(short(), "run", resume=True)
+
+
+def test_two_trainings_do_not_share_a_folder(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("tbtt_interp.files.WAIT", 0)
+    second: list[str] = []
+
+    class Watching(TrainingCallback):
+        def on_step(self, step: int) -> None:
+            if not second:
+                for resume in (False, True):
+                    with pytest.raises(TbttError) as caught:
+                        train_models(short(), "run", resume=resume)
+                    second.append(str(caught.value))
+
+    train_models(short(), "run", callback=Watching())
+    who = f"run is being trained by process {os.getpid()} on "
+    assert [text.startswith(who) for text in second] == [True, True]
+    assert not Path(".run.lock").exists()
+    code = "import sys, time; from pathlib import Path; from tbtt_interp.files import sole_owner\n"
+    code += "with sole_owner(Path('other')):\n    print('held', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout and process.stdout.readline() == b"held\n"
+    with pytest.raises(TbttError, match=f"other is being trained by process {process.pid} on"):
+        train_models(short(), "other")
+    process.kill()
+    process.wait()
+    assert Path(".other.lock").exists(), "which a dead owner does not hold"
+    assert train_models(short(), "other").is_complete
+    assert not Path(".other.lock").exists()
 
 
 def test_a_compiled_run_is_not_ended_by_torch(killed, monkeypatch) -> None:

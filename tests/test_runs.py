@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import unhashed
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
@@ -84,6 +85,38 @@ def test_a_damaged_file_is_named_and_breaks_one_run_and_not_the_list(
         assert re.search(message, list_runs(tmp_path).iloc[0]["problem"])
 
 
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json", LAST])
+def test_what_reads_well_and_is_not_what_training_wrote_is_refused(name, copied, line_run):
+    """One figure is another, or the file is that of another run or step."""
+    path = copied / name
+    whole = path.read_bytes()
+    if name == LAST:
+        altered = [min(line_run.checkpoints.values()).read_bytes()]
+        tensors = load_file(path)
+        tensors["ln_final.w"][0, 0] += 1e-3
+        save_file(tensors, path)
+        altered.append(path.read_bytes())
+    else:
+        altered = [re.sub(rb"(?<=[1-9])[1-9](?=[0-9])", lambda m: b"%d" % (10 - int(m[0])), whole)]
+    for content in altered:
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(TbttError, match=f"{path.name} is (damaged|not)"):
+            run = load_run(copied)
+            _ = run.parameters(), run.metrics(), run.summary()
+    path.write_bytes(whole)
+    run = load_run(copied)
+    assert len(run.metrics()) and run.parameters() and run.summary()
+
+
+def test_a_finished_run_without_its_last_checkpoint_is_not_taken_for_an_earlier_one(copied):
+    (copied / LAST).unlink()
+    with pytest.raises(TbttError, match="has lost its last checkpoint, of step 2,500: restore it"):
+        load_run(copied).parameters()
+    (copied / "summary.json").unlink()
+    assert max(load_run(copied).checkpoints) == 2_250, "an unfinished run may be read as it is"
+
+
 def test_a_truncated_file_is_named_with_its_line(copied):
     lines = (copied / "metrics.jsonl").read_text().splitlines()
     (copied / "metrics.jsonl").write_text("\n".join([*lines[:3], lines[3][:40]]))
@@ -103,6 +136,7 @@ def test_a_checkpoint_of_another_run_says_so(copied):
     save_file(tensors, copied / LAST)
     with pytest.raises(TbttError, match=r"is not this run's: ln_final\.w is absent"):
         load_run(copied).parameters()
+    unhashed(copied)
     config = (copied / "config.json").read_text()
     (copied / "config.json").write_text(config.replace('"d_model"', '"width"'))
     with pytest.raises(TbttError, match=r"config\.json has a shape that is none"):

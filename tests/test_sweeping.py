@@ -114,7 +114,7 @@ def test_a_run_of_other_settings_is_not_taken_for_the_job_s(started, finished):
     ("file", "message"),
     [
         ("summary.json", "summary.json is damaged"),
-        ("metrics.jsonl", "lacks the evaluation at step 3"),
+        ("metrics.jsonl", "metrics.jsonl is not as training wrote it .it is gone"),
         ("config.json", "config.json is damaged"),
         ("checkpoints/step-000003.safetensors", "has lost its last checkpoint, of step 3"),
     ],

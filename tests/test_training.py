@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import contents, short
+from tiny import contents, short, unhashed
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
@@ -143,6 +143,7 @@ def test_the_next_step_follows_from_the_framing_and_the_loss() -> None:
         assert next_step(run)[1] == other
         headers, rows = training_rows(training_table(run))
         assert {len(row) for row in rows} == {len(headers)} and rows[-1][0] == "all"
+    unhashed(run.folder)
     summary = run.summary()  # of framing file
     summary["seeds"][0]["loss"] = 0.7  # below the floor of the lines, as trained models reach it
     Path("file/summary.json").write_text(json.dumps(summary))

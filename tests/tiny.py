@@ -1,5 +1,6 @@
 """Recipes and sweeps of a few steps, as files in the folder of the test."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,14 @@ def sweep_file(text: str = SWEEP) -> str:
     """The path of a sweep that says this."""
     Path("mine.toml").write_text(text, encoding="utf-8")
     return "mine.toml"
+
+
+def unhashed(folder: Path) -> None:
+    """Makes a run one of those from before files had hashes, so that a test can alter it."""
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    kept = {key: value for key, value in summary.items() if key not in ("files", "summary")}
+    path.write_text(json.dumps(kept))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

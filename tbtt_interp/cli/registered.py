@@ -72,6 +72,7 @@ def run_analysis(
     *, step: int | None, over_steps: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Runs an analysis, prints its display and claims, and writes its files."""
+    from tbtt_interp.integrity import check_none_lost
     from tbtt_interp.runs import load_run
 
     if over_steps and step is not None:
@@ -82,6 +83,8 @@ def run_analysis(
     if out is not None and out.exists() and not any((out / "parts").glob("*/settings.json")):
         raise TbttError(f"{out} exists: nothing was written; give another --out FOLDER")
     runs = [load_run(folder) for folder in folders]
+    if over_steps:
+        check_none_lost(runs[0].folder)
     steps = sorted(runs[0].checkpoints) if over_steps else [step]
     with _kept(parts):
         result = _result(name, analysis, runs, steps, parts, options)

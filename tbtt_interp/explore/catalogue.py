@@ -173,7 +173,7 @@ def _run(folder: Path, config: tuple[int, int], kept: tuple[int, int] | None) ->
 
 @lru_cache(maxsize=KEPT)
 def _parameters(path: Path, stamp: tuple[int, int], run: Run) -> "Parameters":
-    return runs.read_checkpoint(path, run.shape, len(run.seeds))
+    return runs.read_checkpoint(path, run)
 
 
 @lru_cache(maxsize=KEPT)

@@ -64,7 +64,10 @@ class Source:
         path = state_path(Path(self.run), self.step)
         if self.step != self.kept or not path.is_file():
             return None
-        state = read_tensors(path)
+        try:
+            state = read_tensors(path)
+        except TbttError:
+            return None
         weights = {
             name.removeprefix("weights/"): x for name, x in state.items() if "weights/" in name
         }

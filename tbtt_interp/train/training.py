@@ -13,11 +13,13 @@ import torch
 from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
+from tbtt_interp.integrity import write_summary
 from tbtt_interp.kernel import BITS, is_suited, source_hash
 from tbtt_interp.runs import Row, Run, RunConfig, load_run
 from tbtt_interp.tasks import Floors
 from tbtt_interp.tasks.entropy import stream_floors
 from tbtt_interp.train.recipe import Recipe
+from tbtt_interp.train.saved import Saved, newest_saved, write_newest, write_state
 from tbtt_interp.train.stacks import Runtime, TrainingCallback, begin, new_stack, threads_of_torch
 from tbtt_interp.train.step import ModelStack
 
@@ -32,19 +34,31 @@ def train_models(
     """The run of a recipe's models, trained side by side into a folder.
 
     A finished run is returned as it is. With `resume`, an unfinished run continues, and ends in the
-    same bits as an uninterrupted run: on any machine, if it is compiled, else on the same one. A
-    folder that holds something else is refused before anything is written.
+    same bits as an uninterrupted run: on any machine, if it is compiled, else on the same one.
+    Where its newest state is damaged, it continues from an older one, or begins again.
+
+    Raises:
+        TbttError: if the folder holds something else, a damaged file, or a training of another
+            process; nothing is written then.
     """
     folder = Path(folder)
     callback = callback or TrainingCallback()
-    runtime = runtime or Runtime()
     run = existing_run(recipe, folder, resume=resume)
     if run is None:
         runs.check_free(folder)
-    elif run.is_complete:
-        shutil.rmtree(run.folder / "resume", ignore_errors=True)  # left by a kill at the very end
+    if run is None or not run.is_complete:
+        with files.sole_owner(folder):
+            run = _trained(recipe, folder, runtime or Runtime(), callback)
+    shutil.rmtree(run.folder / "resume", ignore_errors=True)  # or left by a kill at the very end
+    return run
+
+
+def _trained(recipe: Recipe, folder: Path, runtime: Runtime, callback: TrainingCallback) -> Run:
+    """The run once it is trained to its end, from where it is."""
+    run = existing_run(recipe, folder, resume=True)  # another process may have been at it
+    if run is not None and run.is_complete:
         return run
-    else:
+    if run is not None:
         runtime = _resumed_runtime(runtime, run, callback)
     with threads_of_torch(runtime.threads):
         stack = new_stack(recipe, runtime, callback)
@@ -52,12 +66,20 @@ def train_models(
             what = f"{folder} was started by the compiled kernel, which cannot be built here"
             raise TbttError(f"{what}: install a C++ compiler, or give another --out FOLDER")
         floors = [stream_floors(stream) for stream in stack.streams]
-        begin(stack, recipe, callback, resumed=run is not None and _resume_path(folder).is_file())
+        config = _config(recipe, stack)
+        if run is not None:
+            _check_config(run, config)
+        saved = None if run is None else newest_saved(run, stack, callback)
+        begin(stack, recipe, callback, resumed=saved is not None)
         # a second thread of torch would spin between the short operations of narrow models
         narrow = is_suited(stack.shape) and (stack.kernel or runtime.threads is None)
         with threads_of_torch(1 if narrow else None):
-            run = run or _create(recipe, folder, stack)
-            _train(run, stack, floors, callback)
+            if run is None:
+                run = runs.create_run(folder, config, recipe.tasks()[0])
+            elif saved is None:  # all of it is computed here and now
+                files.write_json(folder / "config.json", config.table())
+                run = load_run(folder)
+            _train(run, stack, floors, callback, saved)
     return run
 
 
@@ -76,6 +98,8 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
         what = f"{recipe.task} has changed since the run in {folder} started"
         raise TbttError(f"{what}: restore it, or give another --out FOLDER")
     if not run.is_complete and not resume:
+        with files.sole_owner(folder):  # who trains it now is the better reason
+            pass
         then = "add --resume to continue it, or give another --out FOLDER"
         raise TbttError(f"{folder} holds an unfinished run of this recipe: {then}")
     return run
@@ -95,6 +119,8 @@ def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -> Runtime:
     """The runtime a run started on, with the user's overrides; warns where bits may differ."""
     started = run.config.environment
+    if not {"device", "threads", "compiled"} <= started.keys():
+        raise TbttError(f"{run.folder / 'config.json'} lacks what it was started on: {files.AGAIN}")
     settings = {key: started[key] for key in vars(requested) if key in started}
     given = {key: value for key, value in vars(requested).items() if value is not None}
     runtime = Runtime(**settings | given)
@@ -114,13 +140,9 @@ def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -
     return dataclasses.replace(runtime, compiled=False)
 
 
-def _resume_path(folder: Path) -> Path:
-    return folder / "resume" / "state.safetensors"
-
-
-def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
+def _config(recipe: Recipe, stack: ModelStack) -> RunConfig:
     task = recipe.tasks()[0]
-    config = RunConfig(
+    return RunConfig(
         task=recipe.task, framing=recipe.framing, size=recipe.model.size, shape=vars(stack.shape),
         vocabulary=task.vocabulary.characters, seeds=recipe.seed_list,
         held_out=recipe.held_out_sets, steps=recipe.training.steps,
@@ -128,7 +150,15 @@ def _create(recipe: Recipe, folder: Path, stack: ModelStack) -> Run:
         order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
         environment=_environment(stack),
     )  # fmt: skip
-    return runs.create_run(folder, config, task)
+
+
+def _check_config(run: Run, wanted: RunConfig) -> None:
+    """Checks that a run's configuration is what its recipe gives, wherever it is trained."""
+    stored, own = (json.loads(json.dumps(config.table())) for config in (run.config, wanted))
+    here = {key: stored[key] for key in ("environment", "versions")}
+    if stored != own | here:
+        what = f"{run.folder / 'config.json'} is damaged ({_difference(stored, own | here)})"
+        raise TbttError(f"{what}: {files.AGAIN}")
 
 
 def _environment(stack: ModelStack) -> dict[str, object]:
@@ -144,23 +174,15 @@ def _environment(stack: ModelStack) -> dict[str, object]:
 
 
 def _train(
-    run: Run, stack: ModelStack, floors: Sequence[Floors], callback: TrainingCallback
-) -> None:
+    run: Run, stack: ModelStack, floors: Sequence[Floors], callback: TrainingCallback,
+    saved: Saved | None,
+) -> None:  # fmt: skip
     training, first = stack.training, stack.first_step
-    state_path = _resume_path(run.folder)
     done, seconds = first, 0.0
     lines: list[Row] = []
-    if state_path.is_file():
-        state = files.read_tensors(state_path)
-        done, seconds = int(state.pop("step")), float(state.pop("seconds"))
-        stack.restore(state)
-        lines = [line for line in runs.read_metrics(run.folder) if line["step"] <= done]
-        due = range(0, done + 1, training.evaluate_every)
-        expected = {first, *(k for k in due if k > first),
-                    *({done} & {training.steps})}  # fmt: skip
-        if missing := expected - {line["step"] for line in lines}:
-            what = f"{run.folder / 'metrics.jsonl'} lacks the evaluation at step {min(missing)}"
-            raise TbttError(f"{what}: {files.AGAIN}")
+    if saved is not None:
+        done, seconds, lines = saved.step, saved.seconds, list(saved.lines)
+        stack.restore(saved.state)
     callback.on_start(done, training.steps)
     started = time.monotonic() - seconds
     last_saved, saving_took = started, 0.0
@@ -177,15 +199,13 @@ def _train(
         nonlocal last_saved, saving_took
         now = time.monotonic()
         if done in training.keep_states:
-            files.write_tensors(runs.state_path(run.folder, done), stack.state())
+            write_state(runs.state_path(run.folder, done), run, done, stack.state(), lines)
         if is_due(training.checkpoint_every) or done in training.keep_states or 0 < done == first:
             runs.write_checkpoint(run.folder, run.config, done, stack.parameters)
         elif saving_took > SAVING * (now - last_saved):
             return
         if done > first:
-            progress = {"step": done, "seconds": time.monotonic() - started}
-            state = {key: torch.tensor(value) for key, value in progress.items()}
-            files.write_tensors(state_path, stack.state() | state)
+            write_newest(run, done, stack.state(), lines, time.monotonic() - started)
         last_saved = time.monotonic()
         saving_took = last_saved - now
 
@@ -204,8 +224,7 @@ def _train(
             save()
     run.__dict__.pop("checkpoints", None)  # cached before the last one was written
     summary = _summary(run, floors, lines, time.monotonic() - started)
-    runs.write_summary(run.folder, summary, stack.parameters)
-    shutil.rmtree(state_path.parent, ignore_errors=True)
+    write_summary(run.folder, summary, stack.parameters)
 
 
 def _evaluation(run: Run, stack: ModelStack) -> list[Row]:

@@ -66,5 +66,9 @@ def verify_run(
     listed = run.summary().get("files", {}) if run.is_complete else {}
     files = file_hashes(run.folder)
     altered = tuple(path for path, expected in listed.items() if files.get(path) != expected)
-    kept_hash, again = weights_hash(run.parameters(until)), weights_hash(stack.parameters)
+    try:
+        kept_hash = weights_hash(run.parameters(until))
+    except TbttError:  # damaged, so that no tensor of it can be trusted
+        kept_hash = files.get(str(run.checkpoints[until].relative_to(run.folder)), "")
+    again = weights_hash(stack.parameters)
     return Verification(until, kept_hash, again, altered)

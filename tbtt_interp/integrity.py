@@ -1,0 +1,119 @@
+"""Whether a run's files are those that training wrote: the hashes in them, written and checked.
+
+`summary.json` lists the SHA-256 of a finished run's files, and has one of its own. Files of tensors
+say of which run, step and bytes they are. Runs that were trained before that are not checked.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.files import AGAIN, file_hashes, weights_hash, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Row = dict[str, Any]
+
+
+def identity(
+    recipe: Mapping[str, Any] | None, seeds: Sequence[int], step: int,
+    tensors: "dict[str, Tensor]",
+) -> Row:  # fmt: skip
+    """What a file of tensors says of itself: step, seeds, SHA-256 of the tensors and the recipe."""
+    text = json.dumps(recipe, sort_keys=True).encode()
+    return {"step": step, "seeds": list(seeds), "weights": weights_hash(tensors),
+            "recipe": hashlib.sha256(text).hexdigest()}  # fmt: skip
+
+
+def check_identity(path: Path, known: Row, expected: Row) -> None:
+    """Checks that a file of tensors is of a run and step.
+
+    Args:
+        known: the file's metadata.
+        expected: as `identity` returns it; the tensors are left out.
+    Raises:
+        TbttError: if it is of another run or step.
+    """
+    for key, own in expected.items():
+        if key != "weights" and known.get(key, own) != own:
+            raise TbttError(f"{path} is not this run's (it has another {key}): {AGAIN}")
+
+
+def write_summary(folder: Path, summary: Row, tensors: "dict[str, Tensor]") -> None:
+    """Writes summary.json, with the hashes of the final tensors, of every file, and its own."""
+    summary = summary | {"weights": weights_hash(tensors), "files": file_hashes(folder)}
+    write_json(folder / "summary.json", summary | {"summary": _summary_hash(summary)})
+
+
+def read_summary(folder: Path) -> Row:
+    """The content of summary.json.
+
+    Raises:
+        TbttError: if it is damaged.
+    """
+    _, summary = read_json(folder / "summary.json")
+    if isinstance(summary, dict) and isinstance(summary.get("files", {}), dict):
+        expected = _summary_hash(summary)
+        if summary.get("summary", expected) == expected:
+            return summary
+    raise damaged_summary(folder)
+
+
+def damaged_summary(folder: Path) -> TbttError:
+    """The error for a summary.json that is not as it was written."""
+    path = folder / "summary.json"
+    return TbttError(f"{path} is damaged: restore it from a copy, or delete it and --resume")
+
+
+def _summary_hash(summary: Row) -> str:
+    """SHA-256 of a summary without the seconds it took, which differ between the same runs."""
+    rest = {key: value for key, value in summary.items() if key not in ("seconds", "summary")}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def check_hash(path: Path, content: bytes | str | None, folder: Path | None = None) -> None:
+    """Checks that a file of a finished run is the one that training wrote.
+
+    Args:
+        content: the file's bytes, or their SHA-256; None where there is no file.
+        folder: the run's; None is the file's own.
+    Raises:
+        TbttError: if it is another, or gone.
+    """
+    folder = folder or path.parent
+    if not (folder / "summary.json").is_file():
+        return
+    expected = read_summary(folder).get("files", {}).get(str(path.relative_to(folder)))
+    found = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content
+    if expected not in (None, found):
+        why = "its SHA-256 is not that in summary.json" if content is not None else "it is gone"
+        raise TbttError(f"{path} is not as training wrote it ({why}): {AGAIN}")
+
+
+def check_none_lost(folder: Path) -> None:
+    """Checks that no file of a finished run is gone.
+
+    Raises:
+        TbttError: if one is.
+    """
+    listed = read_summary(folder).get("files", {}) if (folder / "summary.json").is_file() else {}
+    for name in listed:
+        if not (folder / name).is_file():
+            check_hash(folder / name, None, folder)
+
+
+def read_json(path: Path) -> tuple[bytes, Any]:
+    """A file's bytes, and what they say.
+
+    Raises:
+        TbttError: if they are no JSON.
+    """
+    try:
+        content = path.read_bytes()
+        return content, json.loads(content.decode("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TbttError(f"{path} is damaged ({error}): restore it from a copy") from error
