@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WAIT = 5  # seconds for another training to let go of a folder
+# what reading a hostile file may raise
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 AGAIN = "restore it from a copy, or delete the run's folder and train it again"
 
 
@@ -154,12 +156,32 @@ def read_with_metadata(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any], 
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = dict(json.loads(header.get("__metadata__", {}).get("tbtt_interp", "{}")))
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         raise TbttError(f"{path} is damaged or truncated ({error}): {AGAIN}") from error
     if metadata.get("weights", expected := weights_hash(tensors)) != expected:
         what = f"{path} is damaged (its tensors do not have the SHA-256 in its metadata)"
         raise TbttError(f"{what}: {AGAIN}")
     return tensors, metadata, hashlib.sha256(content).hexdigest()
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors by their names, without reading the tensors.
+
+    Raises:
+        TbttError: if the file is damaged or truncated, or has tensors that are not float32.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: stored.get_dtype() for name, stored in slices.items()}
+            shapes = {name: tuple(stored.get_shape()) for name, stored in slices.items()}
+    except (SafetensorError, *UNREADABLE) as error:
+        raise TbttError(f"{path} is damaged or truncated ({error}): {AGAIN}") from error
+    if strange := [f"{name} of {kind}" for name, kind in kinds.items() if kind != "F32"]:
+        raise TbttError(f"{path} has {strange[0]}, and parameters are of F32: {AGAIN}")
+    return shapes
 
 
 def weights_hash(tensors: "dict[str, Tensor]") -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tbtt_interp.bounds import JSON
 from tbtt_interp.errors import TbttError
 from tbtt_interp.files import AGAIN, file_hashes, weights_hash, write_json
 
@@ -113,7 +114,9 @@ def read_json(path: Path) -> tuple[bytes, Any]:
         TbttError: if they are no JSON.
     """
     try:
+        if (size := path.stat().st_size) > JSON:
+            raise ValueError(f"it has {size:,} bytes, of which at most {JSON:,} are read")
         content = path.read_bytes()
         return content, json.loads(content.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TbttError(f"{path} is damaged ({error}): restore it from a copy") from error

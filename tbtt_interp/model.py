@@ -18,7 +18,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.bounds import check_shape
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -44,14 +44,7 @@ class Shape:
     tied: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "d_model", "d_mlp", "n_ctx", "d_vocab"):
-            if getattr(self, name) < 1:
-                raise TbttError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.d_model % self.heads:
-            raise TbttError(
-                f"d_model {self.d_model} does not divide into {self.heads} heads: "
-                "give a multiple of the heads"
-            )
+        check_shape(vars(self))
 
     @property
     def d_head(self) -> int:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tbtt_interp.errors import TbttError, guess, listed
+from tbtt_interp.bounds import check_config
+from tbtt_interp.errors import TbttError, brief, guess, listed
 from tbtt_interp.files import (
     AGAIN,
     read_with_metadata,
+    stored_shapes,
     sync_folder,
     unwritable,
     write_json,
@@ -36,7 +38,7 @@ from tbtt_interp.integrity import (
     read_json,
     read_summary,
 )
-from tbtt_interp.tasks import Task, Vocabulary, load_task
+from tbtt_interp.tasks import TASKS, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
 
@@ -66,6 +68,9 @@ class RunConfig:
     environment: Mapping[str, Any]  # device, threads, whether the step was compiled
     versions: Mapping[str, str]
     answer_seeds: tuple[int, ...] | None = None  # of permuted answers, one per model
+
+    def __post_init__(self) -> None:
+        check_config(vars(self))
 
     def table(self) -> Row:
         """The content of config.json."""
@@ -108,6 +113,11 @@ class Run:
     def tasks(self) -> tuple[Task, ...]:
         """Each seed's task; they differ where seeds hold out different pairs."""
         config, corpus, known = self.config, self.folder / "corpus.tsv", {}
+        if config.task not in TASKS and not corpus.is_file():  # never a file that a run names
+            raise TbttError(
+                f"{self.folder} has a task of its own, {brief(config.task)}, and no corpus.tsv: "
+                "restore corpus.tsv, or make the task known by register_task"
+            )
         own = {"name": Path(config.task).stem, "vocabulary": Vocabulary(config.vocabulary)}
         is_file = corpus.is_file()
         check_hash(corpus, corpus.read_bytes() if is_file else None)
@@ -200,7 +210,7 @@ class Run:
 def load_run(folder: str | Path) -> Run:
     """A run from its folder, or by the name of a run that comes with the package."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # false, not an error, for a name too long for a path
         shipped = shipped_runs()
         if str(folder) not in shipped:
             raise TbttError(
@@ -218,7 +228,7 @@ def load_run(folder: str | Path) -> Run:
             table["answer_seeds"] = tuple(table["answer_seeds"])
         table["held_out"] = tuple(tuple(map(tuple, pairs)) for pairs in table["held_out"])
         config = RunConfig(**table)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, TbttError) as error:
         what = f"{path} is not a run's configuration ({error})"
         raise TbttError(f"{what}: restore it, or train anew elsewhere") from error
     check_hash(path, content)
@@ -296,14 +306,14 @@ def read_checkpoint(path: Path, run: Run) -> "Parameters":
     """
     from tbtt_interp.model import parameter_shapes
 
-    tensors, metadata, digest = read_with_metadata(path)
     seeds = len(run.seeds)
     expected = {name: (seeds, *size) for name, size in parameter_shapes(run.shape).items()}
-    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    stored = stored_shapes(path)  # before anything is read: the file may be of any size
     for name in {**expected, **stored}:
         if (size := stored.get(name, "absent")) != (own := expected.get(name, "absent")):
             wrong = f"{name} is {size}, its configuration says {own}"
             raise TbttError(f"{path} is not this run's: {wrong}")
+    tensors, metadata, digest = read_with_metadata(path)
     step = int(path.stem.removeprefix("step-"))
     check_identity(path, metadata, identity(run.config.recipe, run.seeds, step, {}))
     check_hash(path, digest, run.folder)

@@ -13,6 +13,7 @@ ROOT = Path(tbtt_interp.__file__).parent
 # Each may import from its own layer and from those above it.
 LAYERS = [
     ["errors", "threads"],
+    ["bounds"],
     ["files", "integrity"],
     ["stats", "plots", "results", "tasks"],
     ["shares"],

@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_run_says_so(copied):
     unhashed(copied)
     config = (copied / "config.json").read_text()
     (copied / "config.json").write_text(config.replace('"d_model"', '"width"'))
-    with pytest.raises(TbttError, match=r"config\.json has a shape that is none"):
+    with pytest.raises(TbttError, match=r"config\.json is not a run's .*'width' is unknown"):
         load_run(copied).parameters()
 
 

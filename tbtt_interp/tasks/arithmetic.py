@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from typing import Any
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, brief
 from tbtt_interp.tasks.task import Example, Label, Task
 
 Pair = tuple[int, int]
@@ -60,8 +61,8 @@ def equations(held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> tuple[Example, .
     for pair in unordered:
         if len(pair) != 2 or not set(pair) <= set(OPERANDS):
             raise TbttError(
-                f"held-out pair {','.join(map(str, pair))} is not of this task: give two operands "
-                f"from {OPERANDS[0]} to {OPERANDS[-1]}, as in --held-out 5,7"
+                f"held-out pair {','.join(map(brief, pair))} is not of this task: give two "
+                f"operands from {OPERANDS[0]} to {OPERANDS[-1]}, as in --held-out 5,7"
             )
     return tuple(
         equation(a, operator, b, held_out=tuple(sorted((a, b))) in unordered)
@@ -89,3 +90,16 @@ def pairs_text(pairs: Sequence[Pair]) -> str:
     '5,7 9,9'
     """
     return " ".join(f"{a},{b}" for a, b in pairs)
+
+
+def as_pairs(value: Any, where: str) -> tuple[Pair, ...]:
+    """Operand pairs from plain data, sorted, each once and with its smaller operand first.
+
+    Raises:
+        TbttError: if it is no list of pairs of whole numbers.
+    """
+    pairs: list[Any] = value if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(p, list | tuple) and [*map(type, p)] == [int, int] for p in pairs):
+        shown = str(value)[:60]
+        raise TbttError(f"{where} must be a list of operand pairs, as in [[5, 7]], got {shown}")
+    return tuple(sorted({(min(pair), max(pair)) for pair in pairs}))

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, brief
 
 Label = int | float | str | bool
 
@@ -86,9 +86,10 @@ class Vocabulary:
         """Text to tokens; raises a TbttError that names characters without a token."""
         strange = sorted(set(text) - self.index.keys())
         if strange:
+            which = ", ".join(map(repr, strange[:9]))
             raise TbttError(
-                f"{text!r} has {', '.join(map(repr, strange))}, which this model has no token for: "
-                f"its characters are {self.characters!r}"
+                f"{brief(text)} has {which}, which this model has no token for: "
+                f"its characters are {self.characters[:200]!r}"
             )
         return [self.index[character] for character in text]
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
+from tbtt_interp.bounds import CELLS, FRAMINGS
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.tasks.task import Task, Vocabulary
 
-FRAMINGS = ("file", "shuffled", "line", "aligned", "cut")
 NOTHING = -100  # a target that is not counted, as in torch's cross-entropy
 DRAWS, REFERENCE = 0, 1  # Philox key: purpose of the draws
 
@@ -57,6 +57,7 @@ class Stream:
     seed: int
 
     def __post_init__(self) -> None:
+        check_cells(self.lines, self.framing, self.window, self.batch)
         if self.framing == "file" and len(self.text) <= self.window:
             raise TbttError(
                 f"a window of {self.window} characters does not fit a file of {len(self.text)}: "
@@ -170,6 +171,23 @@ def stack(windows: Sequence[Windows]) -> Windows:
         for array, row in zip(one, rows, strict=True):
             row[: len(array)] = array
     return stacked
+
+
+def check_cells(lines: Sequence[str], framing: str, window: int, batch: int | None) -> None:
+    """Raises a TbttError where the tables of a framing's windows would not fit into memory."""
+    lengths = [len(line) for line in lines]
+    characters, longest = sum(lengths), max(*lengths, window + 1)
+    cells = {
+        "file": characters * (window + 1), "line": len(lines) * longest,
+        "shuffled": characters * (window + 1) * (2 + window // min(lengths)),
+        "aligned": 8 * len(lines) ** 2 * (window + 1), "cut": characters * longest,
+    }[framing]  # fmt: skip
+    if (cells := max(cells, (batch or 0) * (window + 1))) > CELLS:
+        raise TbttError(
+            f"framing {framing} of {len(lines):,} lines with a window of {window:,} characters and "
+            f"{batch or len(lines):,} windows a step needs tables of {cells:,} cells, of which at "
+            f"most {CELLS:,} are allowed: give a smaller window, fewer lines or a smaller batch"
+        )
 
 
 def window_of(task: Task, framing: str, window: int | None = None) -> int:
