@@ -5,7 +5,11 @@ in one tensor; HookedTransformer stores input by output, with a head axis.
 """
 
 import io
+import os
 import pickle
+import pickletools
+import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from tbtt_interp import files, runs
+from tbtt_interp.bounds import SIZES, STEPS, check_whole
 from tbtt_interp.errors import TbttError
 from tbtt_interp.integrity import write_summary
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
@@ -22,7 +27,18 @@ from tbtt_interp.runs import Run, RunConfig, check_free, create_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 
+CODE = "loading it would run code, or it is no torch checkpoint. Only tensors and plain values"
+KNOWN = re.compile(  # what the pickle of a checkpoint may name
+    r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)"
+)
+PICKLE = 2**18  # bytes; GPT-2 medium with its optimizer has half of them
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HEAD, TIED = "lm_head.weight", "transformer.wte.weight"  # one tensor in nanoGPT
+ARGUMENTS = {
+    "n_layer": "layers", "n_head": "heads", "n_embd": "d_model", "mlp_expansion": "d_mlp",
+    "block_size": "n_ctx", "vocab_size": "d_vocab",
+}  # fmt: skip
+MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks, without flash attention
 COMPILED = "_orig_mod."  # torch.compile puts it before every name
 SAME = "... -> ..."  # patterns of einops, from HookedTransformer to nanoGPT
 NAMES = {
@@ -64,11 +80,12 @@ def import_checkpoint(
             "characters: give the text it was trained on as --text FILE"
         )
     parameters = {n: x.float() for n, x in from_nanogpt(state, shape, checkpoint).items()}
-    steps = arguments["iter_num"] if isinstance(arguments["iter_num"], int) else 0
+    steps = arguments["iter_num"] if type(arguments["iter_num"]) is int else 0
     config = RunConfig(
         task=task, framing="file", size=f"L{shape.layers}H{shape.heads}D{shape.d_model}",
         shape=vars(shape), vocabulary=vocabulary.characters, seeds=(0,),
-        held_out=(_held_out(loaded_task),), order_seeds=(None,), steps=max(steps, 0), recipe=None,
+        held_out=(_held_out(loaded_task),), order_seeds=(None,), recipe=None,
+        steps=min(max(steps, 0), STEPS),
         environment={"imported_from": checkpoint.name}, versions=runs.versions(),
     )  # fmt: skip
 
@@ -106,21 +123,55 @@ def export_checkpoint(
 def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's tensors and arguments; raises a TbttError rather than run any code in it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        # tensors stay on disk until they are used, and no size is taken from the pickle
+        content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
+    except TbttError:
+        raise
     except pickle.UnpicklingError as error:
-        raise TbttError(
-            f"{path} was refused: loading it would run code, or it is no torch checkpoint. "
-            "Only tensors and plain values are read"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        raise TbttError(f"{path} was refused: {CODE} are read") from error
+    except Exception as error:  # a hostile pickle can raise any
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TbttError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
     parts = [content.get(k) if isinstance(content, dict) else None for k in ("model", "model_args")]
     if not all(isinstance(part, dict) for part in parts):
         needs = "it needs the entries model and model_args"
         raise TbttError(f"{path} is no nanoGPT checkpoint: {needs}")
     state = {str(name).removeprefix(COMPILED): tensor for name, tensor in content["model"].items()}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and tensor.dtype not in FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise TbttError(f"{path} has {name} of {kind}: only tensors of real floats are read")
+    tensors = [x for name, x in state.items() if isinstance(x, Tensor) and name != HEAD]
+    claimed, size = sum(x.numel() * x.element_size() for x in tensors), path.stat().st_size
+    if claimed > size:
+        raise TbttError(f"{path} claims tensors of {claimed:,} bytes and is a file of {size:,}")
     return state, {**content["model_args"], "iter_num": content.get("iter_num")}
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses an archive that unpacks to more than its own size, or whose pickle needs more names.
+
+    torch itself would unpack compressed entries, and allocate what a pickle asks for.
+    """
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > size:
+            raise TbttError(f"{path} was refused: it unpacks to more than it is")
+        for entry in entries:
+            if not entry.filename.endswith(".pkl"):
+                continue
+            if entry.file_size > PICKLE:
+                what = f"its {entry.filename} has {entry.file_size:,} bytes"
+                raise TbttError(f"{path} was refused: {what}, at most {PICKLE:,} are read")
+            for operation, argument, _ in pickletools.genops(archive.read(entry)):
+                is_plain = operation.name not in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")
+                if not is_plain or (
+                    operation.name == "GLOBAL" and not KNOWN.fullmatch(str(argument))
+                ):
+                    raise TbttError(f"{path} was refused: {CODE} are read")
 
 
 def from_nanogpt(
@@ -134,6 +185,11 @@ def from_nanogpt(
             raise TbttError(f"{source} has no tensor {name}, which its model_args ask for")
         if (size := tuple(found.shape)) != (own := tuple(expected.shape)):
             raise TbttError(f"{source} has {name} of shape {size}, its model_args say {own}")
+        if not found.isfinite().all():
+            raise TbttError(f"{source} has {name} with values that are no numbers: it diverged")
+    if more := [name for name in state if name not in to_nanogpt(empty, shape)
+                and not name.endswith(MASKS)]:  # fmt: skip
+        raise TbttError(f"{source} has {more[0]}, which a model of its model_args has not")
     if HEAD in state and not torch.equal(state[HEAD], state[TIED]):
         raise TbttError(f"{source} has an output embedding of its own: only tied models are known")
     parameters = {}
@@ -169,17 +225,15 @@ def _counterpart(name: str) -> tuple[str, str]:
 
 def _shape(arguments: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Shape:
     given = {"mlp_expansion": 4, **arguments}
-    numbers = ("n_layer", "n_head", "n_embd", "mlp_expansion", "block_size", "vocab_size")
-    for name in numbers:
-        if type(given.get(name)) is not int:
-            raise TbttError(
-                f"{path} has model_args that name no model: {name} is {given.get(name)!r}, "
-                "must be a whole number"
-            )
-    layers, heads, width, expansion, n_ctx, d_vocab = (given[name] for name in numbers)
-    bias = bool(given.get("bias", "transformer.ln_f.bias" in state))
-    return Shape(layers=layers, heads=heads, d_model=width, d_mlp=expansion * width, n_ctx=n_ctx,
-                 d_vocab=d_vocab, bias=bias)  # fmt: skip
+    try:
+        for name, ours in ARGUMENTS.items():
+            check_whole(name, given.get(name), 1, SIZES[ours])
+        layers, heads, width, expansion, n_ctx, d_vocab = (given[name] for name in ARGUMENTS)
+        bias = given.get("bias", "transformer.ln_f.bias" in state)
+        return Shape(layers=layers, heads=heads, d_model=width, d_mlp=expansion * width,
+                     n_ctx=n_ctx, d_vocab=d_vocab, bias=bias)  # fmt: skip
+    except TbttError as error:
+        raise TbttError(f"{path} has model_args that name no model: {error}") from error
 
 
 def _vocabulary(text: Path) -> Vocabulary:
