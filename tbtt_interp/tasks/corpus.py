@@ -3,8 +3,10 @@
 import csv
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 
+from tbtt_interp.bounds import CELLS, CORPUS
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks.arithmetic import SHORT_FORM
 from tbtt_interp.tasks.task import Example, Label, Task
@@ -22,6 +24,11 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
     its answer is the rest.
     """
     try:
+        if (size := path.stat().st_size) > CORPUS:
+            raise TbttError(
+                f"corpus {path} has {size:,} bytes, of which at most {CORPUS:,} are read: give "
+                "fewer lines"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TbttError(
@@ -30,6 +37,12 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
         ) from error
     read = _from_table if path.suffix.lower() in TABLES else _from_lines
     examples = read(path, text)
+    longest = max(len(example.line) for example in examples)
+    if (cells := len(examples) * longest) > CELLS:
+        raise TbttError(
+            f"corpus {path} has {len(examples):,} lines and one of {longest:,} characters: as a "
+            f"table {cells:,} cells, of which at most {CELLS:,} are allowed; shorten the long lines"
+        )
     has_equations = any(re.fullmatch(SHORT_FORM[0], example.prompt) for example in examples)
     return Task.of(
         path.stem, examples, window=window, batch=batch, order_is_given=True,
@@ -46,12 +59,21 @@ def write_corpus(task: Task, path: Path) -> None:
 
 def _from_table(path: Path, text: str) -> tuple[Example, ...]:
     reader = csv.DictReader(io.StringIO(text), delimiter=TABLES[path.suffix.lower()])
-    if missing := [n for n in ("prompt", "answer") if n not in (reader.fieldnames or [])]:
+    try:
+        names = reader.fieldnames or []
+    except csv.Error as error:
+        raise TbttError(f"corpus {path} has no header ({error}): mend its first line") from error
+    if missing := [n for n in ("prompt", "answer") if n not in names]:
         raise TbttError(
             f"corpus {path} has no column {missing[0]}: a table needs prompt and answer, "
             "and may have held_out, group and any labels"
         )
-    examples = tuple(_example(path, reader.line_num, row) for row in reader)
+    try:
+        examples = tuple(_example(path, reader.line_num, row) for row in reader)
+    except csv.Error as error:
+        raise TbttError(
+            f"corpus {path}, line {reader.line_num}: {error}; mend that line"
+        ) from error
     if not examples:
         raise TbttError(f"corpus {path} has a header and no rows: give one example per row")
     return examples
@@ -91,13 +113,17 @@ def _from_lines(path: Path, text: str) -> tuple[Example, ...]:
     lines = [f"{line}\n" for line in text.split("\n") if line.strip()]
     if not lines:
         raise TbttError(f"corpus {path} has no lines: give a text file of one example per line")
-    ends = [len(_shortest_own_beginning(line, lines)) for line in lines]
-    return tuple(Example.of(x[:end], x[end:]) for x, end in zip(lines, ends, strict=True))
+    ends = _own_beginnings(lines)
+    return tuple(Example.of(x[: ends[x]], x[ends[x] :]) for x in lines)
 
 
-def _shortest_own_beginning(line: str, lines: list[str]) -> str:
-    others = [other for other in lines if other != line]
-    for end in range(1, len(line) - 1):
-        if not any(other.startswith(line[:end]) for other in others):
-            return line[:end]
-    return line[:-1]
+def _own_beginnings(lines: list[str]) -> dict[str, int]:
+    """The length of each line's shortest beginning that no other line has.
+
+    In sorted order, no line shares more with a line than one of its two neighbours does.
+    """
+    ordered = sorted(set(lines))
+    shared = [next((k for k, (x, y) in enumerate(zip(*pair, strict=False)) if x != y), 0)
+              for pair in pairwise(ordered)]  # fmt: skip
+    most = map(max, [0, *shared], [*shared, 0])
+    return {line: max(1, min(n + 1, len(line) - 1)) for line, n in zip(ordered, most, strict=True)}

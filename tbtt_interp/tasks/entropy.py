@@ -6,9 +6,12 @@ floor has memorized part of the line order, if only, on joint, that facts follow
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from operator import itemgetter
 
 import numpy as np
 
@@ -75,17 +78,17 @@ class IndependentLines:
     def __init__(self, lines: tuple[str, ...], longest: int) -> None:
         self.lines = lines
         self.characters = sum(map(len, lines))
-        self.pieces = Counter(x[i:j] for x in lines for i in range(len(x))
-                              for j in range(i + 1, min(len(x), i + longest) + 1))  # fmt: skip
-        self.beginnings = Counter(line[:j] for line in lines for j in range(1, len(line) + 1))
-        self.expected = {0: 0.0}
+        ends = sorted(line[i : i + longest] for line in lines for i in range(len(line)))
+        self.pieces = cache(partial(count_beginnings, ends))  # occurrences of a piece of a line
+        self.beginnings = cache(partial(count_beginnings, sorted(lines)))
+        self.expected = [0.0]
 
     def log_probability(self, string: str) -> float:
         """Log-probability of this string at a uniformly random offset, in nats."""
         # up to the first newline a piece of any line, then whole lines and the beginning of one
         first, *rest = re.findall(r"[^\n]*\n|[^\n]+", string)
-        nats = math.log(self.pieces[first] / self.characters)
-        return nats + sum(math.log(self.beginnings[s] / len(self.lines)) for s in rest)
+        nats = math.log(self.pieces(first) / self.characters)
+        return nats + sum(math.log(self.beginnings(s) / len(self.lines)) for s in rest)
 
     def cross_entropy(self, windows: Sequence[str]) -> float:
         """Nats per character on these windows; the first character of each is given."""
@@ -98,10 +101,10 @@ class IndependentLines:
         for line in self.lines:
             for i in range(len(line)):
                 piece = line[i : i + window + 1]
-                total -= math.log(self.pieces[piece] / self.characters)
+                total -= math.log(self.pieces(piece) / self.characters)
                 if piece[-1] == "\n":
                     total += self._from_a_beginning(window + 1 - len(piece))
-                first -= math.log(self.pieces[piece[0]] / self.characters)
+                first -= math.log(self.pieces(piece[0]) / self.characters)
         return (total - first) / self.characters / window
 
     def entropy_from_a_beginning(self, window: int) -> float:
@@ -110,13 +113,23 @@ class IndependentLines:
 
     def _from_a_beginning(self, length: int) -> float:
         """Expected nats of that many characters from the beginning of a line on."""
-        if length not in self.expected:
-            self.expected[length] = sum(
-                self._from_a_beginning(max(0, length - len(line)))
-                - math.log(self.beginnings[line[:length]] / len(self.lines))
+        for n in range(len(self.expected), length + 1):  # not recursive: lines may be short
+            self.expected.append(sum(
+                self.expected[max(0, n - len(line))]
+                - math.log(self.beginnings(line[:n]) / len(self.lines))
                 for line in self.lines
-            ) / len(self.lines)
+            ) / len(self.lines))  # fmt: skip
         return self.expected[length]
+
+
+def count_beginnings(texts: Sequence[str], beginning: str) -> int:
+    """How many of some sorted texts start with a beginning.
+
+    >>> count_beginnings(["ab", "abc", "b"], "ab")
+    2
+    """
+    cut = itemgetter(slice(len(beginning)))
+    return bisect_right(texts, beginning, key=cut) - bisect_left(texts, beginning, key=cut)
 
 
 def stream_floors(stream: Stream) -> Floors:
