@@ -11,7 +11,7 @@ import typer
 from typer import Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder, print_json, print_table
-from tbtt_interp.errors import TbttError, listed
+from tbtt_interp.errors import TbttError, folder_word, listed, printable
 
 if TYPE_CHECKING:
     from tbtt_interp.runs import Run
@@ -87,7 +87,7 @@ def train_command(
         "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
         "first_seed": first_seed, "corpus_seed": corpus_seed, "same_file": same_file,
         "steps": steps, "training.learning_rate": learning_rate,
-        "training.batch": int(batch) if batch and re.fullmatch(r"-?\d+", batch) else batch,
+        "training.batch": int(batch) if batch and re.fullmatch(r"-?\d{1,18}", batch) else batch,
         "training.weight_decay": weight_decay, "from": origin, "from_step": step,
         **dict(map(parse_setting, settings or [])),
     })  # fmt: skip
@@ -141,10 +141,12 @@ def verify_command(
         print_json([found._asdict() | {"same": found.is_same}])
     else:
         verdict = "the same bytes" if found.kept == found.again else "DIFFERENT BYTES"
-        print(f"{run.folder}, {len(run.seeds)} models after {found.step:,} steps: {verdict}")
+        count = f"{len(run.seeds)} models after {found.step:,} steps"
+        print(f"{printable(str(run.folder))}, {count}: {verdict}")
         print(f"SHA-256  stored {found.kept}\n  trained again {found.again}")
         if found.altered:
-            print(f"Altered or lost since training: {listed(found.altered, 'and')}.")
+            altered = printable(listed(found.altered, "and"))
+            print(f"Altered or lost since training: {altered}.")
     if not found.is_same:
         raise typer.Exit(1)
 
@@ -185,7 +187,7 @@ def parse_pair(text: str) -> tuple[int, int]:
     >>> parse_pair("5,7")
     (5, 7)
     """
-    if not re.fullmatch(r"\s*-?\d+\s*,\s*-?\d+\s*", text):
+    if not re.fullmatch(r"\s*-?\d{1,9}\s*,\s*-?\d{1,9}\s*", text):
         raise TbttError(f"held-out pair '{text}' is no pair: give two operands, as in 5,7")
     a, b = text.split(",")
     return int(a), int(b)
@@ -202,13 +204,13 @@ def parse_setting(text: str) -> tuple[str, object]:
         raise TbttError(f"--set {text} is no setting: give KEY=VALUE, as in changes.digits=arc")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also a number of thousands of digits
         return key.strip(), value.strip()
 
 
 def default_name(recipe: "Recipe") -> str:
     """The run's folder name: task, size, framing; what is not the default; what is changed."""
-    words = [Path(recipe.task).stem, recipe.model.size, recipe.framing]
+    words = [folder_word(Path(recipe.task).stem), recipe.model.size, recipe.framing]
     if recipe.name != DEFAULT_RECIPE:
         words.append(recipe.name)
     if recipe.held_out and recipe.held_out != ((5, 7),):

@@ -8,6 +8,7 @@ models. Most have a strength, or a control that changes as much without the supp
 import math
 from dataclasses import dataclass, fields
 
+from tbtt_interp.bounds import SIZES, STEPS, check_whole
 from tbtt_interp.errors import TbttError, unknown
 
 OF_DIGITS = ("digits", "rank", "axes", "rows", "scale", "order", "graft", "smooth")
@@ -52,11 +53,11 @@ class Changes:
         for name in ("rate_embed", "rate_attention", "rate_mlp", "initial_scale", "scale"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise TbttError(f"changes.{name} must be above 0, got {value}")
-        for name in ("smooth", "decay_from", "decay_until"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise TbttError(f"changes.{name} must be 0 or more, got {value}")
-        if self.rank < 1:
-            raise TbttError(f"changes.rank must be at least 1, got {self.rank}")
+        if not 0 <= self.smooth < math.inf:
+            raise TbttError(f"changes.smooth must be 0 or more, got {self.smooth}")
+        check_whole("changes.rank", self.rank, 1, SIZES["d_model"])
+        for name in ("decay_from", "decay_until"):
+            check_whole(f"changes.{name}", getattr(self, name), 0, STEPS)
         if self.decay_until and self.decay_until <= self.decay_from:
             what = f"changes.decay_until is {self.decay_until}, decay_from {self.decay_from}"
             raise TbttError(f"{what}: give a later decay_until, or 0 for the end")

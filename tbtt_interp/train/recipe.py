@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 import tomllib
 import typing
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from tbtt_interp.errors import TbttError, listed, unknown
+from tbtt_interp import bounds
+from tbtt_interp.bounds import check_whole
+from tbtt_interp.errors import TbttError, brief, is_folder_name, listed, unknown
 from tbtt_interp.tasks import Task, load_task
-from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.tasks.arithmetic import Pair, as_pairs
 from tbtt_interp.tasks.task import permutation, random_bits
 from tbtt_interp.tasks.windows import window_of
 from tbtt_interp.train.changes import Changes
@@ -30,7 +33,7 @@ SIZES: dict[str, Table] = {
 }
 ALIASES = {"n14": "small", "n28": "medium", "n56": "large", "MLT": "mlt"}
 SHAPE_NAME = "L{layers}H{heads}D{d_model}M{d_mlp}"  # the name of a size that has no other
-SHAPE = re.compile(r"L(\d+)H(\d+)D(\d+)M(\d+)")
+SHAPE = re.compile("L{0}H{0}D{0}M{0}".format(r"(\d{1,9})"))
 STABLE = 2 / 16  # of rate times smooth: 2 over the largest eigenvalue of second differences
 ROOT = "paper"  # the base of every other recipe
 TYPE_NAMES: dict[Any, str] = {
@@ -50,6 +53,12 @@ class ModelRecipe:
     d_mlp: int
     bias: bool = False
     tied: bool = True  # whether the unembedding is the embedding transposed
+
+    def __post_init__(self) -> None:
+        if not is_folder_name(self.size):
+            raise TbttError(f"model.size must be a word for folders' names, got {brief(self.size)}")
+        for name in SIZES["small"]:
+            check_whole(f"model.{name}", getattr(self, name), 1, bounds.SIZES[name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +87,15 @@ class TrainingRecipe:
                 if not is_allowed(value := getattr(self, name)):
                     raise TbttError(f"training.{name} must be {allowed}, got {value!r}")
 
-        check("steps window evaluate_every", lambda x: x >= 1, "at least 1")
+        check_whole("training.window", self.window, 1, bounds.WINDOW)
+        least = {"steps": 1, "evaluate_every": 1, "warmup": 0, "decay_until": 0,
+                 "checkpoint_every": 0}  # fmt: skip
+        for name, low in least.items():
+            check_whole(f"training.{name}", getattr(self, name), low, bounds.STEPS)
         check("batch", lambda x: x == "all" or (isinstance(x, int) and x >= 1),
               "a number of windows, at least 1, or 'all'")  # fmt: skip
         check("learning_rate epsilon clip", lambda x: 0 < x < math.inf, "above 0")
-        check("min_learning_rate weight_decay warmup checkpoint_every",
-              lambda x: 0 <= x < math.inf, "0 or more")  # fmt: skip
+        check("min_learning_rate weight_decay", lambda x: 0 <= x < math.inf, "0 or more")
         check("beta1 beta2", lambda x: 0 <= x < 1, "in [0, 1)")
         for name, limit in (("min_learning_rate", "learning_rate"), ("warmup", "decay_until")):
             low, high = getattr(self, name), getattr(self, limit)
@@ -111,8 +123,7 @@ class Recipe:
     sources: Mapping[str, Source] = field(default_factory=dict)  # by key: from, graft, donor
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise TbttError(f"seeds must be at least 1, got {self.seeds}")
+        check_whole("seeds", self.seeds, 1, bounds.MODELS)
         for name in ("first_seed", "corpus_seed"):
             if not 0 <= getattr(self, name) < 2**31:
                 raise TbttError(f"{name} must be from 0 to 2^31 - 1, got {getattr(self, name)}")
@@ -217,11 +228,11 @@ def read_toml(kind: str, source: str, folder: str = "") -> tuple[Path, Table]:
     """The path and table of a recipe or sweep, given by its name or by the path of a file."""
     names = recipe_names(folder)
     path = recipes_folder() / folder / f"{source}.toml" if source in names else Path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):  # false, not an error, for a name too long for a path
         raise unknown(kind, source, names, "or give the path of a TOML file")
     try:
         return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TbttError(f"{kind} {path} is not readable TOML: {error}") from error
 
 
@@ -281,16 +292,19 @@ def recorded_recipe(table: Mapping[str, Any]) -> Recipe:
     >>> recorded_recipe(json.loads(json.dumps(recipe.table()))) == recipe
     True
     """
-    training = _with_floats(table["training"], TrainingRecipe)
-    changes = _with_floats(table.get("changes", {}), Changes)
-    training["keep_states"] = tuple(training.get("keep_states", ()))
-    each = tuple(_pairs(pairs, "held_out_each") for pairs in table["held_out_each"])
-    return Recipe(**{
-        **table, "held_out": _pairs(table["held_out"], "held_out"), "held_out_each": each,
-        "model": ModelRecipe(**table["model"]), "training": TrainingRecipe(**training),
-        "changes": Changes(**changes),
-        "sources": {key: Source(**source) for key, source in table.get("sources", {}).items()},
-    })  # fmt: skip
+    try:
+        training = _with_floats(table["training"], TrainingRecipe)
+        changes = _with_floats(table.get("changes", {}), Changes)
+        training["keep_states"] = tuple(map(int, training.get("keep_states", ())))
+        each = tuple(as_pairs(pairs, "held_out_each") for pairs in table["held_out_each"])
+        return Recipe(**{
+            **table, "held_out": as_pairs(table["held_out"], "held_out"), "held_out_each": each,
+            "model": ModelRecipe(**table["model"]), "training": TrainingRecipe(**training),
+            "changes": Changes(**changes),
+            "sources": {key: Source(**source) for key, source in table.get("sources", {}).items()},
+        })  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise TbttError(f"the recipe has a value of the wrong kind ({error}): mend it") from error
 
 
 def _with_floats(table: Mapping[str, Any], kind: type) -> Table:
@@ -345,6 +359,7 @@ def _apply_task(table: Table, *, pairs_given: bool) -> None:
     task, training = load_task(table["task"], held_out=()), table["training"]
     training["window"] = window_of(task, table["framing"], training.get("window"))
     training.setdefault("batch", "all" if table["framing"] == "line" else task.batch)
+    check_whole("seeds", table["seeds"], 1, bounds.MODELS)
     n_parts, pairs = table.pop("deal_pairs"), list(combinations_with_replacement(task.operands, 2))
     if not pairs:
         table["held_out"] = []
@@ -376,16 +391,8 @@ def _check(table: Table, where: str, prefix: str = "") -> None:
         kinds = SCHEMA[name]
         if type(value) not in kinds and not (float in kinds and type(value) is int):
             words = listed(TYPE_NAMES[kind] for kind in kinds)
-            raise TbttError(f"{where} key {name} must be {words}, got {value!r}")
+            raise TbttError(f"{where} key {name} must be {words}, got {brief(value)}")
         if isinstance(value, dict):
             _check(value, where, f"{name}.")
         for pairs in {"held_out": [value], "held_out_each": value}.get(name, []):
-            _pairs(pairs, f"{where} key {name}")
-
-
-def _pairs(value: Any, where: str) -> tuple[Pair, ...]:
-    """Operand pairs from plain data, sorted, each once and with its smaller operand first."""
-    pairs: list[Any] = value if isinstance(value, list) else [None]
-    if not all(isinstance(p, list | tuple) and [*map(type, p)] == [int, int] for p in pairs):
-        raise TbttError(f"{where} must be a list of operand pairs, as in [[5, 7]], got {value!r}")
-    return tuple(sorted({(min(pair), max(pair)) for pair in pairs}))
+            as_pairs(pairs, f"{where} key {name}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tbtt_interp.errors import TbttError
 from tbtt_interp.files import read_tensors, weights_hash
 from tbtt_interp.runs import load_run, state_path
+from tbtt_interp.tasks import TASKS
 
 if TYPE_CHECKING:
     from tbtt_interp.model import Parameters
@@ -56,8 +57,13 @@ class Source:
             first = min(run.checkpoints, default=0)
             what = f"{run.folder} has no step {step:,}"
             raise TbttError(f"{what}: give one from {first:,} to {run.config.steps:,}")
-        return cls(run=str(run.folder), step=step, recipe=run.config.recipe, kept=max(kept),
+        recipe = own_recipe(run.config.recipe, run.folder)
+        return cls(run=str(run.folder), step=step, recipe=recipe, kept=max(kept),
                    weights=weights_hash(run.parameters(max(kept))))  # fmt: skip
+
+    def own_recipe(self) -> dict[str, Any]:
+        """The recorded recipe; see the function `own_recipe`."""
+        return own_recipe(self.recipe, Path(self.run))
 
     def stored_state(self) -> "Parameters | None":
         """The optimizer's state at the step, where the run keeps it and it is the recorded one."""
@@ -82,6 +88,15 @@ class Source:
         except TbttError:
             return None
         return parameters if weights_hash(parameters) == self.weights else None
+
+
+def own_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A run's recorded recipe, whose corpus is read from the run's folder if it has its own.
+
+    A run from elsewhere may name any file of this machine as its task: that file is never read.
+    """
+    task = recipe.get("task")
+    return {**recipe, "task": task if task in TASKS else str(folder / "corpus.tsv")}
 
 
 def forked_table(origin: Source, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tbtt_interp.bounds import LOGITS, PARAMETERS
 from tbtt_interp.errors import TbttError
 from tbtt_interp.files import weights_hash
 from tbtt_interp.kernel import Kernel, KernelError, Projection, is_suited
-from tbtt_interp.model import Parameters, Shape, initial_parameters, stack_parameters
+from tbtt_interp.model import (
+    Parameters,
+    Shape,
+    count_parameters,
+    initial_parameters,
+    stack_parameters,
+)
 from tbtt_interp.runs import Row
 from tbtt_interp.tasks import Stream, Task
 from tbtt_interp.train.changes import OF_DIGITS, Changes
@@ -79,11 +86,32 @@ def model_streams(recipe: Recipe, tasks: Sequence[Task]) -> list[Stream]:
     ]  # fmt: skip
 
 
+def check_cost(shape: Shape, recipe: Recipe, task: Task) -> None:
+    """Raises a TbttError where models, or the logits of a step, would not fit into memory."""
+    if (numbers := recipe.seeds * count_parameters(shape)) > PARAMETERS:
+        raise TbttError(
+            f"{recipe.seeds:,} models of {count_parameters(shape):,} parameters are {numbers:,}, "
+            f"of which at most {PARAMETERS:,} are trained side by side: give fewer seeds"
+        )
+    batch = recipe.training.batch
+    rows = len(task.lines)
+    if isinstance(batch, int):  # windows of a file that are drawn twice are computed once
+        rows = min(batch, sum(map(len, task.lines))) if recipe.framing == "file" else batch
+    if (logits := rows * shape.n_ctx * shape.d_vocab) > LOGITS:
+        raise TbttError(
+            f"a step of {rows:,} windows of {shape.n_ctx:,} characters, each one of "
+            f"{shape.d_vocab:,}, has {logits:,} logits a model, of which at most {LOGITS:,} are "
+            "allowed: give a smaller training.batch or training.window"
+        )
+
+
 def new_stack(recipe: Recipe, runtime: Runtime, callback: TrainingCallback) -> ModelStack:
     """The initial models of a recipe; `begin` makes them those that training starts with."""
     device = pick_device(runtime.device or "cpu")
     tasks = recipe.tasks()
-    shape, streams = model_shape(recipe, tasks[0]), model_streams(recipe, tasks)
+    shape = model_shape(recipe, tasks[0])
+    check_cost(shape, recipe, tasks[0])
+    streams = model_streams(recipe, tasks)
     models = [initial_parameters(shape, seed=seed) for seed in recipe.seed_list]
     parameters = scaled(stack_parameters(models), recipe.changes)
     stack = _stack_on(device, parameters, shape, recipe, streams, runtime, callback)
@@ -158,14 +186,14 @@ def _projections(stack: ModelStack, recipe: Recipe, callback: TrainingCallback) 
 def _digit_rows(donor: Source, recipe: Recipe, callback: TrainingCallback) -> list[np.ndarray]:
     """The digits' rows of each donor model."""
     embedding = _donated(donor, recipe, callback)["embed.W_E"].double().numpy()
-    index = recorded_recipe(donor.recipe).tasks()[0].vocabulary.index
+    index = recorded_recipe(donor.own_recipe()).tasks()[0].vocabulary.index
     return [rows[[index[digit] for digit in DIGITS]] for rows in embedding]
 
 
 def _donated(donor: Source, recipe: Recipe, callback: TrainingCallback) -> Parameters:
     """The donor's parameters; refused if a donor model was trained on pairs held out here."""
-    trained = recorded_recipe(donor.recipe)
-    if trained.task != recipe.task:
+    trained = recorded_recipe(donor.own_recipe())
+    if trained.task != recipe.task and trained.tasks()[0].lines != recipe.tasks()[0].lines:
         what = f"{donor.run} is of task {trained.task} and this recipe of {recipe.task}"
         raise TbttError(f"{what}: take models of the same task")
     if trained.seeds != recipe.seeds:
@@ -186,7 +214,7 @@ def source_parameters(source: Source, callback: TrainingCallback) -> Parameters:
 
 def train_again(source: Source, callback: TrainingCallback) -> ModelStack:
     """The models of a source, trained again up to its step; their bytes are checked on the way."""
-    recipe = recorded_recipe(source.recipe)
+    recipe = recorded_recipe(source.own_recipe())
     callback.on_message(
         f"{source.run} has no usable saved state at step {source.step:,}, so its "
         f"{recipe.seeds} models are trained again up to there."

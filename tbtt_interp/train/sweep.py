@@ -13,7 +13,7 @@ from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
-from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.errors import TbttError, brief, folder_word, is_folder_name, unknown
 from tbtt_interp.model import count_parameters
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tables import check_whole
@@ -196,8 +196,8 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
     if strange := grid.keys() - AXES.keys() - set(OWN):
         raise unknown(f"{where} key", min(strange), [*OWN, *AXES])
     source, name = str(grid.get("recipe", "paper")), grid.get("name", "")
-    if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
-        raise TbttError(f"{where} key name must be a word for folders' names, got {name!r}")
+    if not isinstance(name, str) or (name and not is_folder_name(name)):
+        raise TbttError(f"{where} key name must be a word for folders' names, got {brief(name)}")
     axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()
             if key in AXES and key != "held_out"}  # fmt: skip
     if empty := [key for key, values in axes.items() if not values]:
@@ -214,8 +214,9 @@ def _jobs(grid: Table, where: str) -> Iterator[Job]:
         if len({cell.held_out for cell in cells}) < len(cells):
             raise TbttError(f"{where} key held_out has the same pairs twice: give each set once")
         first = cells[0]
-        words = [Path(first.task).stem, first.model.size, first.framing]
-        words += [f"{key.split('.')[-1].replace('_', '-')}-{flags[AXES[key]]}" for key in varied]
+        words = [folder_word(Path(first.task).stem), first.model.size, first.framing]
+        words += [f"{key.split('.')[-1].replace('_', '-')}-{folder_word(flags[AXES[key]])}"
+                  for key in varied]  # fmt: skip
         words += [name] if name else []
         at_once = max(1, MODELS // first.seeds)
         starts = range(0, len(cells), at_once)

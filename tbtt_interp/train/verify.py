@@ -7,6 +7,7 @@ from tbtt_interp.files import file_hashes, weights_hash
 from tbtt_interp.kernel import BITS
 from tbtt_interp.runs import Run
 from tbtt_interp.train.recipe import recorded_recipe
+from tbtt_interp.train.source import own_recipe
 from tbtt_interp.train.stacks import (
     Runtime,
     TrainingCallback,
@@ -45,14 +46,15 @@ def verify_run(
     if environment.get("bits") != BITS:
         what = f"{run.folder} was trained by another version of the compiled kernel"
         raise TbttError(f"{what}: train it again to get this version's bits")
-    first = recorded_recipe(run.config.recipe).first_step
+    recipe = recorded_recipe(own_recipe(run.config.recipe, run.folder))
+    first = recipe.first_step
     later = [step for step in run.checkpoints if step > first]
     kept = [step for step in later if steps is None or step <= steps]
     if not kept:
         least = f"give --steps of at least {min(later)}" if later else "continue it with --resume"
         upto = "" if steps is None else f" up to step {steps}"
         raise TbttError(f"{run.folder} has no checkpoint{upto}: {least}")
-    recipe, until = recorded_recipe(run.config.recipe), max(kept)
+    until = max(kept)
     callback = callback or TrainingCallback()
     runtime = Runtime(threads=threads, compiled=True)
     with threads_of_torch(threads):
