@@ -5,6 +5,7 @@ A user error is one line on standard error, with exit status 2.
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 from typer import TyperException
@@ -23,7 +24,7 @@ from tbtt_interp.cli.runs import (
 )
 from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command, verify_command
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, brief, printable
 from tbtt_interp.threads import use_one_thread
 
 app = typer.Typer(
@@ -55,17 +56,30 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> in
     if arguments[:1] and arguments[0] not in MANY_THREADS:
         use_one_thread()
     add_commands()  # those that were registered since this module was imported
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # codes for what the locale cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(arguments, prog_name=program, standalone_mode=False)
-    except (TbttError, TyperException) as error:
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
-        one_line = " ".join(message.split())
+    except (TbttError, TyperException, OSError, UnicodeError) as error:
+        one_line = " ".join(printable(_message(error), keep="\n\t").split())
         print(f"error: {one_line}" if one_line else "", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
     return status if isinstance(status, int) else 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, TyperException):
+        return error.format_message()
+    if isinstance(error, UnicodeEncodeError):
+        name = brief(error.object)
+        return f"{name} cannot be a file's name in this locale: set PYTHONUTF8=1, or rename it"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}): give another path"
+    return str(error)
 
 
 def command_line() -> None:

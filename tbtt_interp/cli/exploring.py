@@ -5,6 +5,7 @@ from typing import Annotated
 from typer import Option
 
 from tbtt_interp.cli.output import Runs
+from tbtt_interp.errors import printable
 
 
 def explore_command(
@@ -36,7 +37,7 @@ def explore_command(
     catalogue = Catalogue.of(runs or [])
     server = make_server(catalogue, host=host, port=port)
     for name, reason in catalogue.problems.items():
-        print(f"left out, {name}: {reason}", file=sys.stderr)
+        print(printable(f"left out, {name}: {reason}"), file=sys.stderr)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     address = f"http://{shown}:{server.port}/"
     taken = "" if server.port == port else f" (port {port} is taken)"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ Step = Annotated[int | None, Option(help="A kept checkpoint's step. [the last]")
 def print_json(rows: "pd.DataFrame | Sequence[Mapping[str, object]]") -> None:
     """Prints a table's rows, or plain data, as JSON; a number that is absent is null."""
     plain = rows if isinstance(rows, Sequence) else json.loads(rows.to_json(orient="records"))
-    print(json.dumps(plain, indent=1, ensure_ascii=False))
+    print(json.dumps(plain, indent=1))
 
 
 def print_table(
@@ -50,18 +50,25 @@ def print_table(
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for header in headers:
-        table.add_column(str(header), justify="right" if table.columns else "left", no_wrap=True)
+        table.add_column(
+            printable(str(header), keep="\n"),
+            justify="right" if table.columns else "left",
+            no_wrap=True,
+        )
     table.columns[-1].no_wrap = False
     rows = list(rows)
     for number, row in enumerate(rows, 1):
-        table.add_row(*map(str, row), end_section=number == len(rows) - rule_before_last)
+        table.add_row(
+            *(printable(str(cell), keep="\n") for cell in row),
+            end_section=number == len(rows) - rule_before_last,
+        )
     # never cut a number: where the terminal is narrower than the table, it wraps the lines itself
     console = Console(width=1_000, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if title:
-        console.print(title)
+        console.print(printable(title))
     console.print(table)
     for note in notes:
-        console.print(note)
+        console.print(printable(note, keep="\n"))
 
 
 def check_new(out: Path) -> None:

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tbtt_interp.errors import printable
 from tbtt_interp.runs import Row
 from tbtt_interp.train.stacks import TrainingCallback
 
@@ -29,7 +30,7 @@ class ProgressBar(TrainingCallback):
 
     def on_message(self, message: str) -> None:
         """Prints a message above the bar."""
-        self.console.print(message, soft_wrap=True, markup=False)
+        self.console.print(printable(message, keep="\n"), soft_wrap=True, markup=False)
 
     def on_start(self, step: int, steps: int) -> None:
         """Shows the bar."""

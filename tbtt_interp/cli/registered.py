@@ -14,7 +14,7 @@ import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.cli.output import AsJson, print_json, print_table
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
     from tbtt_interp.results import Result
@@ -103,7 +103,7 @@ def run_analysis(
         more = f", {n} of {len(ranked)}" if len(ranked) > n else ""
         print(f"\nClaims, furthest from their nulls first{more}. Intervals: Student's, 95 %.")
     for claim in ranked[: result.n_printed]:
-        print(claim)
+        print(printable(str(claim), keep="\n"))
 
 
 def _result(
@@ -141,7 +141,7 @@ def _kept(parts: Path | None) -> Iterator[None]:
             if parts is None
             else f"finished seeds are in {parts}: the same command goes on from there"
         )
-        print(f"interrupted; {kept}", file=sys.stderr)
+        print(f"interrupted; {printable(kept)}", file=sys.stderr)
         raise typer.Exit(130) from interruption
 
 

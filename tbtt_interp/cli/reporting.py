@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder, Runs, check_new, print_json, print_table
+from tbtt_interp.errors import printable
 
 
 def report_command(
@@ -47,7 +48,7 @@ def report_command(
                  f"{len(report.runs)} run{plural}")  # fmt: skip
         print_table(["section", "took", "claims", "not built"], rows, title=title)
     for name, reason in report.problems.items():
-        print(f"left out, {name}: {reason}", file=sys.stderr)
+        print(printable(f"left out, {name}: {reason}"), file=sys.stderr)
 
 
 def compare_command(

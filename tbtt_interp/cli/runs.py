@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder, Step, print_json, print_table
 from tbtt_interp.cli.training import HeldOut, parse_pair
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,8 @@ def runs_command(
     if as_json:
         print_json(table)
     elif table.empty:
-        print(f"no runs below {root}: train one with python -m tbtt_interp.train --size medium")
+        begin = "train one with python -m tbtt_interp.train --size medium"
+        print(f"no runs below {printable(str(root))}: {begin}")
     else:
         _print_runs(table, ["run", *SHARED, "held-out", "loss", "status"])
 
@@ -121,7 +122,7 @@ def parse_range(text: str) -> tuple[int, int]:
     >>> parse_range("0-19")
     (0, 19)
     """
-    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,9})\s*-\s*(\d{1,9})\s*", text)
     if not match or int(match[1]) > int(match[2]) or int(match[2]) > 99:
         raise TbttError(f"operands '{text}' is no range: give two numbers up to 99, as in 0-19")
     return int(match[1]), int(match[2])
@@ -202,8 +203,9 @@ def import_command(
     if as_json:
         print_json([{"run": str(out), "step": run.config.steps, **vars(shape)}])
         return
-    print(f"{out}: {shape.layers} layers, {shape.heads} heads, width {shape.d_model}, "
-          f"MLP {shape.d_mlp}, window {shape.n_ctx}; next: tbtt evaluate {out}")  # fmt: skip
+    place = printable(str(out))
+    print(f"{place}: {shape.layers} layers, {shape.heads} heads, width {shape.d_model}, "
+          f"MLP {shape.d_mlp}, window {shape.n_ctx}; next: tbtt evaluate {place}")  # fmt: skip
 
 
 def export_command(
@@ -226,4 +228,4 @@ def export_command(
     if as_json:
         print_json([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
     else:
-        print(f"{out}: seed {chosen} of {run_folder}, for nanoGPT")
+        print(printable(f"{out}: seed {chosen} of {run_folder}, for nanoGPT"))

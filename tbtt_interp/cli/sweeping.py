@@ -8,6 +8,7 @@ import typer
 from typer import Argument, Option
 
 from tbtt_interp.cli.output import AsJson, print_json, print_table
+from tbtt_interp.errors import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +162,7 @@ def _run(sweep: "Sweep", folder: Path, executor: "Executor") -> dict[str, str]:
                 sweep, folder, executor=executor,
                 on_progress=lambda hours: bar.update(task, completed=total - hours),
                 on_finished=lambda name, message: console.print(
-                    f"{name}: {message}", soft_wrap=True, markup=False),
+                    printable(f"{name}: {message}", keep="\n"), soft_wrap=True, markup=False),
             )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()
