@@ -1,0 +1,45 @@
+"""Hostile inputs, a short set; `python tests/faults/inputs.py` tries all of them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from faults.inputs import CASES, FUZZED, fuzz, try_cases
+
+EVERY = {"nanoGPT checkpoints": 4, "runs": 10, "corpora": 6, "commands": 12}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_hostile_input_is_answered_or_refused_at_once_and_writes_nothing(kind: str) -> None:
+    tally = try_cases(kind, EVERY.get(kind, 5))
+    assert tally.tried > 5 and not tally.lost, "\n".join(tally.lost)
+
+
+@pytest.mark.parametrize("kind", FUZZED)
+def test_a_random_input_is_answered_or_refused(kind: str) -> None:
+    tally = fuzz(kind, 25)
+    assert tally.tried >= 20 and not tally.lost, "\n".join(tally.lost)
+
+
+LOCALE = """
+import sys
+from tbtt_interp.cli import main
+short = ["train", "--size", "small", "--framing", "line", "--seeds", "1", "--steps", "2"]
+for words, status in (
+    (["models"], 0), ([*short, "--out", "run"], 0), (["evaluate", "run"], 0),
+    (["ask", "run", "3+4"], 0), (["ask", "run", "\\u00e9"], 2), (["evaluate", "\\u00e9"], 2),
+    (["train", "--task", "\\u00e9.txt"], 2), ([*short, "--out", "/proc/x"], 2),
+    ([*short, "--out", "x" * 300], 2), ([*short, "--out", "/".join("x" * 150)], 0),
+):
+    assert main(words) == status, words
+"""
+
+
+def test_an_ascii_locale_a_long_path_and_a_place_without_room_get_an_answer_or_a_line() -> None:
+    environment = os.environ | {"PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", LOCALE], env=environment, capture_output=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode("ascii")
+    assert done.stderr.count(b"error: ") == 5 and b"Traceback" not in done.stderr
+    done.stdout.decode("ascii")
