@@ -175,7 +175,7 @@ def stack(windows: Sequence[Windows]) -> Windows:
 
 def check_cells(lines: Sequence[str], framing: str, window: int, batch: int | None) -> None:
     """Raises a TbttError where the tables of a framing's windows would not fit into memory."""
-    lengths = [len(line) for line in lines]
+    lengths = [len(line) for line in lines] or [1]
     characters, longest = sum(lengths), max(*lengths, window + 1)
     cells = {
         "file": characters * (window + 1), "line": len(lines) * longest,
