@@ -41,6 +41,7 @@ WORKING = 15.0, 1_000  # one that is answered: a corpus of 4 KB takes no gigabyt
 ARGUMENTS = {"n_layer": 1, "n_head": 1, "n_embd": 4, "block_size": 9, "bias": False,
              "vocab_size": 17, "mlp_expansion": 1}  # fmt: skip
 HUGE = 10**9
+HASHES = ("files", "summary", "weights")
 OWN = ("mine.toml", "c.txt", "c.tsv", "c.csv", "secret.txt")  # what attacks themselves write
 SECRET = "the lines of a file that is none of a run's business"
 Attack = Callable[[], object]
@@ -245,7 +246,11 @@ def _timed(attack: Attack) -> None:
 
 def good_run(folder: str = "runs/good") -> Path:
     save(good_state(), "good.pt")
-    return import_checkpoint(Path("good.pt"), "arithmetic", Path(folder)).folder
+    run = import_checkpoint(Path("good.pt"), "arithmetic", Path(folder))
+    # an attacker has hashed the changed files again, or says nothing of their hashes
+    summary = {key: value for key, value in run.summary().items() if key not in HASHES}
+    (run.folder / "summary.json").write_text(json.dumps(summary))
+    return run.folder
 
 
 def read_run(folder: Path) -> None:
