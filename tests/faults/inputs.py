@@ -512,7 +512,7 @@ def command_cases() -> Iterator[tuple[str, Attack]]:
         Path("secret.txt").write_text(f"{SECRET}\nand another line\n")
         config_of({"task": "secret.txt"})
         for words in (("evaluate",), ("ask",), ("verify",), ("probes",), ("export",)):
-            more = ["a"] if words == ("ask",) else []
+            more = {"ask": ["a"], "export": ["--out", "runs/x.pt"]}.get(words[0], [])
             try:
                 command(*words, "runs/good", *more)()
             except TbttError as error:
