@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
 from sweeps import (
+    OF_A_LADDER,
     SHIPPED,
-    TABLES,
     answer_as_script,
     by_seed,
     check_one_each,
@@ -35,7 +35,7 @@ from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.windows import FRAMINGS
 from tbtt_interp.train.sweep import read_sweep
 
-READS = [("ladder", table) for table in TABLES]
+READS = [("ladder", table) for table in OF_A_LADDER]
 SIZES, TASKS = ("small", "medium", "large"), ("arithmetic", "facts", "joint")
 CELL = ["task", "framing", "size"]
 PUBLISHED = pd.read_csv(SHIPPED / "published.csv").set_index(["task", "size"])
@@ -123,7 +123,7 @@ def framings_table(models: pd.DataFrame, over: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for size in (size for size in SIZES if size in set(means["size"])):
         row = {"size": size}
-        for framing in FRAMINGS:
+        for framing in (framing for framing in FRAMINGS if framing in set(means["framing"])):
             values = by_seed(means, size=size, framing=framing)
             row[f"{framing}, first {last:,.0f} steps"] = mean_text(values, SHARE)
         for when, table, more, less in (

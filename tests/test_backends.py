@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 from dask.distributed import Client, LocalCluster
-from sweeps import TABLES, sweep_table
+from sweeps import OF_A_LADDER, sweep_table
 from tiny import train_here
 
 from tbtt_interp.cli import main
@@ -63,7 +63,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[pd.DataFrame]:
         patched.chdir(folder)
         for job in two_jobs().jobs:
             train_models(job.recipe, folder / job.name, runtime=Runtime(threads=1))
-    return [sweep_table("two", which, folder) for which in TABLES]
+    return [sweep_table("two", which, folder) for which in OF_A_LADDER]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_same(undisturbed: list[pd.DataFrame]) -> None:
-    for which, theirs in zip(TABLES, undisturbed, strict=True):
+    for which, theirs in zip(OF_A_LADDER, undisturbed, strict=True):
         pd.testing.assert_frame_equal(
             sweep_table("two", which, Path("out")), theirs, check_exact=True
         )

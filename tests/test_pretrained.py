@@ -26,6 +26,7 @@ from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import SHIPPED, Run, find_runs, load_run
 from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
 from tbtt_interp.train.training import train_models
+from tbtt_interp.train.verify import verify_run
 
 ROOT = Path(__file__).parents[1]
 pack_models, pack_run = packing.pack_models, packing.pack_run
@@ -168,14 +169,12 @@ def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights, monkeypa
             assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
-            if "bits" in run.config.environment:  # trained since files have hashes
-                known = json.loads(metadata["tbtt_interp"])
-                assert (known["step"], tuple(known["seeds"])) == (step, run.seeds)
-                assert known["weights"] == files.weights_hash(tensors)
-        if "bits" in run.config.environment:
-            assert run.summary()["weights"] == files.weights_hash(run.parameters())
-            assert run.summary()["files"] == files.file_hashes(folder)
-            assert len(run.summary()["files"]) == len(run.checkpoints) + 2
+            known = json.loads(metadata["tbtt_interp"])
+            assert (known["step"], tuple(known["seeds"])) == (step, run.seeds)
+            assert known["weights"] == files.weights_hash(tensors)
+        assert run.summary()["weights"] == files.weights_hash(run.parameters())
+        assert run.summary()["files"] == files.file_hashes(folder)
+        assert len(run.summary()["files"]) == len(run.checkpoints) + 2
         card = ModelCard.load(folder / "README.md")
         assert (card.data.license, card.data.library_name) == ("mit", "tbtt_interp")
         assert {"mechanistic-interpretability", run.task.name} <= set(card.data.tags)
@@ -285,3 +284,10 @@ def test_models_are_listed_with_what_they_answer(shipped, printed):
     assert rows[FACTS]["held_out_of"] == 0
     line = rf"{MEDIUM} +arithmetic +medium +file +3 +120 +\d+/588 +\d+/12 "
     assert re.search(line, printed("models"))
+
+
+@pytest.mark.parametrize("name", ["arithmetic-small-line", "facts-small-line"])
+def test_a_model_that_ships_is_trained_again_to_the_same_bytes(name: str) -> None:
+    run = tbtt.load_pretrained(name, over_training=True)
+    first = min(step for step in run.checkpoints if step > 0)
+    assert verify_run(run, first).is_same
