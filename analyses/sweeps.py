@@ -1,5 +1,6 @@
 """The tables of the paper's sweeps, kept in `tables`, and functions that their studies share."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models
 from tbtt_interp.study import study_arguments
+from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair, pairs_text
 
@@ -71,10 +73,19 @@ def _equations(held_out: tuple[Pair, ...]) -> pd.DataFrame:
 def finished_runs(folder: Path) -> list[Run]:
     """The complete runs below a folder, by name.
 
+    A run that cannot be read is named on standard error, and left out.
+
     Raises:
         TbttError: if there is none.
     """
-    runs = [run for path in find_runs(folder) if (run := load_run(path)).is_complete]
+    runs = []
+    for path in find_runs(folder):
+        try:
+            if (run := load_run(path)).is_complete:
+                check_whole(run)
+                runs.append(run)
+        except TbttError as error:
+            print(f"left out, {path}: {error}", file=sys.stderr)
     if not runs:
         raise TbttError(f"there is no finished run below {folder}: train some with `tbtt sweep`")
     return runs
