@@ -75,7 +75,12 @@ def compare_runs(first: Run, second: Run) -> Result:
     return Result(
         name="compare", display=display,
         tables={"comparison": table.rename(columns=lambda name: name.removeprefix("difference_"))},
-        summary=[_verdict(rows, names), *_what_it_is_worth(first, second, list(settings))],
+        summary=[
+            _verdict(rows, names), *_what_it_is_worth(first, second, list(settings)),
+            *(f"{name}: seed {seed} diverged by step {step:.0f}, and is left out."
+              for name, table in zip(names, models, strict=True) if "diverged" in table
+              for seed, step in table["diverged"].dropna().items()),
+        ],
         notes=["Differing settings:", *differ] if differ else [],
     )  # fmt: skip
 

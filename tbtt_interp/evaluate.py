@@ -105,10 +105,19 @@ class Evaluation:
         masks["held_out"] = self.held_out
         return {name: mask for name, mask in masks.items() if mask.any()}
 
+    @cached_property
+    def diverged(self) -> Bool[np.ndarray, " seed"]:
+        """Which models have a margin that is no finite number."""
+        return ~np.isfinite(self.margins[:, self.fits]).all(1)
+
     def counts(self) -> list[dict[str, Rate]]:
-        """Per model, how many examples of each group are right; see `groups`."""
+        """Per model, how many examples of each group are right; see `groups`.
+
+        A diverged model has no answers, neither right nor wrong: its counts are 0 of 0.
+        """
         return [
             {name: Rate(hits=int((row[mask[k]] > 0).sum()), total=int(mask[k].sum()))
+             if not self.diverged[k] else Rate(hits=0, total=0)
              for name, mask in self.groups.items()}
             for k, row in enumerate(self.margins)
         ]  # fmt: skip
@@ -120,7 +129,7 @@ class Evaluation:
             {"seed": seed}
             | {name: [rate.hits, rate.total] for name, rate in counts.items()}
             | {f"margin_{name}": float(self.margins[k][mask[k]].min())
-               for name, mask in splits.items() if mask[k].any()}
+               for name, mask in splits.items() if mask[k].any() and not self.diverged[k]}
             for k, (seed, counts) in enumerate(zip(self.seeds, self.counts(), strict=True))
         ]  # fmt: skip
 
@@ -144,9 +153,17 @@ def evaluate_models(
 
 
 def evaluate_run(run: Run, step: int | None = None) -> Evaluation:
-    """The evaluation of every model of a run, at a kept checkpoint; None is the last."""
-    kernel = run_kernel(run)
-    return evaluate_models(run.parameters(step), run.shape, run.tasks, run.seeds, kernel)
+    """The evaluation of a run's models, at a kept checkpoint; None is the last.
+
+    Diverged models are left out.
+
+    Raises:
+        TbttError: if all have diverged.
+    """
+    seeds, kernel = run.sound_seeds(step), run_kernel(run)
+    chosen = [run.seed_index(seed) for seed in seeds]
+    stacked = {name: value[chosen] for name, value in run.parameters(step).items()}
+    return evaluate_models(stacked, run.shape, [run.tasks[k] for k in chosen], seeds, kernel)
 
 
 def run_kernel(run: Run) -> Kernel | None:

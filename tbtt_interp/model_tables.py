@@ -43,7 +43,8 @@ def models_table(runs: Iterable[Run]) -> pd.DataFrame:
         `margin_seen` and `margin_held_out`, the smallest, in logits. Of models that were trained
         here also `loss`, `floor_order`, `floor_lines` and `floor_line`, in nats per character;
         `order_known` on framing file; and `late_seen_right`, `late_held_out_right` and their
-        `_of`: evaluations in the last sixth of training at which all answers were right.
+        `_of`: evaluations in the last sixth of training at which all answers were right. Where a
+        model diverged, `diverged`, the step by which it had; it has no answers and no loss.
     Raises:
         TbttError: if there is no run, or one of them is unfinished.
     """
@@ -159,7 +160,10 @@ def with_accuracies(models: pd.DataFrame) -> pd.DataFrame:
     return models.assign(
         seen_accuracy=models["seen_right"] / models["seen_of"],
         held_out_accuracy=models["held_out_right"] / models["held_out_of"],
-        knows_all=(models["seen_right"] == models["seen_of"]).astype(float),
+        knows_all=(models["seen_right"] / models["seen_of"])
+        .eq(1)
+        .astype(float)
+        .where(models["seen_of"] > 0),
     )
 
 

@@ -148,7 +148,7 @@ class PromptSet:
 
     Attributes:
         held_out: which examples the model was not trained on.
-        number: the model's place among the models of its run; random draws start from it.
+        number: the model's place among the models that are read; random draws start from it.
         task: the task that the examples come from; None for prompts of your own.
         training: the windows that the model was trained on; None where they are not known.
         unseen_order_seed: gives an order of the task's lines that no model of the run has seen.

@@ -6,6 +6,7 @@ presence means that the run is complete.
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import shutil
@@ -176,6 +177,35 @@ class Run:
         parameters = one_model(self.parameters(step), self.seed_index(seed))
         return hooked_transformer(parameters, self.shape)
 
+    def diverged(self, step: int | None = None) -> tuple[int, ...]:
+        """The seeds of models with a weight that is no finite number, at a kept checkpoint."""
+        values = self.parameters(step).values()
+        finite = [value.flatten(1).isfinite().all(1).tolist() for value in values]
+        return tuple(s for s, of in zip(self.seeds, zip(*finite, strict=True), strict=True)
+                     if not all(of))  # fmt: skip
+
+    def sound_seeds(self, step: int | None = None) -> tuple[int, ...]:
+        """The seeds of the models that did not diverge, at a kept checkpoint.
+
+        Raises:
+            TbttError: if there is none.
+        """
+        diverged = self.diverged(step)
+        if len(diverged) == len(self.seeds):
+            what = f"every model of {self.folder} diverged: its weights are no finite numbers"
+            raise TbttError(f"{what}; give an earlier --step, or train with a lower learning rate")
+        return tuple(seed for seed in self.seeds if seed not in diverged)
+
+    def divergence(self, step: int | None = None) -> str:
+        """Which models diverged, and when, in words; nothing where none did."""
+        if not (diverged := self.diverged(step)):
+            return ""
+        rows = [row for line in read_metrics(self.folder) for row in line["seeds"]]
+        steps = {row["seed"]: row["diverged"] for row in rows if "diverged" in row}
+        at = [f"seed {s} diverged by step {steps[s]:,}" if s in steps else f"seed {s} diverged"
+              for s in diverged]  # fmt: skip
+        return f"{listed(at, 'and')}, and is left out"
+
     def seed_index(self, seed: int | None) -> int:
         """Index of a seed in the stack of models."""
         seed = self.seeds[0] if seed is None else seed
@@ -236,9 +266,9 @@ def load_run(folder: str | Path) -> Run:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """The folders below a folder that hold a run, by name."""
-    folders = (path.parent for path in root.rglob("config.json"))
-    return sorted(folder for folder in folders if not folder.name.startswith("."))
+    """The folders below a folder that hold a run, or what is left of one, by name."""
+    found = (path.parent for name in ("config.json", "checkpoints") for path in root.rglob(name))
+    return sorted({folder for folder in found if not folder.name.startswith(".")})
 
 
 def shipped_runs() -> dict[str, Path]:
@@ -333,7 +363,7 @@ def flat_row(row: Mapping[str, Any]) -> Row:
         elif isinstance(value, list):
             flat[f"{key}_right"], flat[f"{key}_of"] = value
         else:
-            flat[key] = value
+            flat[key] = math.nan if value is None else value  # None is the loss of a diverged model
     return flat
 
 

@@ -63,7 +63,7 @@ class Models:
 
     @classmethod
     def of(cls, given: "Models | Run", step: int | None = None) -> "Models":
-        """Every seed of a run; models that are given as such are returned.
+        """Every seed of a run that did not diverge; models that are given as such are returned.
 
         Args:
             step: of a kept checkpoint; None is the last.
@@ -72,10 +72,13 @@ class Models:
             return given
         run = given
         at = max(run.checkpoints, default=0) if step is None else step
+        seeds = run.sound_seeds(step)
+        left_out = f" ({run.divergence(step)})" if len(seeds) < len(run.seeds) else ""
         return cls(
-            name=f"{run.folder} at step {at:,}" if run.checkpoints else str(run.folder),
-            seeds=run.seeds, models=tuple(run.model(seed, step) for seed in run.seeds),
-            prompts=tuple(PromptSet.of_seed(run, seed) for seed in run.seeds), run=run,
+            name=f"{run.folder} at step {at:,}{left_out}",
+            seeds=seeds, models=tuple(run.model(seed, step) for seed in seeds),
+            prompts=tuple(dataclasses.replace(PromptSet.of_seed(run, seed), number=k)
+                          for k, seed in enumerate(seeds)), run=run,
         )  # fmt: skip
 
     @classmethod

@@ -47,13 +47,16 @@ def list_runs(root: Path) -> pd.DataFrame:
 def _run_row(run: Run) -> dict[str, Any]:
     config, lines = run.config, read_metrics(run.folder)
     latest = lines[-1] if lines else {"step": 0, "seeds": []}
-    losses = [row["loss"] for row in latest["seeds"]]
+    losses = [row["loss"] for row in latest["seeds"] if row["loss"] is not None]
+    diverged = sum("diverged" in row for row in latest["seeds"])
     finished = "imported" if config.recipe is None else "finished"
     row: dict[str, Any] = {
         "task": Path(config.task).stem, "size": config.size, "framing": config.framing,
         "seeds": len(run.seeds), "step": latest["step"] if config.recipe else config.steps,
         "steps": config.steps, "status": finished if run.is_complete else "unfinished",
     }  # fmt: skip
+    if diverged:
+        row["status"] += f" ({diverged} of {len(run.seeds)} models diverged)"
     for split in ("seen", "held_out"):
         counts = [n for of in latest["seeds"] for key, n in of.items() if key.startswith(split)]
         row[f"{split}_right"], row[f"{split}_of"] = np.sum([[0, 0], *counts], axis=0).tolist()
@@ -93,7 +96,7 @@ def training_table(run: Run) -> pd.DataFrame:
     """
     table = pd.DataFrame([flat_row(row) for row in run.summary()["seeds"]])
     together: dict[str, Any] = {"seed": "all"}
-    for name in map(str, table.columns.drop("seed")):
+    for name in map(str, table.columns.drop(["seed", "diverged"], errors="ignore")):
         how = "sum" if name.endswith(("_right", "_of")) else "min" if "margin" in name else "mean"
         together[name] = table[name].agg(how)
     for group, interval in accuracy_intervals(table).items():
@@ -124,8 +127,8 @@ def training_rows(table: pd.DataFrame) -> tuple[list[str], Rows]:
         [
             str(row["seed"]),
             *(f"{row[f'{group}_right']:.0f}/{row[f'{group}_of']:.0f}" for group in groups),
-            _signed(row[margin]),
-            f"{row['loss']:.3f}",
+            _signed(row.get(margin, math.nan)),
+            "diverged" if math.isnan(row["loss"]) else f"{row['loss']:.3f}",
             *(f"{row[f'floor_{floor}']:.3f}" for floor in floors),
         ]
         for row in table.to_dict("records")
@@ -139,7 +142,8 @@ def next_step(run: Run) -> tuple[str, str]:
         return "the same lines as windows of fresh orders", "shuffled"
     if run.config.framing == "shuffled":
         return "the paper's file, whose order can be memorized", "file"
-    if any(row["loss"] < row["floors"]["lines"] for row in run.summary()["seeds"]):
+    losses = [(row["loss"], row["floors"]["lines"]) for row in run.summary()["seeds"]]
+    if any(loss is not None and loss < floor for loss, floor in losses):
         return "a loss below the floor of the lines is order memorized; take the order away", "line"
     return "the same lines, with no order to memorize", "line"
 
@@ -156,7 +160,7 @@ def score_table(run: Run, evaluation: Evaluation) -> pd.DataFrame:
     for group, mask in evaluation.groups.items():
         rates = [of_model[group] for of_model in counts]
         smallest = np.where(mask, evaluation.margins, np.inf).min(1)
-        for seed, rate, margin in zip(run.seeds, rates, smallest.tolist(), strict=True):
+        for seed, rate, margin in zip(evaluation.seeds, rates, smallest.tolist(), strict=True):
             rows.append(
                 {"group": group, "by": str(seed), "right": rate.hits, "of": rate.total,
                  "margin": margin if rate.total else math.nan}
@@ -187,7 +191,8 @@ def score_rows(run: Run, table: pd.DataFrame) -> tuple[list[str], Rows, list[str
     names = {"all": "all seeds"} | {str(seed): f"seed {seed}" for seed in run.seeds}
     rows = [[names.get(by, by), *row]
             for by, row in zip(answerers, texts.fillna("").to_numpy(), strict=True)]  # fmt: skip
-    together = table[table["by"] == "all"].assign(n_models=len(run.seeds))
+    models = len({str(seed) for seed in run.seeds} & set(table["by"]))  # that did not diverge
+    together = table[table["by"] == "all"].assign(n_models=models)
     notes = [
         accuracy_sentence({str(row["group"]): Interval.of_row(row, "accuracy")
                            for row in together.to_dict("records")}),
@@ -213,14 +218,17 @@ def operand_table(
         raise TbttError(
             f"the task of {run.folder} has no equations: --operands is for arithmetic and joint"
         )
-    grids = [operand_grid(low, high, task.examples) for task in run.tasks]
+    seeds = run.sound_seeds(step)
+    chosen = [run.seed_index(seed) for seed in seeds]
+    grids = [operand_grid(low, high, run.tasks[k].examples) for k in chosen]
     batch = PromptBatch.of(grids[0], run.tasks[0].vocabulary, run.shape.n_ctx)
-    margins = answer_margins(run.parameters(step), run.shape, batch).numpy()
+    stacked = {name: value[chosen] for name, value in run.parameters(step).items()}
+    margins = answer_margins(stacked, run.shape, batch).numpy()
     parts = [
         pd.DataFrame([{**e.labels, "group": e.group} for e in grid])[
             ["a", "operator", "b", "value", "group"]
         ].assign(seed=seed, fits=batch.fits, margin=row, right=batch.fits & (row > 0))
-        for seed, grid, row in zip(run.seeds, grids, margins, strict=True)
+        for seed, grid, row in zip(seeds, grids, margins, strict=True)
     ]
     answers = pd.concat(parts, ignore_index=True)
     counts = answers.groupby(["group", "operator"], sort=False).agg(
@@ -234,9 +242,9 @@ def late_sentences(run: Run) -> list[str]:
     late = run.summary()["seeds"] if run.is_complete else [{}]
     return [
         f"Evaluations in the last sixth of training with all {split.replace('_', '-')} right, "
-        f"by seed: {', '.join('{}/{}'.format(*row[f'late_{split}']) for row in late)}."
+        f"by seed: {', '.join('{}/{}'.format(*row.get(f'late_{split}', '––')) for row in late)}."
         for split in ("seen", "held_out")
-        if f"late_{split}" in late[0]
+        if any(f"late_{split}" in row for row in late)
     ]
 
 

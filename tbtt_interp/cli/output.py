@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tbtt_interp.runs import Run
 
 AsJson = Annotated[
     bool, Option("--json", help="Only the table's rows, as JSON on standard output.")
@@ -69,6 +72,12 @@ def print_table(
     console.print(table)
     for note in notes:
         console.print(printable(note, keep="\n"))
+
+
+def name_diverged(run: "Run", step: int | None = None) -> None:
+    """Says on standard error which models of a run are left out, since they diverged."""
+    if run.sound_seeds(step) != run.seeds and (text := run.divergence(step)):
+        print(f"{run.folder}: {text}", file=sys.stderr)
 
 
 def check_new(out: Path) -> None:

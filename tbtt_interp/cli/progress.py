@@ -59,12 +59,14 @@ def describe(line: Row) -> str:
     'loss 0.700 · seen 90 % · held-out 1/4'
     """
     rows = line["seeds"]
-    words = [f"loss {sum(row['loss'] for row in rows) / len(rows):.3f}"]
+    losses = [row["loss"] for row in rows if row["loss"] is not None]
+    words = [f"loss {sum(losses) / len(losses):.3f}" if losses else "every model diverged"]
+    if 0 < len(losses) < len(rows):
+        words.append(f"{len(rows) - len(losses)} of {len(rows)} models diverged")
     seen = [v for row in rows for k, v in row.items() if k.startswith("seen_")]
     held_out = [row["held_out"] for row in rows if "held_out" in row]
-    if seen:
-        share = sum(hits for hits, _ in seen) / sum(total for _, total in seen)
-        words.append(f"seen {100 * share:.0f} %")
-    if held_out:
+    if total := sum(total for _, total in seen):
+        words.append(f"seen {100 * sum(hits for hits, _ in seen) / total:.0f} %")
+    if held_out and losses:
         words.append(f"held-out {sum(h for h, _ in held_out)}/{sum(t for _, t in held_out)}")
     return " · ".join(words)

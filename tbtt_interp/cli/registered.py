@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli.output import AsJson, print_json, print_table
+from tbtt_interp.cli.output import AsJson, name_diverged, print_json, print_table
 from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def run_analysis(
     if over_steps:
         check_none_lost(runs[0].folder)
     steps = sorted(runs[0].checkpoints) if over_steps else [step]
+    for run in runs:
+        name_diverged(run, step)
     with _kept(parts):
         result = _result(name, analysis, runs, steps, parts, options)
     notes = [*result.summary, *result.notes, *(_write(result, out) if out is not None else [])]
@@ -95,7 +97,8 @@ def run_analysis(
     rows = [[str(x) for x in row] for row in result.display.itertuples(index=False)]
     headers = [str(c).replace("_", " ") for c in result.display.columns]
     at = "" if over_steps else f" at step {max(runs[0].checkpoints) if step is None else step:,}"
-    count = f"{len(runs[0].seeds)} model{'s' if len(runs[0].seeds) > 1 else ''}"
+    models = len(runs[0].sound_seeds(step))
+    count = f"{models} model{'s' if models > 1 else ''}"
     print_table(headers, rows, title=f"{folders[0]}{at}, {count}", notes=notes)
     ranked = [] if over_steps else result.ranked()
     if ranked:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from tbtt_interp.cli.output import AsJson, RunFolder, Step, print_json, print_table
+from tbtt_interp.cli.output import AsJson, RunFolder, Step, name_diverged, print_json, print_table
 from tbtt_interp.cli.training import HeldOut, parse_pair
-from tbtt_interp.errors import TbttError, printable
+from tbtt_interp.errors import TbttError, listed, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +99,7 @@ def evaluate_command(
     from tbtt_interp.runs import load_run
 
     run = load_run(run_folder)
+    name_diverged(run, step)
     if operands is None:
         evaluation = evaluate_run(run, step)
         answers, table = evaluation.table, tables.score_table(run, evaluation)
@@ -144,7 +145,11 @@ def ask_command(
     from tbtt_interp.runs import load_run
 
     run = load_run(run_folder)
-    chosen = list(range(len(run.seeds))) if seed is None else [run.seed_index(seed)]
+    sound = run.sound_seeds(step)
+    if seed is not None and run.seed_index(seed) >= 0 and seed not in sound:
+        raise TbttError(f"seed {seed} of {run_folder} diverged: choose {listed(sound)}")
+    name_diverged(run, step)
+    chosen = [run.seed_index(one) for one in (sound if seed is None else [seed])]
     task = run.tasks[chosen[0]]
     text = task.complete_prompt(prompt)
     stacked = {name: value[chosen] for name, value in run.parameters(step).items()}

@@ -180,4 +180,8 @@ def _parameters(path: Path, stamp: tuple[int, int], run: Run) -> "Parameters":
 def _open(path: Path, stamp: tuple[int, int], run: Run, place: int) -> Opened:
     from tbtt_interp.model import hooked_transformer, one_model
 
-    return Opened(hooked_transformer(one_model(_parameters(path, stamp, run), place), run.shape))
+    parameters = one_model(_parameters(path, stamp, run), place)
+    if not all(value.isfinite().all() for value in parameters.values()):
+        what = f"{run.folder}, seed {run.seeds[place]} diverged: its weights are no finite numbers"
+        raise TbttError(f"{what}; choose another seed, or an earlier step")
+    return Opened(hooked_transformer(parameters, run.shape))

@@ -106,8 +106,10 @@ def open_runs(places: Sequence[Path]) -> tuple[tuple[Run, ...], dict[str, str]]:
                 run = load_run(folder)
                 if run.folder.resolve() not in readable:
                     check_whole(run)
-                    run.parameters()
+                    run.sound_seeds()
                     readable[run.folder.resolve()] = run
+                    if diverged := run.divergence():
+                        problems[str(folder)] = diverged
             except TbttError as error:
                 problems[str(folder)] = str(error)
     if not readable:

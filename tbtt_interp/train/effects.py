@@ -163,4 +163,5 @@ def norm_of(parameters: Parameters, model: int) -> float:
 def is_fitted(row: Row) -> bool:
     """Whether an evaluation of a model has enough of the seen prompts right."""
     seen = [counts for name, counts in row.items() if name.startswith("seen_")]
-    return sum(right for right, _ in seen) >= FITTED * sum(total for _, total in seen)
+    total = sum(total for _, total in seen)
+    return total > 0 and sum(right for right, _ in seen) >= FITTED * total

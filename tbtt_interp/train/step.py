@@ -110,9 +110,17 @@ class ModelStack(ABC):
                 taken = (time.monotonic() - began) / (stop - done)
                 at_once = max(1, min(2 * at_once, round(CALL / max(taken, 1e-6))))
             done = stop
+            self._end_diverged()
             if self.changes.needs_fit and done % self.training.evaluate_every == 0:
                 self._find_fits(done)
             yield done
+
+    def _end_diverged(self) -> None:
+        """Sets every weight of a model to nan, once one of its weights is no finite number."""
+        finite = [p.detach().flatten(1).isfinite().all(1) for p in self.parameters.values()]
+        for model in (~torch.stack(finite).all(0)).nonzero()[:, 0].tolist():
+            for parameter in self.parameters.values():
+                parameter.data[model] = math.nan
 
     def _find_fits(self, step: int) -> None:
         """Notes which models have fitted by now, and from which norm on they are bounded."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -191,7 +192,14 @@ def _train(
         return done == training.steps or (every > 0 and done % every == 0)
 
     def evaluate() -> None:
-        lines.append({"step": done, "seeds": _evaluation(run, stack)})
+        before = lines[-1]["seeds"] if lines else []
+        lines.append({"step": done, "seeds": _evaluation(run, stack, done, before)})
+        for row in lines[-1]["seeds"]:
+            if row.get("diverged") == done:
+                callback.on_message(
+                    f"Seed {row['seed']} diverged by step {done:,}: its loss is no finite number. "
+                    "It is left out of every mean; a lower learning rate may train it."
+                )
         runs.write_metrics(run.folder, lines)
         callback.on_evaluation(lines[-1])
 
@@ -227,12 +235,25 @@ def _train(
     write_summary(run.folder, summary, stack.parameters)
 
 
-def _evaluation(run: Run, stack: ModelStack) -> list[Row]:
-    """One row per model, as metrics.jsonl has it."""
+def _evaluation(run: Run, stack: ModelStack, step: int, before: Sequence[Row]) -> list[Row]:
+    """One row per model, as metrics.jsonl has it.
+
+    The row of a diverged model has no loss and no margins, counts of 0 of 0, and `diverged`: the
+    step of the evaluation that found it so.
+    """
     weights = {name: p.detach() for name, p in stack.parameters.items()}
-    rows = evaluate_models(weights, run.shape, run.tasks, run.seeds, stack.kernel).rows()
-    losses = zip(run.seeds, stack.reference_loss(), rows, strict=True)
-    return [{"seed": seed, "loss": loss} | row for seed, loss, row in losses]
+    evaluation = evaluate_models(weights, run.shape, run.tasks, run.seeds, stack.kernel)
+    known, rows = {row["seed"]: row["diverged"] for row in before if "diverged" in row}, []
+    for row, loss, diverged in zip(
+        evaluation.rows(), stack.reference_loss(), evaluation.diverged.tolist(), strict=True
+    ):
+        seed = row["seed"]
+        if diverged or seed in known or not math.isfinite(loss):
+            none = {key: [0, 0] for key, value in row.items() if isinstance(value, list)}
+            rows.append({"seed": seed, "loss": None} | none | {"diverged": known.get(seed, step)})
+        else:
+            rows.append({"seed": seed, "loss": loss} | row)
+    return rows
 
 
 def _summary(run: Run, floors: Sequence[Floors], lines: Sequence[Row], seconds: float) -> Row:
