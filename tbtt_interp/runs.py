@@ -400,11 +400,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             known[name] = "not installed"
     return known
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

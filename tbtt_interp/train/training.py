@@ -19,6 +19,7 @@ from tbtt_interp.kernel import BITS, is_suited, source_hash
 from tbtt_interp.runs import Row, Run, RunConfig, load_run
 from tbtt_interp.tasks import Floors
 from tbtt_interp.tasks.entropy import stream_floors
+from tbtt_interp.threads import processor
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.saved import Saved, newest_saved, write_newest, write_state
 from tbtt_interp.train.stacks import Runtime, TrainingCallback, begin, new_stack, threads_of_torch
@@ -168,7 +169,7 @@ def _environment(stack: ModelStack) -> dict[str, object]:
     device = next(iter(stack.parameters.values())).device.type
     threads = stack.kernel.threads if stack.kernel else torch.get_num_threads()
     environment = {"device": device, "threads": threads, "compiled": compiled,
-                   "processor": runs.processor(), "bits": BITS}  # fmt: skip
+                   "processor": processor(), "bits": BITS}  # fmt: skip
     if stack.kernel is not None:
         environment |= {"kernel": source_hash(), "compiler": stack.kernel.compiler}
     return environment

@@ -36,8 +36,9 @@ from tbtt_interp.cli.output import print_table
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.kernel import flatten
 from tbtt_interp.model import Shape, hooked_transformer, is_matrix, one_model, parameter_shapes
-from tbtt_interp.runs import processor, versions
+from tbtt_interp.runs import versions
 from tbtt_interp.seeds import Models
+from tbtt_interp.threads import processor
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
 from tbtt_interp.train.stacks import Runtime, TrainingCallback, new_stack
 from tbtt_interp.train.step import ModelStack, keep_freed_memory
