@@ -201,9 +201,8 @@ class Run:
         if not (diverged := self.diverged(step)):
             return ""
         rows = [row for line in read_metrics(self.folder) for row in line["seeds"]]
-        steps = {row["seed"]: row["diverged"] for row in rows if "diverged" in row}
-        at = [f"seed {s} diverged by step {steps[s]:,}" if s in steps else f"seed {s} diverged"
-              for s in diverged]  # fmt: skip
+        when = {x["seed"]: f" by step {x['diverged']:,}" for x in rows if "diverged" in x}
+        at = [f"seed {seed} diverged{when.get(seed, '')}" for seed in diverged]
         return f"{listed(at, 'and')}, and is left out"
 
     def seed_index(self, seed: int | None) -> int:
@@ -336,8 +335,7 @@ def read_checkpoint(path: Path, run: Run) -> "Parameters":
     """
     from tbtt_interp.model import parameter_shapes
 
-    seeds = len(run.seeds)
-    expected = {name: (seeds, *size) for name, size in parameter_shapes(run.shape).items()}
+    expected = {k: (len(run.seeds), *size) for k, size in parameter_shapes(run.shape).items()}
     stored = stored_shapes(path)  # before anything is read: the file may be of any size
     for name in {**expected, **stored}:
         if (size := stored.get(name, "absent")) != (own := expected.get(name, "absent")):

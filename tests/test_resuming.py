@@ -184,6 +184,9 @@ def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
     checkpoint.write_bytes(Path("run/checkpoints/step-000008.safetensors").read_bytes())
     with pytest.raises(TbttError, match=r"step-000004\.safetensors is not this run's"):
         train_models(short(), "run", resume=True)
+    checkpoint.unlink()
+    with pytest.raises(TbttError, match="run has lost its checkpoint of step 4: restore it from"):
+        train_models(short(), "run", resume=True)
 
 
 def flipped(content: bytes) -> bytes:

@@ -43,10 +43,14 @@ def write_newest(
 
 
 def write_state(path: Path, run: Run, step: int, state: Parameters, lines: Sequence[Row]) -> None:
-    """Writes a state, with what identifies it, config.json, and the evaluations up to its step."""
-    files.write_tensors(
-        path, state, identity(run.config.recipe, run.seeds, step, state) | _beside(run, lines)
-    )
+    """Writes a state, with what identifies it and what it belongs to.
+
+    These are config.json, the evaluations up to its step, and the steps of earlier checkpoints.
+    """
+    paths = (run.folder / "checkpoints").glob("step-*.safetensors")
+    kept = sorted(int(path.stem.removeprefix("step-")) for path in paths)
+    known = identity(run.config.recipe, run.seeds, step, state) | _beside(run, lines)
+    files.write_tensors(path, state, known | {"checkpoints": [k for k in kept if k < step]})
 
 
 def _beside(run: Run, lines: Sequence[Row]) -> Row:
@@ -84,6 +88,9 @@ def newest_saved(run: Run, stack: ModelStack, callback: TrainingCallback) -> Sav
         if known.get(name, digest) != digest:
             what = f"{folder / name} is not as it was when training saved step {saved.step:,}"
             raise TbttError(f"{what}: {files.AGAIN}")
+    for step in sorted(set(known.get("checkpoints", ())) - run.checkpoints.keys()):
+        what = f"{folder} has lost its checkpoint of step {step:,}"
+        raise TbttError(f"{what}: {files.AGAIN}")
     for step, path in run.checkpoints.items():
         if step <= saved.step:
             runs.read_checkpoint(path, run)
