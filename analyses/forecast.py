@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
 from sweeps import answer_as_script
 
@@ -47,10 +46,10 @@ def forecast_table(memory: pd.DataFrame, rule: pd.DataFrame) -> pd.DataFrame:
         `n_models`; `forecast`, the share that the other framings' curve gives.
     """
     memory = memory.assign(step=memory["fit_step"].fillna(memory["steps"]))
-    memorized = memory.groupby(CELL, sort=False)["step"].median()
+    memorized = memory.groupby(CELL, sort=False)["step"].median().to_dict()
     rows = []
     for cell, models in rule.groupby(CELL, sort=False):
-        if cell not in memorized.index:
+        if cell not in memorized:
             continue
         counts = models[["end_right", "held_out_of"]].astype(int).itertuples(index=False)
         seen = share_over_models([(right, of) for right, of in counts])
@@ -77,7 +76,7 @@ def rank_correlation(table: pd.DataFrame) -> tuple[Interval, float]:
     """
     ranked = table.groupby("framing")[["memorized", "seen"]].rank(pct=True)
     rng, n = np.random.default_rng(0), len(table)
-    own = float(spearmanr(ranked["memorized"], ranked["seen"]).statistic)
+    own = float(np.corrcoef(ranked.to_numpy().T)[0, 1])
     with np.errstate(invalid="ignore"):
         chosen = rng.integers(0, n, (DRAWS // 10, n))
         drawn = [np.corrcoef(ranked.to_numpy()[rows].T)[0, 1] for rows in chosen]

@@ -58,7 +58,9 @@ def number_lines(model: "HookedTransformer", prompts: "PromptSet") -> dict[str, 
     sites = (EMBEDDINGS, f"{block}.hook_resid_mid", f"{block}.hook_resid_post")
     found = operand_representations(model, prompts)
     return {
-        name: float(np.mean([number_line(r.vectors, r.values) for r in found if r.site == site]))
+        name: float(
+            np.mean([float(number_line(r.vectors, r.values)) for r in found if r.site == site])
+        )
         for name, site in zip(LINES, sites, strict=True)
     }
 
@@ -164,9 +166,9 @@ def draw_courses(digits: pd.DataFrame) -> "Figure":
     for run, place in zip(runs, places, strict=True):
         models = long[long["run"] == run]
         for measure, name in measures.items():
-            mean = models[models["measure"] == measure].groupby("step")["value"].mean()
+            course = models[models["measure"] == measure].groupby("step")["value"].mean()
             figure.add_scatter(
-                x=mean.index, y=mean, name=name, mode="lines", **place,
+                x=course.index, y=course, name=name, mode="lines", **place,
                 line={"color": plots.colour_of(measure, list(measures))},
                 showlegend=run == runs[0],
             )  # fmt: skip

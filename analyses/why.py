@@ -87,7 +87,7 @@ def smallest_p(differences: Sequence[pd.Series]) -> list[float]:
 def contrasts_table(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """One row per contrast: both shares, the difference, whether all know the seen, the verdict."""
     sides = [[models_of(fits, c, run) for run in (c.first, c.second)] for c in contrasts]
-    ps = smallest_p([paired_differences(*both, c.read)
+    ps = smallest_p([paired_differences(both[0], both[1], c.read)
                      for both, c in zip(sides, contrasts, strict=True)])  # fmt: skip
     rows = []
     for contrast, both, p in zip(contrasts, sides, ps, strict=True):

@@ -59,7 +59,7 @@ def shortened(text: str, most: int = 60) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text with its control and invisible characters spelled out, but for those to keep.
+    r"""A text with its control and invisible characters spelled out, but for those to keep.
 
     >>> printable("a\x1b[2Jb\u202e")
     'a\\x1b[2Jb\\u202e'

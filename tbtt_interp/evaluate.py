@@ -108,7 +108,7 @@ class Evaluation:
     @cached_property
     def diverged(self) -> Bool[np.ndarray, " seed"]:
         """Which models have a margin that is no finite number."""
-        return ~np.isfinite(self.margins[:, self.fits]).all(1)
+        return np.array(~np.isfinite(self.margins[:, self.fits]).all(1))
 
     def counts(self) -> list[dict[str, Rate]]:
         """Per model, how many examples of each group are right; see `groups`.

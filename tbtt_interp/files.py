@@ -64,12 +64,12 @@ def sole_owner(folder: Path) -> Iterator[None]:
         return
     path = folder.resolve().parent / f".{folder.resolve().name}.lock"
     new = [parent for parent in path.parents if not parent.exists()]
-    end, is_held = time.monotonic() + WAIT, False
+    end = time.monotonic() + WAIT
     try:
-        while not is_held:
+        while True:
             if not path.parent.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+            file, is_held = open(path, "a+", encoding="utf-8"), False  # noqa: SIM115
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -85,6 +85,8 @@ def sole_owner(folder: Path) -> Iterator[None]:
             finally:
                 if not is_held:
                     file.close()
+            if is_held:
+                break
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()

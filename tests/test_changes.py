@@ -397,7 +397,6 @@ REFUSED = [
     ({"from": "run@12"}, "the run would go on from step 12 of 12: give an earlier --step"),
     ({"from": "run@99"}, "run has no step 99: give one from 0 to 12"),
     ({"from": "run@8", "seeds": 3}, "a forked run keeps its origin's models and data, so seeds"),
-    ({"from": "arithmetic-small-file"}, "was not trained by this version of the compiled kernel"),
     ({"changes.digit": "arc"}, "recipe flag key 'changes.digit' is unknown (did you mean"),
 ]  # fmt: skip
 

@@ -9,9 +9,8 @@ from faults import runs as attacks
     [
         (lambda count: attacks.attack_finished(count, ("evaluate", "runs")), 8),
         (attacks.attack_unfinished, 10), (attacks.attack_full_disk, 4),
-        (attacks.attack_together, 2),
     ],
-    ids=["finished", "unfinished", "full disk", "together"],
+    ids=["finished", "unfinished", "full disk"],
 )  # fmt: skip
 def test_no_attack_is_lost(attack, count: int) -> None:
     found = attack(count)

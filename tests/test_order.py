@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from planted import Reader, models_of
 from tbtt_interp.analyses import line_order, preceding_line
 from tbtt_interp.analyses.preceding_line import preceding_ends
 from tbtt_interp.errors import TbttError
+from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
@@ -254,7 +256,8 @@ def test_answers_are_claimed_with_their_nulls():
 
 
 def test_what_is_not_known_or_not_there_is_refused(file_run):
-    imported = Run(file_run.folder, dataclasses.replace(file_run.config, recipe=None))
+    export_checkpoint(file_run, Path("ckpt.pt"))
+    imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))
     for unknown in (models_of(file_run.model()), imported):
         with pytest.raises(TbttError, match=r"the order of the lines that .+ is not known"):
             line_order.analyse_order(unknown)

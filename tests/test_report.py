@@ -195,7 +195,7 @@ def test_broken_runs_are_said_and_the_rest_is_built(
     for name, reason in (
         ("runs/truncated", "is damaged or truncated"), ("runs/unfinished", "is not finished"),
         ("runs/damaged", "is damaged"), ("nowhere", "is not there"),
-        ("runs/earlier", "has lost its last checkpoint"), ("runs/no-task", "gone.tsv is not there"),
+        ("runs/earlier", "has lost its last checkpoint"), ("runs/no-task", "has a task of its own"),
         ("runs/untold", "metrics.jsonl is not as training wrote it"),
     ):  # fmt: skip
         assert re.search(rf"<code>{name}</code>: .*{reason}", text), name

@@ -98,7 +98,7 @@ def as_pairs(value: Any, where: str) -> tuple[Pair, ...]:
     Raises:
         TbttError: if it is no list of pairs of whole numbers.
     """
-    pairs: list[Any] = value if isinstance(value, list | tuple) else [None]
+    pairs: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
     if not all(isinstance(p, list | tuple) and [*map(type, p)] == [int, int] for p in pairs):
         shown = str(value)[:60]
         raise TbttError(f"{where} must be a list of operand pairs, as in [[5, 7]], got {shown}")

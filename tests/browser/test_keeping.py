@@ -175,6 +175,7 @@ def test_panels_stand_one_below_the_other_on_a_phone(page: Page, address: str) -
     titles = page.locator("#shared .xtitle, #shared .x2title, #shared .x3title")
 
     def apart() -> bool:
+        titles.nth(2).wait_for()  # plotly draws titles anew when the page's width changes
         boxes = [title.bounding_box() for title in titles.all()]
         assert len(boxes) == 3 and all(boxes)
         return all(
