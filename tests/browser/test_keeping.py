@@ -175,13 +175,16 @@ def test_panels_stand_one_below_the_other_on_a_phone(page: Page, address: str) -
     titles = page.locator("#shared .xtitle, #shared .x2title, #shared .x3title")
 
     def apart() -> bool:
-        titles.nth(2).wait_for()  # plotly draws titles anew when the page's width changes
-        boxes = [title.bounding_box() for title in titles.all()]
-        assert len(boxes) == 3 and all(boxes)
-        return all(
-            a["x"] + a["width"] < b["x"] or a["y"] + a["height"] < b["y"]
-            for a, b in pairwise(box for box in boxes if box)
-        )
+        # plotly draws titles anew when the page's width changes: they may be gone for a while
+        for _ in range(50):
+            boxes = [box for title in titles.all() if (box := title.bounding_box())]
+            if len(boxes) == 3 and all(
+                a["x"] + a["width"] < b["x"] or a["y"] + a["height"] < b["y"]
+                for a, b in pairwise(boxes)
+            ):
+                return True
+            page.wait_for_timeout(100)
+        return False
 
     before = page.locator("#shared .graph").bounding_box()
     assert apart() and before
