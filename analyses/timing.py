@@ -3,8 +3,8 @@
 # If an ordered code of the digits carries the rule, a model should leave the order before it loses
 # held-out answers. Measures, per model over training: the share of the digits' variance along a
 # number line, in the embedding and in the stream before and after the MLP; norms of the weights;
-# the held-out margin. A measure leaves its maximum at the last checkpoint that is within a tenth of
-# its later fall. Null: lags between the measure of one model and the margin of another.
+# the held-out margin. A measure starts to fall at the last checkpoint at which it has lost at most
+# a tenth of its whole fall. Null: lags between the measure of one model and the margin of another.
 
 # %%
 from collections.abc import Iterable

@@ -71,7 +71,7 @@ def smallest_p(differences: Sequence[pd.Series]) -> list[float]:
     """Each contrast's p-value of a two-sided sign-flip test, corrected by the smallest of all.
 
     Models of one seed that hold out the same equations keep their sign in all contrasts. Contrasts
-    with few models do not weigh on the others. nan where there are no pairs.
+    with few models do not make it stricter for the others. nan where there are no pairs.
     Source: Westfall and Young, Resampling-Based Multiple Testing (1993).
     """
     values = pd.concat(dict(enumerate(differences)), axis=1).fillna(0.0).to_numpy(float)
@@ -165,7 +165,7 @@ def why_result(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> Result:
             Interval.of_row(row, "difference").format(sign="+") if row["n_models"] else ""
             for row in table.to_dict("records")
         ],
-        p=table["p"].map(lambda p: "" if np.isnan(p) else f"{p:.3f}"),
+        p=table["p"].map(lambda p: "" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"),
     )
     columns = ["account", "claim", "read", "first", "second", "difference", "p", "verdict"]
     return Result(

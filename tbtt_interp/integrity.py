@@ -1,7 +1,8 @@
 """Whether a run's files are those that training wrote: the hashes in them, written and checked.
 
-`summary.json` lists the SHA-256 of a finished run's files, and has one of its own. Files of tensors
-say of which run, step and bytes they are. Runs that were trained before that are not checked.
+`summary.json` lists the SHA-256 of a finished run's files, and has one of its own. A file of
+tensors has its run, its step and the hash of its tensors in its metadata. Runs trained before these
+hashes existed are not checked.
 """
 
 import hashlib
