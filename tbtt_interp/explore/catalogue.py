@@ -68,7 +68,9 @@ class Catalogue:
                 folders[str(folder)] = folder
             if not inside:
                 try:
-                    folders[str(place)] = load_run(place).folder
+                    folders[str(place)] = folder = load_run(place).folder
+                    if (twin := folder.with_name(folder.name + OVER_TRAINING)).is_dir():
+                        folders[str(place) + OVER_TRAINING] = twin
                 except TbttError as error:
                     problems[str(place)] = str(error)
         for name, folder in list(folders.items()):

@@ -91,12 +91,13 @@ export class Model {
         }
       }
     });
+    /** @type {Float64Array | null} */
     let qkvBias = null;
     if (this.parameters.has(`${at}.attn.b_Q`)) {
       qkvBias = new Float64Array(3 * d);
-      "QKV".split("").forEach((role, r) => {
+      for (const [r, role] of [..."QKV"].entries()) {
         qkvBias.set(this.tensor(`${at}.attn.b_${role}`).data, r * d);
-      });
+      }
     }
     return {
       qkv, qkvBias,

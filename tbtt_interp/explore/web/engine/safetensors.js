@@ -21,7 +21,8 @@ export function readSafetensors(buffer) {
     const [start, end] = entry.data_offsets;
     const bytes = buffer.slice(8 + length + start, 8 + length + end); // a copy, so aligned
     const data = new Float32Array(bytes);
-    if (data.length !== entry.shape.reduce((a, b) => a * b, 1)) {
+    const size = entry.shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1);
+    if (data.length !== size) {
       throw new Error(`the weights are damaged: ${name} has ${data.length} numbers`);
     }
     tensors.set(name, { shape: entry.shape, data });

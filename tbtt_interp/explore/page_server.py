@@ -1,0 +1,107 @@
+"""The page on this machine's loopback, by the standard library's HTTP server.
+
+It answers for the page's own files, the tables of the runs named and their weights, and for
+nothing else. A request under another host's name is refused, so that no other site can read runs.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.explore.bundle import TYPES, page_files
+from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.run_tables import catalogue_table, checkpoints, run_table, weights_of
+from tbtt_interp.explore.serving import listening
+from tbtt_interp.explore.single_file import POLICY, as_json
+
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+HEADERS = {
+    "Content-Security-Policy": POLICY.format(
+        script="'self'", style="'self'", connect="'self'", worker="'self'"
+    ) + "; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-cache",
+}  # fmt: skip
+RUN = re.compile(r"/runs/(\d{1,6})/(?:run\.json|(\d{1,6})\.safetensors)")
+
+
+class PageServer(ThreadingHTTPServer):
+    """A server of the page and some runs, not yet serving."""
+
+    daemon_threads = True
+
+    def __init__(self, catalogue: Catalogue, *, host: str, port: int) -> None:
+        taken = listening(host, port)
+        super().__init__((host, port), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = taken
+        self.server_address = taken.getsockname()
+        self.catalogue = catalogue
+        self.files = page_files()
+        self.hosts = () if host in ("0.0.0.0", "::") else (host, f"[{host}]", *LOCAL)
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens at."""
+        return int(self.socket.getsockname()[1])
+
+    def content(self, path: str) -> tuple[str, Callable[[], bytes]] | None:
+        """The type and the content that stand at a path; None where nothing does."""
+        name = path.removeprefix("/") or "index.html"
+        if name in self.files:
+            file = self.files[name]
+            return TYPES[file.suffix], file.read_bytes
+        if name == "catalogue.json":
+            return "application/json", lambda: as_json(catalogue_table(self.catalogue))
+        match = RUN.fullmatch(path)
+        if not match or int(match[1]) >= len(self.catalogue.names):
+            return None
+        run = self.catalogue.names[int(match[1])]
+        if match[2] is None:
+            return "application/json", lambda: as_json(run_table(self.catalogue, run))
+        return "application/octet-stream", partial(self._weights, run, int(match[2]))
+
+    def _weights(self, run: str, place: int) -> bytes:
+        kept = checkpoints(self.catalogue, run)
+        if place >= len(kept):
+            raise TbttError(f"{run} has no checkpoint of that number any more: open the page anew")
+        return weights_of(kept[place])
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        """Sends what stands at the path, or says in JSON what is wrong."""
+        host = self.headers.get("Host", "").rsplit(":", 1)[0]
+        if self.server.hosts and host not in self.server.hosts:
+            self._send(403, "text/plain", f"{host} is not this server's name\n".encode())
+            return
+        found = self.server.content(self.path.partition("?")[0])
+        if found is None:
+            self._send(404, "text/plain", b"there is no such file here\n")
+            return
+        kind, read = found
+        try:
+            self._send(200, kind, read())
+        except TbttError as error:
+            self._send(410, "application/json", json.dumps({"error": str(error)}).encode())
+
+    def _send(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Says nothing of each request."""

@@ -1,0 +1,164 @@
+"""The tables of runs that the page reads: examples, checkpoints, metrics, as plain data."""
+
+import math
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tbtt_interp.errors import TbttError
+from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.files import AGAIN
+from tbtt_interp.integrity import check_hash
+from tbtt_interp.runs import Run, read_metrics
+from tbtt_interp.tasks import Task
+
+Table = dict[str, Any]
+
+
+class Checkpoint(NamedTuple):
+    """A file of weights, and the seeds whose weights are in it."""
+
+    step: int
+    seeds: tuple[int, ...]
+    run: Run
+
+
+def catalogue_table(catalogue: Catalogue) -> Table:
+    """The runs by name, with what they are chosen by, and what was left out of them."""
+    rows = []
+    for name in catalogue.names:
+        config = catalogue.run(name).config
+        rows.append({
+            "name": name, "task": config.task, "framing": config.framing, "size": config.size,
+            "seeds": list(config.seeds), "steps": config.steps, "shape": dict(config.shape),
+        })  # fmt: skip
+    return {"runs": rows, "left_out": list(catalogue.problems.values())}
+
+
+def run_table(catalogue: Catalogue, name: str) -> Table:
+    """One run: its configuration, each seed's examples and file order, checkpoints, metrics."""
+    run = catalogue.run(name)
+    config = run.config
+    training = (config.recipe or {}).get("training")
+    shared: list[list[Table]] = []  # the examples of tasks with the same answers
+    seeds = []
+    for index, seed in enumerate(run.seeds):
+        task = run.tasks[index]
+        rows = _example_rows(task)
+        if rows not in shared:
+            shared.append(rows)
+        lines = {e.line: k for k, e in enumerate(task.examples)}
+        order = None
+        if config.recipe is not None or task.order_is_given:
+            order = [lines[line] for line in task.file(config.order_seeds[index])]
+        held_out = [k for k, e in enumerate(task.examples) if e.held_out]
+        seeds.append({
+            "seed": seed, "examples": shared.index(rows), "held_out": held_out, "order": order,
+        })  # fmt: skip
+    task = run.tasks[0]
+    return {
+        "name": name, "task": config.task, "framing": config.framing, "size": config.size,
+        "shape": dict(config.shape), "vocabulary": config.vocabulary, "steps": config.steps,
+        "training": dict(training) if training else None,
+        "terminators": "".join(sorted(task.terminators)),
+        "short_forms": [[short, _replacement(whole)] for short, whole in task.short_forms],
+        "varied": list(task.varied), "examples": shared, "seeds": seeds,
+        "checkpoints": [
+            {"step": c.step, "seeds": list(c.seeds)} for c in checkpoints(catalogue, name)
+        ],
+        "metrics": _metrics(run),
+    }  # fmt: skip
+
+
+def checkpoints(catalogue: Catalogue, name: str) -> list[Checkpoint]:
+    """The kept checkpoints, in order of steps; those of all seeds before those of one."""
+    run = catalogue.run(name)
+    found: dict[tuple[int, Path], Checkpoint] = {}
+    for seed in run.seeds:
+        for step, (owner, _) in catalogue.steps(name, seed).items():
+            key = step, owner.folder
+            found.setdefault(key, Checkpoint(step, owner.seeds, owner))
+    return sorted(found.values(), key=lambda c: (c.step, -len(c.seeds)))
+
+
+def weights_of(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint's file, whose hash is as the run's summary says.
+
+    Raises:
+        TbttError: if it is gone or damaged.
+    """
+    path = checkpoint.run.checkpoints[checkpoint.step]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TbttError(f"{path} is gone: {AGAIN}") from error
+    check_hash(path, content)
+    return content
+
+
+def weights_of_seeds(checkpoint: Checkpoint, seeds: Iterable[int]) -> bytes:
+    """A checkpoint's file with the weights of some of its seeds alone, in the order given."""
+    from safetensors.numpy import load, save
+
+    index = [checkpoint.seeds.index(seed) for seed in seeds]
+    tensors = load(weights_of(checkpoint))
+    return save({name: np.ascontiguousarray(value[index]) for name, value in tensors.items()})
+
+
+def size_of_weights(checkpoint: Checkpoint, seeds: int) -> int:
+    """The bytes that some seeds' weights of a checkpoint take, without reading them."""
+    path = checkpoint.run.checkpoints[checkpoint.step]
+    with path.open("rb") as file:
+        (header,) = struct.unpack("<Q", file.read(8))
+    total = path.stat().st_size - 8 - header
+    return math.ceil(total / len(checkpoint.seeds)) * seeds + header
+
+
+def _replacement(whole: str) -> str:
+    """A replacement in JavaScript's manner: $1 where Python has a backslash and 1."""
+    return whole.replace("\\", "$")
+
+
+def _example_rows(task: Task) -> list[Table]:
+    return [
+        {"line": e.line, "prompt": e.prompt, "answer": e.answer, "group": e.group,
+         "labels": dict(e.labels)}
+        for e in task.examples
+    ]  # fmt: skip
+
+
+def _metrics(run: Run) -> Table:
+    """The evaluations by seed: loss, shares of seen and held-out answered, the order known."""
+    lines = read_metrics(run.folder)
+    floors: dict[int, Table] = {}
+    if run.is_complete:
+        floors = {row["seed"]: row.get("floors") or {} for row in run.summary()["seeds"]}
+    found: dict[str, Table] = {}
+    for line in lines:
+        for row in line["seeds"]:
+            own = found.setdefault(
+                str(row["seed"]), {"loss": [], "seen": [], "held_out": [], "order": []}
+            )
+            own["loss"].append(_rounded(row["loss"]))
+            seen = [value for key, value in row.items() if key.startswith("seen_")]
+            own["seen"].append(_share(seen))
+            own["held_out"].append(_share([row["held_out"]] if "held_out" in row else []))
+            floor = floors.get(row["seed"], {})
+            known = None
+            if run.config.framing == "file" and {"lines", "order"} <= floor.keys():
+                below = floor["lines"] - row["loss"]
+                known = _rounded(max(0.0, below / (floor["lines"] - floor["order"])))
+            own["order"].append(known)
+    return {"steps": [line["step"] for line in lines], "seeds": found}
+
+
+def _share(counts: list[list[int]]) -> float | None:
+    total = sum(of for _, of in counts)
+    return _rounded(sum(right for right, _ in counts) / total) if total else None
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None

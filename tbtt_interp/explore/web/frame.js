@@ -1,0 +1,40 @@
+/** What of the page stays, whatever is on screen: its controls, and places for the rest. */
+
+import { button, h } from "./ui/dom.js";
+import { VIEWS } from "./state.js";
+
+/** @type {Record<string, string>} */
+const WORDS = { story: "Story", attention: "Attention" };
+
+/**
+ * @param {{runs: import("./source.js").Listed[]}} catalogue
+ * @param {{title: string}[]} stories whose runs are here
+ * @returns {Node[]}
+ */
+export function frame(catalogue, stories) {
+  void catalogue;
+  const input = (/** @type {string} */ id, /** @type {string} */ words) =>
+    h("label", { class: "prompt", id: `${id}-label` }, h("span", {}, words),
+      h("input", { id, type: "text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" }));
+  return [
+    h("header", {},
+      h("h1", {}, "tbtt lab"),
+      input("prompt", "Prompt"), input("corrupt", "Corrupted prompt"),
+      h("nav", { "aria-label": "Views" }, ...VIEWS.filter((v) => v in WORDS).map((view) => button(`view ${view}`, WORDS[view]))),
+      h("span", { class: "end" }, button("copy", "Copy link", { class: "quiet" }))),
+    h("div", { class: "stories", role: "group", "aria-label": "Stories" },
+      ...stories.map(({ title }, k) => button(`story ${k}`, title))),
+    h("p", { id: "story", "aria-live": "polite" }),
+    h("p", { id: "dropped", class: "quiet", role: "status" }),
+    h("div", { id: "problems", role: "alert" }),
+    h("div", { class: "time" },
+      button("play", "▶ play training", { id: "play" }),
+      h("label", {}, h("span", { class: "unseen" }, "Training step of both models"),
+        h("input", { id: "step", type: "range", min: 0, max: 1, step: 1 })),
+      h("output", { id: "step-words", for: "step" })),
+    h("div", { id: "shared" }),
+    h("main", {}, ...[0, 1].map((k) =>
+      h("section", { id: `pane-${k}`, "data-pane": k, "aria-label": `Model ${"AB"[k]}` }))),
+    h("footer", { class: "quiet" }, "Everything on this page is computed in this browser, in float64, from the models' float32 weights. Nothing is sent anywhere."),
+  ];
+}

@@ -1,0 +1,131 @@
+/** What one pane shows: its model's answer to the prompt, with and without what is changed in it. */
+
+import { margins, say, sayAll } from "./engine/answers.js";
+import { makeBatch } from "./engine/batch.js";
+import { ablate, combine, knockOut } from "./engine/interventions.js";
+import { forward } from "./engine/model.js";
+import { advice } from "./task.js";
+
+/** @typedef {import("./models.js").Opened} Opened */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./state.js").Pane} Pane */
+/** @typedef {import("./engine/interventions.js").Edge} Edge */
+/** @typedef {import("./engine/model.js").Hooks} Hooks */
+/** @typedef {import("./engine/answers.js").Said} Said */
+
+/**
+ * @typedef {object} Scene
+ * @property {Opened} opened
+ * @property {string} text the whole prompt
+ * @property {string[]} strange characters that are no tokens
+ * @property {string} advice
+ * @property {number} example the task's example with this prompt, or -1
+ * @property {Said | null} said null where the prompt cannot be asked
+ * @property {Said | null} before without changes; null where there are none
+ * @property {number} start of the window that is drawn, in the text
+ * @property {number[]} tokens of that window
+ * @property {string[]} names of its tokens
+ * @property {Map<string, import("./engine/model.js").Activation>} cache of that window
+ * @property {Float64Array} margins of every example
+ * @property {Float64Array | null} marginsBefore
+ * @property {boolean} changed
+ * @property {(start: number) => Hooks} hooksAt
+ */
+
+/** @type {Map<string, Float64Array>} */
+const knownMargins = new Map();
+
+/** Edges counted from a window's start; those outside it are left out. @param {Edge[]} edges @param {number} start */
+function inWindow(edges, start) {
+  return edges
+    .map((e) => ({ ...e, query: e.query - start, key: e.key - start }))
+    .filter((e) => e.key >= 0);
+}
+
+/** The hooks of a pane, for a window that starts here in the text. @param {Pane} pane @param {string} rule @param {number} start */
+export function hooksOf(pane, rule, start) {
+  return combine(knockOut(inWindow(pane.cuts, start), rule === "renormalized"), ablate(pane.off));
+}
+
+/** The margins of all examples, kept for a while. @param {Opened} opened @param {Pane} pane @param {string} rule */
+function marginsOf(opened, pane, rule) {
+  const changes = JSON.stringify([pane.cuts, pane.off, pane.cuts.length ? rule : ""]);
+  const key = `${opened.key} ${changes}`;
+  let found = knownMargins.get(key);
+  if (!found) {
+    found = margins(opened.model, opened.answers, hooksOf(pane, rule, 0));
+    if (knownMargins.size > 400) knownMargins.delete(/** @type {string} */ (knownMargins.keys().next().value));
+    knownMargins.set(key, found);
+  }
+  return found;
+}
+
+/**
+ * @param {Opened} opened @param {State} state @param {Pane} pane
+ * @returns {Scene}
+ */
+export function sceneOf(opened, state, pane) {
+  const { task, model } = opened;
+  const text = task.complete(state.prompt);
+  const strange = task.strange(text);
+  const changed = pane.cuts.length + pane.off.length > 0;
+  const plain = { ...pane, cuts: [], off: [] };
+  const hooksAt = (/** @type {number} */ start) => hooksOf(pane, state.rule, start);
+  const scene = {
+    opened, text, strange, changed, hooksAt,
+    advice: advice(state.prompt, task), example: task.find(text),
+    said: /** @type {Said | null} */ (null), before: /** @type {Said | null} */ (null),
+    start: 0, tokens: /** @type {number[]} */ ([]), names: /** @type {string[]} */ ([]),
+    cache: new Map(),
+    margins: marginsOf(opened, pane, state.rule),
+    marginsBefore: changed ? marginsOf(opened, plain, state.rule) : null,
+  };
+  if (strange.length || !text) return scene;
+  const prompt = task.encode(text);
+  scene.said = say(model, prompt, task.ends, hooksAt);
+  if (changed) scene.before = say(model, prompt, task.ends);
+  const context = model.shape.n_ctx;
+  scene.start = Math.max(0, prompt.length - context);
+  scene.tokens = scene.said.tokens.slice(0, -1).slice(scene.start, scene.start + context);
+  scene.names = [...task.decode(scene.tokens)];
+  const batch = makeBatch([scene.tokens]);
+  scene.cache = forward(model, batch, { hooks: hooksAt(scene.start), keep: () => true }).cache;
+  return scene;
+}
+
+/** The margin of the right answer to this prompt; null where none is known. @param {Scene} scene */
+export function marginHere(scene) {
+  return scene.example < 0 ? null : scene.margins[scene.example];
+}
+
+/** @type {Map<string, Map<number, string>>} */
+const knownAnswers = new Map();
+
+/**
+ * What a model says to the examples that it answers wrongly, by example.
+ * @param {Scene} scene @param {string} key that tells what is changed in the model
+ */
+export function wrongAnswers(scene, key) {
+  const full = `${scene.opened.key} ${key}`;
+  let found = knownAnswers.get(full);
+  if (!found) {
+    const { task, model } = scene.opened;
+    const wrong = [...scene.margins.keys()].filter((k) => !(scene.margins[k] > 0));
+    const said = sayAll(model, wrong.map((k) => task.tokens[k].prompt), task.ends, scene.hooksAt(0));
+    found = new Map(wrong.map((k, row) => [k, task.decode(said[row])]));
+    if (knownAnswers.size > 200) knownAnswers.delete(/** @type {string} */ (knownAnswers.keys().next().value));
+    knownAnswers.set(full, found);
+  }
+  return found;
+}
+
+/** Whether what is said to an example is right in every seen, and in every held-out one. @param {Scene} scene */
+export function counts(scene, from = scene.margins) {
+  const found = { seen: 0, seenOf: 0, heldOut: 0, heldOutOf: 0 };
+  from.forEach((margin, k) => {
+    const out = scene.opened.task.heldOut.has(k);
+    found[out ? "heldOutOf" : "seenOf"]++;
+    if (margin > 0) found[out ? "heldOut" : "seen"]++;
+  });
+  return found;
+}

@@ -1,0 +1,166 @@
+/** What is on screen, as the page's address has it: nothing else is kept. */
+
+/** @typedef {import("./engine/interventions.js").Edge} Edge */
+/** @typedef {import("./engine/interventions.js").Ablation} Ablation */
+/** @typedef {import("./engine/interventions.js").Patch} Patch */
+
+/**
+ * One of the two models on screen, and what is done to it.
+ * @typedef {object} Pane
+ * @property {string} run
+ * @property {number} seed -1 is the first
+ * @property {number} layer
+ * @property {number} head
+ * @property {Edge[]} cuts edges of attention that are knocked out, in this prompt
+ * @property {Ablation[]} off heads, neurons and MLPs that are set to zero, in every prompt
+ * @property {Patch[]} patches
+ */
+
+/**
+ * @typedef {object} State
+ * @property {string} view
+ * @property {string} prompt
+ * @property {string} corrupt the prompt that is patched
+ * @property {number} step -1 is the last
+ * @property {string} shown what attention is of
+ * @property {string} rule renormalized or zeroed
+ * @property {number[]} pins positions of the prompt that are pinned
+ * @property {number} place of the answer's character that is taken apart
+ * @property {string} filter of the example table
+ * @property {[Pane, Pane]} panes
+ */
+
+export const VIEWS = ["story", "flow", "attention", "patching", "inside", "order", "examples", "train"];
+export const SHOWN = ["prompt", "equations", "scores", "OV"];
+export const RULES = ["renormalized", "zeroed"];
+export const FILTERS = ["all", "wrong", "held-out", "carry", "borrow"];
+const LONGEST = 500;
+
+/** @returns {Pane} */
+export function newPane(run = "") {
+  return { run, seed: -1, layer: 0, head: 0, cuts: [], off: [], patches: [] };
+}
+
+/** @returns {State} */
+export function newState() {
+  return {
+    view: "story", prompt: "5+7=", corrupt: "3+7=", step: -1, shown: "prompt", rule: "renormalized",
+    pins: [], place: 0, filter: "all", panes: [newPane(), newPane()],
+  };
+}
+
+/** @param {string} text @returns {number} */
+function natural(text) {
+  if (!/^\d{1,9}$/.test(text)) throw new Error(`“${text.slice(0, 40)}” is no number from 0`);
+  return Number(text);
+}
+
+/** @param {string} text @returns {Edge} */
+export function readEdge(text) {
+  const [layer, head, query, key, ...more] = text.split(".").map(natural);
+  if (key === undefined || more.length) throw new Error(`“${text.slice(0, 40)}” is no edge`);
+  if (key > query) throw new Error("a query sees no key after it");
+  return { layer, head, query, key };
+}
+
+/** @param {Edge} edge */
+export const edgeText = ({ layer, head, query, key }) => `${layer}.${head}.${query}.${key}`;
+
+/** @param {string} text @returns {Ablation} */
+export function readAblation(text) {
+  const [kind, layer, unit, ...more] = text.split(".");
+  if (!["head", "neuron", "mlp"].includes(kind) || unit === undefined || more.length) {
+    throw new Error(`“${text.slice(0, 40)}” is no head, neuron or mlp`);
+  }
+  return { kind: /** @type {"head"} */ (kind), layer: natural(layer), unit: natural(unit) };
+}
+
+/** @param {Ablation} one */
+export const ablationText = ({ kind, layer, unit }) => `${kind}.${layer}.${unit}`;
+
+/** @param {string} text @returns {Patch} */
+export function readPatch(text) {
+  const match = /^([\w.]+?)(?:\.(\d+))?@(\d+)$/.exec(text);
+  if (!match) throw new Error(`“${text.slice(0, 40)}” is no place to patch`);
+  return { site: match[1], head: match[2] === undefined ? null : natural(match[2]), pos: natural(match[3]) };
+}
+
+/** @param {Patch} one */
+export const patchText = ({ site, head, pos }) => `${site}${head === null ? "" : `.${head}`}@${pos}`;
+
+/** @type {Record<string, readonly string[]>} */
+const KNOWN = { view: VIEWS, shown: SHOWN, rule: RULES, filter: FILTERS };
+/** @type {Record<string, [(text: string) => any, (value: any) => string]>} */
+const LISTS = {
+  cuts: [readEdge, edgeText], off: [readAblation, ablationText], patches: [readPatch, patchText],
+};
+
+/**
+ * The state that an address shows, and what in it means nothing, in sentences.
+ * @param {string} hash @param {State} first what an empty address shows
+ * @returns {{state: State, problems: string[]}}
+ */
+export function readAddress(hash, first) {
+  /** @type {any} */
+  const state = structuredClone(first);
+  /** @type {string[]} */
+  const problems = [];
+  for (const [key, value] of new URLSearchParams(hash.replace(/^#/, ""))) {
+    try {
+      const [pane, name] = key.includes(".") ? key.split(".") : ["", key];
+      if (pane) {
+        if (!"ab".includes(pane)) throw new Error(`the address has no pane ${pane}`);
+        const own = state.panes["ab".indexOf(pane)];
+        if (name in LISTS) own[name] = value.split(",").filter(Boolean).map(LISTS[name][0]);
+        else if (name === "run") own.run = value.slice(0, LONGEST);
+        else if (["seed", "layer", "head"].includes(name)) own[name] = natural(value);
+        else throw new Error(`the address has ${key.slice(0, 40)}, which the page does not know`);
+      } else if (name in KNOWN) {
+        if (!KNOWN[name].includes(value)) {
+          throw new Error(`${name} “${value.slice(0, 40)}” is unknown: choose ${KNOWN[name].join(", ")}`);
+        }
+        state[name] = value;
+      } else if (name === "prompt" || name === "corrupt") state[name] = value.slice(-LONGEST);
+      else if (name === "step" || name === "place") state[name] = natural(value);
+      else if (name === "pins") state.pins = value.split(",").filter(Boolean).map(natural);
+      else throw new Error(`the address has ${key.slice(0, 40)}, which the page does not know`);
+    } catch (error) {
+      problems.push(`${/** @type {Error} */ (error).message}. It was left out.`);
+    }
+  }
+  return { state, problems };
+}
+
+/**
+ * The address of a state, without what is as in a new one.
+ * @param {State} state
+ */
+export function address(state) {
+  /** @type {any} */ const plain = state;
+  /** @type {any} */ const first = newState();
+  const found = new URLSearchParams();
+  for (const name of ["view", "prompt", "corrupt", "shown", "rule", "filter", "step", "place"]) {
+    if (plain[name] !== first[name] || name === "prompt") found.set(name, String(plain[name]));
+  }
+  if (state.pins.length) found.set("pins", state.pins.join(","));
+  state.panes.forEach((pane, k) => {
+    /** @type {any} */ const own = pane;
+    const at = "ab"[k];
+    found.set(`${at}.run`, own.run);
+    if (own.seed >= 0) found.set(`${at}.seed`, own.seed);
+    for (const name of ["layer", "head"]) if (own[name]) found.set(`${at}.${name}`, own[name]);
+    for (const [name, [, write]] of Object.entries(LISTS)) {
+      if (own[name].length) found.set(`${at}.${name}`, own[name].map(write).join(","));
+    }
+  });
+  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",")}`;
+}
+
+/**
+ * A list with something put in, or taken out if it is there.
+ * @template T @param {T[]} list @param {T} one @param {(one: T) => string} text
+ */
+export function toggled(list, one, text) {
+  const known = list.some((other) => text(other) === text(one));
+  return known ? list.filter((other) => text(other) !== text(one)) : [...list, one];
+}

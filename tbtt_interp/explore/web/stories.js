@@ -1,0 +1,30 @@
+/** Addresses worth looking at, with two sentences each. */
+
+/** @type {{title: string, text: string, address: string}[]} */
+export const STORIES = [
+  {
+    title: "small knows the rule",
+    text: "Small (1,456 weights) answers 5+7 and 7+5, which it never saw. It was shown 196 lines; these two were not among them.",
+    address: "#view=story&prompt=5+7&a.run=arithmetic-small-file&b.run=arithmetic-small-shuffled",
+  },
+  {
+    title: "large recites the file",
+    text: "Large (19,936 weights) answers every line of its file and none of the four it never saw. Both models had the same training; only their sizes differ.",
+    address: "#view=story&prompt=5%2B7&a.run=arithmetic-small-file&b.run=arithmetic-large-file",
+  },
+  {
+    title: "forgetting, step by step",
+    text: "At step 2,500 medium answers 3 of the 4 equations it never saw; at step 5,000, none. Press play: small keeps its rule, medium loses it while it goes on training.",
+    address: "#view=story&prompt=5%2B7&step=2500&a.run=arithmetic-small-shuffled&b.run=arithmetic-medium-shuffled",
+  },
+  {
+    title: "the digits' number line",
+    text: "In small the digits' embeddings lie in their order; in large on the file they do not. The lines join 0 to 9 on the first two principal components.",
+    address: "#view=inside&prompt=5%2B7&a.run=arithmetic-small-file&b.run=arithmetic-large-file",
+  },
+  {
+    title: "whole lines instead of a file",
+    text: "Trained on windows of one file, large answers none of the four equations it never saw. Trained on the same lines one at a time, it answers 2 of them here, and 23 of 32 over its 8 seeds.",
+    address: "#view=story&prompt=5%2B7&a.run=arithmetic-large-file&b.run=arithmetic-large-line",
+  },
+];

@@ -1,0 +1,67 @@
+/** Figures as files: SVG, PNG and CSV, each with what it is of. */
+
+const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family", "font-weight", "text-anchor", "opacity"];
+
+/**
+ * Saves a figure's drawing in a format.
+ * @param {Element} figure @param {string} format svg, png or csv @param {{address: string, models: string[]}} about
+ */
+export function saveFigure(figure, format, about) {
+  const drawing = figure.querySelector("svg");
+  const title = figure.querySelector("h3")?.textContent ?? drawing?.getAttribute("aria-label") ?? "figure";
+  if (!drawing) return;
+  const name = title.replace(/[^\w]+/g, "-").slice(0, 60);
+  if (format === "csv") {
+    const rows = [...drawing.querySelectorAll("[data-tip]")].map((e) => [e.getAttribute("data-key") ?? "", e.getAttribute("data-tip") ?? ""]);
+    const quoted = (/** @type {string} */ text) => `"${text.replaceAll('"', '""')}"`;
+    const lines = [["cell", "value", "figure", "models", "address"], ...rows.map((row) => [...row, title, about.models.join(" and "), about.address])];
+    return download(new Blob([lines.map((line) => line.map(quoted).join(",")).join("\n")], { type: "text/csv" }), `${name}.csv`);
+  }
+  const { text, width, height } = standalone(drawing, `${title}. ${about.models.join(" and ")}. ${about.address}`, title);
+  if (format === "svg") return download(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
+  const image = new Image();
+  image.onload = () => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [width * 2, height * 2];
+    canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => { if (blob) download(blob, `${name}.png`); });
+  };
+  image.src = `data:image/svg+xml,${encodeURIComponent(text)}`;
+}
+
+/** A drawing with its styles in it, on its ground, with a title. @param {SVGElement} drawing @param {string} words @param {string} title */
+function standalone(drawing, words, title) {
+  const copy = /** @type {SVGElement} */ (drawing.cloneNode(true));
+  const pairs = [drawing, ...drawing.querySelectorAll("*")].map((e, k) => [e, [copy, ...copy.querySelectorAll("*")][k]]);
+  for (const [from, to] of pairs) {
+    const style = getComputedStyle(from);
+    for (const name of KEPT) to.setAttribute(name, style.getPropertyValue(name));
+    for (const { name } of [...to.attributes]) if (/^(data-|aria-|tabindex|class|role)/.test(name)) to.removeAttribute(name);
+  }
+  const [width, height] = [Number(drawing.getAttribute("width")), Number(drawing.getAttribute("height")) + 24];
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  copy.setAttribute("height", String(height));
+  copy.setAttribute("viewBox", `0 -24 ${width} ${height}`);
+  const ink = getComputedStyle(document.body);
+  const make = (/** @type {string} */ tag, /** @type {Record<string, string>} */ attributes, text = "") => {
+    const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const key in attributes) e.setAttribute(key, attributes[key]);
+    e.textContent = text;
+    return e;
+  };
+  copy.prepend(
+    make("desc", {}, words),
+    make("rect", { x: "0", y: "-24", width: String(width), height: String(height), fill: ink.backgroundColor }),
+    make("text", { x: "4", y: "-8", fill: ink.color, "font-size": "12px", "font-family": "sans-serif" }, title),
+  );
+  return { text: new XMLSerializer().serializeToString(copy), width, height };
+}
+
+/** @param {Blob} blob @param {string} name */
+function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

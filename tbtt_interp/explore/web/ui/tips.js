@@ -1,0 +1,42 @@
+/** One tip for whatever is hovered or focused, and the row and column of a token that is. */
+
+/** Shows an element's `data-tip` beside it. */
+export function startTips() {
+  const tip = /** @type {HTMLElement} */ (document.getElementById("tip"));
+  const show = (/** @type {Element} */ target, /** @type {string} */ text) => {
+    tip.textContent = text;
+    tip.hidden = false;
+    const box = target.getBoundingClientRect();
+    const left = Math.max(6, Math.min(box.left + box.width / 2 - tip.offsetWidth / 2, innerWidth - tip.offsetWidth - 6));
+    const above = box.top - tip.offsetHeight - 6;
+    tip.style.left = `${left + scrollX}px`;
+    tip.style.top = `${(above > 4 ? above : box.bottom + 6) + scrollY}px`;
+  };
+  const follow = (/** @type {Event} */ event) => {
+    const target = /** @type {Element} */ (event.target);
+    if (!(target instanceof Element)) return;
+    const found = target.closest("[data-tip]");
+    const text = found?.getAttribute("data-tip");
+    if (found && text) show(found, text);
+    else tip.hidden = true;
+    light(target);
+  };
+  document.addEventListener("pointerover", follow);
+  document.addEventListener("focusin", follow);
+  document.addEventListener("pointerout", () => { tip.hidden = true; });
+  document.addEventListener("focusout", () => { tip.hidden = true; });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+}
+
+/** Lights the row and the column of a hovered token in its pane's map. @param {Element} target */
+function light(target) {
+  for (const old of document.querySelectorAll(".hover")) old.classList.remove("hover");
+  const token = target.closest("[data-light]");
+  const pane = token?.closest("section");
+  if (!token || !pane) return;
+  const k = token.getAttribute("data-light");
+  for (const cell of pane.querySelectorAll("[data-lights] rect.cell")) {
+    const [row, column] = (cell.getAttribute("data-key") ?? "").split("/").slice(-2);
+    if (row === k || column === k) cell.classList.add("hover");
+  }
+}

@@ -1,0 +1,60 @@
+/** What each view shows of a pane, and of both together. */
+
+import { ablationText, edgeText } from "../state.js";
+import { h } from "../ui/dom.js";
+import { attention, attentionChoices } from "./attention.js";
+import { curves } from "./curves.js";
+import { legend, operandGrids } from "./grids.js";
+import { answerLine, changes, controls, status } from "./pane.js";
+
+/** @typedef {import("../scene.js").Scene} Scene */
+/** @typedef {import("../state.js").State} State */
+
+/** The width that a pane's figures have, in pixels. */
+export function paneWidth() {
+  const page = Math.min(document.documentElement.clientWidth, 1440);
+  return page < 900 ? page - 44 : (page - 36 - 16) / 2 - 30;
+}
+
+/** What a changed model is known by. @param {State} state @param {number} k */
+function changesKey(state, k) {
+  const { cuts, off } = state.panes[k];
+  return [cuts.map(edgeText), off.map(ablationText), cuts.length ? state.rule : ""].join(";");
+}
+
+/**
+ * @param {Scene | Error} scene @param {import("../source.js").Listed[]} runs @param {State} state @param {number} k
+ * @returns {(Node | null)[]}
+ */
+export function paneContent(scene, runs, state, k) {
+  const pane = state.panes[k];
+  const title = h("h2", {}, `Model ${"AB"[k]}`);
+  if (scene instanceof Error) {
+    return [h("div", { class: "head" }, title, controls(runs, pane, k, pane.seed)), h("p", { class: "message", role: "alert" }, scene.message)];
+  }
+  const width = paneWidth();
+  const big = state.view === "story";
+  const size = big ? Math.max(14, Math.min(28, Math.floor((width - 70) / 20))) : 14;
+  const stacked = big && width < 500;
+  const cell = stacked ? Math.floor((width - 40) / 10) > 28 ? 28 : Math.floor((width - 40) / 10) : size;
+  const grids = h("div", { class: `grids${stacked ? " stacked" : ""}` }, ...operandGrids(scene, String(k), cell, changesKey(state, k)));
+  const own = VIEW[state.view]?.(scene, state, k, width) ?? [];
+  return [
+    h("div", { class: "head" }, title, controls(runs, pane, k, scene.opened.seed)),
+    answerLine(scene, state), changes(scene, pane, k),
+    ...(big ? [grids, status(scene), curves(scene.opened, width)] : [...own, h("details", { class: "context", open: true }, h("summary", {}, "Which equations it answers"), grids, status(scene))]),
+  ];
+}
+
+/** @type {Record<string, (scene: Scene, state: State, k: number, width: number) => (Node | null)[]>} */
+const VIEW = {
+  attention: (scene, state, k, width) => attention(scene, state, state.panes[k], k, width),
+};
+
+/** @param {(Scene | Error)[]} scenes @param {State} state @returns {(Node | null)[]} */
+export function sharedContent(scenes, state) {
+  void scenes;
+  if (state.view === "story") return [legend()];
+  if (state.view === "attention") return [attentionChoices(state)];
+  return [];
+}

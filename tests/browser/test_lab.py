@@ -1,0 +1,158 @@
+"""The page that computes models in the browser, served, as a folder and as one file."""
+
+import http.client
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from browser.conftest import watch
+from browser.pointing import Page, expect
+
+from tbtt_interp.cli import main
+from tbtt_interp.evaluate import evaluate_run
+from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.page_server import PageServer
+from tbtt_interp.explore.scene import scene_of
+from tbtt_interp.explore.single_file import write_site
+from tbtt_interp.explore.state import Pane
+from tbtt_interp.runs import Run
+
+
+@pytest.fixture(scope="session")
+def lab(catalogue: Catalogue) -> Iterator[str]:
+    """The address of a server of the page."""
+    server = PageServer(catalogue, host="127.0.0.1", port=8300)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def forms(
+    lab: str, catalogue: Catalogue, session_folder: Path, line_run: Run
+) -> Iterator[dict[str, str]]:
+    """The page's three forms: served, one file from disk, and a folder on a plain host."""
+    folder = session_folder / "lab-site"
+    write_site(catalogue, folder)
+    out = session_folder / "lab.html"
+    assert main(["explore", str(line_run.folder), "--out", str(out)]) == 0
+    plain = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), plain)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {
+        "served": lab, "file": out.as_uri(), "folder": f"http://127.0.0.1:{server.server_port}/",
+    }  # fmt: skip
+    server.shutdown()
+
+
+@pytest.fixture
+def opened(browser, forms: dict[str, str]) -> Iterator[Page]:
+    """Opens a form of the page at an address. Requests elsewhere and errors fail the test."""
+    wrong: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+
+    def go(form: str, address: str) -> Page:
+        watch(page, forms[form], wrong)
+        page.goto(f"{forms[form]}#{address}")
+        expect(page.locator("body[data-drawn]")).to_be_visible()
+        return page
+
+    yield go
+    context.close()
+    assert not wrong
+
+
+def pane(page: Page, name: str = "A") -> Page:
+    return page.get_by_role("region", name=f"Model {name}")
+
+
+def margins(page: Page, operator: str, name: str = "A") -> list[float]:
+    tips = pane(page, name).locator(f"svg[data-map$='grid{operator}'] rect[data-tip]")
+    shown = tips.evaluate_all("cells => cells.map(cell => cell.dataset.tip)")
+    return [
+        float(re.search(r"margin ([+−][\d.]+)", tip)[1].replace("−", "-"))  # type: ignore[index]
+        for tip in shown
+    ]
+
+
+@pytest.mark.parametrize("form", ["served", "file", "folder"])
+def test_the_grids_are_the_library_s_margins(opened, form: str, line_run: Run) -> None:
+    page = opened(form, "prompt=5%2B7&a.run=line&a.seed=1&b.run=line")
+    table = evaluate_run(line_run).table.query("seed == 1")
+    expected = table["margin"].tolist()
+    assert margins(page, "+") + margins(page, "-") == pytest.approx(expected, abs=0.006)
+    seen = table.query("not held_out")["right"].sum()
+    expect(pane(page).locator(".counts")).to_contain_text(f"seen in training {seen}/196")
+    assert pane(page).locator("svg[data-map='0/grid+'] .ring").count() == 2
+    page.locator("svg[data-map='0/grid+'] rect[data-key='0/grid+/3/4']").click()
+    expect(page).to_have_url(re.compile(r"prompt=3%2B4"))
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("3+4")
+
+
+def test_an_edge_is_knocked_out_as_in_the_library(opened, catalogue: Catalogue) -> None:
+    page = opened("served", "view=attention&prompt=3%2B4&a.run=line&b.run=line")
+    cell = pane(page).locator("rect[data-key='0/attention/4/1']")
+    cell.click()
+    scene = scene_of(catalogue, Pane(run="line").act("cut", "0.0.4.1"), "3+4")
+    shown = f"margin {scene.margin:+.2f} nats".replace("-", "−")
+    expect(pane(page).locator(".answer")).to_contain_text(shown)
+    expect(pane(page).locator(".counts")).to_contain_text("(before: ")
+    page.get_by_label("Prompt", exact=True).fill("3+5")
+    expect(page.locator("#dropped")).to_have_text(
+        "1 knock-out made for 3+4 was dropped with that prompt."
+    )
+    expect(pane(page).locator(".chips")).to_have_count(0)
+
+
+def test_bad_prompts_and_addresses_are_sentences(opened) -> None:
+    page = opened("served", "view=maps&prompt=15%2B27&a.run=line&a.cuts=x&b.run=nowhere")
+    expect(page.get_by_role("alert").first).to_contain_text("view “maps” is unknown: choose story")
+    expect(page.get_by_role("alert").first).to_contain_text("“x” is no number from 0")
+    expect(pane(page, "B")).to_contain_text("The run nowhere is not open here")
+    expect(pane(page)).to_contain_text("15+27 is 42")
+    box = page.get_by_label("Prompt", exact=True)
+    box.fill("5 + 7 =")
+    expect(pane(page)).to_contain_text("the answer is 12")
+    box.fill("3+x")
+    expect(pane(page).locator("mark")).to_have_text(["x"])
+    expect(pane(page)).to_contain_text("no token for “x”")
+
+
+def test_the_slider_moves_both_models_by_keyboard(opened, line_run: Run) -> None:
+    page = opened("served", "prompt=3%2B4&a.run=line&b.run=line&b.seed=1")
+    page.get_by_role("slider").focus()
+    page.keyboard.press("Home")
+    expect(page).to_have_url(re.compile("step=0"))
+    first = evaluate_run(line_run, 0).table
+    for name, seed in (("A", 0), ("B", 1)):
+        expected = first[first["seed"] == seed]["margin"].tolist()
+        found = margins(page, "+", name) + margins(page, "-", name)
+        assert found == pytest.approx(expected, abs=0.006)
+
+
+def test_the_server_has_the_page_and_its_runs_alone(lab: str) -> None:
+    host = lab.split("/")[2]
+
+    def asked(path: str, name: str = host) -> int:
+        connection = http.client.HTTPConnection(host)
+        connection.request("GET", path, headers={"Host": name})
+        return connection.getresponse().status
+
+    assert [asked(p) for p in ("/", "/main.js", "/catalogue.json", "/runs/0/run.json")] == [200] * 4
+    assert asked("/", "evil.example") == 403
+    for path in ("/../pyproject.toml", "/runs/99/run.json", "/runs/0/config.json", "/bundle.py"):
+        assert asked(path) == 404
+    assert asked("/runs/0/999.safetensors") == 410
+
+
+def test_a_page_that_would_be_too_large_says_what_to_leave_out(
+    line_run: Run, monkeypatch: pytest.MonkeyPatch, refused
+) -> None:
+    monkeypatch.setattr("tbtt_interp.explore.single_file.LIMIT", 1_000)
+    error = refused("explore", line_run.folder, "--out", "page.html")
+    assert "at most 0 MB are allowed: give fewer runs, --seed N for some seeds" in error
