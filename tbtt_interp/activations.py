@@ -128,4 +128,4 @@ def run_activations(
 def untrained_models(run: Run) -> list["HookedTransformer"]:
     """Every seed's model at initialisation."""
     initial = (initial_parameters(run.shape, seed=seed) for seed in run.seeds)
-    return [hooked_transformer(parameters, run.shape) for parameters in initial]
+    return [hooked_transformer(parameters, run.shape, run.tokenizer()) for parameters in initial]

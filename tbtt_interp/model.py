@@ -23,6 +23,8 @@ from tbtt_interp.bounds import check_shape
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
+    from tbtt_interp.tokenizer import CharacterTokenizer
+
 Parameters = dict[str, Tensor]
 INITIAL_STD = 0.02
 EPSILON = 1e-5
@@ -200,8 +202,12 @@ def forward(
     return logits.view(seeds, batch, pos, -1)
 
 
-def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransformer":
+def hooked_transformer(
+    parameters: Parameters, shape: Shape, tokenizer: "CharacterTokenizer | None" = None
+) -> "HookedTransformer":
     """One model as a real HookedTransformer, in eval mode, with the usual hook names.
+
+    With a tokenizer it also reads text, to which nothing is prepended.
 
     A tied `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. Do
     not fold it with `fold_ln` or `process_weights_`: they misread an MLP as wide as the model, and
@@ -214,9 +220,9 @@ def hooked_transformer(parameters: Parameters, shape: Shape) -> "HookedTransform
         n_layers=shape.layers, n_heads=shape.heads, d_model=shape.d_model, d_head=shape.d_head,
         d_mlp=shape.d_mlp, n_ctx=shape.n_ctx, d_vocab=shape.d_vocab, act_fn="gelu",
         normalization_type="LN", eps=EPSILON, init_weights=False, device="cpu",
-        dtype=embeddings.dtype,
+        dtype=embeddings.dtype, default_prepend_bos=False,
     )  # fmt: skip
-    model = HookedTransformer(config, move_to_device=False)
+    model = HookedTransformer(config, tokenizer, move_to_device=False)
     state = {
         name: torch.zeros_like(value) if is_bias(name) else value
         for name, value in model.state_dict().items()

@@ -26,6 +26,7 @@ from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, st
 from tbtt_interp.runs import Run, RunConfig, check_free, create_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
+from tbtt_interp.versions import versions
 
 CODE = "loading it would run code, or it is no torch checkpoint. Only tensors and plain values"
 KNOWN = re.compile(  # what the pickle of a checkpoint may name
@@ -86,7 +87,7 @@ def import_checkpoint(
         shape=vars(shape), vocabulary=vocabulary.characters, seeds=(0,),
         held_out=(_held_out(loaded_task),), order_seeds=(None,), recipe=None,
         steps=min(max(steps, 0), STEPS),
-        environment={"imported_from": checkpoint.name}, versions=runs.versions(),
+        environment={"imported_from": checkpoint.name}, versions=versions(),
     )  # fmt: skip
 
     def fill(folder: Path) -> None:

@@ -8,12 +8,11 @@ import dataclasses
 import json
 import math
 import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
     from tbtt_interp.model import Parameters, Shape
+    from tbtt_interp.tokenizer import CharacterTokenizer
 
 Row = dict[str, Any]
 SHIPPED = Path(__file__).parent / "pretrained" / "weights"  # runs that come with the package
@@ -171,11 +171,20 @@ class Run:
         return read_checkpoint(self.checkpoints[step], self)
 
     def model(self, seed: int | None = None, step: int | None = None) -> "HookedTransformer":
-        """One model as a real HookedTransformer, in eval mode: by default the first, at the end."""
+        """One model as a HookedTransformer that reads text, in eval mode: the first, at the end."""
         from tbtt_interp.model import hooked_transformer, one_model
 
         parameters = one_model(self.parameters(step), self.seed_index(seed))
-        return hooked_transformer(parameters, self.shape)
+        return hooked_transformer(parameters, self.shape, self.tokenizer())
+
+    def tokenizer(self) -> "CharacterTokenizer":
+        """A tokenizer of the models, for TransformerLens: one token per character."""
+        from tbtt_interp.tokenizer import CharacterTokenizer, end_of_answer
+
+        vocabulary, ends = Vocabulary(self.config.vocabulary), frozenset[str]()
+        with suppress(TbttError):  # of a task that is not known here
+            ends = self.tasks[0].terminators
+        return CharacterTokenizer(vocabulary, end_of_answer(ends, vocabulary), self.shape.n_ctx)
 
     def diverged(self, step: int | None = None) -> tuple[int, ...]:
         """The seeds of models with a weight that is no finite number, at a kept checkpoint."""
@@ -387,14 +396,3 @@ def read_metrics(folder: Path) -> list[Row]:
         lines.append({"step": step, "seeds": seeds})
     check_hash(path, content)
     return lines
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide what a run computes."""
-    known = {"python": platform.python_version()}
-    for name in ("tbtt_interp", "torch", "transformer-lens", "numpy"):
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:
-            known[name] = "not installed"
-    return known

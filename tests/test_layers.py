@@ -12,12 +12,13 @@ import tbtt_interp
 ROOT = Path(tbtt_interp.__file__).parent
 # Each may import from its own layer and from those above it.
 LAYERS = [
-    ["errors", "threads"],
+    ["errors", "threads", "versions"],
     ["bounds"],
     ["files", "integrity"],
     ["stats", "plots", "results", "tasks"],
     ["shares"],
     ["study"],
+    ["tokenizer"],
     ["model"],
     ["kernel"],
     ["runs", "prompts"],

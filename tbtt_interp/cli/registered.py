@@ -114,8 +114,8 @@ def _result(
     steps: Sequence[int | None], parts: Path | None, options: dict[str, Any],
 ) -> "Result":  # fmt: skip
     from tbtt_interp.results import over_steps
-    from tbtt_interp.runs import versions
     from tbtt_interp.seeds import Models, seed_cache
+    from tbtt_interp.versions import versions
 
     found = {}
     for step in steps:

@@ -13,7 +13,7 @@ import pandas as pd
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model_tables import run_settings
 from tbtt_interp.results import Claim, Result, claims_table
-from tbtt_interp.runs import Run, versions
+from tbtt_interp.runs import Run
 from tbtt_interp.tasks.arithmetic import pairs_text
 
 LONG = 60  # seconds beyond which a section's own time is given

@@ -24,6 +24,7 @@ from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.saved import Saved, newest_saved, write_newest, write_state
 from tbtt_interp.train.stacks import Runtime, TrainingCallback, begin, new_stack, threads_of_torch
 from tbtt_interp.train.step import ModelStack
+from tbtt_interp.versions import versions
 
 LATE = 5 / 6  # evaluations after this fraction of training are late
 SAVING = 0.05  # the fraction of training time that saving between checkpoints may take
@@ -134,7 +135,7 @@ def _resumed_runtime(requested: Runtime, run: Run, callback: TrainingCallback) -
             what = f"{run.folder} was started by the compiled kernel, on the CPU"
             raise TbttError(f"{what}, and must continue so: drop --no-compile and --device")
         return dataclasses.replace(runtime, threads=requested.threads)
-    if vars(runtime) != settings or runs.versions() != run.config.versions:
+    if vars(runtime) != settings or versions() != run.config.versions:
         callback.on_message(
             "This run started on another device, with other threads, or under other versions: "
             "its last bits may differ from those of an uninterrupted run."
@@ -148,7 +149,7 @@ def _config(recipe: Recipe, stack: ModelStack) -> RunConfig:
         task=recipe.task, framing=recipe.framing, size=recipe.model.size, shape=vars(stack.shape),
         vocabulary=task.vocabulary.characters, seeds=recipe.seed_list,
         held_out=recipe.held_out_sets, steps=recipe.training.steps,
-        recipe=recipe.table(), versions=runs.versions(), answer_seeds=recipe.answer_seeds,
+        recipe=recipe.table(), versions=versions(), answer_seeds=recipe.answer_seeds,
         order_seeds=tuple(recipe.order_seed(seed, task) for seed in recipe.seed_list),
         environment=_environment(stack),
     )  # fmt: skip

@@ -36,13 +36,13 @@ from tbtt_interp.cli.output import print_table
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.kernel import flatten
 from tbtt_interp.model import Shape, hooked_transformer, is_matrix, one_model, parameter_shapes
-from tbtt_interp.runs import versions
 from tbtt_interp.seeds import Models
 from tbtt_interp.threads import processor
 from tbtt_interp.train.recipe import Recipe, resolve_recipe
 from tbtt_interp.train.stacks import Runtime, TrainingCallback, new_stack
 from tbtt_interp.train.step import ModelStack, keep_freed_memory
 from tbtt_interp.train.training import train_models
+from tbtt_interp.versions import versions
 
 Row = dict[str, Any]
 Waited = tuple[str, float, float | None]  # what for, how long, and the limit
