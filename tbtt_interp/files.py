@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,25 @@ def write_whole(path: Path, content: bytes) -> None:
             draft.unlink(missing_ok=True)
         raise unwritable(path, error) from error
     sync_folder(path.parent)
+
+
+def user_cache() -> Path:
+    """The folder for what can be made again: `$XDG_CACHE_HOME/tbtt_interp`, or in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbtt_interp"
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Writes a new folder, whole or not at all: `fill` puts files into it before it appears."""
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)  # of a writing that was killed
+    try:
+        draft.mkdir(parents=True)
+        fill(draft)
+        os.replace(draft, folder)
+        sync_folder(folder.parent)
+    except (OSError, TbttError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise unwritable(folder, error) if isinstance(error, OSError) else error from error
 
 
 def sync_folder(folder: Path) -> None:

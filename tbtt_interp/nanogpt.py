@@ -104,6 +104,11 @@ def export_checkpoint(
 ) -> None:
     """Writes one model of a run as a nanoGPT checkpoint (`model`, `model_args`)."""
     shape = run.shape
+    if not shape.tied:
+        raise TbttError(
+            f"nanoGPT ties its embeddings, and {run.folder} has two: it cannot be written for "
+            "nanoGPT; give --to huggingface"
+        )
     if shape.d_mlp % shape.d_model:
         raise TbttError(
             f"nanoGPT's MLP is a whole multiple of the width, and {run.folder} has {shape.d_mlp} "

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from tbtt_interp.files import (
     AGAIN,
     read_with_metadata,
     stored_shapes,
-    sync_folder,
     unwritable,
+    write_folder,
     write_json,
     write_tensors,
     write_whole,
@@ -291,20 +290,16 @@ def create_run(
 
     A user's own corpus is stored with it. `fill` puts more into the folder before it appears.
     """
-    check_free(folder)
-    draft = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)  # of a training that was killed before it began
-    try:
-        (draft / "checkpoints").mkdir(parents=True)
+
+    def write(draft: Path) -> None:
+        (draft / "checkpoints").mkdir()
         if task.order_is_given:
             write_corpus(task, draft / "corpus.tsv")
         write_json(draft / "config.json", config.table())
         fill(draft)
-        os.replace(draft, folder)
-        sync_folder(folder.parent)
-    except (OSError, TbttError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise unwritable(folder, error) if isinstance(error, OSError) else error from error
+
+    check_free(folder)
+    write_folder(folder, write)
     return load_run(folder)
 
 

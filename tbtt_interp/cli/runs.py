@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder, Step, name_diverged, print_json, print_table
 from tbtt_interp.cli.training import HeldOut, parse_pair
-from tbtt_interp.errors import TbttError, listed, printable
+from tbtt_interp.errors import TbttError, listed, printable, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,25 +185,36 @@ def ask_command(
 
 
 def import_command(
-    checkpoint: Annotated[Path, Argument(metavar="CKPT", help="nanoGPT's ckpt.pt.")],
-    task: Annotated[
-        str, Option(help="Its training task: arithmetic, facts, joint, or a text file.")
+    checkpoint: Annotated[
+        Path, Argument(metavar="CKPT", help="nanoGPT's ckpt.pt, or a folder for transformers.")
     ],
     out: Annotated[Path, Option(help="The run's folder, new or empty.")],
+    task: Annotated[
+        str | None,
+        Option(help="Its task: arithmetic, facts, joint, or a text file. [as a folder names it]"),
+    ] = None,
     held_out: HeldOut = None,
     text: Annotated[
         Path | None, Option(help="The text whose characters are its vocabulary. [the task's]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run of a nanoGPT checkpoint. No code in the file is executed.
+    """Make a run of a nanoGPT checkpoint or of models for transformers; no code in it is executed.
 
     tbtt import out-math/ckpt.pt --task arithmetic --out runs/theirs
+
+    tbtt import models/medium --out runs/theirs
     """
     from tbtt_interp.nanogpt import PUBLISHED_HELD_OUT, import_checkpoint
+    from tbtt_interp.pretrained.gpt2 import import_huggingface
 
     pairs = PUBLISHED_HELD_OUT if held_out is None else [parse_pair(pair) for pair in held_out]
-    run = import_checkpoint(checkpoint, task, out, text=text, held_out=pairs)
+    if checkpoint.is_dir():
+        run = import_huggingface(checkpoint, out, task=task, held_out=pairs)
+    elif task is None:
+        raise TbttError(f"{checkpoint} does not say its task: give --task, as in --task arithmetic")
+    else:
+        run = import_checkpoint(checkpoint, task, out, text=text, held_out=pairs)
     shape = run.shape
     if as_json:
         print_json([{"run": str(out), "step": run.config.steps, **vars(shape)}])
@@ -215,22 +226,47 @@ def import_command(
 
 def export_command(
     run_folder: RunFolder,
-    out: Annotated[Path, Option(help="The checkpoint to write.")] = Path("ckpt.pt"),
-    seed: Annotated[int | None, Option(help="Which model. [the first]")] = None,
+    out: Annotated[Path, Option(help="The checkpoint or the folder to write.")],
+    to: Annotated[
+        str, Option(help="nanogpt (one model) or huggingface (a folder per seed).")
+    ] = "nanogpt",
+    seed: Annotated[
+        int | None, Option(help="Which model. [the first for nanogpt, else all]")
+    ] = None,
     step: Step = None,
+    all_steps: Annotated[
+        bool, Option("--all-steps", help="For huggingface: every kept checkpoint.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one model as a nanoGPT checkpoint; an import gives back the same bits.
+    """Write models for nanoGPT or for transformers; an import gives back the same bits.
 
     tbtt export runs/arithmetic-medium-file --seed 0 --out ckpt.pt
+
+    tbtt export runs/arithmetic-medium-file --to huggingface --out models/medium
     """
     from tbtt_interp.nanogpt import export_checkpoint
+    from tbtt_interp.pretrained.gpt2 import export_huggingface
     from tbtt_interp.runs import load_run
 
+    if to not in ("nanogpt", "huggingface"):
+        raise unknown("format", to, ["nanogpt", "huggingface"])
+    if all_steps and (to == "nanogpt" or step is not None):
+        raise TbttError("--all-steps goes with --to huggingface and without --step: give one")
     run = load_run(run_folder)
-    export_checkpoint(run, out, seed=seed, step=step)
     chosen = run.seeds[run.seed_index(seed)]
-    if as_json:
-        print_json([{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}])
+    if to == "nanogpt":
+        export_checkpoint(run, out, seed=seed, step=step)
+        rows = [{"checkpoint": str(out), "run": str(run_folder), "seed": chosen}]
+        said = f"{out}: seed {chosen} of {run_folder}, for nanoGPT"
     else:
-        print(printable(f"{out}: seed {chosen} of {run_folder}, for nanoGPT"))
+        steps = list(run.checkpoints) if all_steps else None if step is None else [step]
+        seeds = None if seed is None else [chosen]
+        written = export_huggingface(run, out, seeds=seeds, steps=steps)
+        rows = [{"folder": str(folder), "run": str(run_folder)} for folder in written]
+        models = f"{len(written)} model{'s' if len(written) > 1 else ''}"
+        said = f"{out}: {models} of {run_folder}, for transformers; the first is {written[0]}"
+    if as_json:
+        print_json(rows)
+    else:
+        print(printable(said))

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.files import user_cache
 from tbtt_interp.model import EPSILON, Parameters, Shape, parameter_shapes
 
 SOURCES = [Path(__file__).with_name(name) for name in ("kernel.cpp", "tile.h", "lanes.h")]
@@ -246,7 +247,7 @@ def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
     # a kernel suits one kind of processor, and machines may share a home folder
     key = "\0".join([source_hash(), version, platform.node(), _features(), *command])
     start = hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tbtt_interp"
+    folder = user_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in folder.glob(f"{start}-*.so"):

@@ -15,6 +15,7 @@ from tbtt_interp.model_tables import run_settings
 from tbtt_interp.results import Claim, Result, claims_table
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks.arithmetic import pairs_text
+from tbtt_interp.versions import versions
 
 LONG = 60  # seconds beyond which a section's own time is given
 N_NAMED = 3  # held-out pairs that are named
