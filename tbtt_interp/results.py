@@ -104,7 +104,7 @@ class Claim:
         if not self.effect.n:
             return "Not measured: there are no models of these cells."
         models = f"n = {self.effect.n} model{'s' if self.effect.n > 1 else ''}"
-        p = "" if self.p is None else f", p = {self.p:.3f}"
+        p = "" if self.p is None else f", p = {self.p:.3f}" if self.p >= 0.001 else ", p < 0.001"
         null = "unknown" if math.isnan(self.null) else f"{self.null:.2f}"
         return f"{self.effect.format()} {self.unit} ({models}{p}); {self.null_name}: {null}."
 
