@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from measures import measures_table
 
 from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_answers
@@ -96,8 +97,10 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Run]], pd.DataFrame]]] = {  # en
     "over training": ("-over-training", over_training_table),
     "held out": ("-held-out", held_out_table),
     "fits": ("-fits", fits_table),
+    "measures": ("-measures", measures_table),
 }
 OF_A_LADDER = ("models", "over training", "held out")
+OF_CAUSES = ("fits", "measures")
 
 
 def sweep_table(name: str, which: str, folder: Path | None = None) -> pd.DataFrame:

@@ -7,38 +7,26 @@
 # a tenth of its whole fall. Null: lags between the measure of one model and the margin of another.
 
 # %%
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from measures import LINES, measures_over_training
 from sweeps import SHIPPED, finished_runs
 
 from tbtt_interp import plots
-from tbtt_interp.analyses.representations import EMBEDDINGS, number_line, operand_representations
-from tbtt_interp.model_tables import over_training_table, run_settings
 from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run
-from tbtt_interp.seeds import Models
 from tbtt_interp.stats import Interval, mean_over_models
 from tbtt_interp.study import study_arguments
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-    from transformer_lens import HookedTransformer
-
-    from tbtt_interp.model import Parameters
-    from tbtt_interp.prompts import PromptSet
 
 TABLE = SHIPPED / "why-code-digits.csv.gz"
-LINES = {
-    "line_embedding": "embedding", "line_before": "before the MLP", "line_after": "after the MLP",
-}  # fmt: skip
-NORMS = ("norm", "norm_embed", "norm_attention", "norm_mlp")
 LEAST_FALL = 0.1  # of a measure; one that falls less has not left its maximum
 WITHIN = 0.1  # of its later fall, a measure still is at its maximum
-CLIP = 10.0  # of margins, in logits: beyond it a margin says no more
 DRAWS = 1_000
 MODEL = ["run", "seed", "held_out"]
 NOTES = (
@@ -52,57 +40,6 @@ NOTES = (
 
 
 # %%
-def number_lines(model: "HookedTransformer", prompts: "PromptSet") -> dict[str, float]:
-    """One model's number lines at LINES: means over operands and operators; see NOTES."""
-    block = f"blocks.{model.cfg.n_layers - 1}"
-    sites = (EMBEDDINGS, f"{block}.hook_resid_mid", f"{block}.hook_resid_post")
-    found = operand_representations(model, prompts)
-    return {
-        name: float(
-            np.mean([float(number_line(r.vectors, r.values)) for r in found if r.site == site])
-        )
-        for name, site in zip(LINES, sites, strict=True)
-    }
-
-
-def norms(parameters: "Parameters") -> dict[str, np.ndarray]:
-    """Each model's norm of all weights, and of those of the embedding, attention and the MLP."""
-    squares = {name: x.flatten(1).double().square().sum(1) for name, x in parameters.items()}
-    parts = {"": "", "_embed": "embed.", "_attention": ".attn.", "_mlp": ".mlp."}
-    return {
-        f"norm{part}": np.sqrt(sum(x.numpy() for name, x in squares.items() if word in name))
-        for part, word in parts.items()
-    }
-
-
-def digits_over_training(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row per model and kept checkpoint.
-
-    Returns:
-        LINES and NORMS and, of the evaluation at that step, `margin` of the held-out
-        equations (clipped at ±10 logits), `share` of them right, and `loss`; `run`, `size`,
-        `framing`, `learning_rate`, `seed`, `held_out` and `step`.
-    """
-    runs, rows = list(runs), []
-    for run in runs:
-        settings = run_settings(run)
-        own = {name: settings[name] for name in ("run", "size", "framing", "learning_rate")}
-        for step in run.checkpoints:
-            models, sizes = Models.of(run, step), norms(run.parameters(step))
-            each = zip(models.seeds, models.models, models.prompts, strict=True)
-            rows += [
-                {**own, "seed": seed, "step": step, **number_lines(model, prompts)}
-                | {name: float(values[k]) for name, values in sizes.items()}
-                for k, (seed, model, prompts) in enumerate(each)
-            ]
-    over = over_training_table(runs)
-    over = over.assign(
-        margin=over["margin_held_out"].clip(-CLIP, CLIP), share=over["held_out_accuracy"]
-    )
-    kept = ["run", "seed", "held_out", "step", "margin", "share", "loss"]
-    return pd.DataFrame(rows).merge(over[kept], on=["run", "seed", "step"])
-
-
 def left_at(steps: np.ndarray, values: np.ndarray) -> float:
     """The step at which a measure leaves its maximum; nan if it does not fall afterwards.
 
@@ -177,7 +114,7 @@ def draw_courses(digits: pd.DataFrame) -> "Figure":
 
 
 def timing_result(digits: pd.DataFrame) -> Result:
-    """The study's result on a table of `digits_over_training`."""
+    """The study's result on a table of `measures_over_training`."""
     lags = lags_table(digits)
     claims = [
         Claim(
@@ -208,7 +145,7 @@ def free_runs(folder: Path) -> list[Run]:
 # %%
 if __name__ == "__main__":
     folders, files = study_arguments()
-    table = digits_over_training(free_runs(folders[0])) if folders else pd.read_csv(TABLE)
+    table = measures_over_training(free_runs(folders[0])) if folders else pd.read_csv(TABLE)
     result = timing_result(table)
     for file in files:
         plots.save(result.figures["timing"](), file)

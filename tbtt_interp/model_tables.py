@@ -75,8 +75,9 @@ def fits_table(runs: Iterable[Run]) -> pd.DataFrame:
     Returns:
         `models_table`'s settings of the run, `seed` and `held_out`; `fit_step`, the first
         evaluation with 99 % of the seen right, nan where there is none; `later_step`, the first
-        evaluation by which the learning rate, summed since the fit, is the smallest such sum that
-        any model of these runs has at its end, of those whose rate was not lowered at the fit;
+        evaluation by which the learning rate, summed since the fit, is the smallest such sum at
+        the end of any model of the same task, framing, rate and steps, whose rate was not lowered
+        at the fit;
         `fit_right`, `later_right`, `best_right` and `end_right` of `held_out_of`; `end_accuracy`,
         `end_seen_accuracy`, `loss` and `margin_held_out`, at the end.
     """
@@ -87,7 +88,8 @@ def fits_table(runs: Iterable[Run]) -> pd.DataFrame:
     fits = _first(over[over["seen_accuracy"] >= FITTED], model)
     over = over.join(fits["summed"].rename("at_fit"), on=model)
     since = over["summed"] - over["at_fit"]
-    smallest = since[over["step"] == over["steps"]].min()
+    alike = [over[name] for name in ("task", "framing", "learning_rate", "steps")]
+    smallest = since.where(over["step"] == over["steps"]).groupby(alike).transform("min")
     later = _first(over[since >= smallest * (1 - 1e-9)], model)
     for name, rows in (("fit", fits), ("later", later)):
         end[[f"{name}_step", f"{name}_right"]] = rows[["step", "held_out_right"]]

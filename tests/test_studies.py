@@ -27,6 +27,17 @@ FEWER = {  # what a study does, and what does as well for a test
     "analyse_latent_answers(models)": "analyse_latent_answers(models, draws=9)",
     "influence_result(Models.of(run))": "influence_result(Models.of(run), draws=9, splits=2)",
 }
+WITHOUT_A_RUN = (
+    "mixed_model",
+    "paper",
+    "sweeps",
+    "measures",
+    "timing",
+    "why",
+    "size",
+    "digits_code",
+    "forecast",
+)
 OF_SWEEPS = [name for name in recipe_names("sweeps") if not name.startswith("why-")]
 OF_SWEEPS += ["forgetting", "mixed_model"]
 
@@ -53,11 +64,7 @@ def test_the_studies_of_sweeps_answer_on_the_tables_beside_them(name: str, run_s
 
 @pytest.mark.parametrize(
     "study",
-    [
-        path
-        for path in STUDIES
-        if path.stem not in ("mixed_model", "paper", "sweeps", "timing", "why", "forecast")
-    ],
+    [path for path in STUDIES if path.stem not in WITHOUT_A_RUN],
     ids=lambda path: path.stem,
 )
 def test_every_study_answers_on_a_run_and_draws(

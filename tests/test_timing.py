@@ -49,7 +49,7 @@ def test_what_does_not_fall_has_no_lag() -> None:
 
 def test_number_lines_of_a_run_are_those_of_its_models() -> None:
     run = train_models(short(**{"changes.digits": "line", "training.checkpoint_every": 3}), "run")
-    digits = timing.digits_over_training([run])
+    digits = timing.measures_over_training([run])
     assert len(digits) == 2 * len(run.checkpoints)
     last = digits[digits["step"] == 12]
     assert last["line_embedding"].to_list() == pytest.approx([1.0, 1.0], abs=1e-5)

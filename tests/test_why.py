@@ -119,7 +119,9 @@ def test_at_the_fit_models_are_read_where_they_first_know_the_seen() -> None:
     assert (
         why.contrasts_table(fits.assign(sweep="s"), [contrast])["difference"].dropna().eq(0).all()
     )
-    slow = train_models(short(**flags | {"training.learning_rate": 5e-3}), "slow")
-    both = fits_table([run, slow])
+    slow = train_models(short(**flags | {"changes.rate_mlp": 0.2}), "slow")
+    other = train_models(short(**flags | {"training.learning_rate": 5e-3}), "other")
+    both = fits_table([run, slow, other])
+    assert both[both["run"] == "other"]["later_step"].max() == 600, "rates are not compared"
     faster = both[both["run"] == "run"]
     assert (faster["later_step"] < fits["later_step"].to_numpy()).all()
