@@ -141,7 +141,11 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
     names = list(dict.fromkeys(arms["arm"]))[::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=names)
     figure.update_xaxes(range=[-0.03, 1.03], title="held-out share")
-    return plots.name_once(figure).update_layout(margin_l=260)
+    title = (
+        "What is done to the digits' embeddings, and what large then answers<br><sup>filled and "
+    )
+    title += "dark: at the end, where every model knows 99 % of the seen; pale: where not</sup>"
+    return plots.name_once(figure).update_layout(margin_l=260, margin_t=130, title=title)
 
 
 def code_result(fits: pd.DataFrame, measures: pd.DataFrame) -> Result:
