@@ -145,7 +145,9 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
         "What is done to the digits' embeddings, and what large then answers<br><sup>filled and "
     )
     title += "dark: at the end, where every model knows 99 % of the seen; pale: where not</sup>"
-    return plots.name_once(figure).update_layout(margin_l=260, margin_t=130, title=title)
+    return plots.name_once(figure).update_layout(
+        margin_l=260, margin_t=170, title={"text": title, "y": 0.98}
+    )
 
 
 def code_result(fits: pd.DataFrame, measures: pd.DataFrame) -> Result:
