@@ -146,7 +146,7 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
     )
     title += "dark: at the end, where every model knows 99 % of the seen; pale: where not</sup>"
     return plots.name_once(figure).update_layout(
-        margin_l=260, margin_t=170, title={"text": title, "y": 0.98}
+        margin_l=260, margin_t=140, title={"text": title, "y": 0.97}
     )
 
 

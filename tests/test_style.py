@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FOLDERS = ("probes", "analyses", "train", "tests/benchmarks")  # that have a page of their own
-PAGES = [README, *((ROOT / f / "README.md").read_text(encoding="utf-8") for f in FOLDERS)]
+FILES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS),
+         *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
+PAGES = [path.read_text(encoding="utf-8") for path in FILES]
 
 
 def ran(*command: str) -> str:
@@ -67,20 +69,31 @@ def test_the_pages_name_commands_and_options_that_exist() -> None:
 
 
 def test_the_pages_refer_to_files_that_are_there() -> None:
-    for folder, page in zip((".", *FOLDERS), PAGES, strict=True):
-        for name in re.findall(r"\]\((?!https?:|#)([^)#]+)\)", page):
-            assert (ROOT / folder / name).exists(), (folder, name)
+    for path, page in zip(FILES, PAGES, strict=True):
+        for name, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page):
+            other = path.parent / name if name else path
+            assert other.exists(), (path, name)
+            if heading:
+                heads = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+                known = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+                assert heading in known, (path, heading)
 
 
-def test_the_readme_s_python_runs(line_run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_is_read_in_a_minute() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_the_pages_python_runs(line_run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, but on two small models that are here."""
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert blocks
+    pages = [README, *((ROOT / f"docs/{name}.md").read_text("utf-8")
+                       for name in ("tour", "python", "training"))]  # fmt: skip
+    blocks = [b for page in pages for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+    assert len(blocks) == 7
     monkeypatch.setattr("tbtt_interp.load_run", lambda name: line_run, raising=False)
     monkeypatch.setattr("builtins.print", lambda *_: None)
     space: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), space)
+        exec(compile(block, "a page", "exec"), space)
 
 
 def test_the_repository_has_what_it_is_to_ship() -> None:
