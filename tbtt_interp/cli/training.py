@@ -24,6 +24,7 @@ HeldOut = Annotated[
 DEFAULT_RECIPE = "quick"
 LONG = 1  # hours above which training announces its time
 SHOWN = 64  # rows of the printed table
+TRUE_IS_A_WORD = ("changes.order", "changes.answers")  # keys of which "true" is no boolean
 
 
 def train_command(
@@ -198,14 +199,18 @@ def parse_setting(text: str) -> tuple[str, object]:
 
     >>> parse_setting("changes.smooth=0.5"), parse_setting("changes.digits=arc")
     (('changes.smooth', 0.5), ('changes.digits', 'arc'))
+    >>> parse_setting("changes.order=true"), parse_setting("model.tied=true")
+    (('changes.order', 'true'), ('model.tied', True))
     """
-    key, found, value = text.partition("=")
-    if not found or not key.strip():
+    key, found, value = (part.strip() for part in text.partition("="))
+    if not found or not key:
         raise TbttError(f"--set {text} is no setting: give KEY=VALUE, as in changes.digits=arc")
+    if key in TRUE_IS_A_WORD:
+        return key, value
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key, tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):  # also a number of thousands of digits
-        return key.strip(), value.strip()
+        return key, value
 
 
 def default_name(recipe: "Recipe") -> str:
