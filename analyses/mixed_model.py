@@ -4,7 +4,7 @@
 # what is sampled. Pairs differ in difficulty, in what size does to them and in which operator is
 # harder: without slopes of their own, one pair's would count once for each of its models. Measure:
 # the change of the held-out share per doubling of width, in a linear mixed model; and a logistic
-# model of each answer as a check. Needs statsmodels: pip install tbtt_interp[studies]. The
+# model of each answer as a check. Needs statsmodels: pip install tbtt_interp[stats]. The
 # expectation stands in train/sweeps/atlas.toml. Takes a folder of runs; else the sweep's table.
 
 # %%

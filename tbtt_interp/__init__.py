@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tbtt_interp.errors import TbttError
+from tbtt_interp.versions import __version__
 
 if TYPE_CHECKING:
     from tbtt_interp.activations import run_activations

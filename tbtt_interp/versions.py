@@ -1,22 +1,17 @@
-"""The versions of this package and of those that decide what a run computes."""
+"""The version of this package, and of those that decide what a run computes."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
-
-
-def installed_version(package: str = "tbtt_interp") -> str:
-    """The version of an installed package, as its metadata gives it.
-
-    >>> installed_version("no-such-package")
-    'not installed'
-    """
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+__version__ = "0.1.0"  # the only place that has it; pyproject.toml reads it from here
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a run computes."""
-    names = ("tbtt_interp", "torch", "transformer-lens", "numpy")
-    return {"python": platform.python_version(), **{n: installed_version(n) for n in names}}
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    known = {"python": platform.python_version(), "tbtt_interp": __version__}
+    for name in ("torch", "transformer-lens", "numpy"):
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:
+            known[name] = "not installed"
+    return known

@@ -6,9 +6,10 @@ A user error is one line on standard error, with exit status 2.
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import Annotated
 
 import typer
-from typer import TyperException
+from typer import Option, TyperException
 
 from tbtt_interp.cli.exploring import explore_command
 from tbtt_interp.cli.probing import probes_command
@@ -26,9 +27,9 @@ from tbtt_interp.cli.sweeping import sweep_command
 from tbtt_interp.cli.training import train_command, verify_command
 from tbtt_interp.errors import TbttError, brief, printable
 from tbtt_interp.threads import use_one_thread
+from tbtt_interp.versions import __version__
 
 app = typer.Typer(
-    help="When does a model learn the rule, and when does it memorize?",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,6 +49,23 @@ for name, command in COMMANDS.items():
     else:  # the whole first line, where typer would cut it
         app.command(name, short_help=(command.__doc__ or "").splitlines()[0])(command)
 add_commands()
+
+
+def print_version(is_asked: bool) -> None:
+    """Prints the version and ends, where it is asked for."""
+    if is_asked:
+        print(f"tbtt_interp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        Option("--version", callback=print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """When does a model learn the rule, and when does it memorize?"""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "tbtt") -> int:

@@ -50,7 +50,7 @@ class Executor:
         if self.backend == "dask" and self.address is None:
             raise TbttError("backend dask needs --address, as in tcp://10.0.0.1:8786")
         if self.backend == "dask" and not find_spec("distributed"):
-            raise TbttError("backend dask is not installed: pip install 'tbtt_interp[dask]'")
+            raise TbttError("backend dask is not installed: pip install 'tbtt_interp[sweep]'")
 
 
 def run_sweep(
