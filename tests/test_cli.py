@@ -97,7 +97,7 @@ def test_listing_an_empty_place_says_how_to_begin(printed):
 
 
 def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
-    assert "for nanoGPT" in printed("export", line_run.folder, "--seed", "1")
+    assert "for nanoGPT" in printed("export", line_run.folder, "--seed", 1, "--out", "ckpt.pt")
     out = printed("import", "ckpt.pt", "--task", "arithmetic", "--out", "runs/theirs")
     assert "1 layers, 1 heads, width 14" in out and "tbtt evaluate runs/theirs" in out
     theirs = load_run("runs/theirs").parameters()
@@ -134,9 +134,10 @@ def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
         (["trian"], "No such command 'trian'"),
         (["evaluate", "nowhere"], "run nowhere is not there: `tbtt runs` lists those under runs/"),
         (["ask", "nowhere", "3+4"], "run nowhere is not there"),
-        (["export", "nowhere"], "run nowhere is not there"),
+        (["export", "nowhere", "--out", "x"], "run nowhere is not there"),
         (["import", "no.pt", "--task", "arithmetic", "--out", "x"], "no.pt cannot be read as a"),
-        (["import", "no.pt", "--out", "x"], "Missing option '--task'"),
+        (["export", "RUN"], "Missing option '--out'"),
+        (["import", "no.pt", "--out", "x"], "no.pt does not say its task: give --task"),
         (["evaluate", "RUN", "--operands", "9"], "operands '9' is no range: give two numbers up"),
         (["evaluate", "RUN", "--operands", "9-3"], "operands '9-3' is no range"),
         (["evaluate", "RUN", "--step", "3"], "has no checkpoint at step 3: choose 0, 250"),

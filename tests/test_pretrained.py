@@ -263,7 +263,7 @@ def test_commands_and_studies_take_a_name_and_leave_the_models_as_they_are(
 ):
     before = contents(shipped)
     for command in (
-        ["evaluate", MEDIUM], ["export", MEDIUM, "--seed", "2"],
+        ["evaluate", MEDIUM], ["export", MEDIUM, "--seed", "2", "--out", "ckpt.pt"],
         ["analyses", "additivity", MEDIUM + OVER_TRAINING, "--over-steps"],
     ):  # fmt: skip
         assert MEDIUM in printed(*command)

@@ -51,11 +51,12 @@ for name, command in COMMANDS.items():
 add_commands()
 
 
-def print_version(is_asked: bool) -> None:
+def print_version(is_asked: bool) -> bool:
     """Prints the version and ends, where it is asked for."""
     if is_asked:
         print(f"tbtt_interp {__version__}")
         raise typer.Exit
+    return is_asked
 
 
 @app.callback()
