@@ -9,9 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FOLDERS = ("probes", "analyses", "train", "tests/benchmarks")  # that have a page of their own
-FILES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS),
-         *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [path.read_text(encoding="utf-8") for path in FILES]
 
 
@@ -30,6 +28,21 @@ def test_the_code_is_linted_and_formatted() -> None:
 
 def test_the_code_is_typed() -> None:
     assert "0 errors, 0 warnings" in ran("pyright")
+
+
+def test_the_documentation_site_is_built_without_a_warning(tmp_path) -> None:
+    ran(
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-d",
+        str(tmp_path / "kept"),
+        "docs",
+        str(tmp_path / "site"),
+    )
+    api = (tmp_path / "site/api.html").read_text(encoding="utf-8")
+    assert all(f">{name}<" in api for name in ("probe_grid", "load_run", "over_seeds"))
 
 
 def commands(*pages: str) -> list[str]:

@@ -156,7 +156,7 @@ def test_every_sweep_that_ships_resolves_and_says_what_it_is_for_and_expects(nam
 
 
 def test_the_sweep_that_is_shown_is_one() -> None:
-    page = (Path(__file__).parents[1] / "train/README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs/sweeps.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     jobs = read_sweep(sweep_file(block)).jobs
     assert sum(len(job.cells()) for job in jobs) == 2 * 2 * 55 * 2
