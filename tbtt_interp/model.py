@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp.bounds import check_shape
+from tbtt_interp.lens import check_lens, refuse_processing
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -209,10 +210,10 @@ def hooked_transformer(
 
     With a tokenizer it also reads text, to which nothing is prepended.
 
-    A tied `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. Do
-    not fold it with `fold_ln` or `process_weights_`: they misread an MLP as wide as the model, and
-    the logits change.
+    A tied `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. A
+    model whose MLP is as wide as its stream refuses `process_weights_`, which would misread it.
     """
+    check_lens()
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     embeddings = parameters["embed.W_E"]
@@ -230,4 +231,5 @@ def hooked_transformer(
     }
     state |= {"unembed.W_U": embeddings.T, **parameters}
     model.load_state_dict(state, strict=False)
+    refuse_processing(model)
     return model.eval().to(embeddings.device, print_details=False)

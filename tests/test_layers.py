@@ -18,7 +18,7 @@ LAYERS = [
     ["stats", "plots", "results", "tasks"],
     ["shares"],
     ["study"],
-    ["tokenizer"],
+    ["tokenizer", "lens"],
     ["model"],
     ["kernel"],
     ["runs", "prompts"],
