@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.additivity import analyse_additivity
     from tbtt_interp.analyses.attention import analyse_attention
     from tbtt_interp.analyses.attribution import analyse_attribution
+    from tbtt_interp.analyses.clean_corrupted import activation_patching
     from tbtt_interp.analyses.geometry import analyse_geometry
     from tbtt_interp.analyses.line_order import analyse_order
     from tbtt_interp.analyses.memorization import analyse_memorization
@@ -47,6 +48,7 @@ _HOMES = {
     "analyses.additivity": "analyse_additivity",
     "analyses.attention": "analyse_attention",
     "analyses.attribution": "analyse_attribution",
+    "analyses.clean_corrupted": "activation_patching",
     "analyses.geometry": "analyse_geometry",
     "analyses.line_order": "analyse_order",
     "analyses.memorization": "analyse_memorization",
