@@ -68,13 +68,15 @@ def build_sections(
 
 
 def shipped_places() -> list[Path]:
-    """The folders of the models that come with the package, at their last step.
+    """The folders of the published trainings that come with the package, at their last step.
+
+    Runs whose training was changed have longer names than task, size and framing.
 
     Raises:
         TbttError: if there are none.
     """
     shipped = runs.shipped_runs()
-    folders = [folder for name, folder in shipped.items() if not name.endswith(OVER_TRAINING)]
+    folders = [folder for name, folder in shipped.items() if name.count("-") == 2]
     if not folders:
         raise TbttError(
             "no models come with this package: give runs, as in tbtt report runs/ladder, which "
