@@ -69,9 +69,9 @@ def test_transformers_reads_an_exported_folder_and_writes_the_answers(exported):
     folder = exported / "seed-3"
     model, tokenizer = (x.from_pretrained(folder) for x in (AutoModelForCausalLM, AutoTokenizer))
     assert type(model) is GPT2LMHeadModel and model.config.n_inner == run.shape.d_mlp
-    examples = [example for example in run.task.examples if not example.held_out][:40]
+    examples = [example for example in run.tasks[0].examples if not example.held_out][:40]
     texts = [example.prompt for example in examples]
-    assert tokenizer(texts)["input_ids"] == [run.task.vocabulary.encode(text) for text in texts]
+    assert tokenizer(texts)["input_ids"] == [run.tasks[0].vocabulary.encode(text) for text in texts]
     batch = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
     written = tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True)
     expected = [run.model(3).generate(text, do_sample=False, verbose=False, max_new_tokens=4)

@@ -177,7 +177,7 @@ def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights, monkeypa
         assert len(run.summary()["files"]) == len(run.checkpoints) + 2
         card = ModelCard.load(folder / "README.md")
         assert (card.data.license, card.data.library_name) == ("mit", "tbtt_interp")
-        assert {"mechanistic-interpretability", run.task.name} <= set(card.data.tags)
+        assert {"mechanistic-interpretability", run.tasks[0].name} <= set(card.data.tags)
         evaluation = evaluate_run(run)
         for seed, counts in zip(run.seeds, evaluation.counts(), strict=True):
             cells = " | ".join(f"{rate.hits}/{rate.total}" for rate in counts.values())

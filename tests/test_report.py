@@ -278,9 +278,10 @@ def test_commands_can_be_pasted_where_a_path_has_a_space(file_run: Run) -> None:
 def test_without_runs_those_that_ship_are_read_all_seeds_at_their_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shipped = {"a": Path("there/a"), "a-over-training": Path("there/a-over-training")}
+    names = ["a-b-c", "a-b-c-over-training", "a-b-c-smooth"]  # published; its course; changed
+    shipped = {name: Path("there") / name for name in names}
     monkeypatch.setattr(runs, "shipped_runs", lambda: shipped)
-    assert shipped_places() == [Path("there/a")]
+    assert shipped_places() == [Path("there/a-b-c")]
     monkeypatch.setattr(runs, "shipped_runs", dict)
     assert main(["report"]) == 2
     assert capsys.readouterr().err == (
