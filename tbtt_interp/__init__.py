@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tbtt_interp.analyses.registry import register_analysis
     from tbtt_interp.compare import compare_runs
     from tbtt_interp.evaluate import evaluate_run
+    from tbtt_interp.explore.notebook import show
     from tbtt_interp.pretrained.gpt2 import export_huggingface, import_huggingface
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import load_pretrained
@@ -58,6 +59,7 @@ _HOMES = {
     "analyses.registry": "register_analysis",
     "compare": "compare_runs",
     "evaluate": "evaluate_run",
+    "explore.notebook": "show",
     "pretrained.gpt2": "export_huggingface import_huggingface",
     "pretrained.hub": "load_from_hub push_pretrained",
     "pretrained.models": "load_pretrained",

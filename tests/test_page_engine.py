@@ -7,12 +7,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tbtt_interp.model import Shape, hooked_transformer, initial_parameters, one_model
+import tbtt_interp as tbtt
+from tbtt_interp.explore.bundle import join_modules, page_files
+from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.run_tables import catalogue_table
+from tbtt_interp.model import (
+    Shape,
+    count_parameters,
+    hooked_transformer,
+    initial_parameters,
+    one_model,
+)
+from tbtt_interp.model_tables import models_table
 from tbtt_interp.runs import Run, load_run, shipped_runs
+from tbtt_interp.tasks import Stream, load_task
+from tbtt_interp.train.recipe import resolve_recipe
+from tbtt_interp.train.step import TorchStack
 
 NODE = shutil.which("node")
 HERE = Path(__file__).with_name("page")
@@ -78,3 +93,62 @@ def test_every_hook_point_has_transformer_lens_s_activations(deep_run: Run, tmp_
     worst = ran("golden.mjs", cases)
     assert "blocks.attn.hook_pattern" in worst and "ln_final.hook_scale" in worst
     assert {site: x for site, x in worst.items() if not x < TOLERANCE} == {}
+
+
+def test_training_in_the_page_is_torch_s(tmp_path: Path) -> None:
+    """The loss, its gradients, and the weights after twelve steps with decay and clipping."""
+    shape = Shape(layers=2, heads=2, d_model=8, d_mlp=12, n_ctx=9, d_vocab=17)
+    task, weights = load_task("arithmetic"), tmp_path / "weights.safetensors"
+    start = {n: 3 * x[None] for n, x in initial_parameters(shape, seed=1).items()}
+    save_file(start, weights)
+    flags = {"training.steps": 20, "training.weight_decay": 0.1, "framing": "line"}
+    training = resolve_recipe("quick", flags).training
+    stream = Stream(lines=task.lines, vocabulary=task.vocabulary, framing="line", window=9,
+                    batch=None, seed=0)  # fmt: skip
+    double = {name: value.double() for name, value in start.items()}
+    stack = TorchStack(double, shape, training, [stream], torch.device("cpu"))
+    loss = stack.loss([stream.draw(0)]).sum()
+    loss.backward()
+    gradients = {n: x.grad[0].clone() for n, x in stack.parameters.items() if x.grad is not None}
+    stack.advance(0, 12)
+    lines = [task.vocabulary.encode(line) for line in task.lines]
+    out = tmp_path / "found.json"
+    given = {"shape": vars(shape), "weights": str(weights), "lines": lines, "steps": 12,
+             "settings": {**vars(training), "batch": 0}, "out": str(out)}  # fmt: skip
+    assert ran("gradients.mjs", given)["loss"] == pytest.approx(loss.item(), rel=1e-9)
+    found = json.loads(out.read_text())
+    for name, expected in gradients.items():
+        own = torch.tensor(found["gradients"][name]).view_as(expected)
+        assert float((own - expected).abs().max() / expected.abs().max()) < 1e-6, name
+        after = torch.tensor(found["weights"][name]).view_as(expected)
+        assert torch.allclose(after.double(), stack.parameters[name][0], atol=1e-6), name
+
+
+def test_the_modules_join_into_one_script_and_are_short(tmp_path: Path) -> None:
+    for name in ("main.js", "worker.js"):
+        (tmp_path / name).write_text(join_modules(name))
+        subprocess.run([str(NODE), "--check", str(tmp_path / name)], check=True)
+    for path in page_files().values():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_the_page_s_ladder_is_the_models_table(line_run: Run, file_run: Run, deep_run: Run) -> None:
+    runs = [line_run, file_run, deep_run]
+    for run, row in zip(
+        runs, catalogue_table(Catalogue.of([run.folder for run in runs]))["runs"], strict=True
+    ):
+        assert row["weights"] == count_parameters(run.shape)
+        table = models_table([run])
+        final = pd.DataFrame.from_dict(row["final"], orient="index").astype(float)
+        for name, column in (("seen", "seen_accuracy"), ("held_out", "held_out_accuracy"),
+                             ("order", "order_known")):  # fmt: skip
+            expected = table[column].astype(float).tolist()
+            assert final[name].tolist() == pytest.approx(expected, abs=1e-4, nan_ok=True)
+
+
+def test_a_notebook_shows_the_page_in_a_frame(line_run: Run) -> None:
+    shown = tbtt.show(line_run, height=700)._repr_html_()
+    assert shown.startswith("<iframe srcdoc=") and "height: 700px" in shown
+    assert "page-data" in shown and "<script" not in shown, "the page is escaped"
+    with pytest.raises(tbtt.TbttError, match="there is no run to explore"):
+        tbtt.show("nowhere")

@@ -41,6 +41,7 @@ class PageServer(ThreadingHTTPServer):
         self.server_address = taken.getsockname()
         self.catalogue = catalogue
         self.files = page_files()
+        catalogue_table(catalogue)  # read now, so that the page opens at once
         self.hosts = () if host in ("0.0.0.0", "::") else (host, f"[{host}]", *LOCAL)
 
     @property

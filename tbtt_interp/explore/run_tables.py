@@ -2,7 +2,8 @@
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.files import AGAIN
 from tbtt_interp.integrity import check_hash
 from tbtt_interp.runs import Run, read_metrics
+from tbtt_interp.shares import share_over_models
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Task
 
 Table = dict[str, Any]
@@ -30,10 +33,12 @@ def catalogue_table(catalogue: Catalogue) -> Table:
     """The runs by name, with what they are chosen by, and what was left out of them."""
     rows = []
     for name in catalogue.names:
-        config = catalogue.run(name).config
+        run = catalogue.run(name)
+        config = run.config
         rows.append({
             "name": name, "task": config.task, "framing": config.framing, "size": config.size,
             "seeds": list(config.seeds), "steps": config.steps, "shape": dict(config.shape),
+            "weights": _count_weights(config.shape), **_at_the_end(run),
         })  # fmt: skip
     return {"runs": rows, "left_out": list(catalogue.problems.values())}
 
@@ -146,13 +151,51 @@ def _metrics(run: Run) -> Table:
             seen = [value for key, value in row.items() if key.startswith("seen_")]
             own["seen"].append(_share(seen))
             own["held_out"].append(_share([row["held_out"]] if "held_out" in row else []))
-            floor = floors.get(row["seed"], {})
-            known = None
-            if run.config.framing == "file" and {"lines", "order"} <= floor.keys():
-                below = floor["lines"] - row["loss"]
-                known = _rounded(max(0.0, below / (floor["lines"] - floor["order"])))
+            known = _order_known(run, row["loss"], floors.get(row["seed"], {}))
             own["order"].append(known)
     return {"steps": [line["step"] for line in lines], "seeds": found}
+
+
+@lru_cache(maxsize=512)
+def _at_the_end(run: Run) -> Table:
+    """Each model's shares at the last step, and their means with intervals over models."""
+    rows = run.summary()["seeds"] if run.is_complete and run.config.recipe else []
+    final: dict[str, Table] = {}
+    counts: dict[str, list[tuple[int, int]]] = {"seen": [], "held_out": []}
+    known: list[float] = []
+    for row in rows:
+        seen = [value for key, value in row.items() if key.startswith("seen_")]
+        own = {"seen": seen, "held_out": [row["held_out"]] if "held_out" in row else []}
+        for side, parts in own.items():
+            counts[side].append((sum(right for right, _ in parts), sum(of for _, of in parts)))
+        order = _order_known(run, row["loss"], row.get("floors") or {})
+        known += [] if order is None else [order]
+        final[str(row["seed"])] = {s: _share(p) for s, p in own.items()} | {"order": order}
+    intervals = {side: share_over_models(of) for side, of in counts.items()}
+    intervals |= {"order": mean_over_models(known, bounds=(0.0, 1.0))} if len(known) > 1 else {}
+    shown = {
+        name: [_rounded(i.mean), _rounded(i.low), _rounded(i.high)]
+        for name, i in intervals.items() if math.isfinite(i.low)
+    }  # fmt: skip
+    return {"final": final, "intervals": shown}
+
+
+def _order_known(run: Run, loss: float, floors: Table) -> float | None:
+    """The share of the line order that a loss shows; see `model_tables.order_known`."""
+    if run.config.framing != "file" or not {"lines", "order"} <= floors.keys():
+        return None
+    return _rounded(max(0.0, (floors["lines"] - loss) / (floors["lines"] - floors["order"])))
+
+
+def _count_weights(shape: Mapping[str, int | bool]) -> int:
+    """The trained parameters of one model, without positions, as `model.count_parameters` counts.
+
+    Here without torch, so that the page opens at once.
+    """
+    d, m = shape["d_model"], shape["d_mlp"]
+    matrices = shape["layers"] * (4 * d * d + 2 * d * m + 2 * d) + d
+    biases = (shape["layers"] * (6 * d + m) + d) if shape.get("bias") else 0
+    return matrices + biases + d * shape["d_vocab"] * (1 if shape.get("tied", True) else 2)
 
 
 def _share(counts: list[list[int]]) -> float | None:

@@ -9,9 +9,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from browser.conftest import watch
 from browser.pointing import Page, expect
 
+from tbtt_interp.analyses.pairs import one_pair
+from tbtt_interp.analyses.patching import patch_pairs
 from tbtt_interp.cli import main
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
@@ -19,6 +22,8 @@ from tbtt_interp.explore.page_server import PageServer
 from tbtt_interp.explore.scene import scene_of
 from tbtt_interp.explore.single_file import write_site
 from tbtt_interp.explore.state import Pane
+from tbtt_interp.interventions import Location
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
 
@@ -107,6 +112,73 @@ def test_an_edge_is_knocked_out_as_in_the_library(opened, catalogue: Catalogue) 
         "1 knock-out made for 3+4 was dropped with that prompt."
     )
     expect(pane(page).locator(".chips")).to_have_count(0)
+
+
+def test_patches_restore_what_the_library_says(opened, line_run: Run) -> None:
+    page = opened("served", "view=patching&prompt=3%2B4&corrupt=8-2&a.run=line&b.run=line")
+    pairs = one_pair(PromptSet.of_seed(line_run, line_run.seeds[0]), "3+4", "8-2")
+    locations = [
+        Location("blocks.0.hook_resid_pre", pos=-4),
+        Location("blocks.0.attn.hook_v", 0, -2),
+    ]
+    total, effect = patch_pairs(line_run.model(), pairs, locations)
+    for k, (row, column) in enumerate([(0, 1), (3, 3)]):
+        cell = pane(page).locator(f"rect[data-key='0/patching/{row}/{column}']")
+        expected = float(effect[k, 0, 0, 0] / total[0, 0])
+        assert float(cell.get_attribute("data-value")) == pytest.approx(expected, abs=1e-3)
+    expect(pane(page).locator(".patched b").first).to_have_text("6>")
+    for column in (1, 2, 3):
+        pane(page).locator(f"rect[data-key='0/patching/0/{column}']").click()
+    expect(pane(page).locator(".patched b")).to_have_text(["7>", "1.00"])
+    pane(page).get_by_role("button", name="take all out").click()
+    expect(pane(page).locator(".patched b").first).to_have_text("6>")
+
+
+def test_neurons_heads_and_examples(opened, line_run: Run) -> None:
+    page = opened("served", "view=inside&prompt=3%2B4&a.run=line&b.run=line&b.seed=1")
+    sums = page.locator("#shared rect[data-tip^='sum, model A']")
+    parts = page.locator("#shared rect[data-tip*=', model A']")
+    values = [float(x) for x in parts.evaluate_all("all => all.map(e => e.dataset.value)")]
+    assert float(sums.get_attribute("data-value")) == pytest.approx(sum(values[:-1]), abs=1e-6)
+    with torch.no_grad():
+        tokens = line_run.task.vocabulary.encode("<3+4=")
+        logits = line_run.model(seed=0)(torch.tensor([tokens]))[0, -1]
+    title = page.locator("#shared h3").inner_text()
+    right, wrong = title.split("What writes ")[1].split(",")[0].split(" and not ")
+    ids = line_run.task.vocabulary.index
+    expected = float(logits[ids[right]] - logits[ids[wrong]])
+    assert values[-1] == pytest.approx(expected, abs=1e-3)
+    pane(page).get_by_role("button", name="MLP 0", exact=True).click()
+    expect(pane(page).locator(".counts")).to_contain_text("(before: ")
+    expect(page).to_have_url(re.compile("a.off=mlp.0.0"))
+    page.get_by_role("button", name="Examples").click()
+    page.get_by_role("button", name="held-out").click()
+    expect(pane(page).locator("tbody tr")).to_have_count(4)
+
+
+@pytest.mark.parametrize("form", ["served", "file"])
+def test_a_model_is_trained_in_the_page(opened, form: str) -> None:
+    page = opened(form, "view=train&prompt=3%2B4&a.run=line&b.run=line")
+    page.get_by_role("button", name="Train from scratch").click()
+    words = page.locator("#train-words")
+    expect(words).to_contain_text("steps per second", timeout=60_000)
+    expect(pane(page)).to_contain_text("trained here, width 14, seed 0")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Go on")).to_be_enabled()
+    losses = re.findall(r"loss ([\d.]+)", words.inner_text())
+    assert losses and float(losses[0]) < 3.2
+
+
+def test_the_file_s_order_is_foretold_or_not(opened, file_run: Run) -> None:
+    page = opened("served", "view=order&prompt=3%2B4&a.run=file&b.run=line")
+    lines = file_run.task.file(file_run.config.order_seeds[0])
+    line = next(line for line in lines if line.startswith("<3+4="))
+    row = pane(page).locator("tr.now td")
+    expect(row.nth(0)).to_have_text(str(lines.index(line) + 1))
+    after = lines[lines.index(line) + 1].replace(" ", "␣").replace("\n", "⏎")
+    expect(row.nth(2)).to_have_text(after)
+    expect(pane(page).get_by_role("status")).to_contain_text("of 195)", timeout=60_000)
+    expect(pane(page, "B")).to_contain_text("it had no order to learn")
 
 
 def test_bad_prompts_and_addresses_are_sentences(opened) -> None:

@@ -19,8 +19,7 @@ for (const { shape, weights, expected, models, share } of JSON.parse(readFileSyn
     const model = new Model(shape, oneModel(stacked, index));
     const tokens = tensors.get(`${name}/tokens`);
     const [rows, length] = tokens.shape;
-    const sequences = Array.from({ length: rows }, (_, k) =>
-      tokens.data.subarray(k * length, (k + 1) * length));
+    const sequences = Array.from({ length: rows }, (_, k) => tokens.data.subarray(k * length, (k + 1) * length));
     const batch = makeBatch(sequences, share);
     const { logits, cache } = forward(model, batch, { keep: () => true });
     const given = tensors.get(`${name}/logits`).data;
@@ -34,9 +33,7 @@ for (const { shape, weights, expected, models, share } of JSON.parse(readFileSyn
       const site = key.slice(name.length + 1);
       if (site === "tokens") continue;
       const { data: theirs, shape: size } = tensors.get(key);
-      const own = site === "logits"
-        ? { data: logits, width: shape.d_vocab, heads: 1 }
-        : cache.get(site);
+      const own = site === "logits" ? { data: logits, width: shape.d_vocab, heads: 1 } : cache.get(site);
       if (!own) throw new Error(`the page has no hook point ${site}`);
       const perRow = theirs.length / rows;
       for (let row = 0; row < rows; row++) {
@@ -50,8 +47,7 @@ for (const { shape, weights, expected, models, share } of JSON.parse(readFileSyn
             const width = perRow / length;
             [pos, within] = [Math.floor(k / width), k % width];
           }
-          compare(site.replace(/blocks\.\d+/, "blocks"), theirs[row * perRow + k],
-            own.data[batch.nodes[row][pos] * own.width + within]);
+          compare(site.replace(/blocks\.\d+/, "blocks"), theirs[row * perRow + k], own.data[batch.nodes[row][pos] * own.width + within]);
         }
       }
       void size;

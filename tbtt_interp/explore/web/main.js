@@ -7,9 +7,10 @@ import { sceneOf } from "./scene.js";
 import { STORIES } from "./stories.js";
 import { moveAmongCells } from "./ui/cells.js";
 import { h, put } from "./ui/dom.js";
-import { saveFigure } from "./ui/saving.js";
+import { addSaving, saveFigure } from "./ui/saving.js";
 import { startTips } from "./ui/tips.js";
 import { frame } from "./frame.js";
+import { train, trainedModel } from "./views/train.js";
 import { paneContent, sharedContent } from "./views/views.js";
 
 /** @typedef {import("./state.js").State} State */
@@ -50,7 +51,11 @@ function go(next) {
   if (before.prompt !== next.prompt) dropOfPrompt(before);
   if (before.corrupt !== next.corrupt) for (const pane of state.panes) pane.patches = [];
   problems = [];
-  history.replaceState(null, "", address(state));
+  try {
+    history.replaceState(null, "", address(state));
+  } catch {
+    /* in a notebook's frame there is no address to write */
+  }
   show();
 }
 
@@ -60,7 +65,8 @@ function dropOfPrompt(before) {
   for (const pane of state.panes) [pane.cuts, pane.patches] = [[], []];
   state.place = 0;
   at("dropped").textContent = n
-    ? `${n} knock-out${n > 1 ? "s and patches" : ""} made for ${before.prompt} ${n > 1 ? "were" : "was"} dropped with that prompt.` : "";
+    ? `${n} knock-out${n > 1 ? "s and patches" : ""} made for ${before.prompt} ${n > 1 ? "were" : "was"} dropped with that prompt.`
+    : "";
 }
 
 /** Opens the models of this state and draws them; what is on screen is never an older request's. */
@@ -71,8 +77,7 @@ async function show() {
   let found;
   const late = setTimeout(() => page.setAttribute("aria-busy", "true"), 80);
   try {
-    found = await Promise.all(state.panes.map((pane) =>
-      openModel(runs, pane, state.step).catch((error) => /** @type {Error} */ (error))));
+    found = await Promise.all(state.panes.map((pane) => openModel(runs, pane, state.step).catch((error) => /** @type {Error} */ (error))));
   } finally {
     clearTimeout(late);
   }
@@ -83,12 +88,18 @@ async function show() {
 
 /** @param {(Opened | Error)[]} found */
 function draw(found) {
-  shownModels = found.map((one) => one instanceof Error ? null : one);
+  const trained = state.view === "train" ? trainedModel() : null;
+  if (trained) found = [trained, found[1]];
+  shownModels = found.map((one) => (one instanceof Error ? null : one));
   page.className = `view-${state.view}`;
-  const scenes = found.map((one, k) => one instanceof Error ? one : sceneOf(one, state, state.panes[k]));
-  put(at("problems"), problems.map((text) => h("p", { class: "message" }, text)));
-  put(at("shared"), sharedContent(scenes, state));
+  const scenes = found.map((one, k) => (one instanceof Error ? one : sceneOf(one, state, state.panes[k])));
+  put(
+    at("problems"),
+    problems.map((text) => h("p", { class: "message" }, text)),
+  );
+  put(at("shared"), sharedContent(scenes, runs, state));
   scenes.forEach((scene, k) => put(at(`pane-${k}`), paneContent(scene, runs, state, k)));
+  addSaving(page);
   sliderFollows();
   document.body.dataset.drawn = address(state);
 }
@@ -115,7 +126,7 @@ function sliderFollows() {
 function controlsFollow() {
   for (const name of ["prompt", "corrupt"]) {
     const input = /** @type {HTMLTextAreaElement} */ (at(name));
-    const value = /** @type {any} */ (state)[name];
+    const value = /** @type {any} */ (state)[name].replaceAll("\n", "⏎");
     if (input.value !== value && document.activeElement !== input) input.value = value;
   }
   for (const tab of document.querySelectorAll("[data-act^='view ']")) {
@@ -131,24 +142,65 @@ const copy = () => structuredClone(state);
  * @type {Record<string, (next: State, text: string, pane: number) => void>}
  */
 const ACTIONS = {
-  view: (next, text) => { next.view = text; },
-  shown: (next, text) => { next.shown = text; },
-  rule: (next, text) => { next.rule = text; },
-  filter: (next, text) => { next.filter = text; },
-  prompt: (next, text) => { next.prompt = text; },
-  corrupt: (next, text) => { next.corrupt = text; },
-  place: (next, text) => { next.place = Number(text); },
-  step: (next, text) => { next.step = Number(text); },
-  pin: (next, text) => { next.pins = toggled(next.pins, Number(text), String); },
-  cut: (next, text, pane) => { next.panes[pane].cuts = toggled(next.panes[pane].cuts, readEdge(text), edgeText); },
-  off: (next, text, pane) => { next.panes[pane].off = toggled(next.panes[pane].off, readAblation(text), ablationText); },
-  patch: (next, text, pane) => { next.panes[pane].patches = toggled(next.panes[pane].patches, readPatch(text), patchText); },
-  unpatch: (next, _, pane) => { next.panes[pane].patches = []; },
-  undo: (next, _, pane) => { [next.panes[pane].cuts, next.panes[pane].off] = [[], []]; },
-  head: (next, text, pane) => { [next.panes[pane].layer, next.panes[pane].head] = text.split(".").map(Number); },
-  seed: (next, text, pane) => { next.panes[pane].seed = Number(text); },
-  run: (next, text, pane) => { next.panes[pane] = { ...newState().panes[0], run: text }; },
-  story: (next, text) => { Object.assign(next, storyState(Number(text))); },
+  view: (next, text) => {
+    next.view = text;
+  },
+  shown: (next, text) => {
+    next.shown = text;
+  },
+  rule: (next, text) => {
+    next.rule = text;
+  },
+  filter: (next, text) => {
+    next.filter = text;
+  },
+  prompt: (next, text) => {
+    next.prompt = text;
+  },
+  corrupt: (next, text) => {
+    next.corrupt = text;
+  },
+  place: (next, text) => {
+    next.place = Number(text);
+  },
+  step: (next, text) => {
+    next.step = Number(text);
+  },
+  pin: (next, text) => {
+    next.pins = toggled(next.pins, Number(text), String);
+  },
+  cut: (next, text, pane) => {
+    next.panes[pane].cuts = toggled(next.panes[pane].cuts, readEdge(text), edgeText);
+  },
+  off: (next, text, pane) => {
+    next.panes[pane].off = toggled(next.panes[pane].off, readAblation(text), ablationText);
+  },
+  patch: (next, text, pane) => {
+    next.panes[pane].patches = toggled(next.panes[pane].patches, readPatch(text), patchText);
+  },
+  unpatch: (next, _, pane) => {
+    next.panes[pane].patches = [];
+  },
+  undo: (next, _, pane) => {
+    [next.panes[pane].cuts, next.panes[pane].off] = [[], []];
+  },
+  head: (next, text, pane) => {
+    [next.panes[pane].layer, next.panes[pane].head] = text.split(".").map(Number);
+  },
+  seed: (next, text, pane) => {
+    next.panes[pane].seed = Number(text);
+  },
+  run: (next, text, pane) => {
+    next.panes[pane] = { ...newState().panes[0], run: text };
+  },
+  open: (next, text) => {
+    const at = text.lastIndexOf(":");
+    next.panes[1] = { ...newState().panes[0], run: text.slice(0, at), seed: Number(text.slice(at + 1)) };
+    next.step = -1; // the ladder is of last steps
+  },
+  story: (next, text) => {
+    Object.assign(next, storyState(Number(text)));
+  },
 };
 
 /** @param {number} number */
@@ -176,13 +228,24 @@ function choose(name, value, pane) {
 
 /** @param {Element} target */
 function act(target) {
-  const [verb, text] = [/** @type {string} */ (target.getAttribute("data-act")).split(" ")[0], /** @type {string} */ (target.getAttribute("data-act")).split(" ").slice(1).join(" ")];
+  const [verb, text] = [
+    /** @type {string} */ (target.getAttribute("data-act")).split(" ")[0],
+    /** @type {string} */ (target.getAttribute("data-act")).split(" ").slice(1).join(" "),
+  ];
   const pane = Number(target.getAttribute("data-pane") ?? target.closest("[data-pane]")?.getAttribute("data-pane") ?? 0);
-  if (verb === "save") return saveFigure(/** @type {Element} */ (target.closest("figure")), text, { address: location.href, models: shownModels.map((m) => m?.key ?? "") });
+  if (verb === "save")
+    return saveFigure(/** @type {Element} */ (target.closest("figure")), text, {
+      address: location.href,
+      models: shownModels.map((m) => m?.key ?? ""),
+    });
   if (verb === "play") return play();
-  if (verb === "copy") return navigator.clipboard?.writeText(location.href).then(() => { target.textContent = "Copied"; });
+  if (verb === "copy")
+    return navigator.clipboard?.writeText(location.href).then(() => {
+      target.textContent = "Copied";
+    });
   const action = ACTIONS[verb];
-  if (!action) return document.dispatchEvent(new CustomEvent("act", { detail: { verb, text, pane } }));
+  if (verb.startsWith("train")) return train(verb, shownModels[1]);
+  if (!action) return;
   if (verb !== "step") stop();
   if (verb !== "story") at("story").textContent = "";
   const next = copy();
@@ -241,9 +304,25 @@ function listen() {
   for (const name of ["prompt", "corrupt"]) {
     at(name).addEventListener("input", (event) => {
       const next = copy();
-      /** @type {any} */ (next)[name] = /** @type {HTMLInputElement} */ (event.target).value.slice(-500);
+      /** @type {any} */ (next)[name] = /** @type {HTMLInputElement} */ (event.target).value.replaceAll("⏎", "\n").slice(-500);
       at("story").textContent = "";
       go(next);
+    });
+  }
+  for (const name of ["prompt", "corrupt"]) {
+    const input = /** @type {HTMLInputElement} */ (at(name));
+    const insert = (/** @type {string} */ text) => {
+      input.setRangeText(text, input.selectionStart ?? 0, input.selectionEnd ?? 0, "end");
+      input.dispatchEvent(new Event("input"));
+    };
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") insert("⏎");
+    });
+    input.addEventListener("paste", (event) => {
+      const text = event.clipboardData?.getData("text") ?? "";
+      if (!text.includes("\n")) return;
+      event.preventDefault();
+      insert(text.replace(/\r?\n/g, "⏎"));
     });
   }
   at("step").addEventListener("input", (event) => {
@@ -279,8 +358,12 @@ async function start() {
     const catalogue = await readCatalogue();
     runs = catalogue.runs;
     first = firstState(runs);
-    page.replaceChildren(...frame(catalogue, STORIES.filter((one) =>
-      readAddress(one.address, first).state.panes.every((pane) => runs.some((r) => r.name === pane.run)))));
+    page.replaceChildren(
+      ...frame(
+        catalogue,
+        STORIES.filter((one) => readAddress(one.address, first).state.panes.every((pane) => runs.some((r) => r.name === pane.run))),
+      ),
+    );
     ({ state, problems } = readAddress(location.hash, first));
     problems.push(...catalogue.left_out.map((text) => `Left out: ${text}`));
     listen();

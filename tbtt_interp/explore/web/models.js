@@ -41,7 +41,7 @@ export function keptSteps(run, seed) {
 /** The kept step that is nearest to one that was asked for; -1 asks for the last. @param {number[]} steps @param {number} wanted */
 export function nearestStep(steps, wanted) {
   if (wanted < 0) return steps[steps.length - 1];
-  return steps.reduce((best, step) => Math.abs(step - wanted) < Math.abs(best - wanted) ? step : best, steps[0]);
+  return steps.reduce((best, step) => (Math.abs(step - wanted) < Math.abs(best - wanted) ? step : best), steps[0]);
 }
 
 /**

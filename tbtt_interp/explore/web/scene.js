@@ -30,6 +30,8 @@ import { advice } from "./task.js";
  * @property {Float64Array | null} marginsBefore
  * @property {boolean} changed
  * @property {(start: number) => Hooks} hooksAt
+ * @property {() => Map<string, import("./engine/model.js").Activation>} fed activations of every
+ *   example with its right answer fed in, computed when they are first asked for
  */
 
 /** @type {Map<string, Float64Array>} */
@@ -37,9 +39,7 @@ const knownMargins = new Map();
 
 /** Edges counted from a window's start; those outside it are left out. @param {Edge[]} edges @param {number} start */
 function inWindow(edges, start) {
-  return edges
-    .map((e) => ({ ...e, query: e.query - start, key: e.key - start }))
-    .filter((e) => e.key >= 0);
+  return edges.map((e) => ({ ...e, query: e.query - start, key: e.key - start })).filter((e) => e.key >= 0);
 }
 
 /** The hooks of a pane, for a window that starts here in the text. @param {Pane} pane @param {string} rule @param {number} start */
@@ -71,11 +71,22 @@ export function sceneOf(opened, state, pane) {
   const changed = pane.cuts.length + pane.off.length > 0;
   const plain = { ...pane, cuts: [], off: [] };
   const hooksAt = (/** @type {number} */ start) => hooksOf(pane, state.rule, start);
+  /** @type {Map<string, import("./engine/model.js").Activation> | null} */
+  let fed = null;
   const scene = {
-    opened, text, strange, changed, hooksAt,
-    advice: advice(state.prompt, task), example: task.find(text),
-    said: /** @type {Said | null} */ (null), before: /** @type {Said | null} */ (null),
-    start: 0, tokens: /** @type {number[]} */ ([]), names: /** @type {string[]} */ ([]),
+    opened,
+    text,
+    strange,
+    changed,
+    hooksAt,
+    fed: () => (fed ??= forward(model, opened.answers.batch, { hooks: hooksAt(0), keep: () => true }).cache),
+    advice: task.find(text) < 0 ? advice(state.prompt, task) : "",
+    example: task.find(text),
+    said: /** @type {Said | null} */ (null),
+    before: /** @type {Said | null} */ (null),
+    start: 0,
+    tokens: /** @type {number[]} */ ([]),
+    names: /** @type {string[]} */ ([]),
     cache: new Map(),
     margins: marginsOf(opened, pane, state.rule),
     marginsBefore: changed ? marginsOf(opened, plain, state.rule) : null,
@@ -111,7 +122,12 @@ export function wrongAnswers(scene, key) {
   if (!found) {
     const { task, model } = scene.opened;
     const wrong = [...scene.margins.keys()].filter((k) => !(scene.margins[k] > 0));
-    const said = sayAll(model, wrong.map((k) => task.tokens[k].prompt), task.ends, scene.hooksAt(0));
+    const said = sayAll(
+      model,
+      wrong.map((k) => task.tokens[k].prompt),
+      task.ends,
+      scene.hooksAt(0),
+    );
     found = new Map(wrong.map((k, row) => [k, task.decode(said[row])]));
     if (knownAnswers.size > 200) knownAnswers.delete(/** @type {string} */ (knownAnswers.keys().next().value));
     knownAnswers.set(full, found);

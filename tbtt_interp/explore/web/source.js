@@ -8,7 +8,9 @@ import { readSafetensors } from "./engine/safetensors.js";
  * @typedef {object} Listed a run that can be chosen
  * @property {string} name @property {string} task @property {string} framing
  * @property {string} size @property {number[]} seeds @property {number} steps
- * @property {import("./engine/model.js").Shape} shape
+ * @property {import("./engine/model.js").Shape} shape @property {number} weights
+ * @property {Record<string, Record<string, number | null>>} final by seed: shares at the last step
+ * @property {Record<string, [number, number, number]>} intervals mean, low, high over seeds
  */
 /** @typedef {{line: string, prompt: string, answer: string, group: string, labels: Record<string, any>}} Example */
 /**
@@ -62,8 +64,7 @@ function once(key, read) {
 
 /** One run's table. @param {number} number @returns {Promise<RunTable>} */
 export function readRun(number) {
-  return once(`run ${number}`, async () =>
-    data ? data.runs[number] : (await get(`runs/${number}/run.json`)).json());
+  return once(`run ${number}`, async () => (data ? data.runs[number] : (await get(`runs/${number}/run.json`)).json()));
 }
 
 /**

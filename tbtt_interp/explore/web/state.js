@@ -30,8 +30,8 @@
  * @property {[Pane, Pane]} panes
  */
 
-export const VIEWS = ["story", "flow", "attention", "patching", "inside", "order", "examples", "train"];
-export const SHOWN = ["prompt", "equations", "scores", "OV"];
+export const VIEWS = ["story", "flow", "attention", "patching", "inside", "order", "examples", "ladder", "train"];
+export const SHOWN = ["prompt", "equations", "roles", "scores", "OV"];
 export const RULES = ["renormalized", "zeroed"];
 export const FILTERS = ["all", "wrong", "held-out", "carry", "borrow"];
 const LONGEST = 500;
@@ -44,8 +44,16 @@ export function newPane(run = "") {
 /** @returns {State} */
 export function newState() {
   return {
-    view: "story", prompt: "5+7=", corrupt: "3+7=", step: -1, shown: "prompt", rule: "renormalized",
-    pins: [], place: 0, filter: "all", panes: [newPane(), newPane()],
+    view: "story",
+    prompt: "5+7=",
+    corrupt: "3+7=",
+    step: -1,
+    shown: "prompt",
+    rule: "renormalized",
+    pins: [],
+    place: 0,
+    filter: "all",
+    panes: [newPane(), newPane()],
   };
 }
 
@@ -92,7 +100,9 @@ export const patchText = ({ site, head, pos }) => `${site}${head === null ? "" :
 const KNOWN = { view: VIEWS, shown: SHOWN, rule: RULES, filter: FILTERS };
 /** @type {Record<string, [(text: string) => any, (value: any) => string]>} */
 const LISTS = {
-  cuts: [readEdge, edgeText], off: [readAblation, ablationText], patches: [readPatch, patchText],
+  cuts: [readEdge, edgeText],
+  off: [readAblation, ablationText],
+  patches: [readPatch, patchText],
 };
 
 /**

@@ -17,7 +17,8 @@ export class Task {
     this.ends = new Set([...run.terminators].map((c) => this.index.get(c) ?? -1));
     this.byPrompt = new Map(this.examples.map((e, k) => [e.prompt, k]));
     this.tokens = this.examples.map((e) => ({
-      prompt: this.encode(e.prompt), answer: this.encode(e.answer),
+      prompt: this.encode(e.prompt),
+      answer: this.encode(e.answer),
     }));
     this.grids = operandGrids(this.examples);
   }
@@ -70,8 +71,7 @@ function operandGrids(examples) {
     const rows = [...new Set(own.map(({ e }) => e.labels.a))].sort((a, b) => a - b);
     const columns = [...new Set(own.map(({ e }) => e.labels.b))].sort((a, b) => a - b);
     if (rows.length * columns.length !== own.length) continue;
-    const cells = rows.map((a) => columns.map((b) =>
-      own.find(({ e }) => e.labels.a === a && e.labels.b === b)?.k ?? -1));
+    const cells = rows.map((a) => columns.map((b) => own.find(({ e }) => e.labels.a === a && e.labels.b === b)?.k ?? -1));
     found.push({ operator: String(operator), rows, columns, cells });
   }
   return found;

@@ -87,7 +87,8 @@ export function answerBatch(examples, context) {
   });
   const batch = makeBatch(sequences);
   return {
-    batch, count: examples.length,
+    batch,
+    count: examples.length,
     node: Int32Array.from(found, ([sequence, pos]) => batch.nodes[sequence][pos]),
     token: Int32Array.from(found, (one) => one[2]),
     example: Int32Array.from(found, (one) => one[3]),

@@ -58,7 +58,11 @@ export function makeBatch(sequences, share = true) {
     keys[node * width + own] = node;
   }
   return {
-    size: tokens.length, width, nodes, keys,
-    tokens: Int32Array.from(tokens), pos: Int32Array.from(pos),
+    size: tokens.length,
+    width,
+    nodes,
+    keys,
+    tokens: Int32Array.from(tokens),
+    pos: Int32Array.from(pos),
   };
 }

@@ -100,7 +100,8 @@ export class Model {
       }
     }
     return {
-      qkv, qkvBias,
+      qkv,
+      qkvBias,
       out: transpose(this.tensor(`${at}.attn.W_O`).data, d, d),
       readMlp: transpose(this.tensor(`${at}.mlp.W_in`).data, d, m),
       writeMlp: transpose(this.tensor(`${at}.mlp.W_out`).data, m, d),
@@ -116,7 +117,7 @@ export class Model {
  * @returns {{logits: Float64Array, cache: Map<string, Activation>}} logits are [node, d_vocab]
  */
 export function forward(model, batch, { hooks = new Map(), keep = () => false } = {}) {
-  const { layers, heads, d_model: d, d_mlp: m, d_vocab: vocabulary } = model.shape;
+  const { layers, d_model: d, d_mlp: m, d_vocab: vocabulary } = model.shape;
   const n = batch.size;
   /** @type {Map<string, Activation>} */
   const cache = new Map();
@@ -187,7 +188,7 @@ function attend(model, layer, read, batch, point) {
   const block = model.blocks[layer];
   const [q, k, v] = [0, 1, 2].map((role) => {
     const part = product(read, block.qkv.subarray(role * d * d, (role + 1) * d * d), n, d, d);
-    addBias(part, block.qkvBias && block.qkvBias.subarray(role * d, (role + 1) * d));
+    addBias(part, block.qkvBias?.subarray(role * d, (role + 1) * d));
     return point(`${at}.hook_${"qkv"[role]}`, part, heads);
   });
   const scores = new Float64Array(n * heads * width).fill(-Infinity);
@@ -262,7 +263,7 @@ function add(a, b) {
   return out;
 }
 
-/** Adds a bias to each node, in place. @param {Float64Array} x @param {Float64Array | null} bias */
+/** Adds a bias to each node, in place. @param {Float64Array} x @param {Float64Array | null | undefined} bias */
 function addBias(x, bias) {
   if (!bias) return;
   for (let k = 0; k < x.length; k++) x[k] += bias[k % bias.length];

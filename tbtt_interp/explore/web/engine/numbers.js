@@ -75,18 +75,40 @@ export function product(a, b, rows, columns, inner, out = new Float64Array(rows 
       const w1 = w0 + inner;
       const w2 = w1 + inner;
       const w3 = w2 + inner;
-      let s0 = 0, s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
+      let s0 = 0,
+        s1 = 0,
+        s2 = 0,
+        s3 = 0,
+        t0 = 0,
+        t1 = 0,
+        t2 = 0,
+        t3 = 0;
       for (let k = 0; k < inner; k++) {
         const x = a[p + k];
         const y = a[q + k];
-        const c0 = b[w0 + k], c1 = b[w1 + k], c2 = b[w2 + k], c3 = b[w3 + k];
-        s0 += x * c0; s1 += x * c1; s2 += x * c2; s3 += x * c3;
-        t0 += y * c0; t1 += y * c1; t2 += y * c2; t3 += y * c3;
+        const c0 = b[w0 + k],
+          c1 = b[w1 + k],
+          c2 = b[w2 + k],
+          c3 = b[w3 + k];
+        s0 += x * c0;
+        s1 += x * c1;
+        s2 += x * c2;
+        s3 += x * c3;
+        t0 += y * c0;
+        t1 += y * c1;
+        t2 += y * c2;
+        t3 += y * c3;
       }
       const o = n * columns + m;
-      out[o] = s0; out[o + 1] = s1; out[o + 2] = s2; out[o + 3] = s3;
+      out[o] = s0;
+      out[o + 1] = s1;
+      out[o + 2] = s2;
+      out[o + 3] = s3;
       const r = o + columns;
-      out[r] = t0; out[r + 1] = t1; out[r + 2] = t2; out[r + 3] = t3;
+      out[r] = t0;
+      out[r + 1] = t1;
+      out[r + 2] = t2;
+      out[r + 3] = t3;
     }
     for (; m < columns; m++) {
       out[n * columns + m] = dot(a, p, b, m * inner, inner);

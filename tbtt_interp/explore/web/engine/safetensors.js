@@ -1,6 +1,6 @@
 /** Reads the safetensors format: an 8-byte length, a JSON header, then the tensors' bytes. */
 
-/** @typedef {{shape: number[], data: Float32Array}} Tensor */
+/** @typedef {{shape: number[], data: Float32Array | Float64Array}} Tensor */
 
 /**
  * The float32 tensors of a file, by name.

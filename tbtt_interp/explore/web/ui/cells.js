@@ -46,10 +46,8 @@ export function cellMap(map) {
     const y = top + (rows.length * tall) / 2;
     parts.push(s("text", { x: 10, y, class: "axis middle", transform: `rotate(-90 10 ${y})` }, map.rowTitle));
   }
-  columns.forEach((name, k) =>
-    parts.push(s("text", { x: left + (k + 0.5) * size, y: top - 4, class: "name middle" }, name)));
-  rows.forEach((name, k) =>
-    parts.push(s("text", { x: left - 4, y: top + (k + 0.5) * tall + 4, class: "name end" }, name)));
+  columns.forEach((name, k) => parts.push(s("text", { x: left + (k + 0.5) * size, y: top - 4, class: "name middle" }, name)));
+  rows.forEach((name, k) => parts.push(s("text", { x: left - 4, y: top + (k + 0.5) * tall + 4, class: "name end" }, name)));
   let first = true;
   for (let r = 0; r < rows.length; r++) {
     for (let c = 0; c < columns.length; c++) {
@@ -58,15 +56,25 @@ export function cellMap(map) {
       const shade = Number.isFinite(cell.value) ? map.shade(Math.abs(cell.value)) : 0;
       const x = left + c * size;
       const y = top + r * tall;
-      parts.push(s("rect", {
-        x: x + 0.5, y: y + 0.5, width: size - 1, height: tall - 1, rx: 2,
-        class: `cell ${cell.value < 0 ? "neg" : "pos"}${cell.lit ? " lit" : ""}`,
-        "fill-opacity": (0.05 + shade * (MOST - 0.05)).toFixed(3),
-        role: cell.act ? "button" : "img", "aria-label": cell.tip,
-        "aria-pressed": cell.act && cell.pressed !== undefined ? String(cell.pressed) : null,
-        "data-act": cell.act, "data-tip": cell.tip, "data-key": `${key}/${r}/${c}`,
-        tabindex: first ? 0 : -1,
-      }));
+      parts.push(
+        s("rect", {
+          x: x + 0.5,
+          y: y + 0.5,
+          width: size - 1,
+          height: tall - 1,
+          rx: 2,
+          class: `cell ${cell.value < 0 ? "neg" : "pos"}${cell.lit ? " lit" : ""}`,
+          "fill-opacity": (0.05 + shade * (MOST - 0.05)).toFixed(3),
+          role: cell.act ? "button" : "img",
+          "aria-label": cell.tip,
+          "aria-pressed": cell.act && cell.pressed !== undefined ? String(cell.pressed) : null,
+          "data-act": cell.act,
+          "data-tip": cell.tip,
+          "data-value": cell.value,
+          "data-key": `${key}/${r}/${c}`,
+          tabindex: first ? 0 : -1,
+        }),
+      );
       first = false;
       if (cell.ring) {
         parts.push(s("rect", { x: x + 2, y: y + 2, width: size - 4, height: tall - 4, rx: 2, class: "ring" }));
@@ -78,10 +86,19 @@ export function cellMap(map) {
       }
     }
   }
-  return s("svg", {
-    class: "cells", width, height, viewBox: `0 0 ${width} ${height}`, role: "group",
-    "aria-label": `${map.label}. Arrow keys move from cell to cell.`, "data-map": key,
-  }, ...parts);
+  return s(
+    "svg",
+    {
+      class: "cells",
+      width,
+      height,
+      viewBox: `0 0 ${width} ${height}`,
+      role: "group",
+      "aria-label": `${map.label}. Arrow keys move from cell to cell.`,
+      "data-map": key,
+    },
+    ...parts,
+  );
 }
 
 /** Moves the focus by an arrow key from one cell to the next. @param {KeyboardEvent} event */

@@ -47,8 +47,7 @@ export function put(place, content) {
   const key = focused && place.contains(focused) ? focused.getAttribute("data-key") : null;
   const scrolled = [...place.querySelectorAll("[data-scroll]")].map((e) => e.scrollTop);
   place.replaceChildren(
-    .../** @type {Node[]} */ (content.filter((c) => c || c === 0).map((c) =>
-      c instanceof Node ? c : document.createTextNode(String(c)))),
+    .../** @type {Node[]} */ (content.filter((c) => c || c === 0).map((c) => (c instanceof Node ? c : document.createTextNode(String(c))))),
   );
   place.querySelectorAll("[data-scroll]").forEach((e, k) => {
     if (scrolled[k]) e.scrollTop = scrolled[k];
@@ -66,8 +65,7 @@ export function put(place, content) {
  * @param {string} act @param {Child | Child[]} content @param {Attributes} [attributes]
  */
 export function button(act, content, attributes = {}) {
-  return h("button", { type: "button", "data-act": act, "data-key": act, ...attributes },
-    ...[content].flat());
+  return h("button", { type: "button", "data-act": act, "data-key": act, ...attributes }, ...[content].flat());
 }
 
 /** A number with its sign and a true minus. @param {number} value @param {number} [digits] */

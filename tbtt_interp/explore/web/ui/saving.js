@@ -1,6 +1,19 @@
 /** Figures as files: SVG, PNG and CSV, each with what it is of. */
 
-const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family", "font-weight", "text-anchor", "opacity"];
+import { button, h } from "./dom.js";
+
+const KEPT = [
+  "fill",
+  "fill-opacity",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "font-size",
+  "font-family",
+  "font-weight",
+  "text-anchor",
+  "opacity",
+];
 
 /**
  * Saves a figure's drawing in a format.
@@ -8,13 +21,24 @@ const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharra
  */
 export function saveFigure(figure, format, about) {
   const drawing = figure.querySelector("svg");
+  const canvas = figure.querySelector("canvas.flow");
   const title = figure.querySelector("h3")?.textContent ?? drawing?.getAttribute("aria-label") ?? "figure";
-  if (!drawing) return;
   const name = title.replace(/[^\w]+/g, "-").slice(0, 60);
+  if (canvas instanceof HTMLCanvasElement)
+    return canvas.toBlob((blob) => {
+      if (blob) download(blob, `${name}.png`);
+    });
+  if (!drawing) return;
   if (format === "csv") {
-    const rows = [...drawing.querySelectorAll("[data-tip]")].map((e) => [e.getAttribute("data-key") ?? "", e.getAttribute("data-tip") ?? ""]);
+    const rows = [...drawing.querySelectorAll("[data-tip]")].map((e) => [
+      e.getAttribute("data-value") ?? "",
+      e.getAttribute("data-tip") ?? "",
+    ]);
     const quoted = (/** @type {string} */ text) => `"${text.replaceAll('"', '""')}"`;
-    const lines = [["cell", "value", "figure", "models", "address"], ...rows.map((row) => [...row, title, about.models.join(" and "), about.address])];
+    const lines = [
+      ["value", "what", "figure", "models", "address"],
+      ...rows.map((row) => [...row, title, about.models.join(" and "), about.address]),
+    ];
     return download(new Blob([lines.map((line) => line.map(quoted).join(",")).join("\n")], { type: "text/csv" }), `${name}.csv`);
   }
   const { text, width, height } = standalone(drawing, `${title}. ${about.models.join(" and ")}. ${about.address}`, title);
@@ -24,9 +48,37 @@ export function saveFigure(figure, format, about) {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [width * 2, height * 2];
     canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
-    canvas.toBlob((blob) => { if (blob) download(blob, `${name}.png`); });
+    canvas.toBlob((blob) => {
+      if (blob) download(blob, `${name}.png`);
+    });
   };
   image.src = `data:image/svg+xml,${encodeURIComponent(text)}`;
+}
+
+/** Puts buttons that save it into each figure of a place. @param {Element} place */
+export function addSaving(place) {
+  for (const figure of place.querySelectorAll("figure")) {
+    const formats = figure.querySelector("canvas.flow")
+      ? ["png"]
+      : figure.querySelector("svg [data-tip]")
+        ? ["svg", "png", "csv"]
+        : figure.querySelector("svg")
+          ? ["svg", "png"]
+          : [];
+    if (formats.length)
+      figure.append(
+        h(
+          "span",
+          { class: "save" },
+          ...formats.map((format) =>
+            button(`save ${format}`, format.toUpperCase(), {
+              "aria-label": `save this figure as ${format.toUpperCase()}`,
+              "data-key": null,
+            }),
+          ),
+        ),
+      );
+  }
 }
 
 /** A drawing with its styles in it, on its ground, with a title. @param {SVGElement} drawing @param {string} words @param {string} title */

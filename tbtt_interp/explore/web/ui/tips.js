@@ -1,31 +1,43 @@
 /** One tip for whatever is hovered or focused, and the row and column of a token that is. */
 
+/** @typedef {{left: number, right: number, top: number, bottom: number}} Box */
+
+const tipElement = () => /** @type {HTMLElement} */ (document.getElementById("tip"));
+
+/** Shows a text above a place on screen, or below where there is no room. @param {Box} box @param {string} text */
+export function showTip(box, text) {
+  const tip = tipElement();
+  tip.textContent = text;
+  tip.hidden = false;
+  const left = Math.max(6, Math.min((box.left + box.right - tip.offsetWidth) / 2, innerWidth - tip.offsetWidth - 6));
+  const above = box.top - tip.offsetHeight - 6;
+  tip.style.left = `${left + scrollX}px`;
+  tip.style.top = `${(above > 4 ? above : box.bottom + 6) + scrollY}px`;
+}
+
+/** Hides the tip. */
+export function hideTip() {
+  tipElement().hidden = true;
+}
+
 /** Shows an element's `data-tip` beside it. */
 export function startTips() {
-  const tip = /** @type {HTMLElement} */ (document.getElementById("tip"));
-  const show = (/** @type {Element} */ target, /** @type {string} */ text) => {
-    tip.textContent = text;
-    tip.hidden = false;
-    const box = target.getBoundingClientRect();
-    const left = Math.max(6, Math.min(box.left + box.width / 2 - tip.offsetWidth / 2, innerWidth - tip.offsetWidth - 6));
-    const above = box.top - tip.offsetHeight - 6;
-    tip.style.left = `${left + scrollX}px`;
-    tip.style.top = `${(above > 4 ? above : box.bottom + 6) + scrollY}px`;
-  };
   const follow = (/** @type {Event} */ event) => {
     const target = /** @type {Element} */ (event.target);
     if (!(target instanceof Element)) return;
     const found = target.closest("[data-tip]");
     const text = found?.getAttribute("data-tip");
-    if (found && text) show(found, text);
-    else tip.hidden = true;
+    if (found && text) showTip(found.getBoundingClientRect(), text);
+    else if (!target.closest("canvas.flow")) hideTip();
     light(target);
   };
   document.addEventListener("pointerover", follow);
   document.addEventListener("focusin", follow);
-  document.addEventListener("pointerout", () => { tip.hidden = true; });
-  document.addEventListener("focusout", () => { tip.hidden = true; });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+  document.addEventListener("pointerout", hideTip);
+  document.addEventListener("focusout", hideTip);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hideTip();
+  });
 }
 
 /** Lights the row and the column of a hovered token in its pane's map. @param {Element} target */

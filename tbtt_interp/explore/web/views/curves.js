@@ -5,7 +5,9 @@ import { h, s, count } from "../ui/dom.js";
 /** @typedef {import("../models.js").Opened} Opened */
 
 const MEASURES = [
-  ["seen", "seen answered"], ["held_out", "held-out answered"], ["order", "line order known"],
+  ["seen", "seen answered"],
+  ["held_out", "held-out answered"],
+  ["order", "line order known"],
 ];
 
 /**
@@ -32,11 +34,15 @@ export function curves(opened, width) {
   const drawn = MEASURES.filter(([name]) => own[name].some((v) => v !== null));
   const parts = [];
   for (const share of [0, 0.5, 1]) {
-    parts.push(s("line", { x1: left, x2: width - right, y1: y(share), y2: y(share), class: "rule" }),
-      s("text", { x: left - 5, y: y(share) + 4, class: "axis end" }, String(share)));
+    parts.push(
+      s("line", { x1: left, x2: width - right, y1: y(share), y2: y(share), class: "rule" }),
+      s("text", { x: left - 5, y: y(share) + 4, class: "axis end" }, String(share)),
+    );
   }
-  parts.push(s("text", { x: width - right + 5, y: y(1) + 4, class: "axis" }, most.toFixed(1)),
-    s("text", { x: width - right + 5, y: y(0) + 4, class: "axis" }, "0"));
+  parts.push(
+    s("text", { x: width - right + 5, y: y(1) + 4, class: "axis" }, most.toFixed(1)),
+    s("text", { x: width - right + 5, y: y(0) + 4, class: "axis" }, "0"),
+  );
   for (const step of [0, last / 2, last]) {
     const anchor = step === 0 ? "" : step === last ? " end" : " middle";
     parts.push(s("text", { x: x(step), y: height - 5, class: `axis${anchor}` }, `${step ? "" : "step "}${count(Math.round(step))}`));
@@ -44,15 +50,37 @@ export function curves(opened, width) {
   parts.push(s("path", { d: line(own.loss, most), class: "curve loss" }));
   for (const [name] of drawn) parts.push(s("path", { d: line(own[name], 1), class: `curve ${name}` }));
   for (const step of opened.steps) {
-    parts.push(s("circle", { cx: x(step), cy: height - bottom, r: step === opened.step ? 5 : 2.5, class: `kept${step === opened.step ? " now" : ""}` }));
+    parts.push(
+      s("circle", {
+        cx: x(step),
+        cy: height - bottom,
+        r: step === opened.step ? 5 : 2.5,
+        class: `kept${step === opened.step ? " now" : ""}`,
+      }),
+    );
   }
   parts.push(s("line", { x1: x(opened.step), x2: x(opened.step), y1: top, y2: height - bottom, class: "cursor" }));
-  const figure = s("svg", {
-    class: "curves", width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": "Training curves; the slider above moves through the same steps.",
-    "data-curves": `${left} ${width - right} ${last}`,
-  }, ...parts);
+  const figure = s(
+    "svg",
+    {
+      class: "curves",
+      width,
+      height,
+      viewBox: `0 0 ${width} ${height}`,
+      role: "img",
+      "aria-label": "Training curves; the slider above moves through the same steps.",
+      "data-curves": `${left} ${width - right} ${last}`,
+    },
+    ...parts,
+  );
   const key = [...drawn, ["loss", "loss, nats a character (right axis)"]].map(([name, words]) =>
-    h("span", { class: `key ${name}` }, words.replace("a character", "per character")));
-  return h("figure", {}, figure, h("figcaption", { class: "keys" }, ...key));
+    h("span", { class: `key ${name}` }, words.replace("a character", "per character")),
+  );
+  return h(
+    "figure",
+    {},
+    h("h3", { class: "unseen" }, `Training of ${opened.run.name}, seed ${opened.seed}`),
+    figure,
+    h("figcaption", { class: "keys" }, ...key),
+  );
 }

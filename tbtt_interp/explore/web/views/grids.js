@@ -20,13 +20,17 @@ export function operandGrids(scene, pane, size, changes) {
   return task.grids.map((grid) => {
     const sign = grid.operator === "-" ? "−" : grid.operator;
     const map = cellMap({
-      key: `${pane}/grid${grid.operator}`, size, shade: slow(HALF),
+      key: `${pane}/grid${grid.operator}`,
+      size,
+      shade: slow(HALF),
       label: `a ${sign} b: margin of each equation`,
-      rows: grid.rows.map(String), columns: grid.columns.map(String),
-      rowTitle: "a", columnTitle: `a ${sign} b, by b`,
+      rows: grid.rows.map(String),
+      columns: grid.columns.map(String),
+      rowTitle: "a",
+      columnTitle: `a ${sign} b, by b`,
       at: (row, column) => cellOf(scene, grid.cells[row][column], said, size),
     });
-    return h("div", { class: "grid" }, map);
+    return h("figure", { class: "grid" }, h("h3", { class: "unseen" }, `Margins of a ${sign} b, nats`), map);
   });
 }
 
@@ -41,7 +45,9 @@ function cellOf(scene, k, said, size) {
   const own = answer?.replace(/[>\s]+$/, "") ?? right;
   const off = answer && /^-?\d+$/.test(own) ? `, off by ${signed(Number(own) - Number(right), 0)}` : "";
   return {
-    value: margin, ring: out, pressed: undefined,
+    value: margin,
+    ring: out,
+    pressed: undefined,
     text: answer !== undefined && size >= 22 ? [...own].map(visible).join("").slice(0, 4) || "?" : "",
     tip: `${shortForm(example.prompt)} = ${right}: ${
       answer === undefined ? "right" : `wrong, says ${[...answer].map(visible).join("")}${off}`
@@ -57,15 +63,23 @@ function exampleGrid(scene, pane, size) {
   const across = 10;
   const rows = Math.ceil(task.examples.length / across);
   const said = wrongAnswers(scene, "all");
-  return h("div", { class: "grid" }, cellMap({
-    key: `${pane}/examples`, size, shade: slow(HALF), label: "Margin of each example",
-    rows: Array(rows).fill(""), columns: Array(across).fill(""),
-    columnTitle: `${task.examples.length} examples, in the task's order`,
-    at: (row, column) => {
-      const k = row * across + column;
-      return k < task.examples.length ? { ...cellOf(scene, k, said, 0), text: "" } : null;
-    },
-  }));
+  return h(
+    "div",
+    { class: "grid" },
+    cellMap({
+      key: `${pane}/examples`,
+      size,
+      shade: slow(HALF),
+      label: "Margin of each example",
+      rows: Array(rows).fill(""),
+      columns: Array(across).fill(""),
+      columnTitle: `${task.examples.length} examples`,
+      at: (row, column) => {
+        const k = row * across + column;
+        return k < task.examples.length ? { ...cellOf(scene, k, said, 0), text: "" } : null;
+      },
+    }),
+  );
 }
 
 /** What the shades mean. */
@@ -73,25 +87,48 @@ export function legend() {
   const swatch = (/** @type {number} */ value, /** @type {string} */ words) => {
     const shade = 0.05 + slow(HALF)(Math.abs(value)) * 0.65;
     const kind = value < 0 ? "neg" : "pos";
-    return h("span", { class: "swatch" },
-      s("svg", { width: 14, height: 14, "aria-hidden": "true" },
-        s("rect", { width: 14, height: 14, rx: 2, class: `cell ${kind}`, "fill-opacity": shade.toFixed(2) })),
-      words);
+    return h(
+      "span",
+      { class: "swatch" },
+      s(
+        "svg",
+        { width: 14, height: 14, "aria-hidden": "true" },
+        s("rect", { width: 14, height: 14, rx: 2, class: `cell ${kind}`, "fill-opacity": shade.toFixed(2) }),
+      ),
+      words,
+    );
   };
-  const ring = h("span", { class: "swatch" },
-    s("svg", { width: 14, height: 14, "aria-hidden": "true" },
-      s("rect", { x: 1.5, y: 1.5, width: 11, height: 11, rx: 2, class: "ring" })), "held out of training");
-  return h("p", { class: "legend" }, swatch(30, "right, margin 30 nats"), swatch(2, "2"),
-    swatch(-2, "wrong, −2"), swatch(-30, "−30"), ring);
+  const ring = h(
+    "span",
+    { class: "swatch" },
+    s("svg", { width: 14, height: 14, "aria-hidden": "true" }, s("rect", { x: 1.5, y: 1.5, width: 11, height: 11, rx: 2, class: "ring" })),
+    "held out of training",
+  );
+  return h(
+    "p",
+    { class: "legend" },
+    swatch(30, "right, margin 30 nats"),
+    swatch(2, "2"),
+    swatch(-2, "wrong, −2"),
+    swatch(-30, "−30"),
+    ring,
+  );
 }
 
 /** How many examples are right, beside how many before changes. @param {Scene} scene */
 export function countsLine(scene) {
   const now = counts(scene);
   const before = scene.marginsBefore ? counts(scene, scene.marginsBefore) : null;
-  const part = (/** @type {string} */ name, /** @type {number} */ right, /** @type {number} */ of, /** @type {number | undefined} */ was) =>
-    of ? h("span", {}, `${name} `, h("b", {}, `${right}/${of}`), was !== undefined && was !== right ? ` (before: ${was})` : "") : null;
-  return h("p", { class: "counts" },
+  const part = (
+    /** @type {string} */ name,
+    /** @type {number} */ right,
+    /** @type {number} */ of,
+    /** @type {number | undefined} */ was,
+  ) => (of ? h("span", {}, `${name} `, h("b", {}, `${right}/${of}`), was !== undefined && was !== right ? ` (before: ${was})` : "") : null);
+  return h(
+    "p",
+    { class: "counts" },
     part("seen in training", now.seen, now.seenOf, before?.seen),
-    part("held out", now.heldOut, now.heldOutOf, before?.heldOut));
+    part("held out", now.heldOut, now.heldOutOf, before?.heldOut),
+  );
 }

@@ -2,17 +2,31 @@
 
 import { ablationText, edgeText } from "../state.js";
 import { h } from "../ui/dom.js";
+import { counts } from "../scene.js";
 import { attention, attentionChoices } from "./attention.js";
+import { attribution } from "./attribution.js";
 import { curves } from "./curves.js";
+import { examples, examplesChoices } from "./examples.js";
+import { flow } from "./flow.js";
+import { inside } from "./inside.js";
+import { ladder } from "./ladder.js";
+import { order } from "./order.js";
+import { patching } from "./patching.js";
+import { noteCounts, trainChoices, trainedModel } from "./train.js";
 import { legend, operandGrids } from "./grids.js";
 import { answerLine, changes, controls, status } from "./pane.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
 
+/** The page's width in pixels; a window that is not laid out yet has none. */
+function pageWidth() {
+  return Math.max(320, Math.min(document.documentElement.clientWidth || innerWidth, 1440));
+}
+
 /** The width that a pane's figures have, in pixels. */
 export function paneWidth() {
-  const page = Math.min(document.documentElement.clientWidth, 1440);
+  const page = pageWidth();
   return page < 900 ? page - 44 : (page - 36 - 16) / 2 - 30;
 }
 
@@ -30,31 +44,55 @@ export function paneContent(scene, runs, state, k) {
   const pane = state.panes[k];
   const title = h("h2", {}, `Model ${"AB"[k]}`);
   if (scene instanceof Error) {
-    return [h("div", { class: "head" }, title, controls(runs, pane, k, pane.seed)), h("p", { class: "message", role: "alert" }, scene.message)];
+    return [
+      h("div", { class: "head" }, title, controls(runs, pane, k, pane.seed)),
+      h("p", { class: "message", role: "alert" }, scene.message),
+    ];
   }
   const width = paneWidth();
-  const big = state.view === "story";
+  const trained = state.view === "train" && k === 0 && trainedModel();
+  if (trained) noteCounts(trained, counts(scene));
+  const big = state.view === "story" || state.view === "train";
   const size = big ? Math.max(14, Math.min(28, Math.floor((width - 70) / 20))) : 14;
   const stacked = big && width < 500;
-  const cell = stacked ? Math.floor((width - 40) / 10) > 28 ? 28 : Math.floor((width - 40) / 10) : size;
+  const cell = stacked ? Math.min(28, Math.floor((width - 40) / 10)) : size;
   const grids = h("div", { class: `grids${stacked ? " stacked" : ""}` }, ...operandGrids(scene, String(k), cell, changesKey(state, k)));
   const own = VIEW[state.view]?.(scene, state, k, width) ?? [];
   return [
-    h("div", { class: "head" }, title, controls(runs, pane, k, scene.opened.seed)),
-    answerLine(scene, state), changes(scene, pane, k),
-    ...(big ? [grids, status(scene), curves(scene.opened, width)] : [...own, h("details", { class: "context", open: true }, h("summary", {}, "Which equations it answers"), grids, status(scene))]),
+    h(
+      "div",
+      { class: "head" },
+      title,
+      trained ? h("span", { class: "quiet" }, trained.run.name) : controls(runs, pane, k, scene.opened.seed),
+    ),
+    answerLine(scene, state),
+    changes(scene, pane, k),
+    ...(big
+      ? [grids, status(scene), curves(scene.opened, width)]
+      : [...own, h("details", { class: "context", open: true }, h("summary", {}, "Which equations it answers"), grids, status(scene))]),
   ];
 }
 
 /** @type {Record<string, (scene: Scene, state: State, k: number, width: number) => (Node | null)[]>} */
 const VIEW = {
   attention: (scene, state, k, width) => attention(scene, state, state.panes[k], k, width),
+  flow: (scene, state, k, width) => flow(scene, state, state.panes[k], k, width),
+  patching: (scene, state, k, width) => patching(scene, state, state.panes[k], k, width),
+  inside: (scene, state, k, width) => inside(scene, state.panes[k], k, width),
+  order: (scene) => order(scene),
+  examples: (scene, state, k) => examples(scene, state, changesKey(state, k)),
 };
 
-/** @param {(Scene | Error)[]} scenes @param {State} state @returns {(Node | null)[]} */
-export function sharedContent(scenes, state) {
-  void scenes;
+/** @param {(Scene | Error)[]} scenes @param {import("../source.js").Listed[]} runs @param {State} state @returns {(Node | null)[]} */
+export function sharedContent(scenes, runs, state) {
   if (state.view === "story") return [legend()];
+  if (state.view === "examples") return [examplesChoices(state)];
+  if (state.view === "ladder") return ladder(runs, state, pageWidth() - 70);
+  if (state.view === "inside") return [attribution(scenes, state, pageWidth() - 70)];
+  if (state.view === "train") {
+    const like = scenes[1] instanceof Error ? null : scenes[1].opened;
+    return [...trainChoices(like), legend()];
+  }
   if (state.view === "attention") return [attentionChoices(state)];
   return [];
 }

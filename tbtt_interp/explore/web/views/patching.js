@@ -1,0 +1,166 @@
+/** A corrupted prompt with activations of a clean one: each place by itself, and several at once. */
+
+import { nextLogits, say } from "../engine/answers.js";
+import { makeBatch } from "../engine/batch.js";
+import { combine, patchIn } from "../engine/interventions.js";
+import { forward } from "../engine/model.js";
+import { patchText } from "../state.js";
+import { cellMap } from "../ui/cells.js";
+import { button, h, signed, visible } from "../ui/dom.js";
+
+/** @typedef {import("../scene.js").Scene} Scene */
+/** @typedef {import("../state.js").State} State */
+/** @typedef {import("../state.js").Pane} Pane */
+/** @typedef {import("../state.js").Patch} Patch */
+
+const CLOSE = 0.05; // nats; a share of a smaller difference would be noise
+
+/** The places of a model that can be patched, in the order of its computation. @param {import("../engine/model.js").Shape} shape */
+function places(shape) {
+  /** @type {{site: string, head: number | null, name: string}[]} */
+  const found = [];
+  for (let layer = 0; layer < shape.layers; layer++) {
+    const at = `blocks.${layer}`;
+    const add = (/** @type {string} */ site, /** @type {string} */ name, head = /** @type {number | null} */ (null)) =>
+      found.push({ site: `${at}.${site}`, head, name: shape.layers > 1 ? `${layer} ${name}` : name });
+    add("hook_resid_pre", "resid_pre");
+    for (let head = 0; head < shape.heads; head++) {
+      for (const role of ["q", "k", "v", "z"]) {
+        add(`attn.hook_${role}`, shape.heads > 1 ? `${role}.${head}` : role, head);
+      }
+    }
+    add("hook_attn_out", "attn_out");
+    add("hook_resid_mid", "resid_mid");
+    add("hook_mlp_out", "mlp_out");
+    add("hook_resid_post", "resid_post");
+  }
+  return found;
+}
+
+/** @param {Scene} scene @param {State} state @param {Pane} pane @param {number} number @param {number} width */
+export function patching(scene, state, pane, number, width) {
+  const { task, model } = scene.opened;
+  const text = task.complete(state.corrupt);
+  const problem = mismatch(scene, text);
+  if (problem || !scene.said) return [h("p", { class: "message" }, problem)];
+  const clean = task.encode(scene.text);
+  const corrupt = task.encode(text);
+  const answers = [answerOf(scene, scene.text, clean), answerOf(scene, text, corrupt)];
+  const place = answers[0].findIndex((token, k) => token !== answers[1][k]);
+  if (place < 0)
+    return [h("p", { class: "message" }, `${state.prompt} and ${state.corrupt} have the same answer: give two whose answers differ.`)];
+  const shared = answers[0].slice(0, place);
+  const [right, wrong] = [answers[0][place], answers[1][place]];
+  const given = (/** @type {number[]} */ prompt) => [...prompt, ...shared].slice(-model.shape.n_ctx);
+  const batch = makeBatch([given(clean)]);
+  const source = forward(model, batch, { hooks: scene.hooksAt(0), keep: () => true }).cache;
+  const difference = (/** @type {Patch[]} */ patches) => {
+    const logits = nextLogits(model, given(corrupt), () => combine(scene.hooksAt(0), patchIn(patches, source)));
+    return logits[right] - logits[wrong];
+  };
+  const cleanLogits = nextLogits(model, given(clean), () => scene.hooksAt(0));
+  const whole = cleanLogits[right] - cleanLogits[wrong];
+  const none = difference([]);
+  const share = (/** @type {number} */ value) => (Math.abs(whole - none) > CLOSE ? (value - none) / (whole - none) : NaN);
+  const rows = places(model.shape);
+  const tokens = given(clean).map((token, k) => {
+    const other = task.characters[given(corrupt)[k]];
+    const own = task.characters[token];
+    return own === other ? visible(own) : `${visible(own)}›${visible(other)}`;
+  });
+  const size = Math.max(28, Math.min(52, Math.floor((width - 90) / tokens.length)));
+  const map = cellMap({
+    key: `${number}/patching`,
+    label: "Share of the logit difference that each activation restores",
+    size,
+    height: 24,
+    rows: rows.map((row) => row.name),
+    columns: tokens,
+    columnTitle: "token, clean›corrupted",
+    shade: (v) => Math.min(1, v),
+    at: (row, column) => {
+      const { site, head } = rows[row];
+      const patch = { site, head, pos: column };
+      const value = share(difference([patch]));
+      const on = pane.patches.some((one) => patchText(one) === patchText(patch));
+      return {
+        value,
+        text: `${on ? "●" : ""}${Number.isFinite(value) ? value.toFixed(2).replace("-", "−") : "·"}`,
+        act: `patch ${patchText(patch)}`,
+        pressed: on,
+        ring: on,
+        tip: `${rows[row].name} at ${tokens[column]} restores ${Number.isFinite(value) ? value.toFixed(3) : "no number"}; click to ${on ? "take it out" : "put it in"}`,
+      };
+    },
+  });
+  const said = say(model, corrupt, task.ends, (start) => combine(scene.hooksAt(start), start ? new Map() : patchIn(pane.patches, source)));
+  const now = difference(pane.patches);
+  const words = (/** @type {number[]} */ list) => list.map((t) => visible(task.characters[t])).join("");
+  const [r, w] = [visible(task.characters[right]), visible(task.characters[wrong])];
+  return [
+    h(
+      "figure",
+      {},
+      h("h3", {}, "What each clean activation restores in the corrupted run"),
+      h("div", { class: "wide" }, map),
+      h(
+        "figcaption",
+        {},
+        `Share of the difference between the logits of ${r} and ${w}${shared.length ? ` after ${words(shared)}` : ""}: ${signed(whole)} nats clean, ${signed(none)} corrupted. 1 is the clean run, 0 the corrupted one.`,
+      ),
+    ),
+    Math.abs(whole - none) < 2
+      ? h(
+          "p",
+          { class: "message note" },
+          `This model's difference is only ${signed(whole - none)} nats from corrupted to clean: shares of so little mean little.`,
+        )
+      : null,
+    pane.patches.length
+      ? h(
+          "div",
+          { class: "chips" },
+          h("span", {}, "Put in:"),
+          ...pane.patches.map((one) =>
+            button(
+              `patch ${patchText(one)}`,
+              `✕ ${one.site.replace(/^blocks\./, "")}${one.head === null ? "" : `.${one.head}`} at ${one.pos + 1}`,
+              { "data-pane": number, title: "take this patch out" },
+            ),
+          ),
+          button("unpatch", "take all out", { "data-pane": number, class: "quiet" }),
+        )
+      : null,
+    h(
+      "p",
+      { class: "patched" },
+      `${[...text].map(visible).join("")} is answered `,
+      h("b", {}, words(said.tokens.slice(said.asked))),
+      `${pane.patches.length ? " with these patches" : ""}; `,
+      h("b", {}, Number.isFinite(share(now)) ? share(now).toFixed(2).replace("-", "−") : "no number"),
+      " of the difference restored.",
+    ),
+  ];
+}
+
+/** @param {Scene} scene @param {string} text */
+function mismatch(scene, text) {
+  const { task, model } = scene.opened;
+  const strange = task.strange(text);
+  if (strange.length) return `The corrupted prompt has ${strange.map((c) => `“${c}”`).join(", ")}, which this model has no token for.`;
+  if (!text) return "The corrupted prompt is empty: type one, such as 3+7.";
+  if (text.length !== scene.text.length)
+    return `The clean prompt has ${scene.text.length} characters and the corrupted one ${text.length}: give two of equal length, so that positions align.`;
+  if (text.length > model.shape.n_ctx)
+    return `These prompts are longer than the context of ${model.shape.n_ctx} characters: give shorter ones.`;
+  return "";
+}
+
+/** The right answer where it is known, else what the model says. @param {Scene} scene @param {string} text @param {number[]} prompt */
+function answerOf(scene, text, prompt) {
+  const { task, model } = scene.opened;
+  const known = task.find(text);
+  if (known >= 0) return task.tokens[known].answer;
+  const said = say(model, prompt, task.ends);
+  return said.tokens.slice(said.asked);
+}
