@@ -124,7 +124,7 @@ def test_patches_restore_what_the_library_says(opened, line_run: Run) -> None:
     total, effect = patch_pairs(line_run.model(), pairs, locations)
     for k, (row, column) in enumerate([(0, 1), (3, 3)]):
         cell = pane(page).locator(f"rect[data-key='0/patching/{row}/{column}']")
-        expected = float(effect[k, 0, 0, 0] / total[0, 0])
+        expected = float(effect[0, k, 0, 0] / total[0, 0])
         assert float(cell.get_attribute("data-value")) == pytest.approx(expected, abs=1e-3)
     expect(pane(page).locator(".patched b").first).to_have_text("6>")
     for column in (1, 2, 3):

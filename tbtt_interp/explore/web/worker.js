@@ -7,6 +7,8 @@ const SLICE = 60; // ms of steps between two looks at messages
 let trainer = null;
 let runs = false;
 let until = 0;
+let perSecond = 0;
+let heard = true; // whether the page has drawn what was said last
 
 /** Trains for a moment, says how far it is, and goes on until it is stopped or done. */
 function work() {
@@ -14,9 +16,17 @@ function work() {
   const began = performance.now();
   const first = trainer.step;
   while (trainer.step < until && performance.now() - began < SLICE) trainer.advance();
-  const perSecond = (1000 * (trainer.step - first)) / (performance.now() - began);
+  perSecond = (1000 * (trainer.step - first)) / (performance.now() - began);
   const diverged = !Number.isFinite(trainer.loss);
   if (trainer.step >= until || diverged) runs = false;
+  if (heard || !runs) say(diverged);
+  if (runs) setTimeout(work);
+}
+
+/** Says where training stands, with the weights. @param {boolean} diverged */
+function say(diverged) {
+  if (!trainer) return;
+  heard = false;
   postMessage({
     step: trainer.step,
     loss: trainer.loss,
@@ -25,16 +35,21 @@ function work() {
     done: !runs,
     parameters: byTransformerLens(trainer.model.shape, trainer.weights),
   });
-  if (runs) setTimeout(work);
 }
 
 addEventListener("message", ({ data }) => {
+  if (data.heard) {
+    heard = true;
+    return;
+  }
   if (data.start) {
     const { shape, settings, lines, framing, seed } = data.start;
     trainer = new Trainer(shape, settings, lines, framing, seed);
     until = settings.steps;
+    heard = true;
   }
   const ran = runs;
   runs = !data.stop;
+  if (data.stop) say(false);
   if (runs && !ran) setTimeout(work);
 });

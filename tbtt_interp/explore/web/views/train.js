@@ -18,10 +18,11 @@ const DEFAULTS = {
   epsilon: 1e-8,
   clip: 1,
 };
+const REST = 3; // times as long as a drawing takes is left to the page, so that it answers meanwhile
 const STEPS = { line: 3000, shuffled: 6000 };
 
-/** What is trained now. @type {{opened: Opened | null, worker: Worker | null, state: string, words: string, drawn: number}} */
-const training = { opened: null, worker: null, state: "none", words: "", drawn: 0 };
+/** What is trained now. @type {{opened: Opened | null, worker: Worker | null, state: string, words: string}} */
+const training = { opened: null, worker: null, state: "none", words: "" };
 
 /** The model that is trained in the page, where there is one. */
 export function trainedModel() {
@@ -154,7 +155,7 @@ function start(like) {
   const lines = examples.filter((_, k) => !out.has(k)).map((e) => task.encode(e.line));
   training.worker?.terminate();
   training.worker = startWorker();
-  Object.assign(training, { state: "runs", words: "starting…", opened: null, drawn: 0 });
+  Object.assign(training, { state: "runs", words: "starting…", opened: null });
   training.worker.onmessage = ({ data }) => heard(data, base, own, steps);
   training.worker.onerror = () => {
     training.words = "The worker broke: reload the page.";
@@ -171,20 +172,22 @@ function startWorker() {
 
 /** @param {any} said @param {any} base @param {any} own @param {number} steps */
 function heard(said, base, own, steps) {
-  const now = performance.now();
-  if (now - training.drawn < 120 && !said.done) return;
-  training.drawn = now;
+  const began = performance.now();
   training.opened = asOpened(base, new Model(own.shape, said.parameters), said.step);
   const left = (steps - said.step) / said.perSecond;
   const ends = said.diverged
     ? "It diverged: its weights are no finite numbers; try a lower learning rate."
-    : said.done
-      ? "done"
-      : `about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
+    : training.state === "stopped"
+      ? "stopped"
+      : said.done
+        ? "done"
+        : `about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
   training.words = `step ${count(said.step)} of ${count(steps)}, loss ${said.loss.toFixed(3)} nats per character, ${said.perSecond.toFixed(0)} steps per second; ${ends}`;
-  if (said.done) training.state = "done";
+  if (said.done && training.state === "runs") training.state = "done";
   note(own, said);
   document.dispatchEvent(new CustomEvent("redraw"));
+  const { worker } = training;
+  requestAnimationFrame(() => setTimeout(() => worker?.postMessage({ heard: true }), Math.max(80, REST * (performance.now() - began))));
 }
 
 /** Adds a point to the curves. @param {any} own @param {any} said */
