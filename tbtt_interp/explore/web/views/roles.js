@@ -78,7 +78,7 @@ export function attentionByRole(scene, layer, head, number, width) {
     rowTitle: "query",
     columnTitle: "key",
     rows: names,
-    columns: names.map((name) => name.replace("answer ", "ans ").replace("operator", "±")),
+    columns: names.map((name) => short(name)),
     shade: (v) => v,
     at: (q, k) => {
       const sum = sums.get(`${names[q]}\n${names[k]}`);
@@ -94,4 +94,10 @@ export function attentionByRole(scene, layer, head, number, width) {
     h("div", { class: "wide" }, map),
     h("figcaption", {}, "A role's keys are added up: attention on all letters of a country is one number."),
   );
+}
+
+/** A role's name where there is room for six characters. @param {string} name */
+function short(name) {
+  const known = name.replace("answer ", "ans ").replace("operator", "±");
+  return known.length > 7 ? `${known.slice(0, 5)}…` : known;
 }
