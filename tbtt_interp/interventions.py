@@ -332,9 +332,12 @@ def source_rows(
 
 
 def check_location(model: "HookedTransformer", location: Location, batch: PromptBatch) -> None:
-    """Raises a TbttError if a model has no such hook, or a prompt no such position."""
-    if location.hook not in model.hook_dict:
-        raise unknown_site(location.hook, list(model.hook_dict))
+    """Raises a TbttError if a model visits no such hook, or a prompt has no such position."""
+    # hook_dict lists these in models without MLPs, too, where they never run
+    unvisited = "hook_mlp" if model.cfg.attn_only else None
+    known = [name for name in model.hook_dict if unvisited is None or unvisited not in name]
+    if location.hook not in known:
+        raise unknown_site(location.hook, known)
     if location.pos is None:
         return
     shortest = int(batch.last_prompt_pos.min()) + 1

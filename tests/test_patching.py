@@ -17,7 +17,7 @@ from tbtt_interp.analyses.pairs import chosen_pairs, one_pair, ordered_pairs
 from tbtt_interp.analyses.path_patching import analyse_paths
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.interventions import Location, mean_by_position
+from tbtt_interp.interventions import Location, check_location, mean_by_position
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
@@ -274,3 +274,12 @@ def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated():
         patching.patching_table(models, sites=["blocks.0.hook_mlp_out"])
     with pytest.raises(TbttError, match="paths go through MLPs, and this model has none"):
         analyse_paths(models, n_pairs=4)
+    absent, batch = Location("blocks.0.hook_mlp_out", pos=-1), models.shared_prompts.batch()
+    with pytest.raises(TbttError, match=r"'blocks\.0\.hook_mlp_out' is not there: the nearest"):
+        check_location(model, absent, batch)
+
+
+def test_random_sources_share_the_answer_as_often_as_chance_says():
+    """Of ten digits one is the clean one's; the terminator is always the same."""
+    pairs = ordered_pairs(copying_models().shared_prompts)
+    assert pairs.shared_by_random(seed=0) == pytest.approx((0.1 + 1) / 2, abs=0.02)

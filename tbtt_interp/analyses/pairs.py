@@ -52,6 +52,21 @@ class Pairs:
         changed = np.array(self.changed)
         return {label: np.flatnonzero(changed == label) for label in dict.fromkeys(self.changed)}
 
+    def shared_by_random(self, seed: int) -> float:
+        """The share of scored tokens that a random source's answer has at the same place.
+
+        There a random source may restore the answer without any fault of the null.
+        """
+        source, is_known = self.source_examples("random", self.corrupted, seed)
+        tokens = self.prompts.tokens
+        same = [
+            tokens[other][1][k : k + 1] == tokens[clean][1][k : k + 1]
+            for other, clean, n, known in zip(source, self.clean, self.n_scored, is_known,
+                                              strict=True)
+            if known for k in range(n)
+        ]  # fmt: skip
+        return float(np.mean(same)) if same else 0.0
+
     def notes(self) -> list[str]:
         """How answers are scored, which pairs are left out, and whether prompts are cut."""
         notes = [
