@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Is the carry computed, and is it used?
-# A carry (a + b ≥ 10) and a borrow (a < b) are thresholds of a sum. From the operands alone a
-# linear probe decodes them only in part. Claims: at the prompt's last character, in the last layer,
-# a probe decodes them better than from every null; and when their code is interchanged with that
-# of another equation, the answer's first character follows more often than with null codes of
-# equal rank.
+# A carry (a + b ≥ 10) and a borrow (a < b) are thresholds of a sum. From the one-hot operands a
+# linear probe decodes them in part, from the operands as plain numbers wholly, and other thresholds
+# that decide nothing as well. So decoding is no evidence of arithmetic. Claims: at the prompt's
+# last character, in the last layer, a probe decodes them better than from every null; and when
+# their code is interchanged with that of another equation, the answer's first character follows
+# more often than with null codes of equal rank.
 
 # %%
 import tbtt_interp as tbtt

@@ -174,6 +174,27 @@ def test_what_is_planted_is_decoded_where_the_answer_is_wrong(line_run):
     assert inside["decoded in code"]["control task"].mean() < (~seen).sum()
 
 
+def test_a_code_of_the_magnitude_alone_reads_no_more_than_its_neighbours(line_run):
+    prompts = PromptSet.of_seed(line_run, 0)
+    data = erasure.LabelledActivations.of(line_run.model(), prompts, "answer", MID, draws=1)
+    chance = np.random.default_rng(0)
+    seen = np.arange(len(data.seen)) % 5 > 0
+    value = np.array(data.labels.classes, float)[data.labels.real[0]]
+    direction = torch.from_numpy(chance.standard_normal((1, 14)))
+
+    def decoded(noise: float) -> tuple[float, float]:
+        code = value + noise * chance.standard_normal(len(value))
+        x = torch.from_numpy(code[:, None]) * direction + 0.01 * torch.randn(len(value), 14)
+        found = erasure.decode_wrong(dataclasses.replace(data, x=x.float(), seen=seen), ~seen)
+        of_kind = found.set_index("kind")["value"]
+        return of_kind["code"], of_kind["neighbours"]
+
+    exact, third = decoded(0.0)
+    assert exact > 2 * third > 0
+    blurred, third = decoded(2.0)
+    assert third > 0 and blurred < 2 * third
+
+
 def test_an_effect_is_compared_with_each_null_over_models():
     rows = [("code", 0, 0, 3.0), ("code", 0, 1, 4.0)]
     for kind, slope in (("permuted labels", 1.0), ("random subspace", 0.0)):

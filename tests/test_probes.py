@@ -21,9 +21,18 @@ from tbtt_interp.probes.features import (
     find_features,
     label_examples,
     one_hot_text,
+    operand_numbers,
     pair_groups,
 )
-from tbtt_interp.probes.grid import accuracy, adjusted_p, probe_claims, probe_table, score_cells
+from tbtt_interp.probes.grid import (
+    NULLS,
+    accuracy,
+    gain_claims,
+    probe_claims,
+    probe_table,
+    score_cells,
+)
+from tbtt_interp.probes.nulls import adjusted_p
 from tbtt_interp.tasks import Example
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only one sample available")  # of a class
@@ -63,8 +72,9 @@ def grid(values: torch.Tensor, features: list[str], controls: int = 9, **options
     return table_of(ProbeDataset.of_prompts(prompts, chosen, controls=controls), values, **options)
 
 
-@pytest.mark.parametrize("feature", ["carry", "borrow", "sign"])
+@pytest.mark.parametrize("feature", ["carry", "borrow", "sign", "units"])
 def test_a_planted_feature_is_found_with_high_selectivity(feature):
+    """Carry and borrow are linear in the operands, and so decoded no better than their null."""
     row = grid(planted(feature, seeds=3), [feature], controls=39).loc[feature]
     assert row["accuracy"] > 0.99
     assert row["selectivity"] > 0.2
@@ -73,8 +83,39 @@ def test_a_planted_feature_is_found_with_high_selectivity(feature):
     assert row["held_out_correct"] == row["held_out_of"]
     assert row["degenerate"] == row["unseen"] == 0
     (claim,) = probe_claims(row.to_frame().T)
-    hardest = max(row[["control", "one_hot", "untrained", "majority"]])
-    assert (claim.verdict, claim.null, claim.p) == ("supported", hardest, 1 / 40)
+    hardest = row[list(NULLS)].max()
+    assert (claim.null, claim.p) == (hardest, 1 / 40)
+    assert (claim.verdict == "supported") == (feature in ("sign", "units"))
+
+
+def test_operands_as_numbers_are_a_null_of_arithmetic_features():
+    """A probe of them reads the carry well, and other thresholds of the sum as well."""
+    chance = np.random.default_rng(2)
+    maps = chance.standard_normal((3, 5, 12))
+    row = grid(torch.from_numpy(operand_numbers(EXAMPLES) @ maps), ["carry"]).loc["carry"]
+    assert row["accuracy"] > max(0.8, row["control"] + 0.05)
+    assert row["operands"] == pytest.approx(row["accuracy"], abs=0.05)
+    assert row["thresholds"] > 0.8
+    (claim,) = probe_claims(row.to_frame().T)
+    assert claim.verdict != "supported"
+    assert grid(planted("sign"), ["units"], controls=1)["thresholds"].isna().all()
+
+
+def test_what_the_mlp_adds_is_a_difference_of_paired_models():
+    middle, end = planted("sign", seeds=3, noise=9.0), planted("carry", seeds=3)
+    prompts, chosen = [prompts_of()] * 3, find_features(["carry"], EXAMPLES)
+    dataset = ProbeDataset.of_prompts(prompts, chosen, controls=9)
+    sites = {"blocks.0.hook_resid_mid": middle, SITE: end}
+    each = [score_cells(dataset, {(site, -1): x[k] for site, x in sites.items()}, k)
+            for k in range(3)]  # fmt: skip
+    table, _ = probe_table(
+        dataset, {name: np.stack([one[name] for one in each]) for name in each[0]}, None
+    )
+    before, after = table["accuracy"]
+    gain = table["mlp_gain"].tolist()
+    assert np.isnan(gain[0]) and gain[1] == pytest.approx(after - before) and gain[1] > 0.2
+    (claim,) = gain_claims(table)
+    assert claim.verdict == "supported" and claim.null == max(0, table["mlp_gain_control"][1])
 
 
 def test_a_planted_order_is_explained():

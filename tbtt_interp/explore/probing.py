@@ -35,7 +35,8 @@ from tbtt_interp.runs import Run, checkpoint_path
 KEPT = 64  # tables
 PATIENCE = 3.0  # seconds after which who has not asked again does not wait; the page asks oftener
 CONTROLS = 19  # control tasks a feature, of the 99 that `tbtt probes` draws
-NULLS = {"control": "control task", "one_hot": "the text in one-hot",
+NULLS = {"control": "control task", "thresholds": "other thresholds",
+         "operands": "operands as numbers", "one_hot": "the text in one-hot",
          "untrained": "untrained model", "majority": "commonest class"}  # fmt: skip
 HIGHEST = "hardest null"
 
@@ -132,7 +133,8 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
     hover = {
         "accuracy": "accuracy %{…:.3f}", "accuracy_low": "from %{…:.3f}",
         "accuracy_high": "to %{…:.3f} over models",
-        **{name: f"{words} %{{…:.3f}}" for name, words in NULLS.items()},
+        **{name: f"{words} %{{…:.3f}}" for name, words in NULLS.items()
+           if table[name].notna().any()},
         "held_out_correct": "held-out right %{…}", "held_out_of": "of %{…}",
     }  # fmt: skip
     return Part(

@@ -23,6 +23,7 @@ from tbtt_interp.probes.features import (
     find_features,
     label_examples,
     number_classes,
+    operand_numbers,
     pair_groups,
 )
 from tbtt_interp.probes.linear import Split, grouped_folds, growing_folds
@@ -81,10 +82,11 @@ class Contexts(NamedTuple):
 
 @dataclass(frozen=True)
 class ProbeDataset:
-    """Texts and their probe tasks."""
+    """Texts, their probe tasks, and the operands in them as numbers, where they have any."""
 
     texts: tuple[str, ...]
     tasks: tuple[ProbeTask, ...]
+    operands: Float[np.ndarray, "text 5"] | None = None
 
     @classmethod
     def of_prompts(
@@ -103,7 +105,8 @@ class ProbeDataset:
                 growing=growing_folds(groups[labels.has], seed=seed),
                 held_out=tuple(Split(~mask, mask) if mask.any() else None for mask in masks),
             ))  # fmt: skip
-        return cls(tuple(example.prompt for example in examples), tuple(tasks))
+        texts = tuple(example.prompt for example in examples)
+        return cls(texts, tuple(tasks), operand_numbers(examples))
 
     @classmethod
     def of_contexts(

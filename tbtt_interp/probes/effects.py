@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 Names = Sequence[str] | None
 NULL_NAMES = {
-    "control_task": "control tasks", "permuted_labels": "permuted labels",
-    "random_subspace": "random subspaces", "one_hot": "one-hot text",
+    "control_task": "control tasks", "other_threshold": "other thresholds",
+    "permuted_labels": "permuted labels",
+    "random_subspace": "random subspaces", "neighbours": "a third of near readings",
+    "one_hot": "one-hot text",
     "untrained": "untrained models",
 }  # fmt: skip
 MEASURES = {  # what a claim says, and the unit
@@ -53,18 +55,21 @@ DISPLAY = {"feature": "", "site": "", "measure": "", "effect": "interval", "coun
 NOTE = (
     "Nulls, of the code's rank: control tasks, permuted labels and random directions. p: the share "
     "of draws with as large an effect, of the null where it is largest; not corrected for rows. "
+    "Other thresholds: of the feature's quantity, as a + b ≥ 7 for the carry; without a p. "
     "Brackets: 95 % CI over models."
 )
 ERASURE_NOTE = (
     "margin drop: nats of logit that answers lose, on average, when the code is erased (LEACE). "
     "answer follows: share of pairs where the first token becomes the source's when its code, or "
     "its whole activation, is put in; logit shift: the rise of that token's logit over the base's, "
-    "in nats. variance: the share erased."
+    "in nats. variance: the share erased. Both see linear codes alone. A feature that is used "
+    "through a table or an XOR shows no effect, so that no effect is no evidence of disuse."
 )
 LATENT_NOTE = (
     "Effects are shares of the held-out answers that are wrong. decoded: by a probe fitted on seen "
     "examples. corrected: right after the code is moved to where it should be. Both together are "
-    "a latent answer. decoded in code: from the directions that are moved."
+    "a latent answer. decoded in code: from the directions that are moved. neighbours: a third of "
+    "the readings that are right or off by one, as a probe of the magnitude alone would have."
 )
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DRAWS = 99  # of each null
 NULLS = ("control task", "permuted labels", "random subspace")
+THRESHOLDS = "other threshold"  # of the feature's quantity; too few for a p-value
 SOURCES = 2  # examples that each base takes a code from, one after the other
 SMALLEST = 0.01  # singular value of a standardised code that counts
 
@@ -94,7 +95,7 @@ def random_subspace(
 class SubspaceDraw(NamedTuple):
     """A subspace to erase or interchange: the code's own, or one draw of a null."""
 
-    kind: str  # code, or one of NULLS
+    kind: str  # code, one of NULLS, or THRESHOLDS
     draw: int
     space: Subspace
     fitted: Float[np.ndarray, "example rank"]  # the code that the subspace was fitted on
@@ -156,6 +157,11 @@ class LabelledActivations:
             fits.append((NULLS[1], draw, permuted, code))
             space = random_subspace(x, code.shape[1], generator)
             random.append(SubspaceDraw(NULLS[2], draw, space, code, code))
+        others = () if self.labels.thresholds is None else self.labels.thresholds
+        for draw, reached in enumerate(others):  # as numbers 0 and 1, as the feature's own classes
+            own = self.labels.codes[reached]
+            if len(np.unique(reached[seen])) > 1:
+                fits.append((THRESHOLDS, draw, own, own))
         spaces = leace(x, *(fitted[seen] for _, _, fitted, _ in fits))
         return [
             SubspaceDraw(kind, draw, space, *codes)
@@ -250,13 +256,22 @@ def decode_wrong(data: LabelledActivations, wrong: Bool[np.ndarray, " example"])
     Args:
         wrong: which of the examples that have the feature are held out and answered wrongly.
     Returns:
-        one row per kind (code, control task, one hot) and draw: value, how many labels of `of`.
+        one row per kind (code, control task, one hot, neighbours) and draw: value, how many labels
+        of `of`. Neighbours, of an ordinal feature: a third of the predictions that are right or off
+        by one class, which is what a probe of the magnitude alone gets right.
     """
     split, labels = Split(data.seen[None], wrong[None]), data.labels.of_model(0)
     prompts = [data.prompts.examples[k].prompt for k in np.flatnonzero(data.labels.has)]
     one_hot = torch.from_numpy(one_hot_text(prompts)).double()
     correct = [*count_correct(data.x, labels, split), *count_correct(one_hot, labels[:1], split)]
     kinds = [("code", 0), *((NULLS[0], k) for k in range(len(labels) - 1)), ("one hot", 0)]
+    if data.labels.feature.is_ordinal:
+        shifted = [np.where(wrong, labels[0] + k, labels[0]) for k in (-1, 0, 1)]
+        classes = len(data.labels.classes)  # a class beyond the last, for what has no neighbour
+        off = [np.where((row < 0) | (row >= classes), classes, row) for row in shifted]
+        near = [count_correct(data.x, row[None], split).item() for row in off]
+        correct.append(sum(near) / 3)
+        kinds.append(("neighbours", 0))
     return data.effects({"decoded": correct}, kinds, of=int(wrong.sum()))
 
 
@@ -277,7 +292,10 @@ def correct_wrong(data: LabelledActivations, wrong: Bool[np.ndarray, " example"]
         coordinates = space.coordinates(data.x)
         slope = torch.linalg.lstsq(fitted[seen], coordinates[seen]).solution
         moved.append((right @ slope)[torch.from_numpy(wrong)])
-        own = labels[[1 + draw if kind == NULLS[0] else 0]]
+        if kind == THRESHOLDS:
+            own = data.labels.thresholds[[draw]]  # pyright: ignore
+        else:
+            own = labels[[1 + draw if kind == NULLS[0] else 0]]
         decoded.append(count_correct(coordinates, own, split).item())
     corrected = np.zeros(len(moved), int)
     if wrong.any():

@@ -18,6 +18,7 @@ from tbtt_interp.tasks.task import Label
 
 Texts = Literal["prompt", "shortened", "preceding line"]
 POST, MID = "hook_resid_post", "hook_resid_mid"
+RAREST = 0.25  # share of the rarer class of a threshold that is a control task
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Feature:
         primary: last-layer streams where the feature is a pre-specified test, at a text's last
             character, with claims and a corrected p-value. All other cells are exploratory.
         is_erased: whether erasure and latent answers take it where no feature is named.
+        quantity: where the feature is whether a quantity reaches a number, that quantity. Whether
+            it reaches other numbers are control tasks: they are as linear, and decide nothing.
     """
 
     name: str
@@ -42,10 +45,15 @@ class Feature:
     texts: Texts = "prompt"
     primary: tuple[str, ...] = ()
     is_erased: bool = False
+    quantity: Callable[[Example], float] | None = None
 
 
 def _label(name: str) -> Callable[[Example], Label | None]:
     return lambda example: example.labels.get(name)
+
+
+def _number(example: Example, name: str) -> float:
+    return float(example.labels[name])
 
 
 _EVERY = (
@@ -59,9 +67,9 @@ _EVERY = (
     Feature("tens", "tens digit of the result", _label("tens"), primary=(POST,), is_erased=True),
     Feature("sign", "sign of the result", _label("sign"), primary=(POST,), is_erased=True),
     Feature("carry", "whether a + b is 10 or more", _label("carry"), primary=(POST, MID),
-            is_erased=True),
+            is_erased=True, quantity=lambda e: _number(e, "a") + _number(e, "b")),
     Feature("borrow", "whether a is less than b", _label("borrow"), primary=(POST,),
-            is_erased=True),
+            is_erased=True, quantity=lambda e: _number(e, "b") - _number(e, "a")),
     Feature("magnitude", "the result without its sign", _label("magnitude"), is_ordinal=True),
     Feature("initial", "first letter of the capital",
             lambda e: str(e.labels["capital"])[0] if "capital" in e.labels else None),
@@ -152,6 +160,7 @@ class Labels:
     classes: tuple[Label, ...]  # by number
     real: Int[np.ndarray, "row text"]  # each text's class: a row per model, or one for all models
     controls: Int[np.ndarray, "control text"]
+    thresholds: Int[np.ndarray, "threshold text"] | None = None  # other ones of its quantity
 
     def of_model(self, number: int) -> Int[np.ndarray, "draw text"]:
         """The feature of one model, by its number in the run, and below it the control tasks."""
@@ -222,7 +231,33 @@ def label_examples(
     # a control task that only renames the classes is the same task
     same = all(len(set(zip(row, labels, strict=True))) == len(set(labels)) for row in drawn)
     classes, numbers = number_classes([labels, *([] if same else drawn)])
-    return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:])
+    return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:],
+                  thresholds=other_thresholds(feature, chosen, numbers[0]))  # fmt: skip
+
+
+def other_thresholds(
+    feature: Feature, examples: Sequence[Example], own: Int[np.ndarray, " text"]
+) -> Int[np.ndarray, "threshold text"] | None:
+    """Whether a feature's quantity reaches each other number; None where there is none.
+
+    Numbers that fewer than RAREST of the examples reach, or do not reach, are left out: any probe
+    gets those right.
+
+    >>> from tbtt_interp.tasks import load_task
+    >>> sums = [e for e in load_task("arithmetic").examples if e.labels["operator"] == "+"]
+    >>> carry = np.array([bool(e.labels["carry"]) for e in sums])
+    >>> other_thresholds(FEATURES["carry"], sums, carry.astype(int)).sum(1)  # a + b from 7 to 12
+    array([72, 64, 55, 36, 28])
+    """
+    if feature.quantity is None or not {"a", "b"} <= set.intersection(
+        *({*e.labels} for e in examples)
+    ):
+        return None
+    values = np.array([feature.quantity(example) for example in examples])
+    reached = (values >= np.unique(values)[:, None]).astype(int)
+    share = reached.mean(1)
+    is_other = (reached != own).any(1) & (share >= RAREST) & (share <= 1 - RAREST)
+    return reached[is_other] if is_other.any() else None
 
 
 def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
@@ -234,6 +269,25 @@ def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
             for e in examples]  # fmt: skip
     number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     return np.array([number[key] for key in keys])
+
+
+def operand_numbers(examples: Sequence[Example]) -> Float[np.ndarray, "example 5"] | None:
+    """The operands as plain numbers: a, b, the sign of the operator, and sign times a and b.
+
+    A sum and a difference are linear functions of these, so what a probe reads from them needs no
+    arithmetic. None where an example has no such operands.
+
+    >>> from tbtt_interp.tasks.arithmetic import equation
+    >>> operand_numbers([equation(3, "-", 4)]).tolist()
+    [[3.0, 4.0, -1.0, -3.0, -4.0]]
+    """
+    of = [[e.labels.get(name) for name in ("a", "b", "operator")] for e in examples]
+    if not all(isinstance(a, int | float) and isinstance(b, int | float) and sign in OPERATORS
+               for a, b, sign in of):  # fmt: skip
+        return None
+    a, b = (np.array([float(str(row[k])) for row in of]) for k in range(2))
+    sign = np.array([-1.0 if row[2] == "-" else 1.0 for row in of])
+    return np.stack([a, b, sign, sign * a, sign * b], 1)
 
 
 def one_hot_text(texts: Sequence[str]) -> Bool[np.ndarray, "text k"]:

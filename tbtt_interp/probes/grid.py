@@ -23,7 +23,8 @@ from tbtt_interp.probes.datasets import (
     probe_datasets,
     read_cells,
 )
-from tbtt_interp.probes.features import FEATURES, MID, POST, one_hot_text
+from tbtt_interp.probes.features import MID, POST, one_hot_text
+from tbtt_interp.probes.nulls import adjusted_p, mlp_gains, operands_accuracy
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
@@ -40,11 +41,13 @@ LAYER_SITES = (
     "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
     "hook_resid_post",
 )  # fmt: skip
-NULLS = {"control": "control tasks", "one_hot": "one-hot text", "untrained": "untrained models",
-         "majority": "majority class"}  # fmt: skip
+NULLS = {"control": "control tasks", "thresholds": "other thresholds",
+         "operands": "operands as numbers", "one_hot": "one-hot text",
+         "untrained": "untrained models", "majority": "majority class"}  # fmt: skip
 DISPLAY = {
     "feature": "", "site": "", "pos": "d", "accuracy": ".2f", "control": ".2f",
-    "selectivity": "interval", "one_hot": ".2f", "untrained": ".2f", "majority": ".2f", "r2": ".2f",
+    "selectivity": "interval", "thresholds": ".2f", "operands": ".2f", "one_hot": ".2f",
+    "untrained": ".2f", "majority": ".2f", "r2": ".2f",
     "compression": ".2f", "control_compression": ".2f", "held_out": "", "p": ".3f",
     "p_adjusted": ".3f",
 }  # fmt: skip
@@ -54,6 +57,9 @@ NOTES = (
     "control: mean accuracy on control tasks, the feature after operands are renamed at random "
     "or labels permuted. p: the share of control tasks with as high an accuracy. selectivity: "
     "accuracy minus control, with its 95 % CI over models.",
+    "thresholds: mean accuracy for the feature's quantity at other thresholds, as a + b ≥ 7 for "
+    "the carry. operands: a probe of a, b, the sign and their products as plain numbers, through "
+    "random maps of the site's width.",
     "one hot: a probe of the text alone. untrained: of the models before training. majority: the "
     "commonest class. compression: the uniform code's length divided by the online code's.",
 )  # fmt: skip
@@ -87,15 +93,17 @@ def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
     """One model's probes of every feature and its control tasks, at every site and position.
 
     Returns:
-        site and pos of each cell, and `[cell, task, draw]`, where draw 0 is the feature: correct,
-        test examples predicted; bits of the online code; held_out_correct; r2. nan if undefined.
+        site, pos and width of each cell, and `[cell, task, draw]`, where draw 0 is the feature:
+        correct, test examples predicted; bits of the online code; held_out_correct; r2;
+        threshold_correct, the mean over other thresholds. nan if undefined.
     """
     draws = max(2, *(len(task.labels.controls) + 1 for task in dataset.tasks))
-    scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan)
-              for name in ("correct", "bits", "held_out_correct", "r2")}  # fmt: skip
-    first = 0
+    names = ("correct", "bits", "held_out_correct", "r2", "threshold_correct")
+    scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan) for name in names}
+    first, widths = 0, []
     for every in by_site(cells):
         rows = slice(first, first := first + len(every))
+        widths += [every.shape[-1]] * len(every)
         for column, task in enumerate(dataset.tasks):
             x, labels, rest = task.only(every), task.labels.of_model(number), task.held_out[number]
             found = {
@@ -107,10 +115,14 @@ def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
             if task.labels.feature.is_ordinal:
                 values = np.array(task.labels.classes, float)[labels[0]]
                 found["r2"] = linear.r_squared(x, values, task.folds)[:, None]
+            if (others := task.labels.thresholds) is not None:
+                counted = linear.count_correct(x, others, task.folds)
+                found["threshold_correct"] = counted.mean(-1, keepdims=True)
             for name, values in found.items():
                 scores[name][rows, column, : values.shape[1]] = values
     return {"site": np.array([site for site, _ in cells], dtype=str),
-            "pos": np.array([pos for _, pos in cells], dtype=int), **scores}  # fmt: skip
+            "pos": np.array([pos for _, pos in cells], dtype=int),
+            "width": np.array(widths, dtype=int), **scores}  # fmt: skip
 
 
 def score_probes(
@@ -142,6 +154,7 @@ def probe_table(
     share = scores["correct"] / of[:, None]  # [model, cell, task, draw]
     real, control = share[..., 0], share[..., 1:]
     beaten = (control.mean(0) >= real.mean(0)[..., None] - 1e-12).sum(-1)
+    gains = mlp_gains(scores, share)
     p = np.where([len(task.labels.controls) > 0 for task in tasks],
                  (1 + beaten) / (1 + control.shape[-1]), np.nan)  # fmt: skip
     n_texts = [task.labels.has.sum() for task in tasks]
@@ -169,6 +182,10 @@ def probe_table(
         "control_compression": uniform / bits[..., 1 : 1 + CODED].mean(-1),
         "held_out_correct": scores["held_out_correct"][..., 0].sum(0).astype(int),
         "held_out_of": [sum(s.n_tested for s in task.held_out if s is not None) for task in tasks],
+        "thresholds": scores["threshold_correct"][..., 0].mean(0) / of,
+        "operands": operands_accuracy(dataset, scores["width"][0]),
+        **over_models("mlp_gain", gains[..., 0], ANY),
+        "mlp_gain_control": gains[..., 1:].mean((0, -1)),
         "one_hot": [np.asarray(x, float).mean() for x in text],
         "p": p, "r2": scores["r2"][..., 0].mean(0),
         "majority": [x["majority"].mean() for x in folds] / of,
@@ -199,7 +216,9 @@ def probe_grid(
         one row per feature, site and position. `correct` of `of`, cross-validated, over all models;
         `accuracy`, its mean over models, and that on `control` tasks; `selectivity`, accuracy minus
         control; `p`, the share of control tasks with as high an accuracy; `p_adjusted` of primary
-        cells, by max-T over them; the nulls `one_hot`, `untrained` and `majority`. `compression`,
+        cells, by max-T over them; the nulls `thresholds` (the same quantity at other thresholds),
+        `operands` (as plain numbers), `one_hot`, `untrained` and `majority`; `mlp_gain`, at the end
+        of a layer the accuracy minus that before its MLP, and of control tasks. `compression`,
         the uniform code's length divided by the online code's. `r2` of an ordinal feature.
         `held_out_correct` of `held_out_of`, of probes fitted on what the model was trained on.
         `unseen`, test examples of a class that their fold was not trained on; `degenerate`, folds
@@ -230,28 +249,6 @@ def probe_grid(
     return table.assign(p_adjusted=adjusted_p(table, controls_of, layers))
 
 
-def adjusted_p(
-    table: pd.DataFrame, controls: Sequence[Float[np.ndarray, " _"]], layers: int
-) -> Float[np.ndarray, " row"]:
-    """p of the primary cells, corrected over them by the largest standardised score of each draw.
-
-    Source: max-T, Westfall and Young, Resampling-Based Multiple Testing (1993), chapter 2.
-    """
-    primary = {(f.name, f"blocks.{layers - 1}.{stream}", -1)
-               for f in FEATURES.values() for stream in f.primary}  # fmt: skip
-    cells = table[["feature", "site", "pos"]].itertuples(index=False, name=None)
-    is_primary = np.array([cell in primary for cell in cells]) & table["p"].notna().to_numpy()
-    chosen = np.flatnonzero(is_primary).tolist()
-    adjusted = np.full(len(table), np.nan)
-    if chosen:
-        drawn = np.array([controls[row] for row in chosen])
-        mean, deviation = drawn.mean(1), np.maximum(drawn.std(1), 1e-9)
-        largest = ((drawn - mean[:, None]) / deviation[:, None]).max(0)
-        scores = (table["accuracy"].to_numpy()[chosen] - mean) / deviation
-        adjusted[chosen] = (1 + (largest >= scores[:, None] - 1e-9).sum(1)) / (1 + len(largest))
-    return adjusted
-
-
 def probe_steps(
     run: Run, features: Sequence[str], *, sites: Sequence[str], controls: int = CONTROLS
 ) -> pd.DataFrame:
@@ -279,6 +276,19 @@ def probe_claims(table: pd.DataFrame, nulls: Mapping[str, str] = NULLS) -> list[
             null=null, null_name=null_name, p=row["p_adjusted" if row["p_adjusted"] > 0 else "p"],
         ))  # fmt: skip
     return claims
+
+
+def gain_claims(table: pd.DataFrame) -> list[Claim]:
+    """For each end of a layer, that a feature is decoded better there than before the MLP."""
+    return [
+        Claim(
+            text=f"{row['feature']} at {row['site']}, position {row['pos']}, is decoded better "
+            "than before the MLP by", unit="of accuracy, paired by model",
+            effect=Interval.of_row(row, "mlp_gain"), null=max(0.0, row["mlp_gain_control"]),
+            null_name="none, or control tasks",
+        )
+        for row in table[table["mlp_gain"].notna() & table["p"].notna()].to_dict("records")
+    ]  # fmt: skip
 
 
 def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
@@ -324,7 +334,8 @@ def analyse_probes(
     draw = plot_probe_grid if table["selectivity"].notna().any() else plot_probe_accuracies
     return Result(
         name="probes", tables={"probes": table}, display=as_text(shown, DISPLAY), notes=notes,
-        claims=probe_claims(table), figures={"probes": partial(draw, table)},
+        claims=[*probe_claims(table), *gain_claims(table)],
+        figures={"probes": partial(draw, table)},
     )  # fmt: skip
 
 
