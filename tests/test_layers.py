@@ -27,6 +27,7 @@ LAYERS = [
     ["train"],
     ["probes"],
     ["analyses"],
+    ["calibration"],
     ["pretrained", "model_tables"],
     ["compare", "report", "explore"],
     ["cli"],

@@ -38,8 +38,9 @@ METHODS = {"eap": "EAP", "eap_ig": "EAP-IG"}
 
 
 def path_effects(
-    model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, seed: int = 0
-) -> Arrays:
+    model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, seed: int = 0,
+    n_random: int = RANDOM,
+) -> Arrays:  # fmt: skip
     """Effect of each edge and path on each pair's logit difference, denoising, in nats.
 
     Returns:
@@ -59,7 +60,7 @@ def path_effects(
                 of_pair = {"total_effect": run.total_effects(), "eap": run.attributions(edges),
                            "eap_ig": run.attributions(edges, STEPS)}  # fmt: skip
                 arrays = {name: values.numpy() for name, values in of_pair.items()}
-    scores = circuit_scores(model, prompts, pairs, exact[0][: len(edges)], seed)
+    scores = circuit_scores(model, prompts, pairs, exact[0][: len(edges)], seed, n_random)
     return arrays | {"exact": np.stack(exact)} | scores
 
 
@@ -75,7 +76,7 @@ def circuit_sizes(n_edges: int) -> list[int]:
 
 def circuit_scores(
     model: "HookedTransformer", prompts: PromptSet, pairs: Pairs,
-    exact: Float[np.ndarray, "edge pair"], seed: int = 0,
+    exact: Float[np.ndarray, "edge pair"], seed: int = 0, n_random: int = RANDOM,
 ) -> Arrays:  # fmt: skip
     """Faithfulness of the strongest edges when all other edges carry the corrupted run.
 
@@ -84,7 +85,7 @@ def circuit_scores(
 
     Returns:
         `kept`, the share of the logit difference, and `right`, the answer tokens that are
-        predicted: [size, 1 + RANDOM], the strongest edges first; and `of`, all answer tokens.
+        predicted: [size, 1 + n_random], the strongest edges first; and `of`, all answer tokens.
     Source: faithfulness and its null, Shi et al. 2024.
     """
     names = np.unique(pairs.clean)
@@ -112,7 +113,7 @@ def circuit_scores(
 
         generator, found = prompts.random(seed, 0xC1), []
         for size in circuit_sizes(len(edges)):
-            orders = [order, *(generator.permutation(len(edges)) for _ in range(RANDOM))]
+            orders = [order, *(generator.permutation(len(edges)) for _ in range(n_random))]
             if size in (0, len(edges)):  # no edges, or all: the order does not matter
                 found.append([answers(order, size)] * len(orders))
             else:

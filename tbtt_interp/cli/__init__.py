@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer import Option, TyperException
 
+from tbtt_interp.cli.calibrating import calibrate_command
 from tbtt_interp.cli.exploring import explore_command
 from tbtt_interp.cli.probing import probes_command
 from tbtt_interp.cli.registered import add_commands, analyses
@@ -40,7 +41,7 @@ COMMANDS = {
     "models": models_command, "evaluate": evaluate_command, "ask": ask_command,
     "probes": probes_command, "analyses": analyses, "explore": explore_command,
     "compare": compare_command, "report": report_command, "import": import_command,
-    "export": export_command, "verify": verify_command,
+    "export": export_command, "verify": verify_command, "calibrate": calibrate_command,
 }  # fmt: skip
 MANY_THREADS = ("train", "sweep", "verify")
 for name, command in COMMANDS.items():

@@ -1,0 +1,215 @@
+"""The calibration table: what each instrument found, missed, and called where nothing was."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tbtt_interp.calibration.instruments import INSTRUMENTS
+from tbtt_interp.calibration.plants import MODELS, PLANTS
+from tbtt_interp.calibration.runner import Draw, Recipe
+from tbtt_interp.shares import share_over_models
+from tbtt_interp.stats import Interval
+
+LEVEL = 0.05  # nominal rate of false claims
+FEWEST_FOUND = 0.8  # of plants of the largest effect; fewer is a miss
+SIZES = ("small", "medium", "large")
+KIND = ["instrument", "kind"]
+KNOWN: Mapping[str, str] = {}  # failures that have been looked into, with what they mean
+ABOUT = """\
+Each draw has {models} models of the paper's architecture in random bases, whose mechanism is known
+because it was written by hand, or a null. An instrument gets the models and their prompts, and not
+which plant they are. It finds an effect where the claim that it would print is supported. The
+models' unembedding is not tied, and their answers are one token; some have no MLP, or two layers.
+"""
+READ = """\
+- **found**: claims supported, of the planted effects of each size. The interval is of large ones.
+- **wrong place**: draws whose largest effect is where nothing was planted, of those with several
+  places.
+- **error**: the mean distance of the effect from its true size, where that is known. The unit is
+  the instrument's own: a share of 1.
+- **false, nulls**: claims supported in null draws, of all claims there, with the number of draws.
+  The interval is the beta-binomial's, since the claims of one draw are not independent.
+- **false, plants**: the same in planted models, where nothing is.
+- **blind**: claims supported where the feature is used, but by no linear code. Erasure and
+  interchange cannot see such use: 0 found is what they promise, and no evidence of disuse.
+
+A row fails if fewer than {fewest:.0%} of the large effects are found, or if the interval of the
+false claims in nulls begins above {level:.0%}.
+"""
+
+
+def rows_of(draws: Iterable[Draw]) -> pd.DataFrame:
+    """One row per draw and question: what was found, and what is so."""
+    rows = [
+        {"plant": draw["plant"], "size": draw["effect"], "number": draw["number"], **row}
+        for draw in draws for row in draw["rows"]
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).rename(columns={"true": "truth"})
+    table["is_null"] = table["plant"].map({name: x.is_null for name, x in PLANTS.items()})
+    order = {(x.name, size): name for x in PLANTS.values()
+             for size, name in zip(x.effects, SIZES[-len(x.effects) :], strict=True)}  # fmt: skip
+    table["effect_size"] = list(map(order.get, zip(table["plant"], table["size"], strict=True)))
+    return table
+
+
+def _share(rows: pd.DataFrame) -> Interval:
+    """The share of claims that are supported, whose units are draws."""
+    counts = rows.groupby(["plant", "size", "number"])["is_found"].agg(["sum", "size"])
+    return share_over_models([(int(hits), int(of)) for hits, of in counts.to_numpy()])
+
+
+def _misplaced(rows: pd.DataFrame) -> float:
+    """The share of draws whose largest effect is not one of the planted."""
+    draws = rows.groupby(["plant", "size", "number"])
+    several = rows[(draws["truth"].transform("size") > 1)
+                   & (draws["truth"].transform(lambda x: (x != 0).any()))]  # fmt: skip
+    if several.empty:
+        return math.nan
+    size = several["effect"].abs()
+    largest = several.loc[size.groupby([several[c] for c in ("plant", "size", "number")]).idxmax()]
+    return float((largest["truth"] == 0).mean())
+
+
+def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
+    """One row per instrument and kind of finding.
+
+    Returns:
+        for each size of effect `found_*` and `of_*`, with `power`, `power_low`, `power_high` of the
+        large; `misplaced`; `error`; `false`, `false_low`, `false_high` over `null_draws` and
+        `null_claims`; `false_in_plants` of `in_plants`; `blind_found` of `blind`; and `verdict`.
+    """
+    table = rows_of(draws)
+    found: list[dict[str, Any]] = []
+    for (instrument, kind), rows in table.groupby(KIND, sort=False):
+        is_there = (rows["truth"] != 0) & ~rows["is_blind"]
+        there, absent, blind = rows[is_there], rows[rows["truth"] == 0], rows[rows["is_blind"]]
+        nulls, rest = absent[absent["is_null"]], absent[~absent["is_null"]]
+        row: dict[str, Any] = {"instrument": instrument, "kind": kind}
+        planted = there[~there["is_null"]]
+        for name in SIZES:
+            of_size = planted[planted["effect_size"] == name]
+            row |= {f"found_{name}": int(of_size["is_found"].sum()), f"of_{name}": len(of_size)}
+        power, rate = _share(planted[planted["effect_size"] == "large"]), _share(nulls)
+        distance = (planted["effect"] - planted["truth"]).abs()
+        row |= {
+            "power": power.mean, "power_low": power.low, "power_high": power.high,
+            "misplaced": _misplaced(rows[~rows["is_blind"]]), "error": distance.mean(),
+            "false": rate.mean, "false_low": rate.low, "false_high": rate.high,
+            "null_draws": rate.n, "null_claims": len(nulls),
+            "false_in_plants": int(rest["is_found"].sum()), "in_plants": len(rest),
+            "blind_found": int(blind["is_found"].sum()), "blind": len(blind),
+        }  # fmt: skip
+        misses = power.mean < FEWEST_FOUND
+        row["verdict"] = " and ".join(
+            [*(["misses"] if misses else []), *(["calls nulls"] if rate.low > LEVEL else [])]
+        )
+        found.append(row)
+    order = list(INSTRUMENTS)
+    return pd.DataFrame(found).sort_values(
+        "instrument", key=lambda x: x.map(order.index), kind="stable"
+    ).reset_index(drop=True)  # fmt: skip
+
+
+def false_claims(draws: Iterable[Draw]) -> pd.DataFrame:
+    """Claims supported where nothing is, by plant, kind and place: how many of how many."""
+    table = rows_of(draws)
+    absent = table[table["truth"] == 0]
+    groups = absent.groupby(["plant", *KIND, "place"], sort=False)["is_found"]
+    counted = groups.agg(["sum", "size"]).reset_index()
+    return counted[counted["sum"] > LEVEL * counted["size"]].reset_index(drop=True)
+
+
+def power_table(draws: Iterable[Draw]) -> pd.DataFrame:
+    """Found claims by plant, effect size and kind."""
+    table = rows_of(draws)
+    planted = table[(table["truth"] != 0) & ~table["is_null"] & ~table["is_blind"]]
+    groups = planted.groupby(["plant", "size", *KIND], sort=False)
+    means = groups.agg(found=("is_found", "sum"), of=("is_found", "size"),
+                       effect=("effect", "mean"), truth=("truth", "mean"))  # fmt: skip
+    return means.reset_index()
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    head = list(map(str, table.columns))
+    lines = [head, ["---"] * len(head), *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _written(share: float, low: float, high: float) -> str:
+    return "" if math.isnan(share) else f"{share:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    def counts(row: Any, a: str, b: str) -> str:
+        return f"{row[a]}/{row[b]}" if row[b] else ""
+
+    rows = table.to_dict("records")
+    number = lambda x: "" if math.isnan(x) else f"{x:.2f}"  # noqa: E731
+    return pd.DataFrame([
+        {
+            "instrument": row["instrument"], "finding": row["kind"],
+            **{f"found, {name}": counts(row, f"found_{name}", f"of_{name}") for name in SIZES},
+            "large, 95 % CI": _written(row["power"], row["power_low"], row["power_high"]),
+            "wrong place": number(row["misplaced"]), "error": number(row["error"]),
+            "false, nulls": _written(row["false"], row["false_low"], row["false_high"]),
+            "null claims (draws)": f"{row['null_claims']} ({row['null_draws']})",
+            "false, plants": counts(row, "false_in_plants", "in_plants"),
+            "blind": counts(row, "blind_found", "blind"), "fails": row["verdict"],
+        }
+        for row in rows
+    ])  # fmt: skip
+
+
+def seconds_table(draws: Sequence[Draw]) -> pd.DataFrame:
+    """Mean CPU seconds of a draw of each instrument, and draws."""
+    times = pd.DataFrame([draw["seconds"] for draw in draws])
+    return pd.DataFrame({"instrument": times.columns, "seconds": times.mean().to_numpy().round(2),
+                         "draws": times.notna().sum().to_numpy()})  # fmt: skip
+
+
+def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
+    """docs/calibration.md: the table, power by plant, false claims, plants, and how to read them.
+
+    Args:
+        command: what writes it.
+    """
+    table, power = calibration_table(draws), power_table(draws)
+    wrong = false_claims(draws)
+    power = power.assign(
+        found=power["found"].astype(str) + "/" + power["of"].astype(str),
+        effect=power["effect"].map("{:.2f}".format),
+        truth=power["truth"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
+    ).drop(columns="of")
+    power = power.rename(columns={"size": "effect size", "effect": "mean effect"})
+    wrong = wrong.assign(false=wrong["sum"].astype(str) + "/" + wrong["size"].astype(str))
+    plants = pd.DataFrame([
+        {"plant": x.name, "effect sizes": ", ".join(map(str, x.effects)), "what": x.what}
+        for x in PLANTS.values()
+    ])  # fmt: skip
+    minutes = sum(sum(draw["seconds"].values()) for draw in draws) / 60
+    parts = [
+        "# Calibration: every instrument on models whose mechanism is known",
+        ABOUT.format(models=MODELS),
+        f"Written by `{command}`. {recipe.bases} draws of each plant and effect size, "
+        f"{recipe.nulls} of each null; {minutes:.0f} minutes of one core. "
+        f"Recipe: bases={recipe.bases}, nulls={recipe.nulls}, hash `{recipe.hash}`.",
+        _markdown(_shown(table)), READ.format(fewest=FEWEST_FOUND, level=LEVEL),
+        "## What fails",
+        "\n".join(f"- {x}: {KNOWN.get(x, 'not looked into yet')}." for x in failures(table))
+        or "Nothing.",
+        "## Power by effect size", _markdown(power),
+        "## Places where more than 5 % of claims are false",
+        _markdown(wrong.drop(columns=["sum", "size"])) if len(wrong) else "None.",
+        "## Plants", _markdown(plants),
+        "## Time", "CPU seconds of one draw of four models.", _markdown(seconds_table(draws)),
+    ]  # fmt: skip
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """Rows that miss large effects or call nulls, in words."""
+    return [f"{row['instrument']}, {row['kind']}: {row['verdict']}"
+            for row in table.to_dict("records") if row["verdict"]]  # fmt: skip

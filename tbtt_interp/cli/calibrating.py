@@ -1,0 +1,61 @@
+"""`tbtt calibrate`: every instrument on planted models and on nulls."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from tbtt_interp.errors import TbttError
+
+
+def calibrate_command(
+    bases: Annotated[int, Option(help="Draws of each plant at each effect size.")] = 20,
+    nulls: Annotated[int, Option(help="Draws of each null.")] = 200,
+    short: Annotated[
+        bool, Option("--short", help="Each plant once, at its largest effect; fast nulls only.")
+    ] = False,
+    processes: Annotated[int | None, Option(help="Draws made at once. [one per core]")] = None,
+    out: Annotated[
+        Path, Option(help="Folder of finished draws; the same command goes on from them.")
+    ] = Path("runs/calibration"),
+    page: Annotated[
+        Path | None, Option(help="File of the table. [docs/calibration.md; with --short none]")
+    ] = None,
+) -> int:
+    """Do the instruments find what was planted in a model, and nothing where nothing was?
+
+    tbtt calibrate
+
+    tbtt calibrate --short --out runs/calibration-short
+    """
+    from loky import cpu_count
+    from rich.console import Console
+    from rich.progress import track
+
+    from tbtt_interp.calibration.runner import Recipe, run_recipe
+    from tbtt_interp.calibration.table import calibration_table, failures
+    from tbtt_interp.calibration.table import page as written
+    from tbtt_interp.files import write_whole
+
+    if processes is not None and processes < 1:
+        raise TbttError(f"processes must be at least 1, got {processes}")
+    recipe = Recipe(bases=1 if short else bases, nulls=nulls, largest_only=short, fast_nulls=short)
+    draws = list(track(
+        run_recipe(recipe, out, processes=processes or cpu_count()), "calibrating",
+        total=len(recipe.jobs), console=Console(stderr=True), transient=True,
+        disable=not sys.stderr.isatty(),
+    ))  # fmt: skip
+    table = calibration_table(draws)
+    if page is not None or not short:
+        page = Path("docs/calibration.md") if page is None else page
+        options = f" --bases {bases}" * (bases != 20) + f" --nulls {nulls}" * (nulls != 200)
+        command = "tbtt calibrate" + (" --short" if short else options)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(page, written(draws, recipe, command).encode())
+        print(f"{page} has the table of {len(draws):,} draws.")
+    columns = ["instrument", "kind", "found_large", "of_large", "false", "null_draws", "verdict"]
+    print(table[columns].round(3).to_string(index=False))
+    failed = failures(table)
+    print("\n".join(["Fails:", *failed] if failed else ["Nothing fails."]))
+    return 1 if failed else 0

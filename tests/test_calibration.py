@@ -1,0 +1,125 @@
+"""Plants are what they say in any basis; the table counts; what is committed is of this code."""
+
+import inspect
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from tbtt_interp.calibration import runner, table
+from tbtt_interp.calibration.design import CONTEXT, SHAPE, SUMS, VOCABULARY, Design, equations
+from tbtt_interp.calibration.instruments import INSTRUMENTS
+from tbtt_interp.calibration.plants import PLANTS, operands_in_slots
+from tbtt_interp.calibration.runner import SHORT, Job, Recipe, run_recipe
+from tbtt_interp.errors import TbttError
+from tbtt_interp.interventions import answer_logits
+from tbtt_interp.model import hooked_transformer
+from tbtt_interp.prompts import PromptSet
+
+
+def accuracies(planted) -> list[float]:
+    batch = planted.models.shared_prompts.batch()
+    return [
+        float((answer_logits(model, batch).argmax(1) == batch.answer_token).double().mean())
+        for model in planted.models.models
+    ]
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_plant_answers_what_its_truth_says(name):
+    plant = PLANTS[name]
+    planted = plant.draw(plant.effects[-1], seed=1)
+    if planted.truth.answered:
+        assert np.mean(accuracies(planted)) > planted.truth.answered - 0.05
+    elif planted.truth.answered == 0:
+        assert max(accuracies(planted)) < 0.3
+    again = plant.draw(plant.effects[-1], seed=1).models.first.W_E
+    assert torch.equal(planted.models.first.W_E, again)
+    assert not torch.equal(planted.models.models[1].W_E, again)
+
+
+def test_a_random_basis_changes_no_answer():
+    design = operands_in_slots(Design.of())
+    design.table({(a, b): {30 + int(SUMS[a, b]): 1.0} for a in range(10) for b in range(10)})
+    batch = PromptSet.of(equations(SUMS), VOCABULARY, CONTEXT).batch()
+    logits = [
+        answer_logits(hooked_transformer(
+            design.in_random_basis(np.random.default_rng(k), np.array(heads), noise=0.0), SHAPE
+        ), batch)
+        for k, heads in enumerate(([0, 1, 2, 3], [2, 0, 3, 1]))
+    ]  # fmt: skip
+    assert torch.allclose(*logits, atol=1e-3)
+    assert (logits[0].argmax(1) == batch.answer_token).all()
+
+
+def test_no_instrument_is_told_what_it_reads():
+    for instrument in INSTRUMENTS.values():
+        assert list(inspect.signature(instrument.read).parameters) == ["models"]
+    names = {PLANTS[name].draw(PLANTS[name].effects[-1], 0).models.name
+             for name in ("untrained", "copied operand", "line order")}  # fmt: skip
+    assert names == {"models"}
+
+
+def test_a_calibration_goes_on_from_the_draws_it_has(tmp_path, monkeypatch):
+    made = []
+
+    def counted(job: Job, fast_nulls: bool = False) -> dict:
+        made.append(job)
+        return {**job._asdict(), "seconds": {}, "rows": []}
+
+    monkeypatch.setattr(runner, "measure", counted)
+    recipe = Recipe(bases=1, nulls=1)
+    first = run_recipe(recipe, tmp_path)
+    for _ in range(3):
+        next(first)
+    first.close()
+    path = tmp_path / "draws.jsonl"
+    path.write_text(path.read_text()[:-5])  # killed while it wrote its last line
+    assert len(list(run_recipe(recipe, tmp_path))) == len(recipe.jobs)
+    assert len(made) == len(recipe.jobs) + 1
+    larger = Recipe(bases=2, nulls=1)
+    assert len(list(run_recipe(larger, tmp_path))) == len(larger.jobs)
+    assert len(made) == len(larger.jobs) + 1
+    path.write_text('{"plants": "others"}\n')
+    with pytest.raises(TbttError, match="draws of other plants or with other instruments"):
+        list(run_recipe(recipe, tmp_path))
+    with pytest.raises(TbttError, match="needs bases ≥ 1 and nulls ≥ 0, got 0 and 1"):
+        Recipe(bases=0, nulls=1)
+
+
+def draw(plant: str, effect: float, number: int, *rows: tuple) -> dict:
+    names = ("place", "effect", "is_found", "true", "is_blind")
+    kind = {"instrument": "patching", "kind": "fraction restored"}
+    of = [kind | dict(zip(names, row, strict=True)) for row in rows]
+    return {"plant": plant, "effect": effect, "number": number, "rows": of,
+            "seconds": {"plant": 0.1, "patching": 1.0}}  # fmt: skip
+
+
+def test_the_table_counts_what_was_found_missed_and_called():
+    found = [draw("copied operand", 0.5, k, ("head 0", 0.6, k > 0, 0.5, False),
+                  ("head 1", 0.7 if k else 0.1, False, 0.0, False)) for k in range(10)]  # fmt: skip
+    nulls = [draw("untrained", 0.0, k, ("head 0", 0.0, k < 20, 0.0, False)) for k in range(100)]
+    blind = [draw("XOR of parities", 1.0, 0, ("x", 0.0, False, float("nan"), True))]
+    (row,) = table.calibration_table([*found, *nulls, *blind]).to_dict("records")
+    assert (row["found_large"], row["of_large"], row["power"]) == (9, 10, 0.9)
+    assert (row["false"], row["null_draws"], row["null_claims"]) == (0.2, 100, 100)
+    assert 0.05 < row["false_low"] < 0.2 < row["false_high"]
+    assert row["error"] == pytest.approx(0.1) and row["misplaced"] == 0.9
+    assert (row["false_in_plants"], row["in_plants"]) == (0, 10)
+    assert (row["blind_found"], row["blind"]) == (0, 1)
+    assert table.failures(table.calibration_table([*found, *nulls])) == [
+        "patching, fraction restored: calls nulls"
+    ]
+    missed = [draw("copied operand", 0.5, k, ("head 0", 0.6, k > 5, 0.5, False)) for k in range(10)]
+    assert table.failures(table.calibration_table(missed)) == [
+        "patching, fraction restored: misses"
+    ]
+    text = table.page([*found, *nulls, *blind], Recipe(), "tbtt calibrate")
+    assert "| untrained | patching | fraction restored | head 0 | 20/100 |" in text
+
+
+@pytest.mark.skipif("TBTT_CALIBRATE" not in os.environ, reason="five minutes; .ci/run sets it")
+def test_every_large_plant_is_found_and_no_null_is_called(tmp_path):
+    draws = list(run_recipe(SHORT, tmp_path, processes=2))
+    assert set(table.failures(table.calibration_table(draws))) <= set(table.KNOWN)
