@@ -83,12 +83,14 @@ def additivity(grid: Float[Tensor, "a b d"]) -> Additivity:
     return Additivity(a=a, b=b, interaction=interaction, additive=additive)
 
 
-def shuffled_additivity(grid: Float[Tensor, "a b d"], n: int = N_SHUFFLES) -> list[float]:
-    """The mean shares of a, b and interaction over grids whose cells are permuted."""
+def shuffled_additivity(
+    grid: Float[Tensor, "a b d"], n: int = N_SHUFFLES
+) -> Float[np.ndarray, "shuffle effect"]:
+    """The shares of a, b and interaction over grids whose cells are permuted."""
     random = np.random.default_rng((0, 0xADD))
     flat = grid.flatten(0, 1)
     drawn = [additivity(flat[random.permutation(len(flat))].view_as(grid))[:3] for _ in range(n)]
-    return np.mean(drawn, 0).tolist()
+    return np.array(drawn)
 
 
 def variance_shares(
@@ -109,8 +111,9 @@ def variance_shares(
         positions: counted back from the prompt's last token, which is -1.
         n_shuffles: shuffled grids; 0 leaves their share nan.
     Returns:
-        one row per operator, site, position and effect (a, b, interaction): `share`, and the same
-        share `shuffled`, the mean over shuffled grids. nan where the grid is constant.
+        one row per operator, site, position and effect (a, b, interaction): `share`, the same share
+        `shuffled`, the mean over shuffled grids, and `p`, the share of these as far from their
+        mean. nan where the grid is constant.
     Raises:
         TbttError: if there is no grid of operands, or no such site or position.
     """
@@ -124,13 +127,17 @@ def variance_shares(
         at = values[site][torch.arange(len(batch)), batch.last_prompt_pos + 1 + pos]
         name = equations.position_names(pos, pos)[pos]
         for operator, grid in cells(at, sizes).items():
-            shares = nulls = (np.nan,) * len(EFFECTS)
+            shares, nulls, p = np.full((3, len(EFFECTS)), np.nan)
             with suppress(TbttError):  # a constant grid has no shares
-                shares = additivity(grid)[:3]
-                nulls = shuffled_additivity(grid, n_shuffles) if n_shuffles else nulls
+                shares = np.array(additivity(grid)[:3])
+                if n_shuffles:
+                    drawn = shuffled_additivity(grid, n_shuffles)
+                    nulls = drawn.mean(0)
+                    beyond = np.abs(drawn - nulls) >= np.abs(shares - nulls)
+                    p = (1 + beyond.sum(0)) / (1 + n_shuffles)
             tables.append(pd.DataFrame({
                 "operator": operator, "site": site, "pos": pos, "position": name,
-                "effect": EFFECTS, "share": shares, "shuffled": nulls,
+                "effect": EFFECTS, "share": shares, "shuffled": nulls, "p": p,
             }))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
@@ -212,9 +219,15 @@ def main_effect_answers(
 
 
 def share_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over models of `variance_shares` with `untrained`, without constant grids."""
-    columns = ["share", "shuffled", "untrained"]
-    return summarize(table.dropna(subset="share"), SHARES, columns, bounds=SHARE)
+    """Means over models of `variance_shares` with `untrained`, without constant grids.
+
+    Models of one task share its table of answers, and so its own distance from a shuffled one. `p`
+    is therefore over shuffles: twice the mean over models, which is valid however they depend.
+    Source: Vovk and Wang 2020, Combining p-values via averaging, Biometrika 107.
+    """
+    columns = ["share", "shuffled", "untrained", "p"]
+    summary = summarize(table.dropna(subset="share"), SHARES, columns, bounds=SHARE)
+    return summary.assign(p=(2 * summary["p"]).clip(upper=1))
 
 
 def answer_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -227,18 +240,26 @@ def answer_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim]:
     """Each site's interaction, and the equations that its f(a) + g(b) answers; from summaries."""
-    interactions = shares[shares["effect"] == "interaction"].to_dict("records")
     return [
-        *(Claim.of_row(
-            row, "share", {"shuffled grid": row["shuffled"], "untrained": row["untrained"]},
-            text=f"In {row['site']} at {row['position']}, the interaction of a and b explains",
-            unit=f"of the variance over the grid of {row['operator']}", direction="different",
-        ) for row in interactions),
+        *interaction_claims(shares),
         *(Claim.of_row(
             row, "answered", {"f(a) + g(b) of a shuffled grid": row["shuffled"]},
             text=f"f(a) + g(b) in place of {row['site']} answers",
             unit=f"of the {row['split']} equations, the model itself {row['model']:.2f}",
         ) for row in answers.to_dict("records")),
+    ]  # fmt: skip
+
+
+def interaction_claims(shares: pd.DataFrame) -> list[Claim]:
+    """For each site and operator, that its interaction differs from the closest null's."""
+    return [
+        Claim.of_row(
+            row, "share", {"shuffled grid": row["shuffled"], "untrained": row["untrained"]},
+            text=f"In {row['site']} at {row['position']}, the interaction of a and b explains",
+            unit=f"of the variance over the grid of {row['operator']}", direction="different",
+            p=row["p"],
+        )
+        for row in shares[shares["effect"] == "interaction"].to_dict("records")
     ]  # fmt: skip
 
 

@@ -38,11 +38,12 @@ from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import Interval, summarize
 
 CONTROLS = 19  # draws of each null of probes and erasure: p is at least 1/20
+SHUFFLES = 39  # of the operand grid: twice the least p is 0.05
 PAIRS, FEW_PAIRS = 48, 24  # patched, and along paths
 FEATURES = ("parity", "carry")
 
 
-class Finding(NamedTuple):
+class Measurement(NamedTuple):
     """An answer to one question about models.
 
     Attributes:
@@ -82,15 +83,15 @@ class Instrument:
 
     name: str
     question: str
-    read: Callable[[Models], list[Finding]]
+    read: Callable[[Models], list[Measurement]]
     expected: Callable[[Truth], dict[tuple[str, str], Expected]]
     is_fast: bool = False
 
 
-def _finding(kind: str, place: str, claim: Claim, *, at_least: float = 0.0) -> Finding:
+def _finding(kind: str, place: str, claim: Claim, *, at_least: float = 0.0) -> Measurement:
     effect = claim.effect.mean
     found = claim.verdict == "supported" and effect > at_least
-    return Finding(kind, place, effect, found)
+    return Measurement(kind, place, effect, found)
 
 
 def _streams(models: Models) -> list[str]:
@@ -109,7 +110,7 @@ def _at(feature: str, site: str) -> str:
     return f"{feature} at {site.rpartition('hook_')[2]}"
 
 
-def read_probes(models: Models) -> list[Finding]:
+def read_probes(models: Models) -> list[Measurement]:
     """Each feature at the last layer's streams, by the probe grid."""
     cfg = models.first.cfg
     shape = Shape(
@@ -133,7 +134,7 @@ def expect_probes(truth: Truth) -> dict[tuple[str, str], Expected]:
 ERASURE = {"margin drop": "erasure", "logit shift": "interchange"}
 
 
-def read_erasure(models: Models) -> list[Finding]:
+def read_erasure(models: Models) -> list[Measurement]:
     """Each feature's code erased and interchanged at the last layer's streams."""
     table = erasure_table(models, FEATURES, sites=_streams(models), draws=CONTROLS)
     rows = zip(table.itertuples(), effect_claims(table), strict=True)
@@ -158,7 +159,7 @@ def _head(changed: str, layer: int, head: int, pos: int) -> str:
     return f"{changed} through head {layer}.{head} at {pos}"
 
 
-def read_patching(models: Models) -> list[Finding]:
+def read_patching(models: Models) -> list[Measurement]:
     """Every head's output at the prompt's last two digits, patched by itself."""
     sites = [f"blocks.{layer}.attn.hook_z" for layer in range(models.first.cfg.n_layers)]
     table = patching.patching_table(models, _pairs(models, PAIRS), sites=sites)
@@ -187,7 +188,7 @@ def expect_patching(truth: Truth) -> dict[tuple[str, str], Expected]:
     return _expect_heads(truth, "fraction restored")
 
 
-def read_paths(models: Models) -> list[Finding]:
+def read_paths(models: Models) -> list[Measurement]:
     """Each head's value path from the embeddings to the logits, past the MLP; in one layer."""
     cfg = models.first.cfg
     if cfg.attn_only or cfg.n_layers > 1:
@@ -214,7 +215,7 @@ def expect_paths(truth: Truth) -> dict[tuple[str, str], Expected]:
             for (kind, place), x in of_heads.items() if place.endswith("at -1")}  # fmt: skip
 
 
-def read_ablation(models: Models) -> list[Finding]:
+def read_ablation(models: Models) -> list[Measurement]:
     """Every head, its output resampled from another prompt."""
     table = ablation.ablation_summary(over_seeds(models, ablation.ablation_table))
     rows = table[(table["kind"] == "head") & (table["mode"] == "resample")].assign(kind="head")
@@ -241,7 +242,7 @@ def expect_ablation(truth: Truth) -> dict[tuple[str, str], Expected]:
     } if truth.answered == 1 else {}  # fmt: skip
 
 
-def read_attention(models: Models) -> list[Finding]:
+def read_attention(models: Models) -> list[Measurement]:
     """Every head's attention from "=" to b, knocked out."""
     drops = over_seeds(_alone(models), attention.knockouts_by_role)
     table = attention.summarize_drops(drops, attention.BY)
@@ -262,7 +263,7 @@ def expect_attention(truth: Truth) -> dict[tuple[str, str], Expected]:
     return {("knockout of b", place): x for (_, place), x in expect_ablation(of_b).items()}
 
 
-def read_attribution(models: Models) -> list[Finding]:
+def read_attribution(models: Models) -> list[Measurement]:
     """What attention to b and the MLP write of the logit difference."""
     summary, _ = attribution.attribution_tables(models)
     claims = attribution.attribution_claims(summary)
@@ -279,7 +280,7 @@ def expect_attribution(truth: Truth) -> dict[tuple[str, str], Expected]:
     return {("logit difference", name): Expected(x) for name, x in truth.written.items()}
 
 
-def read_geometry(models: Models) -> list[Finding]:
+def read_geometry(models: Models) -> list[Measurement]:
     """How much of a's representation after attention is a number line."""
     table = geometry.geometry_table(models, dimensions=models.first.cfg.d_model)
     rows = table[(table["measure"] == "number line") & (table["operand"] == "a")]
@@ -293,19 +294,18 @@ def expect_geometry(truth: Truth) -> dict[tuple[str, str], Expected]:
     return {("number line", "a"): Expected(truth.number_line)} if known else {}  # pyright: ignore
 
 
-def read_additivity(models: Models) -> list[Finding]:
+def read_additivity(models: Models) -> list[Measurement]:
     """How much of the last layer's streams and of the logits is f(a) + g(b)."""
     sites = [site for site in _streams(models) if site.endswith(MID)] + [additivity.LOGITS]
-    table = over_seeds(models, additivity.variance_shares, sites=sites, n_shuffles=19)
+    table = over_seeds(models, additivity.variance_shares, sites=sites, n_shuffles=SHUFFLES)
     table = additivity.share_summary(table.assign(untrained=math.nan))
-    rows = table[table["effect"] == "interaction"].to_dict("records")
-    found = []
-    for row in rows:
-        interval = Interval.of_row(row, "share")
-        is_rule = interval.high < row["shuffled"]
-        place = str(row["site"]).rpartition("hook_")[2]
-        found.append(Finding("f(a) + g(b)", place, 1 - interval.mean, is_rule))
-    return found
+    rows = table[table["effect"] == "interaction"]
+    return [
+        Measurement("f(a) + g(b)", str(row["site"]).rpartition("hook_")[2], 1 - claim.effect.mean,
+                claim.verdict == "supported" and claim.effect.mean < claim.null)
+        for row, claim in zip(rows.to_dict("records"), additivity.interaction_claims(table),
+                              strict=True)
+    ]  # fmt: skip
 
 
 def expect_additivity(truth: Truth) -> dict[tuple[str, str], Expected]:
@@ -313,7 +313,7 @@ def expect_additivity(truth: Truth) -> dict[tuple[str, str], Expected]:
     return {("f(a) + g(b)", site): Expected(x) for site, x in truth.additive.items()}
 
 
-def read_memorization(models: Models) -> list[Finding]:
+def read_memorization(models: Models) -> list[Measurement]:
     """The share of the bits of seen answers that is stored."""
     claims = memorization.stored_bits_claims(over_seeds(_alone(models), memorization.stored_bits))
     return [_finding("bits of answers", "seen", claims[0])]
@@ -326,7 +326,7 @@ def expect_memorization(truth: Truth) -> dict[tuple[str, str], Expected]:
     return {("bits of answers", "seen"): Expected(truth.answered)}
 
 
-def read_order(models: Models) -> list[Finding]:
+def read_order(models: Models) -> list[Measurement]:
     """How often the next line's first operand is predicted in the model's own file."""
     tables = []
     for other in (False, True):
@@ -375,8 +375,11 @@ INSTRUMENTS: Mapping[str, Instrument] = {
 
 
 def scored(instrument: Instrument, models: Models, truth: Truth) -> Iterable[dict[str, object]]:
-    """An instrument's findings beside what they should be; questions without a truth left out."""
-    found: list[Finding] = []
+    """An instrument's findings beside what they should be; questions without a truth left out.
+
+    An effect that an instrument could have found, and has no row for, was not found.
+    """
+    found: list[Measurement] = []
     with contextlib.suppress(TbttError):  # it does not apply to these models, and says so
         found = instrument.read(models)
     expected = instrument.expected(truth)
@@ -384,3 +387,9 @@ def scored(instrument: Instrument, models: Models, truth: Truth) -> Iterable[dic
         if (should := expected.get((finding.kind, finding.place))) is not None:
             yield {"instrument": instrument.name, **finding._asdict(), **should._asdict(),
                    "effect": finding.effect, "true": should.effect}  # fmt: skip
+    known = {(finding.kind, finding.place) for finding in found}
+    for (kind, place), should in expected.items():
+        if found and should.effect != 0 and (kind, place) not in known:
+            missed = Measurement(kind, place, UNKNOWN, is_found=False)
+            yield {"instrument": instrument.name, **missed._asdict(), "true": should.effect,
+                   "is_blind": should.is_blind}  # fmt: skip
