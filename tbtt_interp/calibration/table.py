@@ -170,6 +170,13 @@ def seconds_table(draws: Sequence[Draw]) -> pd.DataFrame:
                          "draws": times.notna().sum().to_numpy()})  # fmt: skip
 
 
+def core_hours(draws: Sequence[Draw], recipe: Recipe) -> float:
+    """The hours of one core that a recipe takes, by the mean time of each plant's draws."""
+    seconds = pd.Series([sum(draw["seconds"].values()) for draw in draws])
+    means = seconds.groupby([draw["plant"] for draw in draws]).mean()
+    return float(sum(means[job.plant] for job in recipe.jobs if job.plant in means)) / 3_600
+
+
 def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
     """docs/calibration.md: the table, power by plant, false claims, plants, and how to read them.
 
@@ -190,12 +197,20 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         for x in PLANTS.values()
     ])  # fmt: skip
     minutes = sum(sum(draw["seconds"].values()) for draw in draws) / 60
+    full = Recipe()
+    is_full = recipe.bases >= full.bases and recipe.nulls >= full.nulls
+    reduced = "" if is_full else (
+        f"**This is a reduced table.** `tbtt calibrate` makes the full one, of {full.bases} draws "
+        f"and {full.nulls} of each null, in about {core_hours(draws, full):.1f} hours of one core. "
+        "Until then the intervals below say how little is known."
+    )  # fmt: skip
     parts = [
         "# Calibration: every instrument on models whose mechanism is known",
         ABOUT.format(models=MODELS),
         f"Written by `{command}`. {recipe.bases} draws of each plant and effect size, "
         f"{recipe.nulls} of each null; {minutes:.0f} minutes of one core. "
         f"Recipe: bases={recipe.bases}, nulls={recipe.nulls}, hash `{recipe.hash}`.",
+        *([reduced] if reduced else []),
         _markdown(_shown(table)), READ.format(fewest=FEWEST_FOUND, level=LEVEL),
         "## What fails",
         "\n".join(f"- {x}: {KNOWN.get(x, 'not looked into yet')}." for x in failures(table))
