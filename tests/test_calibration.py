@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits
 from tbtt_interp.model import hooked_transformer
 from tbtt_interp.prompts import PromptSet
+
+PAGE = Path(__file__).parents[1] / "docs" / "calibration.md"
 
 
 def accuracies(planted) -> list[float]:
@@ -117,6 +121,13 @@ def test_the_table_counts_what_was_found_missed_and_called():
     ]
     text = table.page([*found, *nulls, *blind], Recipe(), "tbtt calibrate")
     assert "| untrained | patching | fraction restored | head 0 | 20/100 |" in text
+
+
+def test_the_committed_table_is_of_this_recipe():
+    text = PAGE.read_text(encoding="utf-8")
+    bases, nulls, known = re.search(r"bases=(\d+), nulls=(\d+), hash `(\w+)`", text).groups()
+    recipe = Recipe(bases=int(bases), nulls=int(nulls))
+    assert recipe.hash == known, "the plants were changed: write the table anew by tbtt calibrate"
 
 
 @pytest.mark.skipif("TBTT_CALIBRATE" not in os.environ, reason="five minutes; .ci/run sets it")

@@ -16,6 +16,7 @@ from tbtt_interp.stats import Interval
 LEVEL = 0.05  # nominal rate of false claims
 FEWEST_FOUND = 0.8  # of plants of the largest effect; fewer is a miss
 SIZES = ("small", "medium", "large")
+LARGE = 0.5  # a share that is large in any plant, such as that of the head that copies most
 KIND = ["instrument", "kind"]
 KNOWN: Mapping[str, str] = {}  # failures that have been looked into, with what they mean
 ABOUT = """\
@@ -25,7 +26,8 @@ which plant they are. It finds an effect where the claim that it would print is 
 models' unembedding is not tied, and their answers are one token; some have no MLP, or two layers.
 """
 READ = """\
-- **found**: claims supported, of the planted effects of each size. The interval is of large ones.
+- **found**: claims supported, of the planted effects of each size; a true share of a half or more
+  is large in any plant. The interval is of large ones.
 - **wrong place**: draws whose largest effect is where nothing was planted, of those with several
   places.
 - **error**: the mean distance of the effect from its true size, where that is known. The unit is
@@ -52,6 +54,8 @@ def rows_of(draws: Iterable[Draw]) -> pd.DataFrame:
     order = {(x.name, size): name for x in PLANTS.values()
              for size, name in zip(x.effects, SIZES[-len(x.effects) :], strict=True)}  # fmt: skip
     table["effect_size"] = list(map(order.get, zip(table["plant"], table["size"], strict=True)))
+    is_large = (table["truth"] >= LARGE) & (table["kind"] != "accuracy")
+    table.loc[is_large, "effect_size"] = "large"
     return table
 
 
@@ -62,7 +66,7 @@ def _share(rows: pd.DataFrame) -> Interval:
 
 
 def _misplaced(rows: pd.DataFrame) -> float:
-    """The share of draws whose largest effect is not one of the planted."""
+    """The share of draws whose largest effect is not one of the planted; accuracies have no 0."""
     draws = rows.groupby(["plant", "size", "number"])
     several = rows[(draws["truth"].transform("size") > 1)
                    & (draws["truth"].transform(lambda x: (x != 0).any()))]  # fmt: skip
@@ -96,7 +100,8 @@ def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
         distance = (planted["effect"] - planted["truth"]).abs()
         row |= {
             "power": power.mean, "power_low": power.low, "power_high": power.high,
-            "misplaced": _misplaced(rows[~rows["is_blind"]]), "error": distance.mean(),
+            "misplaced": math.nan if kind == "accuracy" else _misplaced(rows[~rows["is_blind"]]),
+            "error": distance.mean(),
             "false": rate.mean, "false_low": rate.low, "false_high": rate.high,
             "null_draws": rate.n, "null_claims": len(nulls),
             "false_in_plants": int(rest["is_found"].sum()), "in_plants": len(rest),
@@ -123,13 +128,15 @@ def false_claims(draws: Iterable[Draw]) -> pd.DataFrame:
 
 
 def power_table(draws: Iterable[Draw]) -> pd.DataFrame:
-    """Found claims by plant, effect size and kind."""
+    """Found claims by plant, effect size, kind and true size."""
     table = rows_of(draws)
     planted = table[(table["truth"] != 0) & ~table["is_null"] & ~table["is_blind"]]
-    groups = planted.groupby(["plant", "size", *KIND], sort=False)
+    groups = planted.groupby(["plant", "size", *KIND, "truth"], sort=False, dropna=False)
     means = groups.agg(found=("is_found", "sum"), of=("is_found", "size"),
-                       effect=("effect", "mean"), truth=("truth", "mean"))  # fmt: skip
-    return means.reset_index()
+                       effect=("effect", "mean")).reset_index()  # fmt: skip
+    order = {name: k for k, name in enumerate(PLANTS)}
+    return means.sort_values(["plant", "size"], key=lambda x: x.map(order) if x.name == "plant"
+                             else x, kind="stable").reset_index(drop=True)  # fmt: skip
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -207,7 +214,7 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
     parts = [
         "# Calibration: every instrument on models whose mechanism is known",
         ABOUT.format(models=MODELS),
-        f"Written by `{command}`. {recipe.bases} draws of each plant and effect size, "
+        f"Written by `{command}`. {recipe.bases} draw(s) of each plant and effect size, "
         f"{recipe.nulls} of each null; {minutes:.0f} minutes of one core. "
         f"Recipe: bases={recipe.bases}, nulls={recipe.nulls}, hash `{recipe.hash}`.",
         *([reduced] if reduced else []),
