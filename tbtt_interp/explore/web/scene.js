@@ -1,6 +1,6 @@
 /** What one pane shows: its model's answer to the prompt, with and without what is changed in it. */
 
-import { margins, say, sayAll } from "./engine/answers.js";
+import { margins, nextLogits, say, sayAll } from "./engine/answers.js";
 import { makeBatch } from "./engine/batch.js";
 import { ablate, combine, knockOut } from "./engine/interventions.js";
 import { forward } from "./engine/model.js";
@@ -69,6 +69,8 @@ export function sceneOf(opened, state, pane) {
   const text = task.complete(state.prompt);
   const strange = task.strange(text);
   const changed = pane.cuts.length + pane.off.length > 0;
+  // in windows of longer prompts an edge stands elsewhere
+  const everywhere = opened.answers.fits ? pane : { ...pane, cuts: [] };
   const plain = { ...pane, cuts: [], off: [] };
   const hooksAt = (/** @type {number} */ start) => hooksOf(pane, state.rule, start);
   /** @type {Map<string, import("./engine/model.js").Activation> | null} */
@@ -88,7 +90,7 @@ export function sceneOf(opened, state, pane) {
     tokens: /** @type {number[]} */ ([]),
     names: /** @type {string[]} */ ([]),
     cache: new Map(),
-    margins: marginsOf(opened, pane, state.rule),
+    margins: marginsOf(opened, everywhere, state.rule),
     marginsBefore: changed ? marginsOf(opened, plain, state.rule) : null,
   };
   if (strange.length || !text) return scene;
@@ -104,9 +106,19 @@ export function sceneOf(opened, state, pane) {
   return scene;
 }
 
-/** The margin of the right answer to this prompt; null where none is known. @param {Scene} scene */
+/** The margin of the right answer to this prompt, with all changes; null where none is known. @param {Scene} scene */
 export function marginHere(scene) {
-  return scene.example < 0 ? null : scene.margins[scene.example];
+  if (scene.example < 0) return null;
+  const { answers, model, task } = scene.opened;
+  if (answers.fits || !scene.changed) return scene.margins[scene.example];
+  const { prompt, answer } = task.tokens[scene.example];
+  let least = Infinity;
+  answer.forEach((right, k) => {
+    const logits = nextLogits(model, [...prompt, ...answer.slice(0, k)], scene.hooksAt);
+    const wrong = logits.reduce((best, x, t) => (t === right ? best : Math.max(best, x)), -Infinity);
+    least = Math.min(least, logits[right] - wrong);
+  });
+  return least;
 }
 
 /** @type {Map<string, Map<number, string>>} */

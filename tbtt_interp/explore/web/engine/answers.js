@@ -65,6 +65,7 @@ export function nextLogits(model, tokens, hooksAt = () => new Map()) {
  * @property {Int32Array} token that is right there
  * @property {Int32Array} example it belongs to
  * @property {number} count of examples
+ * @property {boolean} fits whether every prompt fits the context with its answer
  */
 
 /**
@@ -87,6 +88,7 @@ export function answerBatch(examples, context) {
   });
   const batch = makeBatch(sequences);
   return {
+    fits: examples.every(({ prompt, answer }) => prompt.length + answer.length - 1 <= context),
     batch,
     count: examples.length,
     node: Int32Array.from(found, ([sequence, pos]) => batch.nodes[sequence][pos]),

@@ -115,8 +115,8 @@ export function legend() {
   );
 }
 
-/** How many examples are right, beside how many before changes. @param {Scene} scene */
-export function countsLine(scene) {
+/** How many examples are right, beside how many before changes. @param {Scene} scene @param {number} cuts edges that are knocked out */
+export function countsLine(scene, cuts) {
   const now = counts(scene);
   const before = scene.marginsBefore ? counts(scene, scene.marginsBefore) : null;
   const part = (
@@ -130,5 +130,8 @@ export function countsLine(scene) {
     { class: "counts" },
     part("seen in training", now.seen, now.seenOf, before?.seen),
     part("held out", now.heldOut, now.heldOutOf, before?.heldOut),
+    cuts && !scene.opened.answers.fits
+      ? "These are without the knock-outs: some prompts are longer than the context, so that an edge does not stand at one place in all of them."
+      : null,
   );
 }

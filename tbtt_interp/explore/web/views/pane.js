@@ -187,14 +187,14 @@ export function changes(scene, pane, number) {
   );
 }
 
-/** A pane's name, step and counts. @param {Scene} scene */
-export function status(scene) {
+/** A pane's name, step and counts. @param {Scene} scene @param {Pane} pane */
+export function status(scene, pane) {
   const { step, steps, run } = scene.opened;
   const kept = steps.length > 1 ? `${steps.indexOf(step) + 1} of ${steps.length} kept` : "the only one kept of this seed";
   return h(
     "div",
     { class: "status" },
-    countsLine(scene),
+    countsLine(scene, pane.cuts.length),
     h("p", { class: "quiet" }, `step ${count(step)} of ${count(run.steps)}, ${kept}; ${count(parameters(run.shape))} weights`),
   );
 }

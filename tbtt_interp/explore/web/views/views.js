@@ -68,8 +68,11 @@ export function paneContent(scene, runs, state, k) {
     answerLine(scene, state),
     changes(scene, pane, k),
     ...(big
-      ? [grids, status(scene), curves(scene.opened, width)]
-      : [...own, h("details", { class: "context", open: true }, h("summary", {}, "Which equations it answers"), grids, status(scene))]),
+      ? [grids, status(scene, pane), curves(scene.opened, width)]
+      : [
+          ...own,
+          h("details", { class: "context", open: true }, h("summary", {}, "Which equations it answers"), grids, status(scene, pane)),
+        ]),
   ];
 }
 
