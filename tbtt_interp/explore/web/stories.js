@@ -23,8 +23,8 @@ export const STORIES = [
     address: "#view=inside&prompt=5%2B7&a.run=arithmetic-small-file&b.run=arithmetic-large-file",
   },
   {
-    title: "whole lines instead of a file",
-    text: "Trained on windows of one file, large answers none of the four equations it never saw. Trained on the same lines one at a time, it answers 2 of them here, and 23 of 32 over its 8 seeds.",
-    address: "#view=story&prompt=5%2B7&a.run=arithmetic-large-file&b.run=arithmetic-large-line",
+    title: "give large an ordered digit code",
+    text: "Two large models; each held eleven pairs out and knows all the rest. In training, the right one's digit embeddings were smoothed from digit to digit: over five such models 96 of 200 unseen equations are answered, without smoothing 22.",
+    address: "#view=story&prompt=5%2B7&a.run=arithmetic-large-line-hands&b.run=arithmetic-large-line-smooth",
   },
 ];
