@@ -23,5 +23,5 @@ def test_the_page_names_every_tool_that_is_checked():
     page, script = ((FOLDER / name).read_text() for name in ("README.md", "run"))
     for check in FOLDER.glob("check_*"):
         assert check.name in script
-    for tool in ("transformers", "nnsight", "onnxruntime-node", "transformers.js"):
+    for tool in ("transformers", "nnsight", "SAELens", "onnxruntime-node", "transformers.js"):
         assert f"| {tool} |" in page
