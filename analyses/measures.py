@@ -65,7 +65,7 @@ def error_sizes(run: Run, step: int | None = None) -> pd.DataFrame:
     task, rows = run.tasks[0], []
     stacked, places = run.parameters(step), {seed: k for k, seed in enumerate(run.seeds)}
     for prompt, models in wrong.groupby("prompt", sort=False):
-        said = complete(stacked, run.shape, prompt, task.vocabulary, task.terminators, limit=8)
+        said = complete(stacked, run.shape, str(prompt), task.vocabulary, task.terminators, limit=8)
         for row in models.to_dict("records"):
             text = said[places[row["seed"]]].text
             numbers = [_number(x, task.terminators) for x in (text, row["answer"])]
@@ -136,8 +136,9 @@ def measures_table(runs: Iterable[Run]) -> pd.DataFrame:
         )  # fmt: skip
         for read in READS:
             steps = own.set_index("seed")[f"{read}_step"].dropna()
-            for step, seeds in steps.groupby(next_kept(run, steps)):
-                found = measures(run, int(step), seeds.index).assign(read=read)
+            kept = next_kept(run, steps)
+            for step in dict.fromkeys(kept.tolist()):
+                found = measures(run, step, steps.index[kept == step]).assign(read=read)
                 if read == "end":
                     found = found.merge(answers, on="seed", how="left")
                     found = found.fillna({"wrong": 0, "off_by_one": 0})

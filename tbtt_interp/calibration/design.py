@@ -68,10 +68,10 @@ class Design:
             places: the positions of the first operand, the second, and where answers are predicted.
         """
         sizes = parameter_shapes(shape)
-        width = (CHANNELS + 1, CHANNELS)
+        wide, narrow = CHANNELS + 1, CHANNELS
         weights = {
             name: torch.ones(size) if len(size) == 1
-            else torch.zeros([dict([width]).get(n, n) for n in size])
+            else torch.zeros([narrow if n == wide else n for n in size])
             for name, size in sizes.items()
         }  # fmt: skip
         design = cls(shape, weights)

@@ -122,8 +122,8 @@ def read_probes(models: Models) -> list[Measurement]:
                        controls=CONTROLS, untrained=[] if cfg.attn_only else initial)  # fmt: skip
     rows = table[table["p"].notna()]
     claims = probe_claims(table)
-    return [_finding("accuracy", _at(row.feature, row.site), claim)
-            for row, claim in zip(rows.itertuples(), claims, strict=True)]  # fmt: skip
+    return [_finding("accuracy", _at(str(row["feature"]), str(row["site"])), claim)
+            for row, claim in zip(rows.to_dict("records"), claims, strict=True)]  # fmt: skip
 
 
 def expect_probes(truth: Truth) -> dict[tuple[str, str], Expected]:
@@ -167,9 +167,9 @@ def read_patching(models: Models) -> list[Measurement]:
     rows = rows[(rows["role"] == WHOLE) & rows["pos"].isin([-1, -2])]
     claims = patching.fraction_claims(rows, rows["site"])
     return [
-        _finding("fraction restored", _head(str(row.changed), int(str(row.site).split(".")[1]),
-                                            int(row.head), int(row.pos)), claim)
-        for row, claim in zip(rows.itertuples(), claims, strict=True)
+        _finding("fraction restored", _head(str(row["changed"]), int(row["site"].split(".")[1]),
+                                            int(row["head"]), int(row["pos"])), claim)
+        for row, claim in zip(rows.to_dict("records"), claims, strict=True)
     ]  # fmt: skip
 
 
