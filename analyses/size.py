@@ -62,7 +62,10 @@ def cells(fits: pd.DataFrame) -> pd.DataFrame:
             "at fit": _text(fitted, "fit"), "later": _text(fitted, "later"),
             "at the end": _text(models, "end"),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    order = {name: place for place, name in enumerate((*SIZES, *FRAMINGS))}
+    return pd.DataFrame(rows).sort_values(
+        CELL, key=lambda x: x.map(order) if x.name in ("framing", "size") else x, ignore_index=True
+    )
 
 
 def _text(models: pd.DataFrame, read: str) -> str:
