@@ -46,6 +46,7 @@ def calibrate_command(
         total=len(recipe.jobs), console=Console(stderr=True), transient=True,
         disable=not sys.stderr.isatty(),
     ))  # fmt: skip
+    draws.sort(key=lambda draw: (draw["plant"], draw["effect"], draw["number"]))
     table = calibration_table(draws)
     if page is not None or not short:
         page = Path("docs/calibration.md") if page is None else page
