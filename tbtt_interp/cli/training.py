@@ -205,10 +205,9 @@ def parse_setting(text: str) -> tuple[str, object]:
     key, found, value = (part.strip() for part in text.partition("="))
     if not found or not key:
         raise TbttError(f"--set {text} is no setting: give KEY=VALUE, as in changes.digits=arc")
-    if key in TRUE_IS_A_WORD:
-        return key, value
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
+        read = tomllib.loads(f"value = {value}")["value"]
+        return key, value if isinstance(read, bool) and key in TRUE_IS_A_WORD else read
     except (ValueError, RecursionError):  # also a number of thousands of digits
         return key, value
 

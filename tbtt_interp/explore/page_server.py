@@ -6,9 +6,11 @@ nothing else. A request under another host's name is refused, so that no other s
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.bundle import TYPES, page_files
@@ -70,6 +72,11 @@ class PageServer(ThreadingHTTPServer):
         if place >= len(kept):
             raise TbttError(f"{run} has no checkpoint of that number any more: open the page anew")
         return weights_of(kept[place])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves in the middle of a request is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.scene import scene_of
 from tbtt_interp.explore.state import Pane
 from tbtt_interp.interventions import Location
-from tbtt_interp.probes.grid import probe_grid
+from tbtt_interp.probes.grid import NULLS, probe_grid
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
@@ -168,7 +168,7 @@ def test_probes_are_read_on_the_prompt(page: Page, address: str, line_run: Run) 
     table = probe_grid(
         line_run, ["carry"], sites=["blocks.0.hook_resid_post"], positions=[-1], controls=19
     ).iloc[0]
-    nulls = table[["control", "one_hot", "untrained", "majority"]].max()
+    nulls = table[list(NULLS)].max()
     assert values["z"][row][column] == pytest.approx(table["accuracy"] - nulls, abs=1e-6)
     cell(figure(page, title), column, row)
     reading = figure(page, "carry read at 0 resid_post, place by place")
