@@ -50,7 +50,8 @@ NOTES = (
     "seen right, of the models that have one.",
     "off by one: of the wrong held-out answers at the end. number line: the share of the digits' "
     "variance that is linear in the digit, at the end; 0.11 by chance.",
-    "A straight line can't be said through a tied readout: only its ends can win.",
+    "Where digits lie on a straight line and the readout is tied, only 0 and 9 can have the "
+    "highest logit.",
 )
 
 
@@ -100,7 +101,7 @@ def dose_claim(fits: pd.DataFrame, text: str) -> Claim:
 
 
 def code_claims(fits: pd.DataFrame) -> list[Claim]:
-    """What was expected before the run beside the contrasts, and why.py judges those."""
+    """Claims on the expectations that are not contrasts; why.py judges the contrasts."""
     _, dose, _, shams, small = (x.partition(";")[0].rstrip(".") + "."
                                 for x in read_sweep("why-code").expected)  # fmt: skip
 
@@ -141,10 +142,8 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
     names = list(dict.fromkeys(arms["arm"]))[::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=names)
     figure.update_xaxes(range=[-0.03, 1.03], title="held-out share")
-    title = (
-        "What is done to the digits' embeddings, and what large then answers<br><sup>filled and "
-    )
-    title += "dark: at the end, where every model knows 99 % of the seen; pale: where not</sup>"
+    title = "What is done to the digits' embeddings, and the held-out share<br><sup>filled: at the "
+    title += "end (pale: not every model knows 99 % of the seen). open: at fit. orange: shams</sup>"
     return plots.name_once(figure).update_layout(
         margin_l=260, margin_t=140, title={"text": title, "y": 0.97}
     )

@@ -30,8 +30,8 @@ READS = ("fit", "later", "end")
 def number_lines(model: "HookedTransformer", prompts: PromptSet) -> dict[str, float]:
     """The share of the ten digits' variance that is linear in the digit, at LINES; 1/9 by chance.
 
-    Means over operands and operators. Before and after the MLP, of main effects (the mean over the
-    other operand) at the prompt's last position.
+    Means over operands and operators. Before and after the MLP it is computed on each operand's
+    mean activation over the other operand, at the prompt's last position.
     """
     block = f"blocks.{model.cfg.n_layers - 1}"
     sites = (EMBEDDINGS, f"{block}.hook_resid_mid", f"{block}.hook_resid_post")

@@ -29,9 +29,10 @@ LOST = 0.5  # of a model's best share: below it, at the end, the rule is lost
 NOTES = (
     "Shares are of all held-out equations that the models of a cell were asked, with the 95 % "
     "interval of the beta-binomial; differences are of independent groups.",
-    "at fit: at each model's first evaluation with 99 % of the seen right; later: where the "
-    "learning rate summed since the fit is one for all; models that never fit are left out of "
-    "both. lost: fitted models that end with less than half of their own best share.",
+    "at fit: at each model's first evaluation with 99 % of the seen right; later: at the "
+    "step where the sum of learning rates since the fit is the same for all models; models that "
+    "never fit are left out of both. lost: fitted models that end with less than half of their own "
+    "best share.",
 )
 
 
@@ -118,9 +119,10 @@ def size_claims(fits: pd.DataFrame) -> list[Claim]:
 def draw_sizes(fits: pd.DataFrame) -> "Figure":
     """Held-out against seen share at the end, a dot per model, coloured by learning rate."""
     hands = select(fits, held_out_per_model="eleven pairs")
-    framings = [f for f in FRAMINGS if f in set(hands["framing"])]
+    trained = set(zip(hands["size"], hands["framing"], strict=True))
     rates = sorted(hands["learning_rate"].unique())
-    titles = [f"{size}, {framing}" for framing in framings for size in SIZES]
+    titles = [f"{size}, {framing}" for framing in FRAMINGS for size in SIZES
+              if (size, framing) in trained]  # fmt: skip
     figure, places = plots.panels(titles, height=230, gap=60)
     for title, place in zip(titles, places, strict=True):
         size, framing = title.split(", ")

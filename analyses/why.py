@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from size import counts_at
 from sweeps import SHIPPED, sweep_table
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import P_LEVEL, Claim, Result
-from tbtt_interp.shares import Counts, difference_of_shares, share_over_models
+from tbtt_interp.shares import difference_of_shares, share_over_models
 from tbtt_interp.stats import SHARE, UNMEASURED, Interval
 from tbtt_interp.study import study_arguments
 from tbtt_interp.train.effects import FITTED
@@ -38,8 +39,8 @@ NOTES = (
     "the beta-binomial. difference: second minus first, as for independent groups.",
     "p: of a sign-flip test over models that hold out the same equations, corrected over all "
     "contrasts by the smallest p. fit: a model's first evaluation with 99 % of the seen right; "
-    "later: where the learning rate summed since the fit is one for all models of a sweep. Models "
-    "that never fit are left out of both.",
+    "later: where the sum of learning rates since the fit is the same for all models of one rate. "
+    "Models that never fit are left out of both.",
     "supported: the interval is above the bound that was named, and p is at most 0.05. refuted: it "
     "is below the other bound. no verdict: models of one side do not know 99 % of the seen.",
 )
@@ -49,13 +50,6 @@ NOTES = (
 def models_of(fits: pd.DataFrame, contrast: Contrast, run: str) -> pd.DataFrame:
     """The rows of one side of a contrast; run names are unique in a sweep alone."""
     return fits[(fits["sweep"] == contrast.sweep) & (fits["run"] == run)]
-
-
-def counts_of(models: pd.DataFrame, read: str) -> Counts:
-    """Each model's right and asked held-out equations, at its fit, later or at the end."""
-    fitted = models if read == "end" else models[models[f"{read}_step"].notna()]
-    columns = [f"{read}_right", "held_out_of"]
-    return [(int(right), int(of)) for right, of in fitted[columns].itertuples(index=False)]
 
 
 def paired_differences(first: pd.DataFrame, second: pd.DataFrame, read: str) -> pd.Series:
@@ -91,7 +85,7 @@ def contrasts_table(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> pd.Dat
                      for both, c in zip(sides, contrasts, strict=True)])  # fmt: skip
     rows = []
     for contrast, both, p in zip(contrasts, sides, ps, strict=True):
-        counts = [counts_of(models, contrast.read) for models in both]
+        counts = [counts_at(models, contrast.read) for models in both]
         known = all((models["end_seen_accuracy"] >= FITTED).all() for models in both)
         found = difference_of_shares(*counts) if all(counts) else UNMEASURED
         shares = [share_over_models(side).format() if side else "" for side in counts]

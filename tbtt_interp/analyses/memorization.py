@@ -80,7 +80,7 @@ def order_bits(
     Returns:
         for `line order`, the bits of all orders minus what the model takes to write the file in one
         pass, and the bits of all orders; for `below the line-entropy floor`, how far the mean loss
-        over all windows is below the loss of a reader who knows every line and not their order,
+        over all windows is below the line-entropy floor (lines known, their order not),
         and how far it could be. Above 0, some order is known.
     """
     windows = training.reference()
@@ -141,7 +141,7 @@ def stored_bits_claims(table: pd.DataFrame) -> list[Claim]:
         SEEN: ("Seen answers have", "of their bits", counts),
         HELD_OUT: ("Held-out answers have", "of their bits", counts),
         ORDER: ("Models store, at least,", "of the bits of the line order",
-                "reader who knows every line and not their order"),
+                "line-entropy floor"),
         ALL: ("Seen answers and order take", f"of {KNOWLEDGE:g} bits per parameter",
               "model that stores nothing"),
     }  # fmt: skip

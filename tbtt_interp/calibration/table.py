@@ -26,17 +26,17 @@ which plant they are. It finds an effect where the claim that it would print is 
 models' unembedding is not tied, and their answers are one token; some have no MLP, or two layers.
 """
 READ = """\
-- **found**: claims supported, of the planted effects of each size; a true share of a half or more
-  is large in any plant. The interval is of large ones.
+- **found**: claims supported, of the planted effects of each size; a true share of 0.5 or more
+  counts as large in every plant. The interval is for large effects.
 - **wrong place**: draws whose largest effect is where nothing was planted, of those with several
   places.
 - **error**: the mean distance of the effect from its true size, where that is known. The unit is
   the instrument's own: a share of 1.
 - **false, nulls**: claims supported in null draws, of all claims there, with the number of draws.
   The interval is the beta-binomial's, since the claims of one draw are not independent.
-- **false, plants**: the same in planted models, where nothing is.
+- **false, plants**: the same in planted models, at places where nothing was planted.
 - **blind**: claims supported where the feature is used, but by no linear code. Erasure and
-  interchange cannot see such use: 0 found is what they promise, and no evidence of disuse.
+  interchange cannot see such use: 0 found is expected, and does not show that it is unused.
 
 A row fails if fewer than {fewest:.0%} of the large effects are found, or if the interval of the
 false claims in nulls begins above {level:.0%}.

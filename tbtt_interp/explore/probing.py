@@ -38,7 +38,7 @@ CONTROLS = 19  # control tasks a feature, of the 99 that `tbtt probes` draws
 NULLS = {"control": "control task", "thresholds": "other thresholds",
          "operands": "operands as numbers", "one_hot": "the text in one-hot",
          "untrained": "untrained model", "majority": "commonest class"}  # fmt: skip
-HIGHEST = "hardest null"
+HIGHEST = "strongest null"
 
 
 @dataclass
@@ -115,10 +115,10 @@ def _grid(run: Run, step: int, place: int) -> pd.DataFrame:
 
 
 def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
-    """Each feature at each site: accuracy above the hardest of its nulls."""
+    """Each feature at each site: accuracy above the strongest of its nulls."""
     sites = {site: k for k, site in enumerate(dict.fromkeys(table["site"]))}
     features = {name: k for k, name in enumerate(dict.fromkeys(table["feature"]))}
-    hardest = table[list(NULLS)].max(axis=1)
+    strongest = table[list(NULLS)].max(axis=1)
     acts = [
         Reading(*row)
         for row in table[["feature", "site", "pos"]].itertuples(index=False, name=None)
@@ -126,7 +126,7 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
     found = table.assign(
         row=table["feature"].map(features), row_name=table["feature"],
         column=table["site"].map(sites), column_name=table["site"].map(short_site),
-        value=table["accuracy"] - hardest, null=hardest,
+        value=table["accuracy"] - strongest, null=strongest,
         mark=["●" if act == pane.probe else "" for act in acts],
         act=[f"probe {act}" for act in acts],
     )  # fmt: skip
@@ -138,7 +138,7 @@ def probes_part(table: pd.DataFrame, pane: Pane) -> Part:
         "held_out_correct": "held-out right %{…}", "held_out_of": "of %{…}",
     }  # fmt: skip
     return Part(
-        name="probes", title="Features read, above the hardest of their nulls", table=found,
+        name="probes", title="Features read, above the strongest of their nulls", table=found,
         draw=partial(
             maps.cell_map, titles=("feature", "site"), unit="accuracy − " + HIGHEST,
             signed=True, bounds=(-1.0, 1.0), hover=hover,

@@ -160,7 +160,7 @@ def test_patches_stack_and_are_undone_one_by_one(page: Page, address: str, line_
 
 def test_probes_are_read_on_the_prompt(page: Page, address: str, line_run: Run) -> None:
     page.goto(f"{address}?a.run=line&b.run=line&view=probes&prompt=3%2B4")
-    title = "Features read, above the hardest of their nulls"
+    title = "Features read, above the strongest of their nulls"
     page.set_default_timeout(90_000)
     expect(figure(page, title)).to_be_visible(timeout=90_000)
     values = drawn(figure(page, title))

@@ -5,7 +5,7 @@ export const STORIES = [
   {
     title: "small knows the rule",
     text: "Small (1,456 weights) answers 5+7 and 7+5, which it never saw. It was shown 196 lines; these two were not among them.",
-    address: "#view=story&prompt=5+7&a.run=arithmetic-small-file&b.run=arithmetic-small-shuffled",
+    address: "#view=story&prompt=5%2B7&a.run=arithmetic-small-file&b.run=arithmetic-small-shuffled",
   },
   {
     title: "large recites the file",
