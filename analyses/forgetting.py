@@ -4,23 +4,21 @@
 # what becomes of the held-out answers from there on? Measures, per model: the change of its
 # held-out accuracy from that moment to the end of training, and the rank correlation of its
 # held-out margin with the order known. Null: its twin on windows of fresh orders, with the same
-# size, seed and steps. No direction was written down before the run. Takes folders of runs; without
-# any it reads the sweeps' tables.
+# size, seed and steps. No direction was written down before the run. Takes a folder of
+# runs; without one it reads the sweep's table.
 
 # %%
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
-from sweeps import finished_runs, sweep_table
+from sweeps import answer_as_script
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model_tables import over_training_table
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models
-from tbtt_interp.study import study_arguments
 
-READS = [("ladder", "over training"), ("optimisation", "over training")]
+READS = [("ladder", "over training")]
 LATE = 5 / 6  # evaluations after this share of training are the end
 FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 / 2⁶
 FEWEST_STEPS = 5  # evaluations below the floor, for a rank correlation
@@ -233,8 +231,7 @@ def forgetting_result(over: pd.DataFrame) -> Result:
         name="forgetting", question="Does forgetting the rule follow learning the order?",
         tables={"forgetting": summary, "forgetting-models": models, "forgetting-courses": courses},
         display=display.rename_axis("measure").reset_index(),
-        command="tbtt sweep ladder && tbtt sweep optimisation && python analyses/forgetting.py "
-        "runs/ladder runs/optimisation",
+        command="tbtt sweep ladder && python analyses/forgetting.py runs/ladder",
         claims=claims, notes=NOTES,
         figures={"forgetting": lambda: plot_courses(courses, "accuracy"),
                  "forgetting-margins": lambda: plot_courses(courses, "margin")},
@@ -243,12 +240,4 @@ def forgetting_result(over: pd.DataFrame) -> Result:
 
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments(most=None)
-    if folders:
-        table = over_training_table(run for folder in folders for run in finished_runs(folder))
-    else:
-        table = pd.concat([sweep_table(*table) for table in READS])
-    result = forgetting_result(table)
-    for file in files:
-        plots.save(result.figures["forgetting"](), file)
-    print(result)
+    answer_as_script(forgetting_result, READS, "forgetting")

@@ -9,8 +9,6 @@ import functools
 import atlas
 import forgetting
 import ladder
-import optimisation
-import widths
 import window
 from sweeps import study_result
 
@@ -27,10 +25,8 @@ SWEEPS: dict[str, Build] = {
     for name, study, reads in (
         ("ladder", ladder.ladder_result, ladder.READS),
         ("atlas", atlas.atlas_result, atlas.READS),
-        ("widths", widths.widths_result, widths.READS),
-        ("optimisation", optimisation.optimisation_result, optimisation.READS),
         ("window", window.window_result, window.READS),
-        ("forgetting", forgetting.forgetting_result, forgetting.READS[:1]),
+        ("forgetting", forgetting.forgetting_result, forgetting.READS),
     )
 }
 INSIDE = {section.name: functools.partial(build_section, section) for section in SECTIONS

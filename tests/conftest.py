@@ -128,18 +128,6 @@ TINY = {  # the sweeps that ship, in a few steps and cells
         size = "small"
         framing = "file"
     """,
-    "widths": """
-        [[grid]]
-        size = ["small", "large"]
-        framing = ["file", "shuffled", "line"]
-        learning_rate = 1e-2
-    """,
-    "optimisation": """
-        [[grid]]
-        size = "L2H2D8M8" # for mlt, which is slow
-        framing = ["file", "shuffled"]
-        learning_rate = 1e-3
-    """,
     "atlas": """
         [[grid]]
         size = ["small", "medium"]

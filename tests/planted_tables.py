@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pandas as pd
 
-WIDTHS = {"L1H1D8M8": 8, "small": 14, "medium": 28, "large": 56, "L1H1D112M112": 112, "mlt": 384}
+WIDTHS = {"small": 14, "medium": 28, "large": 56}
 
 
 def cell(

@@ -105,7 +105,7 @@ def test_a_mistake_in_a_sweep_is_named(text: str, message: str) -> None:
 
 
 def test_an_unknown_sweep_names_the_nearest() -> None:
-    nearest = "'lader' is unknown (did you mean 'ladder'?): choose atlas, ladder, optimisation, w"
+    nearest = "'lader' is unknown (did you mean 'ladder'?): choose atlas, ladder, why-code"
     with pytest.raises(TbttError, match=re.escape(nearest)):
         read_sweep("lader")
 

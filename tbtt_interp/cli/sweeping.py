@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def sweep_command(
     recipe: Annotated[
-        str, Argument(help="ladder, widths, optimisation, atlas, window, or a TOML file.")
+        str, Argument(help="ladder, atlas, window, why-size and so on, or a TOML file.")
     ],
     out: Annotated[Path | None, Option(help="The folder of its runs. [runs/NAME]")] = None,
     workers: Annotated[
