@@ -31,7 +31,7 @@ AXES = {
     "window": "training.window", "learning_rate": "training.learning_rate",
     "weight_decay": "training.weight_decay", "checkpoint_every": "training.checkpoint_every",
     "evaluate_every": "training.evaluate_every", "deal_pairs": "deal_pairs",
-    "tied": "model.tied", "from": "from",
+    "tied": "model.tied", "from": "from", "keep_states": "training.keep_states",
     **{f"changes.{field.name}": f"changes.{field.name}" for field in fields(Changes)},
 }  # fmt: skip
 OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word for its jobs' names
