@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from measures import measures_table
+from measures import measures_over_training, measures_table
 
 from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_answers
@@ -98,6 +98,7 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Run]], pd.DataFrame]]] = {  # en
     "held out": ("-held-out", held_out_table),
     "fits": ("-fits", fits_table),
     "measures": ("-measures", measures_table),
+    "digits": ("-digits", measures_over_training),
 }
 OF_A_LADDER = ("models", "over training", "held out")
 OF_CAUSES = ("fits", "measures")

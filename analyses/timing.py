@@ -7,25 +7,22 @@
 # a tenth of its whole fall. Null: lags between the measure of one model and the margin of another.
 
 # %%
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from measures import LINES, measures_over_training
-from sweeps import SHIPPED, finished_runs
+from measures import LINES
+from sweeps import answer_as_script
 
 from tbtt_interp import plots
 from tbtt_interp.results import FEWEST_MODELS, Claim, Result
-from tbtt_interp.runs import Run
 from tbtt_interp.stats import Interval, mean_over_models
-from tbtt_interp.study import study_arguments
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-TABLE = SHIPPED / "why-code-digits.csv.gz"
-LEAST_FALL = 0.1  # of a measure; one that falls less has not left its maximum
+READS = [("why-loss", "digits")]
+LEAST_FALL = dict.fromkeys(LINES, 0.1) | {"margin": 1.0}  # who falls less has not left its maximum
 WITHIN = 0.1  # of its later fall, a measure still is at its maximum
 DRAWS = 1_000
 MODEL = ["run", "seed", "held_out"]
@@ -40,15 +37,15 @@ NOTES = (
 
 
 # %%
-def left_at(steps: np.ndarray, values: np.ndarray) -> float:
-    """The step at which a measure leaves its maximum; nan if it does not fall afterwards.
+def left_at(steps: np.ndarray, values: np.ndarray, least: float) -> float:
+    """The step at which a measure leaves its maximum; nan if it falls by less than `least`.
 
-    >>> left_at(np.arange(6), np.array([0.0, 0.9, 1.0, 0.95, 0.2, 0.0]))
+    >>> left_at(np.arange(6), np.array([0.0, 0.9, 1.0, 0.95, 0.2, 0.0]), least=0.1)
     3.0
     """
     top = int(values.argmax())
     fall = values[top] - values[top:].min()
-    if not fall >= LEAST_FALL:
+    if not fall >= least:
         return np.nan
     near = np.flatnonzero(values >= values[top] - WITHIN * fall)
     return float(steps[near.max()])
@@ -67,13 +64,13 @@ def lags_table(digits: pd.DataFrame) -> pd.DataFrame:
         ends = {
             measure: np.array(
                 [
-                    left_at(one["step"].to_numpy(), one[measure].to_numpy())
+                    left_at(one["step"].to_numpy(), one[measure].to_numpy(), least)
                     for _, one in models.sort_values("step").groupby(
                         ["seed", "held_out"], sort=True
                     )
                 ]
             )
-            for measure in ("margin", *LINES)
+            for measure, least in LEAST_FALL.items()
         }
         for measure in LINES:
             both = np.isfinite(ends[measure]) & np.isfinite(ends["margin"])
@@ -135,18 +132,6 @@ def timing_result(digits: pd.DataFrame) -> Result:
     )  # fmt: skip
 
 
-def free_runs(folder: Path) -> list[Run]:
-    """The runs of a folder whose digits may leave the order, and that keep many checkpoints."""
-    return [run for run in finished_runs(folder)
-            if len(run.checkpoints) > 20 and ("-free" in run.folder.name
-                                              or "smooth-1.0" in run.folder.name)]  # fmt: skip
-
-
 # %%
 if __name__ == "__main__":
-    folders, files = study_arguments()
-    table = measures_over_training(free_runs(folders[0])) if folders else pd.read_csv(TABLE)
-    result = timing_result(table)
-    for file in files:
-        plots.save(result.figures["timing"](), file)
-    print(result)
+    answer_as_script(timing_result, READS, "timing")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import timing
+from measures import measures_over_training
 from tiny import short
 
 from tbtt_interp.train.training import train_models
@@ -41,7 +42,7 @@ def test_a_measure_that_falls_at_random_does_not_follow() -> None:
 
 
 def test_what_does_not_fall_has_no_lag() -> None:
-    assert np.isnan(timing.left_at(np.arange(4), np.array([0.0, 0.5, 0.95, 0.9])))
+    assert np.isnan(timing.left_at(np.arange(4), np.array([0.0, 0.5, 0.95, 0.9]), least=0.1))
     flat = made(100.0).assign(line_after=0.3)
     lags = timing.lags_table(flat).set_index("measure")
     assert lags.loc["line_after", "n_models"] == 0 and np.isnan(lags.loc["line_after", "p"])
@@ -49,7 +50,7 @@ def test_what_does_not_fall_has_no_lag() -> None:
 
 def test_number_lines_of_a_run_are_those_of_its_models() -> None:
     run = train_models(short(**{"changes.digits": "line", "training.checkpoint_every": 3}), "run")
-    digits = timing.measures_over_training([run])
+    digits = measures_over_training([run])
     assert len(digits) == 2 * len(run.checkpoints)
     last = digits[digits["step"] == 12]
     assert last["line_embedding"].to_list() == pytest.approx([1.0, 1.0], abs=1e-5)
