@@ -15,7 +15,13 @@ def made(*, race: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     for k, (framing, size, rate) in enumerate(cells):
         step = 300.0 * (k % 9 + 1)
         share = 0.1 * (k % 9) if race else rng.uniform()
-        cell = {"framing": framing, "size": size, "learning_rate": rate, "steps": 3_000}
+        cell = {
+            "run": f"{framing}-{size}-hands",
+            "framing": framing,
+            "size": size,
+            "learning_rate": rate,
+            "steps": 3_000,
+        }
         for _ in range(5):
             memory.append(cell | {"fit_step": step if step < 2_500 else np.nan})
             rule.append(cell | {"end_right": rng.binomial(40, share), "held_out_of": 40})
