@@ -2,74 +2,20 @@
 
 import http.client
 import re
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
-from browser.conftest import watch
 from browser.pointing import Page, expect
 
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import patch_pairs
-from tbtt_interp.cli import main
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.page_server import PageServer
 from tbtt_interp.explore.scene import scene_of
-from tbtt_interp.explore.single_file import write_site
 from tbtt_interp.explore.state import Pane
 from tbtt_interp.interventions import Location
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
-
-
-@pytest.fixture(scope="session")
-def lab(catalogue: Catalogue) -> Iterator[str]:
-    """The address of a server of the page."""
-    server = PageServer(catalogue, host="127.0.0.1", port=8300)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def forms(
-    lab: str, catalogue: Catalogue, session_folder: Path, line_run: Run
-) -> Iterator[dict[str, str]]:
-    """The page's three forms: served, one file from disk, and a folder on a plain host."""
-    folder = session_folder / "lab-site"
-    write_site(catalogue, folder)
-    out = session_folder / "lab.html"
-    assert main(["explore", str(line_run.folder), "--out", str(out)]) == 0
-    plain = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), plain)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {
-        "served": lab, "file": out.as_uri(), "folder": f"http://127.0.0.1:{server.server_port}/",
-    }  # fmt: skip
-    server.shutdown()
-
-
-@pytest.fixture
-def opened(browser, forms: dict[str, str]) -> Iterator[Page]:
-    """Opens a form of the page at an address. Requests elsewhere and errors fail the test."""
-    wrong: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-
-    def go(form: str, address: str) -> Page:
-        watch(page, forms[form], wrong)
-        page.goto(f"{forms[form]}#{address}")
-        expect(page.locator("body[data-drawn]")).to_be_visible()
-        return page
-
-    yield go
-    context.close()
-    assert not wrong
 
 
 def pane(page: Page, name: str = "A") -> Page:
