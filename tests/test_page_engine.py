@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 import tbtt_interp as tbtt
+from tbtt_interp.analyses import graph
+from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.explore.bundle import join_modules, page_files
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.run_tables import catalogue_table
+from tbtt_interp.interventions import Hook, edit, split_inputs
 from tbtt_interp.model import (
     Shape,
     count_parameters,
@@ -24,6 +28,7 @@ from tbtt_interp.model import (
     one_model,
 )
 from tbtt_interp.model_tables import models_table
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run, load_run, shipped_runs
 from tbtt_interp.tasks import Stream, load_task
 from tbtt_interp.train.recipe import resolve_recipe
@@ -122,6 +127,57 @@ def test_training_in_the_page_is_torch_s(tmp_path: Path) -> None:
         assert float((own - expected).abs().max() / expected.abs().max()) < 1e-6, name
         after = torch.tensor(found["weights"][name]).view_as(expected)
         assert torch.allclose(after.double(), stack.parameters[name][0], atol=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["line_run", "deep_run"])
+def test_paths_carry_what_path_patching_says(name: str, request: pytest.FixtureRequest) -> None:
+    """Of one layer every path and edge, of more some; several at once; a neuron by its weights."""
+    run: Run = request.getfixturevalue(name)
+    model, encode = run.model(), run.task.vocabulary.encode
+    pairs = one_pair(PromptSet.of_seed(run, run.seeds[0]), "3+4", "8-2")
+    base, source = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
+    expected: dict[str, Any] = {}
+    with split_inputs(model), torch.no_grad():
+        paths = graph.PathPatching(model, base, source, pairs.corrupted_tokens)
+
+        def restored(hooks: Sequence[Hook]) -> float:
+            none = paths.differences()
+            return float(((paths.differences(hooks) - none) / paths.total_effects())[0])
+
+        whole = graph.paths_of(model) or [(), ("q 0.1",), ("MLP 1",), ("v 0.2", "MLP 1"),
+                                          ("MLP 0", "k 1.2", "MLP 1")]  # fmt: skip
+        for path in whole:
+            expected[">".join(["embed", *map(_in_address, path)])] = restored(
+                paths.path_hooks(path)
+            )
+        for sender, receiver in [("head 0.0", "logits"), ("MLP 0", "logits")] + (
+            [("head 0.0", "MLP 0")] if name == "line_run" else []
+        ):
+            text = _in_address(sender) + (">mlp0" if receiver == "MLP 0" else "")
+            hooks = paths.edge_hooks([graph.Edge(sender, receiver, None)])
+            expected[text] = restored(hooks)
+        hooks = [*paths.path_hooks(whole[1]), *paths.path_hooks(whole[2])]
+        both = [">".join(["embed", *map(_in_address, path)]) for path in whole[1:3]]
+        together = restored(hooks)
+        site = "blocks.0.mlp.hook_post"
+        theirs, own = (model.run_with_cache(batch.tokens)[1][site] for batch in (source, base))
+        moved = (theirs - own)[..., 5:6] * model.blocks[0].mlp.W_out[5]
+        at = graph.ends_of(model)[1][graph.LOGITS]
+        expected["neuron0.5"] = restored([edit(at, moved.add)])
+    lists = [[text] for text in expected] + [both]
+    given = {
+        "shape": dict(run.config.shape), "weights": str(run.checkpoints[run.config.steps]),
+        "clean": encode("<3+4="), "corrupt": encode("<8-2="), "paths": lists,
+        "right": encode("7")[0], "wrong": encode("6")[0],
+    }  # fmt: skip
+    found = ran("paths.mjs", given)
+    assert found == pytest.approx([*expected.values(), together], abs=1e-3)
+    assert len({round(share, 3) for share in found}) > len(found) / 2
+
+
+def _in_address(part: str) -> str:
+    """A component of the library's graph as the page's address has it."""
+    return part.replace("MLP ", "mlp").replace(" ", "")
 
 
 def test_the_modules_join_into_one_script_and_are_short(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 /** The page: an address in, two models on screen, a click to the next address. */
 
-import { edgeText, address, ablationText, newState, patchText, readAblation, readAddress, readEdge, readPatch, toggled } from "./state.js";
+import { address, LISTS, newPane, newState, readAddress, toggled } from "./state.js";
 import { nearestStep, openModel } from "./models.js";
 import { readCatalogue } from "./source.js";
 import { sceneOf } from "./scene.js";
@@ -48,8 +48,7 @@ function firstState(listed) {
 function go(next) {
   const before = state;
   state = next;
-  if (before.prompt !== next.prompt) dropOfPrompt(before);
-  if (before.corrupt !== next.corrupt) for (const pane of state.panes) pane.patches = [];
+  if (before.prompt !== next.prompt || before.corrupt !== next.corrupt) dropOfPrompt(before);
   problems = [];
   try {
     history.replaceState(null, "", address(state));
@@ -61,11 +60,21 @@ function go(next) {
 
 /** Knock-outs and patches are of one prompt: with another they are dropped, and it is said. @param {State} before */
 function dropOfPrompt(before) {
-  const n = state.panes.reduce((sum, pane) => sum + pane.cuts.length + pane.patches.length, 0);
-  for (const pane of state.panes) [pane.cuts, pane.patches] = [[], []];
-  state.place = 0;
+  const isOther = before.prompt !== state.prompt;
+  const names = isOther ? ["cuts", "patches", "paths"] : ["patches", "paths"];
+  /** @type {string[]} */
+  const dropped = [];
+  for (const pane of /** @type {any[]} */ (state.panes)) {
+    for (const name of names) {
+      dropped.push(...pane[name].map(() => (name === "cuts" ? "knock-out" : "patch")));
+      pane[name] = [];
+    }
+  }
+  if (isOther) state.place = 0;
+  const [n, kinds] = [dropped.length, new Set(dropped)];
+  const many = kinds.size > 1 ? "knock-outs and patches" : kinds.has("patch") ? "patches" : "knock-outs";
   at("dropped").textContent = n
-    ? `${n} knock-out${n > 1 ? "s and patches" : ""} made for ${before.prompt} ${n > 1 ? "were" : "was"} dropped with that prompt.`
+    ? `${n} ${n > 1 ? many : dropped[0]} made for ${isOther ? before.prompt : before.corrupt} ${n > 1 ? "were" : "was"} dropped with that prompt.`
     : "";
 }
 
@@ -137,49 +146,36 @@ function controlsFollow() {
 /** @returns {State} */
 const copy = () => structuredClone(state);
 
+/** Lists of a pane that an action puts something into, or takes it out of. */
+const TOGGLED = { cut: "cuts", off: "off", patch: "patches", path: "paths" };
+
 /**
  * What every control does: a verb, its argument, and the pane it stands in.
  * @type {Record<string, (next: State, text: string, pane: number) => void>}
  */
 const ACTIONS = {
-  view: (next, text) => {
-    next.view = text;
-  },
-  shown: (next, text) => {
-    next.shown = text;
-  },
-  rule: (next, text) => {
-    next.rule = text;
-  },
-  filter: (next, text) => {
-    next.filter = text;
-  },
-  prompt: (next, text) => {
-    next.prompt = text;
-  },
-  corrupt: (next, text) => {
-    next.corrupt = text;
-  },
-  place: (next, text) => {
-    next.place = Number(text);
-  },
-  step: (next, text) => {
-    next.step = Number(text);
-  },
+  ...Object.fromEntries(
+    ["view", "shown", "rule", "filter", "prompt", "corrupt", "place", "step"].map((name) => [
+      name,
+      (/** @type {any} */ next, /** @type {string} */ text) => {
+        next[name] = typeof next[name] === "number" ? Number(text) : text;
+      },
+    ]),
+  ),
+  ...Object.fromEntries(
+    Object.entries(TOGGLED).map(([verb, list]) => [
+      verb,
+      (/** @type {State} */ next, /** @type {string} */ text, /** @type {number} */ pane) => {
+        const own = /** @type {any} */ (next.panes[pane]);
+        own[list] = toggled(own[list], LISTS[list][0](text), LISTS[list][1]);
+      },
+    ]),
+  ),
   pin: (next, text) => {
     next.pins = toggled(next.pins, Number(text), String);
   },
-  cut: (next, text, pane) => {
-    next.panes[pane].cuts = toggled(next.panes[pane].cuts, readEdge(text), edgeText);
-  },
-  off: (next, text, pane) => {
-    next.panes[pane].off = toggled(next.panes[pane].off, readAblation(text), ablationText);
-  },
-  patch: (next, text, pane) => {
-    next.panes[pane].patches = toggled(next.panes[pane].patches, readPatch(text), patchText);
-  },
   unpatch: (next, _, pane) => {
-    next.panes[pane].patches = [];
+    [next.panes[pane].patches, next.panes[pane].paths] = [[], []];
   },
   undo: (next, _, pane) => {
     [next.panes[pane].cuts, next.panes[pane].off] = [[], []];
@@ -191,11 +187,11 @@ const ACTIONS = {
     next.panes[pane].seed = Number(text);
   },
   run: (next, text, pane) => {
-    next.panes[pane] = { ...newState().panes[0], run: text };
+    next.panes[pane] = newPane(text);
   },
   open: (next, text) => {
     const at = text.lastIndexOf(":");
-    next.panes[1] = { ...newState().panes[0], run: text.slice(0, at), seed: Number(text.slice(at + 1)) };
+    next.panes[1] = { ...newPane(text.slice(0, at)), seed: Number(text.slice(at + 1)) };
     next.step = -1; // the ladder is of last steps
   },
   story: (next, text) => {
@@ -217,7 +213,7 @@ function choose(name, value, pane) {
     ["task", "size", "framing"].filter((k) => now && /** @type {any} */ (row)[k] === /** @type {any} */ (now)[k]).length;
   const best = alike.toSorted((a, b) => score(b) - score(a))[0];
   const next = copy();
-  next.panes[pane] = { ...newState().panes[0], run: best?.name ?? value };
+  next.panes[pane] = newPane(best?.name ?? value);
   if (best && now && best.task !== now.task) {
     const facts = best.task === "facts";
     if (facts) [next.prompt, next.corrupt] = ["France", "Greece"];
@@ -244,7 +240,7 @@ function act(target) {
       target.textContent = "Copied";
     });
   const action = ACTIONS[verb];
-  if (verb.startsWith("train")) return train(verb, shownModels[1]);
+  if (verb.startsWith("train")) return train(verb, shownModels[1], state);
   if (!action) return;
   if (verb !== "step") stop();
   if (verb !== "story") at("story").textContent = "";
@@ -292,7 +288,12 @@ function listen() {
   });
   document.addEventListener("change", (event) => {
     const target = /** @type {HTMLSelectElement} */ (event.target);
-    const name = target.dataset?.choose;
+    const [name, trained] = [target.dataset?.choose, target.dataset?.train];
+    if (trained) {
+      const next = copy();
+      next.train[trained] = trained === "seed" ? String(Math.min(999999, Math.abs(Math.round(Number(target.value) || 0)))) : target.value;
+      return go(next);
+    }
     if (!name) return;
     const pane = Number(target.dataset.pane);
     if (name === "seed" || name === "run") {

@@ -3,6 +3,8 @@
 /** @typedef {import("./engine/interventions.js").Edge} Edge */
 /** @typedef {import("./engine/interventions.js").Ablation} Ablation */
 /** @typedef {import("./engine/interventions.js").Patch} Patch */
+/** @typedef {import("./engine/paths.js").Path} Path */
+/** @typedef {import("./engine/paths.js").Part} Part */
 
 /**
  * One of the two models on screen, and what is done to it.
@@ -14,6 +16,7 @@
  * @property {Edge[]} cuts edges of attention that are knocked out, in this prompt
  * @property {Ablation[]} off heads, neurons and MLPs that are set to zero, in every prompt
  * @property {Patch[]} patches
+ * @property {Path[]} paths that carry the clean run to the logits
  */
 
 /**
@@ -27,6 +30,7 @@
  * @property {number[]} pins positions of the prompt that are pinned
  * @property {number} place of the answer's character that is taken apart
  * @property {string} filter of the example table
+ * @property {Record<string, string>} train what is trained in the page
  * @property {[Pane, Pane]} panes
  */
 
@@ -34,11 +38,15 @@ export const VIEWS = ["story", "flow", "attention", "patching", "inside", "order
 export const SHOWN = ["prompt", "equations", "roles", "scores", "OV"];
 export const RULES = ["renormalized", "zeroed"];
 export const FILTERS = ["all", "wrong", "held-out", "carry", "borrow"];
+/** What is trained in the page, if nothing else is chosen; `out` is the pair held out. */
+export const TRAIN = { framing: "line", width: "14", rate: "0.01", seed: "0", out: "5,7" };
+/** @type {Record<string, RegExp>} */
+const TRAINABLE = { framing: /^(line|shuffled)$/, width: /^(8|14|20|28)$/, rate: /^0\.0(03|1|3)$/, seed: /^\d{1,6}$/, out: /^\d,\d$/ };
 const LONGEST = 500;
 
 /** @returns {Pane} */
 export function newPane(run = "") {
-  return { run, seed: -1, layer: 0, head: 0, cuts: [], off: [], patches: [] };
+  return { run, seed: -1, layer: 0, head: 0, cuts: [], off: [], patches: [], paths: [] };
 }
 
 /** @returns {State} */
@@ -53,6 +61,7 @@ export function newState() {
     pins: [],
     place: 0,
     filter: "all",
+    train: { ...TRAIN },
     panes: [newPane(), newPane()],
   };
 }
@@ -96,13 +105,33 @@ export function readPatch(text) {
 /** @param {Patch} one */
 export const patchText = ({ site, head, pos }) => `${site}${head === null ? "" : `.${head}`}@${pos}`;
 
+const PART = /^(embed|[qkv]|head|neuron|mlp)(\d*)(?:\.(\d+))?$/;
+
+/** A path as it is in an address, such as embed>v0.0>mlp0. @param {string} text @returns {Path} */
+export function readPath(text) {
+  const [sender, ...via] = text.split(">").map((one, k) => {
+    const [, kind, layer, unit] = PART.exec(one) ?? [];
+    const known = (k ? ["q", "k", "v", "mlp"] : ["embed", "head", "neuron", "mlp"]).includes(kind);
+    if (!known || (kind === "embed") !== !layer) throw new Error(`“${text.slice(0, 40)}” is no path`);
+    return { kind, layer: kind === "embed" ? -1 : natural(layer), unit: natural(unit ?? "0") };
+  });
+  return { sender, via };
+}
+
+/** @param {Part} part */
+const partText = ({ kind, layer, unit }) => `${kind}${kind === "embed" ? "" : layer}${/embed|mlp/.test(kind) ? "" : `.${unit}`}`;
+
+/** @param {Path} path */
+export const pathText = ({ sender, via }) => [sender, ...via].map(partText).join(">");
+
 /** @type {Record<string, readonly string[]>} */
 const KNOWN = { view: VIEWS, shown: SHOWN, rule: RULES, filter: FILTERS };
 /** @type {Record<string, [(text: string) => any, (value: any) => string]>} */
-const LISTS = {
+export const LISTS = {
   cuts: [readEdge, edgeText],
   off: [readAblation, ablationText],
   patches: [readPatch, patchText],
+  paths: [readPath, pathText],
 };
 
 /**
@@ -118,7 +147,10 @@ export function readAddress(hash, first) {
   for (const [key, value] of new URLSearchParams(hash.replace(/^#/, ""))) {
     try {
       const [pane, name] = key.includes(".") ? key.split(".") : ["", key];
-      if (pane) {
+      if (pane === "train") {
+        if (!TRAINABLE[name]?.test(value)) throw new Error(`the page cannot train with ${name.slice(0, 40)} “${value.slice(0, 40)}”`);
+        state.train[name] = value;
+      } else if (pane) {
         if (!"ab".includes(pane)) throw new Error(`the address has no pane ${pane}`);
         const own = state.panes["ab".indexOf(pane)];
         if (name in LISTS) own[name] = value.split(",").filter(Boolean).map(LISTS[name][0]);
@@ -153,6 +185,7 @@ export function address(state) {
     if (plain[name] !== first[name] || name === "prompt") found.set(name, String(plain[name]));
   }
   if (state.pins.length) found.set("pins", state.pins.join(","));
+  for (const [name, value] of Object.entries(state.train)) if (value !== first.train[name]) found.set(`train.${name}`, value);
   state.panes.forEach((pane, k) => {
     /** @type {any} */ const own = pane;
     const at = "ab"[k];
@@ -163,7 +196,7 @@ export function address(state) {
       if (own[name].length) found.set(`${at}.${name}`, own[name].map(write).join(","));
     }
   });
-  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",")}`;
+  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",").replaceAll("%3E", ">")}`;
 }
 
 /**

@@ -44,6 +44,8 @@ addEventListener("message", ({ data }) => {
   }
   if (data.start) {
     const { shape, settings, lines, framing, seed } = data.start;
+    if (data.estimate) postMessage({ estimate: (settings.steps * new Trainer(shape, settings, lines, framing, seed).measure()) / 1000 });
+    if (data.estimate) return;
     trainer = new Trainer(shape, settings, lines, framing, seed);
     until = settings.steps;
     heard = true;

@@ -3,7 +3,7 @@
  * attention and MLP, exact GELU, output embedding tied to the input's or not, with or without biases.
  */
 
-import { gelu, product, softmax, transpose } from "./numbers.js";
+import { dot, gelu, product, softmax, transpose } from "./numbers.js";
 
 /** @typedef {import("./safetensors.js").Tensor} Tensor */
 /** @typedef {import("./batch.js").Batch} Batch */
@@ -111,12 +111,15 @@ export class Model {
 
 /**
  * The logits of every node, and the activations that were asked for.
+ *
+ * With `split` each head's queries, keys and values and each MLP have an input of their own, and each
+ * head an output: TransformerLens's hook_q_input, hook_k_input, hook_v_input, hook_mlp_in, hook_result.
  * @param {Model} model
  * @param {Batch} batch
- * @param {{hooks?: Hooks, keep?: (site: string) => boolean}} [options]
+ * @param {{hooks?: Hooks, keep?: (site: string) => boolean, split?: boolean}} [options]
  * @returns {{logits: Float64Array, cache: Map<string, Activation>}} logits are [node, d_vocab]
  */
-export function forward(model, batch, { hooks = new Map(), keep = () => false } = {}) {
+export function forward(model, batch, { hooks = new Map(), keep = () => false, split = false } = {}) {
   const { layers, d_model: d, d_mlp: m, d_vocab: vocabulary } = model.shape;
   const n = batch.size;
   /** @type {Map<string, Activation>} */
@@ -151,12 +154,12 @@ export function forward(model, batch, { hooks = new Map(), keep = () => false } 
     const at = `blocks.${layer}`;
     const block = model.blocks[layer];
     point(`${at}.hook_resid_pre`, stream);
-    const read = normalize(model, stream, n, `${at}.ln1`, point);
-    const attention = attend(model, layer, read, batch, point);
+    const attention = attend(model, layer, stream, batch, point, split);
     point(`${at}.hook_attn_out`, attention);
     stream = add(stream, attention);
     point(`${at}.hook_resid_mid`, stream);
-    const readMlp = normalize(model, stream, n, `${at}.ln2`, point);
+    const into = split ? point(`${at}.hook_mlp_in`, stream.slice()) : stream;
+    const readMlp = normalize(model, into, n, `${at}.ln2`, point);
     const pre = product(readMlp, block.readMlp, n, m, d);
     addBias(pre, model.bias(`${at}.mlp.b_in`));
     point(`${at}.mlp.hook_pre`, pre);
@@ -177,17 +180,20 @@ export function forward(model, batch, { hooks = new Map(), keep = () => false } 
 
 /**
  * Attention of one layer: what its heads write.
- * @param {Model} model @param {number} layer @param {Float64Array} read @param {Batch} batch
- * @param {(site: string, data: Float64Array, heads?: number) => Float64Array} point
+ * @param {Model} model @param {number} layer @param {Float64Array} stream @param {Batch} batch
+ * @param {(site: string, data: Float64Array, heads?: number) => Float64Array} point @param {boolean} split
  */
-function attend(model, layer, read, batch, point) {
+function attend(model, layer, stream, batch, point, split) {
   const { heads, d_model: d } = model.shape;
   const { size: e } = model;
   const { size: n, width, keys, pos } = batch;
   const at = `blocks.${layer}.attn`;
   const block = model.blocks[layer];
+  const read = split ? stream : normalize(model, stream, n, `blocks.${layer}.ln1`, point);
   const [q, k, v] = [0, 1, 2].map((role) => {
-    const part = product(read, block.qkv.subarray(role * d * d, (role + 1) * d * d), n, d, d);
+    const weights = block.qkv.subarray(role * d * d, (role + 1) * d * d);
+    const input = split ? point(`blocks.${layer}.hook_${"qkv"[role]}_input`, repeated(stream, n, heads), heads) : null;
+    const part = input ? readApart(model, layer, input, weights, n) : product(read, weights, n, d, d);
     addBias(part, block.qkvBias?.subarray(role * d, (role + 1) * d));
     return point(`${at}.hook_${"qkv"[role]}`, part, heads);
   });
@@ -220,9 +226,44 @@ function attend(model, layer, read, batch, point) {
     }
   }
   point(`${at}.hook_z`, z, heads);
-  const written = product(z, block.out, n, d, d);
+  const written = split ? writtenApart(model, layer, z, n, point) : product(z, block.out, n, d, d);
   addBias(written, model.bias(`${at}.b_O`));
   return written;
+}
+
+/** Each node's channels once for every head: [node, head, channel]. @param {Float64Array} x @param {number} n @param {number} heads */
+function repeated(x, n, heads) {
+  const d = x.length / n;
+  const out = new Float64Array(x.length * heads);
+  for (let k = 0; k < n * heads; k++) out.set(x.subarray(Math.floor(k / heads) * d, (Math.floor(k / heads) + 1) * d), k * d);
+  return out;
+}
+
+/** Queries, keys or values of heads that each read a stream of their own. @param {Model} model @param {number} layer @param {Float64Array} input @param {Float64Array} weights @param {number} n */
+function readApart(model, layer, input, weights, n) {
+  const { heads, d_model: d } = model.shape;
+  const read = normalize(model, input, n * heads, `blocks.${layer}.ln1`, (_, data) => data);
+  const out = new Float64Array(n * d);
+  for (let k = 0; k < n * heads; k++) {
+    for (let c = 0; c < model.size; c++) out[k * model.size + c] = dot(read, k * d, weights, ((k % heads) * model.size + c) * d, d);
+  }
+  return out;
+}
+
+/** What heads write, each by itself, and their sum. @param {Model} model @param {number} layer @param {Float64Array} z @param {number} n @param {(site: string, data: Float64Array, heads?: number) => Float64Array} point */
+function writtenApart(model, layer, z, n, point) {
+  const { heads, d_model: d } = model.shape;
+  const { out } = model.blocks[layer];
+  const result = new Float64Array(n * heads * d);
+  for (let k = 0; k < n * heads; k++) {
+    for (let c = 0; c < d; c++) result[k * d + c] = dot(z, k * model.size, out, c * d + (k % heads) * model.size, model.size);
+  }
+  point(`blocks.${layer}.attn.hook_result`, result, heads);
+  const sum = new Float64Array(n * d);
+  result.forEach((x, k) => {
+    sum[Math.floor(k / (heads * d)) * d + (k % d)] += x;
+  });
+  return sum;
 }
 
 /**

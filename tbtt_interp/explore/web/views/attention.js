@@ -4,7 +4,6 @@ import { dot, product } from "../engine/numbers.js";
 import { edgeText } from "../state.js";
 import { cellMap, slow } from "../ui/cells.js";
 import { button, h, signed, visible } from "../ui/dom.js";
-import { forward } from "../engine/model.js";
 import { attentionByRole } from "./roles.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
@@ -190,7 +189,7 @@ function meanPattern(scene, pane) {
   const alike = task.tokens.flatMap(({ prompt }, k) => (prompt.length === length && prompt.length <= model.shape.n_ctx ? [k] : []));
   if (!alike.length) return null;
   const site = `blocks.${pane.layer}.attn.hook_pattern`;
-  const found = forward(model, answers.batch, { hooks: scene.hooksAt(0), keep: (name) => name === site }).cache.get(site);
+  const found = scene.fed().get(site);
   if (!found) return null;
   const sums = new Float64Array(length * length);
   for (const k of alike) {

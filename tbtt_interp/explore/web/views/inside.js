@@ -1,6 +1,5 @@
 /** Inside a model: the digits' embeddings, neurons over the operands, logit lens, attribution. */
 
-import { forward } from "../engine/model.js";
 import { argmax, product } from "../engine/numbers.js";
 import { principalPlane } from "../engine/geometry.js";
 import { cellMap } from "../ui/cells.js";
@@ -125,12 +124,12 @@ function lens(scene, number, width) {
 }
 
 /** Each neuron's activation at “=” over all operands; a click sets the neuron to 0. @param {Scene} scene @param {Pane} pane @param {number} number */
-function neurons(scene, pane, number) {
+export function neurons(scene, pane, number) {
   const { task, model, answers } = scene.opened;
   if (!task.grids.length) return null;
   const layer = Math.min(pane.layer, model.shape.layers - 1);
   const site = `blocks.${layer}.mlp.hook_post`;
-  const found = forward(model, answers.batch, { hooks: scene.hooksAt(0), keep: (name) => name === site }).cache.get(site);
+  const found = scene.fed().get(site);
   if (!found) return null;
   /** @type {Map<number, number>} */
   const nodeOf = new Map();

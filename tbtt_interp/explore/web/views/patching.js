@@ -1,10 +1,11 @@
-/** A corrupted prompt with activations of a clean one: each place by itself, and several at once. */
+/** A corrupted prompt with activations or paths of a clean one: each by itself, and several at once. */
 
 import { nextLogits, say } from "../engine/answers.js";
 import { makeBatch } from "../engine/batch.js";
 import { combine, patchIn } from "../engine/interventions.js";
 import { forward } from "../engine/model.js";
-import { patchText } from "../state.js";
+import { isPath, Paths, routesOf, sendersOf } from "../engine/paths.js";
+import { patchText, pathText } from "../state.js";
 import { cellMap } from "../ui/cells.js";
 import { button, h, signed, visible } from "../ui/dom.js";
 
@@ -12,6 +13,7 @@ import { button, h, signed, visible } from "../ui/dom.js";
 /** @typedef {import("../state.js").State} State */
 /** @typedef {import("../state.js").Pane} Pane */
 /** @typedef {import("../state.js").Patch} Patch */
+/** @typedef {import("../state.js").Path} Path */
 
 const CLOSE = 0.05; // nats; a share of a smaller difference would be noise
 
@@ -54,13 +56,17 @@ export function patching(scene, state, pane, number, width) {
   const given = (/** @type {number[]} */ prompt) => [...prompt, ...shared].slice(-model.shape.n_ctx);
   const batch = makeBatch([given(clean)]);
   const source = forward(model, batch, { hooks: scene.hooksAt(0), keep: () => true }).cache;
-  const difference = (/** @type {Patch[]} */ patches) => {
-    const logits = nextLogits(model, given(corrupt), () => combine(scene.hooksAt(0), patchIn(patches, source)));
+  const patched = combine(scene.hooksAt(0), patchIn(pane.patches, source));
+  const paths = new Paths(model, makeBatch([given(corrupt)]), batch, patched, scene.hooksAt(0));
+  const chosen = pane.paths.filter((path) => isPath(path, model.shape));
+  const difference = (/** @type {import("../engine/model.js").Hooks} */ hooks) => {
+    const logits = nextLogits(model, given(corrupt), () => hooks);
     return logits[right] - logits[wrong];
   };
+  const withPatches = (/** @type {Patch[]} */ patches) => difference(combine(scene.hooksAt(0), patchIn(patches, source)));
   const cleanLogits = nextLogits(model, given(clean), () => scene.hooksAt(0));
   const whole = cleanLogits[right] - cleanLogits[wrong];
-  const none = difference([]);
+  const none = withPatches([]);
   const share = (/** @type {number} */ value) => (Math.abs(whole - none) > CLOSE ? (value - none) / (whole - none) : NaN);
   const rows = places(model.shape);
   const tokens = given(clean).map((token, k) => {
@@ -81,20 +87,24 @@ export function patching(scene, state, pane, number, width) {
     at: (row, column) => {
       const { site, head } = rows[row];
       const patch = { site, head, pos: column };
-      const value = share(difference([patch]));
+      const value = share(withPatches([patch]));
       const on = pane.patches.some((one) => patchText(one) === patchText(patch));
       return {
         value,
-        text: `${on ? "●" : ""}${Number.isFinite(value) ? value.toFixed(2).replace("-", "−") : "·"}`,
+        text: `${on ? "●" : ""}${short(value)}`,
         act: `patch ${patchText(patch)}`,
         pressed: on,
         ring: on,
-        tip: `${rows[row].name} at ${tokens[column]} restores ${Number.isFinite(value) ? value.toFixed(3) : "no number"}; click to ${on ? "take it out" : "put it in"}`,
+        tip: `${rows[row].name} at ${tokens[column]} restores ${short(value, 3)}; click to ${on ? "take it out" : "put it in"}`,
       };
     },
   });
-  const said = say(model, corrupt, task.ends, (start) => combine(scene.hooksAt(start), start ? new Map() : patchIn(pane.patches, source)));
-  const now = difference(pane.patches);
+  const everything = combine(patched, paths.hooksOf(chosen));
+  const said = say(model, corrupt, task.ends, (start) => (start ? scene.hooksAt(start) : everything));
+  const now = share(difference(everything));
+  const own = difference(patched); // without paths
+  const alone = (/** @type {Path} */ path) => share(none + difference(combine(patched, paths.hooksOf([path]))) - own);
+  const count = pane.patches.length + chosen.length;
   const words = (/** @type {number[]} */ list) => list.map((t) => visible(task.characters[t])).join("");
   const [r, w] = [visible(task.characters[right]), visible(task.characters[wrong])];
   return [
@@ -116,7 +126,8 @@ export function patching(scene, state, pane, number, width) {
           `This model's difference is only ${signed(whole - none)} nats from corrupted to clean: shares of so little mean little.`,
         )
       : null,
-    pane.patches.length
+    ...pathMaps(model.shape, chosen, alone, number, width),
+    count
       ? h(
           "div",
           { class: "chips" },
@@ -128,7 +139,20 @@ export function patching(scene, state, pane, number, width) {
               { "data-pane": number, title: "take this patch out" },
             ),
           ),
+          ...chosen.map((one) =>
+            button(`path ${pathText(one)}`, `✕ ${names(one).join(" → ")}`, { "data-pane": number, title: "take this path out" }),
+          ),
           button("unpatch", "take all out", { "data-pane": number, class: "quiet" }),
+        )
+      : null,
+    pane.paths.length > chosen.length
+      ? h(
+          "p",
+          { class: "message" },
+          `This model has no ${pane.paths
+            .filter((path) => !isPath(path, model.shape))
+            .map((path) => names(path).join(" → "))
+            .join(", ")}.`,
         )
       : null,
     h(
@@ -136,10 +160,93 @@ export function patching(scene, state, pane, number, width) {
       { class: "patched" },
       `${[...text].map(visible).join("")} is answered `,
       h("b", {}, words(said.tokens.slice(said.asked))),
-      `${pane.patches.length ? " with these patches" : ""}; `,
-      h("b", {}, Number.isFinite(share(now)) ? share(now).toFixed(2).replace("-", "−") : "no number"),
+      `${count ? " with these patches" : ""}; `,
+      h("b", {}, Number.isFinite(now) ? short(now) : "no number"),
       " of the difference restored.",
     ),
+  ];
+}
+
+/** A share in few characters. @param {number} value @param {number} [digits] */
+function short(value, digits = 2) {
+  return Number.isFinite(value)
+    ? value
+        .toFixed(digits)
+        .replace(/^-(?=.*[1-9])/, "−")
+        .replace("-", "")
+    : digits > 2
+      ? "no number"
+      : "·";
+}
+
+/** A path's parts in words, to the logits. @param {Path} path */
+function names({ sender, via }) {
+  return [...[sender, ...via].map(partName), "logits"];
+}
+
+/** @param {import("../state.js").Part} part */
+function partName({ kind, layer, unit }) {
+  if (kind === "embed") return "embedding";
+  return kind === "mlp" ? `MLP ${layer}` : `${kind} ${layer}.${unit}`;
+}
+
+/**
+ * What each path alone restores: from embedding, heads and MLPs by any way, and from neurons directly.
+ * @param {import("../engine/model.js").Shape} shape @param {Path[]} chosen @param {(path: Path) => number} alone
+ * @param {number} number @param {number} width
+ */
+function pathMaps(shape, chosen, alone, number, width) {
+  const on = new Set(chosen.map(pathText));
+  const cell = (/** @type {Path} */ path) => {
+    if (!isPath(path, shape)) return null;
+    const [text, value] = [pathText(path), alone(path)];
+    const pressed = on.has(text);
+    return {
+      value,
+      text: `${pressed ? "●" : ""}${short(value)}`,
+      act: `path ${text}`,
+      pressed,
+      ring: pressed,
+      tip: `${names(path).join(" → ")} alone restores ${short(value, 3)}; click to ${pressed ? "take it out" : "let it carry the clean run"}`,
+    };
+  };
+  const [senders, routes] = [sendersOf(shape), routesOf(shape)];
+  const across = Math.max(7, Math.min(14, Math.floor((width - 50) / 34)));
+  const common = { height: 24, shade: (/** @type {number} */ v) => Math.min(1, v) };
+  const way = (/** @type {import("../state.js").Part[]} */ via) =>
+    via.map((one) => (shape.layers * shape.heads > 1 ? partName(one).replace(" ", "") : one.kind.replace("mlp", "MLP"))).join("›");
+  const columns = routes.map((via) => way(via) || "direct");
+  const ways = cellMap({
+    ...common,
+    key: `${number}/paths`,
+    label: "Share of the logit difference that each path restores",
+    size: 8 + 7 * Math.max(...columns.map((name) => name.length)),
+    rows: senders.map(partName),
+    columns,
+    columnTitle: "through",
+    at: (row, column) => cell({ sender: senders[row], via: routes[column] }),
+  });
+  const rows = Array.from({ length: Math.ceil((shape.layers * shape.d_mlp) / across) }, (_, k) => k * across);
+  const neuron = (/** @type {number} */ k) => ({ kind: "neuron", layer: Math.floor(k / shape.d_mlp), unit: k % shape.d_mlp });
+  const last = shape.layers * shape.d_mlp;
+  const neurons = cellMap({
+    ...common,
+    key: `${number}/neuronpaths`,
+    label: "Share of the logit difference that each neuron's direct path restores",
+    size: 34,
+    rows: rows.map((k) => partName(neuron(k)).replace("neuron ", "")),
+    columns: Array.from({ length: across }, (_, k) => `+${k}`),
+    at: (row, column) => (rows[row] + column < last ? cell({ sender: neuron(rows[row] + column), via: [] }) : null),
+  });
+  const figure = (/** @type {string} */ title, /** @type {Element} */ map, /** @type {string} */ words) =>
+    h("figure", {}, h("h3", {}, title), h("div", { class: "wide" }, map), h("figcaption", {}, words));
+  return [
+    figure(
+      "What each path carries to the logits",
+      ways,
+      "Path patching: what a component writes in the clean run, sent along one path alone, at every position; all other paths stay as in the corrupted run with the patches put in.",
+    ),
+    figure("Neurons, straight to the logits", neurons, "A row begins at the neuron that it names (layer.neuron)."),
   ];
 }
 

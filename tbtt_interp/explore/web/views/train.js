@@ -1,167 +1,171 @@
 /** Training in the page: a small model from scratch, in a worker, its grids turning blue. */
 
 import { Model } from "../engine/model.js";
+import { settingsOf, shapeOf } from "../engine/training.js";
 import { asOpened } from "../models.js";
 import { Task } from "../task.js";
 import { answerBatch } from "../engine/answers.js";
 import { count, h } from "../ui/dom.js";
 
 /** @typedef {import("../models.js").Opened} Opened */
+/** @typedef {import("../state.js").State} State */
 
-const DEFAULTS = {
-  batch: 882,
-  learning_rate: 0.01,
-  min_learning_rate: 1e-4,
-  weight_decay: 0,
-  beta1: 0.9,
-  beta2: 0.99,
-  epsilon: 1e-8,
-  clip: 1,
-};
 const REST = 3; // times as long as a drawing takes is left to the page, so that it answers meanwhile
-const STEPS = { line: 3000, shuffled: 6000 };
 
-/** What is trained now. @type {{opened: Opened | null, worker: Worker | null, state: string, words: string}} */
-const training = { opened: null, worker: null, state: "none", words: "" };
+/** What is trained now, and what was chosen for it. @type {{opened: Opened | null, worker: Worker | null, state: string, words: string, trained: string, estimates: Map<string, number>}} */
+const training = { opened: null, worker: null, state: "none", words: "", trained: "", estimates: new Map() };
 
 /** The model that is trained in the page, where there is one. */
 export function trainedModel() {
   return training.opened;
 }
 
-/** The choices of this view; `like` is a run whose task is trained on. @param {Opened | null} like */
-export function trainChoices(like) {
-  const task = like?.task;
-  if (!task?.grids.length)
+/** The choices of this view; `like` is a run whose task is trained on. @param {Opened | null} like @param {State} state */
+export function trainChoices(like, state) {
+  if (!like?.task.grids.length)
     return [h("p", { class: "message" }, "Training in the page needs a run of the task arithmetic: choose one for model B.")];
-  const field = (/** @type {string} */ id, /** @type {string} */ words, /** @type {HTMLElement} */ control) => {
-    control.id = `train-${id}`;
-    control.dataset.key = `train-${id}`;
-    const kept = remembered.get(id);
-    if (kept !== undefined) /** @type {HTMLInputElement} */ (control).value = kept;
-    control.addEventListener("input", () => remembered.set(id, /** @type {HTMLInputElement} */ (control).value));
+  const chosen = state.train;
+  const field = (/** @type {string} */ name, /** @type {string} */ words, /** @type {[string, string][] | null} */ options) => {
+    const own = { "data-train": name, "data-key": `train-${name}` };
+    const control = options
+      ? h("select", own, ...options.map(([value, text]) => h("option", { value, selected: value === chosen[name] }, text)))
+      : h("input", { ...own, type: "number", min: 0, max: 999999, value: chosen[name], class: "short" });
     return h("label", { class: "choice keep" }, h("span", {}, words), control);
   };
-  const select = (/** @type {[string, string][]} */ options) =>
-    h("select", {}, ...options.map(([value, words]) => h("option", { value }, words)));
-  const digits = Array.from({ length: 10 }, (_, k) => /** @type {[string, string]} */ ([String(k), String(k)]));
-  const pair = (/** @type {string} */ id, /** @type {string} */ value) => {
-    if (!remembered.has(id)) remembered.set(id, value);
-  };
-  pair("a", "5");
-  pair("b", "7");
+  const same = (/** @type {string} */ value) => /** @type {[string, string]} */ ([value, value]);
+  const digits = [..."0123456789"];
+  const pairs = digits.flatMap((a) =>
+    digits
+      .filter((b) => b >= a)
+      .map((b) => /** @type {[string, string]} */ ([`${a},${b}`, a === b ? `${a} and ${b}` : `${a} and ${b}, ${b} and ${a}`])),
+  );
   const act = (/** @type {string} */ verb, /** @type {string} */ words, on = true) =>
     h("button", { type: "button", "data-act": verb, "data-key": verb, disabled: !on }, words);
-  const runs = training.state === "runs";
+  const isRunning = training.state === "runs";
+  if (!isRunning && chosen.framing === "shuffled") estimate(like, chosen);
   return [
     h(
       "div",
       { class: "choices" },
-      field(
-        "framing",
-        "trained on",
-        select([
-          ["line", "whole lines"],
-          ["shuffled", "shuffled windows"],
-        ]),
-      ),
-      field(
-        "width",
-        "width",
-        select([8, 14, 20, 28].map((k) => [String(k), `${k}${k === 14 ? " (small)" : k === 28 ? " (medium)" : ""}`])),
-      ),
-      field(
-        "rate",
-        "learning rate",
-        select([
-          ["0.003", "0.003"],
-          ["0.01", "0.01"],
-          ["0.03", "0.03"],
-        ]),
-      ),
-      field("seed", "seed", h("input", { type: "number", min: 0, max: 999999, value: 0, class: "short" })),
-      field("a", "hold out", select(digits)),
-      field("b", "and", select(digits)),
+      field("framing", "trained on", [
+        ["line", "whole lines"],
+        ["shuffled", "shuffled windows"],
+      ]),
+      field("width", "width", [
+        ["8", "8"],
+        ["14", "14 (small)"],
+        ["20", "20"],
+        ["28", "28 (medium)"],
+      ]),
+      field("rate", "learning rate", ["0.003", "0.01", "0.03"].map(same)),
+      field("seed", "seed", null),
+      field("out", "hold out", pairs),
       h(
         "span",
         { class: "group" },
         act("train", "Train from scratch"),
-        act("train-stop", "Stop", runs),
+        act("train-stop", "Stop", isRunning),
         act("train-on", "Go on", training.state === "stopped"),
       ),
     ),
     h(
       "p",
       { role: "status", id: "train-words" },
-      training.words ||
-        "Model A is trained here; model B stays the run that is chosen, to compare. Its weights are this browser's float64, not the bytes of the package's kernel.",
+      (isRunning || training.trained === JSON.stringify(chosen) ? training.words : "") || before(chosen),
     ),
   ];
 }
 
-/** What was typed into the fields. @type {Map<string, string>} */
-const remembered = new Map([
-  ["width", "14"],
-  ["rate", "0.01"],
-]);
+/** What is said before training: how long it will take, and what it makes. @param {Record<string, string>} chosen */
+function before(chosen) {
+  const known = training.estimates.get(`${chosen.framing} ${chosen.width}`);
+  const time =
+    chosen.framing === "line"
+      ? ""
+      : known
+        ? `${count(settingsOf(chosen.framing, 1).steps)} steps take about ${duration(known)} here. `
+        : "Measuring how long it will take… ";
+  return `${time}Model A is trained here; model B stays the run that is chosen, to compare. Its weights are this browser's float64, not the bytes of the package's kernel.`;
+}
 
-/** Starts, stops, or goes on. @param {string} verb @param {Opened | null} like */
-export function train(verb, like) {
+/** @param {number} seconds */
+const duration = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`);
+
+/** Measures in a worker, once for each framing and width, how long training will take. @param {Opened} like @param {Record<string, string>} chosen */
+function estimate(like, chosen) {
+  const key = `${chosen.framing} ${chosen.width}`;
+  if (training.estimates.has(key)) return;
+  training.estimates.set(key, 0);
+  const worker = startWorker();
+  worker.onmessage = ({ data }) => {
+    training.estimates.set(key, data.estimate);
+    worker.terminate();
+    document.dispatchEvent(new CustomEvent("redraw"));
+  };
+  worker.postMessage({ estimate: true, start: startOf(like, chosen) });
+}
+
+/** Starts, stops, or goes on. @param {string} verb @param {Opened | null} like @param {State} state */
+export function train(verb, like, state) {
   if (verb === "train-stop") {
     training.worker?.postMessage({ stop: true });
     training.state = "stopped";
   } else if (verb === "train-on") {
     training.worker?.postMessage({});
     training.state = "runs";
-  } else if (like) start(like);
+  } else if (like) start(like, state.train);
   document.dispatchEvent(new CustomEvent("redraw"));
 }
 
-/** @param {Opened} like */
-function start(like) {
-  const get = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(`train-${id}`)).value;
-  const [framing, d, seed] = [get("framing"), Number(get("width")), Math.max(0, Math.round(Number(get("seed")) || 0))];
-  const pair = [get("a"), get("b")].sort().join();
-  const steps = /** @type {Record<string, number>} */ (STEPS)[framing];
-  const settings = {
-    ...DEFAULTS,
-    steps,
-    learning_rate: Number(get("rate")),
-    warmup: Math.round(steps / 15),
-    decay_until: Math.round((steps * 5) / 6),
-  };
-  const { run } = like;
+/** The examples that a choice holds out, by number. @param {Opened} like @param {Record<string, string>} chosen */
+function heldOutOf({ run }, chosen) {
+  const pair = chosen.out.split(",").sort().join();
   const examples = run.examples[run.seeds[0].examples];
-  const heldOut = examples
-    .map((e, k) => ({ e, k }))
-    .filter(({ e }) => [e.labels.a, e.labels.b].map(String).sort().join() === pair)
-    .map(({ k }) => k);
-  const longest = Math.max(...examples.map((e) => e.line.length));
-  const shape = { layers: 1, heads: 1, d_model: d, d_mlp: d, n_ctx: longest, d_vocab: run.vocabulary.length, tied: true };
+  return examples.flatMap(({ labels }, k) => ([labels.a, labels.b].map(String).sort().join() === pair ? [k] : []));
+}
+
+/** What a worker trains. @param {Opened} like @param {Record<string, string>} chosen */
+function startOf(like, chosen) {
+  const { task, run } = like;
+  const examples = run.examples[run.seeds[0].examples];
+  const out = new Set(heldOutOf(like, chosen));
+  return {
+    shape: shapeOf(Number(chosen.width), Math.max(...examples.map((e) => e.line.length)), run.vocabulary.length),
+    settings: settingsOf(chosen.framing, Number(chosen.rate)),
+    lines: examples.filter((_, k) => !out.has(k)).map((e) => task.encode(e.line)),
+    framing: chosen.framing,
+    seed: Number(chosen.seed),
+  };
+}
+
+/** @param {Opened} like @param {Record<string, string>} chosen */
+function start(like, chosen) {
+  const { run } = like;
+  const begin = startOf(like, chosen);
+  const { shape, framing, seed } = begin;
+  const { steps } = begin.settings;
   const own = {
     ...run,
-    name: `trained here, width ${d}, seed ${seed}, ${framing === "line" ? "whole lines" : "shuffled windows"}`,
+    name: `trained here, width ${chosen.width}, seed ${seed}, ${framing === "line" ? "whole lines" : "shuffled windows"}`,
     framing,
-    size: `width ${d}`,
+    size: `width ${chosen.width}`,
     shape,
     steps,
-    seeds: [{ seed, examples: run.seeds[0].examples, held_out: heldOut, order: null }],
+    seeds: [{ seed, examples: run.seeds[0].examples, held_out: heldOutOf(like, chosen), order: null }],
     checkpoints: [],
     metrics: { steps: /** @type {number[]} */ ([]), seeds: { [seed]: { loss: [], seen: [], held_out: [], order: [] } } },
   };
   const task = new Task(own, seed);
-  const base = { ...like, run: own, task, seed, answers: answerBatch(task.tokens, longest) };
-  const out = new Set(heldOut);
-  const lines = examples.filter((_, k) => !out.has(k)).map((e) => task.encode(e.line));
+  const base = { ...like, run: own, task, seed, answers: answerBatch(task.tokens, shape.n_ctx) };
   training.worker?.terminate();
   training.worker = startWorker();
-  Object.assign(training, { state: "runs", words: "starting…", opened: null });
+  Object.assign(training, { state: "runs", words: "starting…", opened: null, trained: JSON.stringify(chosen) });
   training.worker.onmessage = ({ data }) => heard(data, base, own, steps);
   training.worker.onerror = () => {
-    training.words = "The worker broke: reload the page.";
+    Object.assign(training, { state: "none", words: "The worker broke: reload the page." });
     document.dispatchEvent(new CustomEvent("redraw"));
   };
-  training.worker.postMessage({ start: { shape, settings, lines, framing, seed } });
+  training.worker.postMessage({ start: begin });
 }
 
 function startWorker() {
@@ -181,7 +185,7 @@ function heard(said, base, own, steps) {
       ? "stopped"
       : said.done
         ? "done"
-        : `about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
+        : `about ${duration(left)} left`;
   training.words = `step ${count(said.step)} of ${count(steps)}, loss ${said.loss.toFixed(3)} nats per character, ${said.perSecond.toFixed(0)} steps per second; ${ends}`;
   if (said.done && training.state === "runs") training.state = "done";
   note(own, said);

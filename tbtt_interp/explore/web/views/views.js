@@ -8,7 +8,7 @@ import { attribution } from "./attribution.js";
 import { curves } from "./curves.js";
 import { examples, examplesChoices } from "./examples.js";
 import { flow } from "./flow.js";
-import { inside } from "./inside.js";
+import { inside, neurons } from "./inside.js";
 import { ladder } from "./ladder.js";
 import { order } from "./order.js";
 import { patching } from "./patching.js";
@@ -80,7 +80,11 @@ export function paneContent(scene, runs, state, k) {
 const VIEW = {
   attention: (scene, state, k, width) => attention(scene, state, state.panes[k], k, width),
   flow: (scene, state, k, width) => flow(scene, state, state.panes[k], k, width),
-  patching: (scene, state, k, width) => patching(scene, state, state.panes[k], k, width),
+  patching: (scene, state, k, width) => [
+    ...patching(scene, state, state.panes[k], k, width),
+    ...attention(scene, { ...state, shown: "prompt" }, state.panes[k], k, width),
+    neurons(scene, state.panes[k], k),
+  ],
   inside: (scene, state, k, width) => inside(scene, state.panes[k], k, width),
   order: (scene) => order(scene),
   examples: (scene, state, k) => examples(scene, state, changesKey(state, k)),
@@ -94,7 +98,7 @@ export function sharedContent(scenes, runs, state) {
   if (state.view === "inside") return [attribution(scenes, state, pageWidth() - 70)];
   if (state.view === "train") {
     const like = scenes[1] instanceof Error ? null : scenes[1].opened;
-    return [...trainChoices(like), legend()];
+    return [...trainChoices(like, state), legend()];
   }
   if (state.view === "attention") return [attentionChoices(state)];
   return [];
