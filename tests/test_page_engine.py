@@ -147,17 +147,17 @@ def test_paths_carry_what_path_patching_says(name: str, request: pytest.FixtureR
         whole = graph.paths_of(model) or [(), ("q 0.1",), ("MLP 1",), ("v 0.2", "MLP 1"),
                                           ("MLP 0", "k 1.2", "MLP 1")]  # fmt: skip
         for path in whole:
-            expected[">".join(["embed", *map(_in_address, path)])] = restored(
+            expected["-".join(["embed", *map(_in_address, path)])] = restored(
                 paths.path_hooks(path)
             )
         for sender, receiver in [("head 0.0", "logits"), ("MLP 0", "logits")] + (
             [("head 0.0", "MLP 0")] if name == "line_run" else []
         ):
-            text = _in_address(sender) + (">mlp0" if receiver == "MLP 0" else "")
+            text = _in_address(sender) + ("-mlp0" if receiver == "MLP 0" else "")
             hooks = paths.edge_hooks([graph.Edge(sender, receiver, None)])
             expected[text] = restored(hooks)
         hooks = [*paths.path_hooks(whole[1]), *paths.path_hooks(whole[2])]
-        both = [">".join(["embed", *map(_in_address, path)]) for path in whole[1:3]]
+        both = ["-".join(["embed", *map(_in_address, path)]) for path in whole[1:3]]
         together = restored(hooks)
         site = "blocks.0.mlp.hook_post"
         theirs, own = (model.run_with_cache(batch.tokens)[1][site] for batch in (source, base))

@@ -107,9 +107,9 @@ export const patchText = ({ site, head, pos }) => `${site}${head === null ? "" :
 
 const PART = /^(embed|[qkv]|head|neuron|mlp)(\d*)(?:\.(\d+))?$/;
 
-/** A path as it is in an address, such as embed>v0.0>mlp0. @param {string} text @returns {Path} */
+/** A path as it is in an address, such as embed-v0.0-mlp0. @param {string} text @returns {Path} */
 export function readPath(text) {
-  const [sender, ...via] = text.split(">").map((one, k) => {
+  const [sender, ...via] = text.split("-").map((one, k) => {
     const [, kind, layer, unit] = PART.exec(one) ?? [];
     const known = (k ? ["q", "k", "v", "mlp"] : ["embed", "head", "neuron", "mlp"]).includes(kind);
     if (!known || (kind === "embed") !== !layer) throw new Error(`“${text.slice(0, 40)}” is no path`);
@@ -122,7 +122,7 @@ export function readPath(text) {
 const partText = ({ kind, layer, unit }) => `${kind}${kind === "embed" ? "" : layer}${/embed|mlp/.test(kind) ? "" : `.${unit}`}`;
 
 /** @param {Path} path */
-export const pathText = ({ sender, via }) => [sender, ...via].map(partText).join(">");
+export const pathText = ({ sender, via }) => [sender, ...via].map(partText).join("-");
 
 /** @type {Record<string, readonly string[]>} */
 const KNOWN = { view: VIEWS, shown: SHOWN, rule: RULES, filter: FILTERS };
@@ -196,7 +196,7 @@ export function address(state) {
       if (own[name].length) found.set(`${at}.${name}`, own[name].map(write).join(","));
     }
   });
-  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",").replaceAll("%3E", ">")}`;
+  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",")}`;
 }
 
 /**

@@ -27,12 +27,16 @@ import { s, signed } from "./dom.js";
  * @property {string} [columnTitle]
  */
 
+const TARGET = 25; // pixels of a cell that can be clicked, of which one is the gap
 const MOST = 0.7; // opacity at which text on the cell keeps a contrast of 4.5 to 1
 
 /** The cells as SVG, with the names of rows at the left and of columns on top. @param {CellMap} map */
 export function cellMap(map) {
-  const { rows, columns, size, key } = map;
-  const tall = map.height ?? size;
+  const { rows, columns, key } = map;
+  const cells = rows.map((_, r) => columns.map((_, c) => map.at(r, c)));
+  const least = cells.flat().some((cell) => cell?.act) ? TARGET : 0;
+  const size = Math.max(least, map.size);
+  const tall = Math.max(least, map.height ?? size);
   const longest = Math.max(0, ...rows.map((name) => name.length));
   const left = 6 + longest * 7 + (map.rowTitle ? 14 : 0);
   const top = 16 + (map.columnTitle ? 14 : 0);
@@ -51,7 +55,7 @@ export function cellMap(map) {
   let first = true;
   for (let r = 0; r < rows.length; r++) {
     for (let c = 0; c < columns.length; c++) {
-      const cell = map.at(r, c);
+      const cell = cells[r][c];
       if (!cell) continue;
       const shade = Number.isFinite(cell.value) ? map.shade(Math.abs(cell.value)) : 0;
       const x = left + c * size;

@@ -5,6 +5,7 @@ import { h, s, count } from "../ui/dom.js";
 /** @typedef {import("../source.js").Listed} Listed */
 /** @typedef {import("../state.js").State} State */
 
+const TARGET = 24; // pixels of what can be clicked
 const MEASURES = [
   ["held_out", "held-out equations answered"],
   ["order", "line order known, from the loss"],
@@ -23,11 +24,13 @@ export function ladder(runs, state, width) {
 
 /** @param {Listed[]} runs @param {string} name @param {string} words @param {State} state @param {number} width */
 function panel(runs, name, words, state, width) {
-  const [left, top, height, bottom] = [34, 10, 128, 40];
-  const group = (width - left) / runs.length;
+  const [left, top, height, bottom] = [34, 13, 132, 40];
+  const most = Math.max(...runs.map((row) => Object.keys(row.final).length));
+  const group = Math.max(TARGET * most + 12, (width - left) / runs.length);
+  const whole = left + group * runs.length;
   const y = (/** @type {number} */ share) => top + (1 - share) * (height - 2 * top);
   const parts = [0, 0.5, 1].flatMap((share) => [
-    s("line", { x1: left, x2: width, y1: y(share), y2: y(share), class: "rule" }),
+    s("line", { x1: left, x2: whole, y1: y(share), y2: y(share), class: "rule" }),
     s("text", { x: left - 6, y: y(share) + 4, class: "axis end" }, String(share)),
   ]);
   runs.forEach((row, k) => {
@@ -37,7 +40,6 @@ function panel(runs, name, words, state, width) {
       s("text", { x: middle, y: height + 21, class: "axis middle" }, group > 90 ? `${count(row.weights)} weights` : row.framing),
     );
     const seeds = Object.entries(row.final).filter(([, one]) => one[name] !== null);
-    const step = Math.min(16, (group - 20) / Math.max(seeds.length, 1));
     const interval = row.intervals[name];
     if (interval) {
       const [mean, low, high] = interval;
@@ -56,13 +58,15 @@ function panel(runs, name, words, state, width) {
     }
     seeds.forEach(([seed, one], place) => {
       const value = Math.max(0, Math.min(1, Number(one[name])));
+      const cx = middle + (place - (seeds.length - 1) / 2) * TARGET;
       const shown = state.panes.some((pane) => pane.run === row.name && (pane.seed < 0 ? seeds[0][0] : String(pane.seed)) === seed);
       parts.push(
+        s("circle", { cx, cy: y(value), r: 5.5, class: `model-dot ${row.framing}${shown ? " now" : ""}` }),
         s("circle", {
-          cx: middle + (place - (seeds.length - 1) / 2) * step,
+          cx,
           cy: y(value),
-          r: 5.5,
-          class: `model-dot ${row.framing}${shown ? " now" : ""}`,
+          r: TARGET / 2,
+          class: "hit",
           role: "button",
           tabindex: 0,
           "data-act": `open ${row.name}:${seed}`,
@@ -83,7 +87,7 @@ function panel(runs, name, words, state, width) {
       { class: "wide" },
       s(
         "svg",
-        { width, height: height + bottom - 14, viewBox: `0 0 ${width} ${height + bottom - 14}`, role: "group", "aria-label": words },
+        { width: whole, height: height + bottom - 14, viewBox: `0 0 ${whole} ${height + bottom - 14}`, role: "group", "aria-label": words },
         ...parts,
       ),
     ),

@@ -53,9 +53,8 @@ export function paneContent(scene, runs, state, k) {
   const trained = state.view === "train" && k === 0 && trainedModel();
   if (trained) noteCounts(trained, counts(scene));
   const big = state.view === "story" || state.view === "train";
-  const size = big ? Math.max(14, Math.min(28, Math.floor((width - 70) / 20))) : 14;
-  const stacked = big && width < 500;
-  const cell = stacked ? Math.min(28, Math.floor((width - 40) / 10)) : size;
+  const stacked = width < 580;
+  const cell = Math.max(25, Math.min(28, Math.floor((width - (stacked ? 40 : 90)) / (stacked ? 10 : 20))));
   const grids = h("div", { class: `grids${stacked ? " stacked" : ""}` }, ...operandGrids(scene, String(k), cell, changesKey(state, k)));
   const own = VIEW[state.view]?.(scene, state, k, width) ?? [];
   return [

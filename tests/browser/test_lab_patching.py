@@ -1,0 +1,138 @@
+"""Patches, paths and ablations in the page, as a person makes them, and the library's numbers."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from browser.pointing import Page, expect, pane
+
+from tbtt_interp.analyses import graph
+from tbtt_interp.analyses.pairs import one_pair
+from tbtt_interp.interventions import (
+    Hook,
+    Location,
+    answer_logits,
+    edit,
+    knock_out_attention,
+    split_inputs,
+)
+from tbtt_interp.prompts import PromptSet
+from tbtt_interp.runs import Run
+
+VIEW = "view=patching&prompt=3%2B4&corrupt=8-2&a.run=line&b.run=line"
+
+
+def cell(page: Page, row: int, column: int, map_: str) -> Page:
+    return pane(page).locator(f"rect[data-key='0/{map_}/{row}/{column}']")
+
+
+def test_paths_are_put_in_together_and_undone_one_by_one(opened, line_run: Run) -> None:
+    page = opened("served", VIEW)
+    pairs = one_pair(PromptSet.of_seed(line_run, line_run.seeds[0]), "3+4", "8-2")
+    model = line_run.model()
+    base, source = pairs.batch(pairs.corrupted), pairs.batch(pairs.clean)
+    with split_inputs(model), torch.no_grad():
+        run = graph.PathPatching(model, base, source, pairs.corrupted_tokens)
+        none, total = run.differences(), run.total_effects()
+
+        def restored(hooks: list[Hook]) -> float:
+            return float(((run.differences(hooks) - none) / total)[0])
+
+        routes = [(), ("q 0.0",), ("k 0.0",), ("v 0.0",), ("MLP 0",), ("q 0.0", "MLP 0"),
+                  ("k 0.0", "MLP 0"), ("v 0.0", "MLP 0")]  # fmt: skip
+        embedding = [run.path_hooks(route) for route in routes]
+        head = [run.edge_hooks([graph.Edge("head 0.0", to, None)]) for to in ("logits", "MLP 0")]
+        mlp = run.edge_hooks([graph.Edge("MLP 0", "logits", None)])
+        paths = {(0, k): hooks for k, hooks in enumerate(embedding)}
+        paths |= {(1, 0): head[0], (1, 4): head[1], (2, 0): mlp}
+        for (row, column), hooks in paths.items():
+            shown = float(cell(page, row, column, "paths").get_attribute("data-value"))
+            assert shown == pytest.approx(restored(hooks), abs=1e-3), (row, column)
+        together = [restored(hooks) for hooks in (
+            [*embedding[7], *embedding[6]], [*embedding[7], *embedding[6], *head[0]],
+            [*embedding[6], *head[0]])]  # fmt: skip
+    share = pane(page).locator(".patched b").nth(1)
+    expected = [f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00") for value in together]
+    for row, column in ((0, 7), (0, 6)):
+        cell(page, row, column, "paths").click()
+    expect(share).to_have_text(expected[0])
+    cell(page, 1, 0, "paths").focus()
+    page.keyboard.press("Enter")
+    expect(share).to_have_text(expected[1])
+    expect(page).to_have_url(re.compile(r"a\.paths=embed-v0\.0-mlp0,embed-k0\.0-mlp0,head0\.0"))
+    page.reload()
+    expect(share).to_have_text(expected[1])
+    pane(page).get_by_role("button", name="✕ embedding → v 0.0 → MLP 0 → logits").click()
+    expect(share).to_have_text(expected[2])
+    page.get_by_label("Corrupted prompt").fill("8-3")
+    expect(page.locator("#dropped")).to_have_text(
+        "2 patches made for 8-2 were dropped with that prompt."
+    )
+    expect(pane(page).get_by_role("button", name="take all out")).to_have_count(0)
+
+
+def test_neurons_paths_add_up_to_their_mlp_s(opened) -> None:
+    """Paths are changes of one LayerNorm's input: all neurons at once are the MLP's own path."""
+    page = opened("served", VIEW)
+    whole = cell(page, 2, 0, "paths").get_attribute("data-value")
+    neurons = ",".join(f"neuron0.{k}" for k in range(14))
+    page = opened("served", f"{VIEW}&a.paths={neurons}")
+    expect(pane(page).locator(".patched b").nth(1)).to_have_text(
+        f"{float(whole):.2f}".replace("-", "−")
+    )
+    page = opened("served", f"{VIEW}&a.paths=neuron0.99")
+    expect(pane(page)).to_contain_text("This model has no neuron 0.99 → logits.")
+
+
+def _margins(page: Page) -> list[float]:
+    tips = pane(page).locator("svg[data-map^='0/grid'] rect[data-tip]")
+    shown = tips.evaluate_all("cells => cells.map(cell => cell.dataset.value)")
+    return [float(value) for value in shown]
+
+
+def _zeroed(site: str, head: int | None = None, unit: int | None = None) -> Hook:
+    def change(values: torch.Tensor) -> torch.Tensor:
+        new = values.clone()
+        new[..., slice(None) if unit is None else unit] = 0
+        return new
+
+    return edit(Location(f"blocks.0.{site}", head), change)
+
+
+@pytest.mark.parametrize(("name", "hook"), [
+    ("head 0.0", lambda _: _zeroed("attn.hook_z", 0)),
+    ("MLP 0", lambda _: _zeroed("hook_mlp_out")),
+    ("neuron 3, click to set it to 0", lambda _: _zeroed("mlp.hook_post", unit=3)),
+    ("edge", lambda tokens: knock_out_attention(0, 0, _edge(tokens, 4, 1))),
+])  # fmt: skip
+def test_grids_and_counts_follow_what_is_ablated(
+    opened, line_run: Run, name: str, hook: Callable[[torch.Tensor], Hook]
+) -> None:
+    page = opened("served", VIEW)
+    prompts = PromptSet.of_seed(line_run, line_run.seeds[0])
+    model, batch = line_run.model(), prompts.batch()
+    with torch.no_grad():
+        before, after = (
+            batch.margins(answer_logits(model, batch, hooks)[None])[0]
+            for hooks in ([], [hook(batch.tokens)])
+        )
+    assert float((after - before).abs().max()) > 0.1
+    assert _margins(page) == pytest.approx(before.tolist(), abs=0.01)
+    if name == "edge":
+        cell(page, 4, 1, "attention").click()
+    else:
+        pane(page).get_by_role("button", name=name, exact=True).click()
+    expect(pane(page).locator(".chips").first).to_contain_text("Changed:")
+    assert _margins(page) == pytest.approx(after.tolist(), abs=0.01)
+    seen = [k for k, example in enumerate(prompts.examples) if not example.held_out]
+    right = int((after[seen] > 0).sum())
+    expect(pane(page).locator(".counts")).to_contain_text(f"seen in training {right}/196")
+    pane(page).get_by_role("button", name="undo all").click()
+    assert _margins(page) == pytest.approx(before.tolist(), abs=0.01)
+
+
+def _edge(tokens: torch.Tensor, query: int, key: int) -> torch.Tensor:
+    found = torch.zeros(len(tokens), tokens.shape[1], tokens.shape[1], dtype=torch.bool)
+    found[:, query, key] = True
+    return found
