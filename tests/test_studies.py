@@ -33,6 +33,7 @@ WITHOUT_A_RUN = (
     "sweeps",
     "measures",
     "timing",
+    "transplants",
     "why",
     "size",
     "digits_code",
