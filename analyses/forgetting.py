@@ -11,7 +11,7 @@
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
-from sweeps import answer_as_script
+from sweeps import answer_as_script, check_one_each
 
 from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
@@ -23,10 +23,6 @@ LATE = 5 / 6  # evaluations after this share of training are the end
 FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 / 2⁶
 FEWEST_STEPS = 5  # evaluations below the floor, for a rank correlation
 SAME = ["size", "width", "learning_rate", "weight_decay", "window", "steps", "held_out"]
-DIFFER = (  # besides the size, in words that tell conditions apart
-    (["learning_rate", "steps"], ", rate {:g}, {:,} steps"), (["window"], ", window {}"),
-    (["batch"], ", batch {}"), (["weight_decay"], ", decay {:g}"), (["held_out"], ", held out {}"),
-)  # fmt: skip
 MEASURES = ("accuracy", "margin")  # of the held-out equations
 FELL_MORE = "pairs where it fell more than the twin's"
 DISPLAY = {
@@ -34,8 +30,7 @@ DISPLAY = {
     "accuracy at the end": "accuracy_end", "its change": "accuracy_change",
     "twin's accuracy then": "twin_accuracy_then", "twin's accuracy at the end": "twin_accuracy_end",
     "change minus the twin's": "beyond_accuracy_change", "rank, margin": "margin_rank",
-    "twin's rank": "twin_margin_rank", "follow, margin": "margin_follow",
-    "twin's follow": "twin_margin_follow",
+    "twin's rank": "twin_margin_rank",
 }  # fmt: skip
 CLAIMS = (
     ("accuracy_change", "accuracy falls once the order is being learned.", "no change"),
@@ -57,8 +52,7 @@ NOTES = (
     "forgotten: the change alone tells the two apart. Changes are not compared with the twin's "
     "where exactly one of the two had no right answers then.",
     "Rank: Spearman's correlation of order known with the held-out margin from then on; for the "
-    "twin, of the same order with the twin's margin. Follow: the same of changes between "
-    "evaluations, the margin's one evaluation later than the order's.",
+    "twin, of the same order with the twin's margin.",
     f"Intervals are Student's over models. With fewer than {FEWEST_MODELS} models, whose signs "
     "alone could not tell an effect from chance, there is no interval and no claim.",
 )
@@ -71,11 +65,11 @@ def paired_courses(over: pd.DataFrame) -> pd.DataFrame:
     Args:
         over: as `over_training_table` returns it.
     Returns:
-        `condition` (the size, and what of DIFFER a size has several of), SAME, seed, step, loss,
-        floors, order_known; `accuracy` and `margin` of held-out equations; `twin_accuracy` and
-        `twin_margin` of the shuffled run of that seed, nan where there is none.
+        SAME, seed, step, loss, floors, order_known; `accuracy` and `margin` of held-out equations;
+        `twin_accuracy` and `twin_margin` of the shuffled run of that seed, nan where there is none.
     Raises:
-        TbttError: if there is no model of framing file with held-out equations.
+        TbttError: if there is no model of framing file with held-out equations, or a size was
+            trained in several ways.
     """
     table = over[(over["task"] == "arithmetic") & (over.get("held_out_of", 0) > 0)]
     if not (table["framing"] == "file").any():
@@ -85,20 +79,15 @@ def paired_courses(over: pd.DataFrame) -> pd.DataFrame:
         )
     table = table.assign(
         accuracy=table["held_out_right"] / table["held_out_of"], margin=table["margin_held_out"],
-        batch=table.get("batch", pd.Series("", table.index)).astype(str),  # "all" in some sweeps
+        batch=table["batch"].astype(str),  # "all" in some sweeps
     )  # fmt: skip
     on = [*SAME, "batch", "seed", "step"]
-    table = table.drop_duplicates([*on, "framing"])  # sweeps have cells in common
     file, shuffled = (table[table["framing"] == framing] for framing in ("file", "shuffled"))
     twins = shuffled[[*on, *MEASURES]].rename(columns={name: f"twin_{name}" for name in MEASURES})
-    kept = [*on, "loss", "floor_lines", "floor_order", "order_known", *MEASURES]
+    kept = ["run", *on, "loss", "floor_lines", "floor_order", "order_known", *MEASURES]
     courses = file[kept].merge(twins, on=on, how="left")
-    names = courses["size"].astype(str)
-    for columns, words in DIFFER:
-        several = courses.groupby("size")[columns].transform("nunique").max(axis=1) > 1
-        added = [words.format(*row) for row in courses[columns].itertuples(index=False)]
-        names = names + pd.Series(added, courses.index).where(several, "")
-    return courses.assign(condition=names).sort_values(["width", "condition", "seed", "step"])
+    check_one_each(courses, ["size", "step"])
+    return courses.sort_values(["width", "seed", "step"])
 
 
 def spearman(first: pd.Series, second: pd.Series) -> float:
@@ -118,16 +107,15 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
         `crossed`, the step of the last evaluation before the first below the lines' floor, nan if
         there is none below, or none before; `first`, whether the first is below; `order_known` at
         the end. For accuracy and margin: `X_then` at that step, `X_end` over the last sixth of
-        training, `X_change`; `X_rank`, Spearman's correlation of order known with X from there on;
-        `X_follow`, that of changes between evaluations, those of order one earlier. `twin_X_…` are
-        the twin's, and `beyond_X_…` the differences.
+        training, `X_change`; `X_rank`, Spearman's correlation of order known with X from there
+        on. `twin_X_…` are the twin's, and `beyond_X_…` the differences.
     """
     rows, twinned = [], [f"{side}{name}" for name in MEASURES for side in ("", "twin_")]
-    for (condition, seed), models in courses.groupby(["condition", "seed"], sort=False):
+    for (size, seed), models in courses.groupby(["size", "seed"], sort=False):
         course = models.sort_values("step").reset_index(drop=True)
         end = course[course["step"] >= LATE * course["steps"].iloc[0]]
         below = course.index[course["loss"] < course["floor_lines"]]
-        row = {"condition": condition, "seed": seed, "crossed": np.nan,
+        row = {"size": size, "seed": seed, "crossed": np.nan,
                "first": 0 in below, "order_known": end["order_known"].mean()}  # fmt: skip
         if len(below) and below[0]:
             then = course.loc[below[0] - 1 :]
@@ -137,9 +125,8 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
                 row |= {
                     f"{name}_then": first, f"{name}_end": last, f"{name}_change": last - first,
                     f"{name}_rank": spearman(order, then[name]),
-                    f"{name}_follow": spearman(order.diff().shift(1), then[name].diff()),
                 }  # fmt: skip
-            for name in (f"{m}_{kind}" for m in MEASURES for kind in ("change", "rank", "follow")):
+            for name in (f"{m}_{kind}" for m in MEASURES for kind in ("change", "rank")):
                 row[f"beyond_{name}"] = row[name] - row[f"twin_{name}"]
             if (row["accuracy_then"] == 0) != (row["twin_accuracy_then"] == 0):
                 row["beyond_accuracy_change"] = np.nan  # one of the two had nothing to lose
@@ -152,7 +139,7 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
 def mean_of(models: pd.DataFrame, name: str) -> Interval:
     """The mean over models that have a value, with an interval if FEWEST_MODELS have one."""
     bounds = (-1.0, 1.0)
-    if "margin" in name and not name.endswith(("rank", "follow")):
+    if "margin" in name and not name.endswith("rank"):
         bounds = ANY
     elif name == "order_known" or name.endswith(("_then", "_end")):
         bounds = SHARE
@@ -165,7 +152,7 @@ def mean_of(models: pd.DataFrame, name: str) -> Interval:
 
 
 def display_column(models: pd.DataFrame) -> dict[str, str]:
-    """The printed numbers of one condition."""
+    """The printed numbers of one size."""
     crossed = models[models["crossed"].notna()]
     changes, beyond = crossed["accuracy_change"], crossed["beyond_accuracy_change"].dropna()
     column = {
@@ -185,12 +172,12 @@ def plot_courses(courses: pd.DataFrame, measure: str) -> Figure:
     model is a thin line, smoothed over a twentieth of its evaluations, and their mean is coloured
     by the share of training.
     """
-    names = list(dict.fromkeys(courses["condition"]))
+    names = list(dict.fromkeys(courses["size"]))
     figure, places = plots.panels([*names, *[f"twins of {x}" for x in names]], across=len(names))
     way = courses["floor_lines"] - courses["floor_order"]
     courses = courses.assign(come=(courses["floor_lines"] - courses["loss"]) / way)
     for k, place in enumerate(places):
-        rows = courses[courses["condition"] == names[k % len(names)]]
+        rows = courses[courses["size"] == names[k % len(names)]]
         column = measure if k < len(names) else f"twin_{measure}"
         x, y = (rows.pivot(index="step", columns="seed", values=c) for c in ("come", column))
         y = y.dropna(axis=1, how="all")
@@ -214,7 +201,7 @@ def forgetting_result(over: pd.DataFrame) -> Result:
     """What becomes of held-out answers once a model learns the order of its file."""
     courses = paired_courses(over)
     models = forgetting_table(courses)
-    groups = dict(list(models.groupby("condition", sort=False)))
+    groups = dict(list(models.groupby("size", sort=False)))
     claims = [
         Claim(text=f"In {name}, the held-out {text}", effect=mean_of(rows, column), null=0.0,
               unit="rank correlation" if "rank" in column else "change of held-out accuracy",
@@ -224,7 +211,7 @@ def forgetting_result(over: pd.DataFrame) -> Result:
     ]  # fmt: skip
     display = pd.DataFrame({name: display_column(rows) for name, rows in groups.items()})
     summary = pd.DataFrame([
-        {"condition": name, "measure": column} | vars(mean_of(rows, column))
+        {"size": name, "measure": column} | vars(mean_of(rows, column))
         for name, rows in groups.items() for column in models.columns[4:]
     ])  # fmt: skip
     return Result(

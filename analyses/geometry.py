@@ -23,8 +23,5 @@ for file in files:
     plots.save(figure, file)
 
 # %%
-result.figures["layouts"]()
-
-# %%
 print(f"{run.folder.name}, {len(run.seeds)} models.")
 print(result)

@@ -200,15 +200,9 @@ def agreement_table(design: HoldoutDesign, *, splits: int = 20, seed: int = 0) -
         for (name, held_out), (measure, scores) in product(sets.items(), design.scores.items()):
             table = half_table(design.pairs, scores, held_out, seed + split)
             for target, both in table.groupby("target", sort=False):
-                x, y = both["first"], both["second"]
-                rows.append({"measure": measure, "target": target, name: x.corr(y, min_periods=3),
-                             f"{name}_square": (x * y).mean()})  # fmt: skip
-    means = pd.DataFrame(rows).groupby(["measure", "target"], sort=False).mean().reset_index()
-    r, models = means["r"], design.held_out.sum(0).mean()
-    return means[["measure", "target", "r", "null_r"]].assign(
-        spearman_brown=(2 * r / (1 + r)).where(r > -1), rms=means["r_square"].clip(0) ** 0.5,
-        needed=(models * (1 - r) / r).where(r > 0, np.inf),
-    )  # fmt: skip
+                r = both["first"].corr(both["second"], min_periods=3)
+                rows.append({"measure": measure, "target": target, name: r})
+    return pd.DataFrame(rows).groupby(["measure", "target"], sort=False).mean().reset_index()
 
 
 def influence_result(models: Models, *, draws: int = 99, splits: int = 20, seed: int = 0) -> Result:
@@ -244,9 +238,7 @@ def influence_result(models: Models, *, draws: int = 99, splits: int = 20, seed:
             f"least {MEMORIZED}, Feldman and Zhang's threshold, for {(own >= MEMORIZED).sum()}.",
             "influence: nats of specific margin, 95 % CI over models; none where a single model "
             "shows an entry. On a held-out pair: no model compared was trained on that pair.",
-            "r: correlation of the halves; null_r: with held-out pairs permuted over models. rms: "
-            "nats without noise. spearman_brown: r of two sets as large as all. needed: models per "
-            "held-out pair for r = 0.5.",
+            "r: correlation of the halves; null_r: with held-out pairs permuted over models.",
         ],
     )  # fmt: skip
 

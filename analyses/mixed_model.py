@@ -3,9 +3,10 @@
 # The atlas' models each hold out one pair of operands, so seeds are nested in pairs, and pairs are
 # what is sampled. Pairs differ in difficulty, in what size does to them and in which operator is
 # harder: without slopes of their own, one pair's would count once for each of its models. Measure:
-# the change of the held-out share per doubling of width, in a linear mixed model; and a logistic
-# model of each answer as a check. Needs statsmodels: pip install tbtt_interp[stats]. The
-# expectation stands in train/sweeps/atlas.toml. Takes a folder of runs; else the sweep's table.
+# the change of the held-out share per doubling of width, in a linear mixed model. (Without a model,
+# atlas.py has the mean of the pairs' own slopes.) Needs statsmodels: pip install
+# tbtt_interp[stats]. The expectation stands in train/sweeps/atlas.toml. Takes a folder of runs;
+# else the sweep's table.
 
 # %%
 import warnings
@@ -16,9 +17,6 @@ import pandas as pd
 from atlas import atlas_equations
 from scipy import stats
 from statsmodels.formula.api import mixedlm
-from statsmodels.genmod.cov_struct import Exchangeable
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools.sm_exceptions import ModelWarning
 from sweeps import answer_as_script
 
@@ -35,8 +33,7 @@ NOTES = (
     "doublings: of width, about the sizes' mean; addition: sums minus differences; gone: no seen "
     "equation has the answer; rim: an operand is 0 or 9; equal: both operands are the same.",
     "The mixed model has random effects of pair, of width and operator in each pair, of seed in "
-    "pair and of model. Intervals are t's with one degree of freedom fewer than pairs. The "
-    "logistic model's effects are log-odds of the average over pairs.",
+    "pair and of model. Intervals are t's with one degree of freedom fewer than pairs.",
 )
 
 
@@ -59,29 +56,6 @@ def model_shares(equations: pd.DataFrame) -> pd.DataFrame:
     return table.assign(model=table["seed"].astype(str) + table["size"])
 
 
-def fixed_terms(table: pd.DataFrame, outcome: str) -> list[str]:
-    """The fixed effects that vary in a table.
-
-    Raises:
-        TbttError: if there are too few pairs or sizes, or all outcomes are the same.
-    """
-    terms = [name for name in ("doublings", "addition", *COVARIATES) if table[name].nunique() > 1]
-    pairs, widths = table["pair"].nunique(), table["width"].nunique()
-    if pairs < FEWEST_PAIRS or "doublings" not in terms or table[outcome].nunique() < 2:
-        raise TbttError(
-            f"a mixed model of held-out answers needs {FEWEST_PAIRS} pairs, two sizes and answers "
-            f"that differ, got {pairs} pairs and {widths} sizes: train more of the atlas"
-        )
-    return terms
-
-
-def effects_table(effects: pd.Series, errors: pd.Series, pairs: int) -> pd.DataFrame:
-    """One row per `term`: `effect`, `low` and `high`."""
-    reach = stats.t.ppf(0.975, pairs - 1) * errors[effects.index]
-    table = pd.DataFrame({"effect": effects, "low": effects - reach, "high": effects + reach})
-    return table.rename_axis("term").reset_index()
-
-
 def mixed_model(shares: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A linear mixed model of the share, by restricted maximum likelihood.
 
@@ -98,7 +72,14 @@ def mixed_model(shares: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     random = {"doublings": "0 + doublings", "addition": "0 + addition", "model": "0 + C(model)"}
     if shares.groupby("pair")["seed"].nunique().max() > 1:  # else seeds are pairs
         random["seed"] = "0 + C(seed)"
-    formula = f"share ~ {' + '.join(fixed_terms(shares, 'share'))}"
+    terms = [name for name in ("doublings", "addition", *COVARIATES) if shares[name].nunique() > 1]
+    pairs, widths = shares["pair"].nunique(), shares["width"].nunique()
+    if pairs < FEWEST_PAIRS or "doublings" not in terms or shares["share"].nunique() < 2:
+        raise TbttError(
+            f"a mixed model of held-out answers needs {FEWEST_PAIRS} pairs, two sizes and answers "
+            f"that differ, got {pairs} pairs and {widths} sizes: train more of the atlas"
+        )
+    formula = f"share ~ {' + '.join(terms)}"
     model = mixedlm(formula, shares, groups="pair", re_formula="1", vc_formula=random)
     with warnings.catch_warnings():  # a variance of 0 is a boundary, and an answer
         warnings.simplefilter("ignore", ModelWarning)
@@ -113,33 +94,16 @@ def mixed_model(shares: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     variances |= dict(zip((names[name] for name in model.exog_vc.names), fit.vcomp, strict=True))
     variances["shares of a model"] = fit.scale
     deviations = pd.DataFrame({"between": variances.keys(), "sd": np.sqrt([*variances.values()])})
-    fixed = effects_table(fit.fe_params, fit.bse_fe, shares["pair"].nunique())
+    reach = stats.t.ppf(0.975, pairs - 1) * fit.bse_fe
+    bounds = {"low": fit.fe_params - reach, "high": fit.fe_params + reach}
+    fixed = pd.DataFrame({"effect": fit.fe_params} | bounds).rename_axis("term").reset_index()
     return (fixed if fit.converged else fixed.assign(low=np.nan, high=np.nan)), deviations
 
 
-def logistic_model(equations: pd.DataFrame) -> pd.DataFrame:
-    """The same fixed effects on the log-odds of each answer, by estimating equations over pairs.
-
-    Standard errors come from the pairs, with Mancl and DeRouen's correction for few of them.
-
-    Source: Liang and Zeger, Biometrika 73 (1986); Mancl and DeRouen, Biometrics 57 (2001).
-    """
-    terms = fixed_terms(equations, "right")
-    terms = [name for name in terms if name != "gone"]  # all wrong: the odds have no logarithm
-    model = GEE.from_formula(f"right ~ {' + '.join(terms)}", "pair", equations,
-                             cov_struct=Exchangeable(), family=Binomial())  # fmt: skip
-    fit = model.fit(cov_type="bias_reduced")
-    if fit is None or not fit.converged:
-        return pd.DataFrame({"term": terms, "effect": np.nan, "low": np.nan, "high": np.nan})
-    return effects_table(fit.params, fit.bse, equations["pair"].nunique())
-
-
 def mixed_result(held_out: pd.DataFrame) -> Result:
-    """What width, operator and coverage do to held-out answers, by a mixed and a logistic model."""
+    """What width, operator and coverage do to held-out answers, by a mixed model."""
     equations = coded_equations(held_out)
     fixed, deviations = mixed_model(model_shares(equations))
-    effects = pd.concat([fixed.assign(model="mixed, share"),
-                         logistic_model(equations).assign(model="logistic, log-odds")])  # fmt: skip
     n = len(equations[["size", "seed"]].drop_duplicates())
     of_term = {
         row["term"]: Interval(mean=row["effect"], low=row["low"], high=row["high"], n=n)
@@ -157,14 +121,11 @@ def mixed_result(held_out: pd.DataFrame) -> Result:
               unit="of held-out share", **also)
         for term, text, also in terms if term in of_term
     ]  # fmt: skip
-    text = [
-        Interval(mean=row["effect"], low=row["low"], high=row["high"]).format(3)
-        for row in effects.to_dict("records")
-    ]
+    text = [of_term[term].format(3) for term in fixed["term"]]
     return Result(
         name="mixed-model", question="Does size cost held-out answers, all else equal?",
-        tables={"mixed-effects": effects, "mixed-deviations": deviations}, claims=claims,
-        display=effects[["model", "term"]].assign(effect=text), notes=NOTES,
+        tables={"mixed-effects": fixed, "mixed-deviations": deviations}, claims=claims,
+        display=fixed[["term"]].assign(effect=text), notes=NOTES,
         more_displays={"Standard deviations of the share": deviations.round(3)},
         command="tbtt sweep atlas && python analyses/mixed_model.py runs/atlas",
         figures={"mixed-effects": lambda: plots.points(

@@ -10,7 +10,6 @@
 # %%
 import tbtt_interp as tbtt
 from tbtt_interp import plots
-from tbtt_interp.probes.datasets import features_of
 from tbtt_interp.probes.effects import analyse_erasure, plot_effects
 from tbtt_interp.probes.grid import analyse_probes, last_streams
 from tbtt_interp.study import study_arguments
@@ -18,12 +17,7 @@ from tbtt_interp.study import study_arguments
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
 models = tbtt.Models.of(run)
-known = [feature.name for feature in features_of(models.shared_prompts)]
-features = [name for name in known if name in ("carry", "borrow")]
-if not features:
-    raise tbtt.TbttError(
-        "this run's task has no carries and borrows: give a run of arithmetic or joint"
-    )
+features = ["carry", "borrow"]
 decoded = analyse_probes(models, features, sites=last_streams(run), positions=[-1])
 used = analyse_erasure(models, features, sites=last_streams(run))
 

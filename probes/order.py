@@ -10,7 +10,6 @@
 # %%
 import tbtt_interp as tbtt
 from tbtt_interp import plots
-from tbtt_interp.probes.datasets import features_of
 from tbtt_interp.probes.grid import (
     NULLS,
     last_streams,
@@ -18,17 +17,11 @@ from tbtt_interp.probes.grid import (
     probe_claims,
     probe_steps,
 )
-from tbtt_interp.prompts import PromptSet
 from tbtt_interp.study import study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
-known = features_of(PromptSet.of_seed(run, run.seeds[0]))
-features = [f.name for f in known if f.texts == "preceding line" or f.name == "answer"]
-if "next" not in features:
-    raise tbtt.TbttError(
-        "no line of this run tells an operand of the next: give a run of arithmetic"
-    )
+features = ["answer", "line", "next"]
 table = probe_steps(run, features, sites=last_streams(run)[-1:])
 
 # %%

@@ -247,11 +247,6 @@ def gradients(
     return dict(zip(names, found, strict=True))
 
 
-def replace_pattern(layer: int, head: int, pattern: Float[Tensor, "row query key"]) -> Hook:
-    """A hook that puts another attention pattern in place of one head's."""
-    return edit(Location(f"blocks.{layer}.attn.hook_pattern", head), lambda _: pattern)
-
-
 def knock_out_attention(
     layer: int, head: int, query_key_pairs: Bool[Tensor, "row query key"]
 ) -> Hook:

@@ -98,10 +98,6 @@ def test_the_planted_attention_is_what_costs():
     assert table["logprob_drop"][0, "b"] > 1 > table["logprob_drop_random"][0, "b"] + 0.9
     assert table.drop(index=(0, "b"))["logprob_drop"].abs().max() < 1e-6
     assert table["uniform"].tolist() == pytest.approx([0.2] * len(table))
-    replaced = over_seeds(models, attention.pattern_replacements)
-    drop = replaced.set_index(["head", "replacement"])["logprob_drop"]
-    assert abs(drop[0, "mean pattern"]) < 0.1 and drop[0, "uniform attention"] > 1
-    assert abs(drop[1, "uniform attention"]) < 1e-9
 
 
 def test_the_planted_head_copies_and_attends_by_position_alone():
@@ -155,17 +151,6 @@ def test_heads_are_compared_with_uniform_attention(file_run):
     assert all(VOCABULARY.decode(row) in text for row in windows.tolist())
 
 
-def test_attention_in_each_prompt_adds_up_to_one_and_has_the_same_mean(file_run):
-    models = Models.of(file_run).with_examples(range(0, 200, 7))
-    table = over_seeds(models, attention.attention_by_prompt)
-    sums = table.groupby(["seed", "layer", "head", "prompt", "query"])["weight"].sum()
-    np.testing.assert_allclose(sums, 1, atol=1e-5)
-    means = table[table["query"] == "="].groupby("key")["weight"].mean()
-    whole = over_seeds(models, attention.attention_by_role)
-    whole = whole[(whole["context"] == PROMPT) & (whole["query"] == "=")].groupby("key")["weight"]
-    np.testing.assert_allclose(means.sort_index(), whole.mean().sort_index(), atol=1e-5)
-
-
 def test_claims_compare_the_most_needed_key_with_random_ones(result):
     summary = result.tables["attention"]
     assert {"uniform", "untrained", "logprob_drop_random"} <= set(result.display.columns)
@@ -177,22 +162,9 @@ def test_claims_compare_the_most_needed_key_with_random_ones(result):
         result.claim("Induction attention is highest in head 0.0").null_name == "uniform attention"
     )
     nothing_right = summary.assign(accuracy_drop=np.nan)
-    replaced = result.tables["replaced"].assign(accuracy_drop=np.nan)
-    assert not attention.attention_claims(nothing_right, replaced)
+    assert not attention.attention_claims(nothing_right)
     drawn = result.figures["attention"]().data[0]
     assert list(drawn["x"])[:2] == ["previous line", "newline"]  # in the order of the text
-
-
-def test_a_mean_pattern_attends_to_nothing_later(facts_run):
-    """Prompts of several lengths: a position of one prompt is another position's in the next."""
-    prompts = PromptSet.of_seed(facts_run, facts_run.seeds[0])
-    batch = RoleBatch.of(prompts).batch
-    site = "blocks.0.attn.hook_pattern"
-    pattern = cached(facts_run.model(), batch.tokens, [site])[1][site][:, 0]
-    mean = attention.mean_pattern(pattern, batch)[batch.answer_row, batch.answer_pos]
-    later = torch.arange(mean.shape[1]) > batch.answer_pos[:, None]
-    assert float((mean * later).abs().max()) == 0
-    torch.testing.assert_close(mean.sum(-1), torch.ones(len(mean)))
 
 
 def test_tokens_of_another_tokenizer_have_numbers_and_one_role():

@@ -107,11 +107,7 @@ def test_halves_agree_as_much_as_theory_says() -> None:
         near = 0.15 if is_own else 0.05  # of eight correlations over 12 entries, and over 132
         reliable = (signal / (signal + within)).mean()
         assert found["r"].mean() == pytest.approx(reliable, abs=near)
-        whole = (signal / (signal + within / 2)).mean()
-        assert found["spearman_brown"].mean() == pytest.approx(whole, abs=near)
-        assert (found["rms"] ** 2).mean() == pytest.approx((entries**2).mean(), rel=0.2)
         assert abs(found["null_r"].mean()) < 0.1
-        assert np.median(found["needed"]) == pytest.approx(EACH * within / signal.mean(), rel=0.5)
 
 
 def test_halves_have_every_model_once_and_half_of_each_kind() -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tbtt_interp.analyses.memorization import (
     ALL,
-    FLOOR,
     HELD_OUT,
     ORDER,
     SEEN,
@@ -73,23 +72,21 @@ def test_who_knows_the_lines_shows_no_order_and_who_knows_the_file_shows_it_all(
     stream = Stream(lines=lines, vocabulary=vocabulary, framing="file", window=5, batch=1, seed=0)
     orders = math.log2(math.factorial(6))
     of_lines, of_file = (Reader(lines, vocabulary, 5, knows_order=k) for k in (False, True))
-    every = order_bits(of_lines, stream, [6])
-    bits, most = every[ORDER]
+    bits, most = order_bits(of_lines, stream, [6])
     assert most == pytest.approx(orders)
     # each of six lines is one of six to it; of the first, one character in six is its a
     assert bits == pytest.approx(orders - 6 * math.log2(6))
-    assert every[FLOOR][0] == pytest.approx(0, abs=1e-9)  # it is the floor
-    bits, _ = order_bits(of_file, stream, [6])[ORDER]
+    bits, _ = order_bits(of_file, stream, [6])
     assert bits > orders - 4  # what is left is the beginning
     # that the first three come before the others is no order to know
-    assert order_bits(of_file, stream, [3, 3])[ORDER][1] == pytest.approx(2 * math.log2(6))
+    assert order_bits(of_file, stream, [3, 3])[1] == pytest.approx(2 * math.log2(6))
 
 
 def test_a_table_of_bits_has_what_a_run_can_hold(line_run, file_run, facts_run):
     line, file, facts = (over_seeds(run, stored_bits) for run in (line_run, file_run, facts_run))
     assert line["kind"].tolist() == [SEEN, HELD_OUT, ALL] * 2
-    assert file["kind"].tolist() == [SEEN, HELD_OUT, ORDER, FLOOR, ALL] * 2
-    assert facts["kind"].tolist() == [SEEN, ORDER, FLOOR, ALL] * 2
+    assert file["kind"].tolist() == [SEEN, HELD_OUT, ORDER, ALL] * 2
+    assert facts["kind"].tolist() == [SEEN, ORDER, ALL] * 2
     seen = line[line["kind"] == SEEN]
     assert (seen["share"] > 0.95).all() and (seen["parameters"] == 1_582).all()
     assert (line["per_parameter"] == line["bits"] / line["parameters"]).all()

@@ -103,20 +103,6 @@ def test_bits_are_those_of_reading_window_by_window(file_run, result):
     assert row["bits"] == pytest.approx(bits, abs=1e-4)
 
 
-def test_the_loss_says_the_same_in_other_words(file_run, result):
-    table = result.tables["order-loss"]
-    for row, known in zip(table.to_dict("records"), file_run.summary()["seeds"], strict=True):
-        floors = known["floors"]
-        assert row["loss"] == pytest.approx(known["loss"], abs=1e-5)
-        gained = floors["lines"] - known["loss"]
-        fraction = gained / (floors["lines"] - floors["order"])
-        assert row["fraction_known"] == pytest.approx(fraction, abs=1e-3)
-        assert row["bits"] == pytest.approx(gained * 9 / math.log(2), abs=1e-3)
-    lines = result.tables["order"].groupby("seed")["bits"].mean()
-    # of windows that begin anywhere a ninth are as long as can be; both say how far it is trained
-    assert np.allclose(lines, table["bits"], atol=3) and (np.sign(lines) == -1).all()
-
-
 def test_the_other_order_is_of_the_same_lines_and_no_model_s_own(file_run):
     every = [PromptSet.of_seed(file_run, seed) for seed in file_run.seeds]
     other = [task.file(p.unseen_order_seed) for p in every if (task := p.task)]

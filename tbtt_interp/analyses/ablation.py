@@ -1,4 +1,4 @@
-"""Ablation: what answers lose without a head, an MLP or one neuron, and what neurons respond to."""
+"""Ablation: what answers lose without a head, an MLP or one neuron."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tbtt_interp.activations import cached
 from tbtt_interp.interventions import changed, logits_with_edits, mean_by_position, source_rows
-from tbtt_interp.plots import heatmaps, points
+from tbtt_interp.plots import points
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
@@ -161,27 +161,6 @@ def ablation_summary(table: pd.DataFrame) -> pd.DataFrame:
     return summary[~direction & ~same].merge(nulls, "left", COMPONENT, suffixes=("", "_null"))
 
 
-def neuron_maps(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
-    """Each neuron's activation at the prompt's last token, over the grid of operands.
-
-    Returns:
-        One row per layer, neuron and example: `operator`, `a`, `b`, `activation`.
-    """
-    operators, names = prompts.require_grids(), ["operator", "a", "b"]
-    labels = pd.DataFrame([e.labels for e in prompts.examples], dtype=object)
-    equations = labels.loc[labels["operator"].isin(list(operators)), names].infer_objects()
-    batch = prompts.batch(equations.index.tolist()).first_tokens()
-    sites = [f"blocks.{layer}.{SITES['neuron']}" for layer in range(model.cfg.n_layers)]
-    cache = cached(model, batch.tokens, sites)[1]
-    maps = {
-        layer: pd.DataFrame(batch.at_answers(cache[site]).double().numpy(), equations.index)
-        .join(equations).melt(names, var_name="neuron", value_name="activation")
-        for layer, site in enumerate(sites)
-    }  # fmt: skip
-    table = pd.concat(maps, names=["layer"]).reset_index("layer").astype({"neuron": int})
-    return table[["layer", "neuron", *names, "activation"]].reset_index(drop=True)
-
-
 def ablation_claims(summary: pd.DataFrame) -> list[Claim]:
     """The share of right seen answers lost without each head and MLP, and the costliest neuron."""
     seen = summary[(summary["split"] == "seen") & summary["accuracy_drop"].notna()]
@@ -206,17 +185,12 @@ def ablation_claims(summary: pd.DataFrame) -> list[Claim]:
 
 
 def with_ablations(result: Result, run: Models | Run, *, seed: int = 0) -> Result:
-    """A result with each component's drops, and the neurons' activations over operands."""
+    """A result with each component's drops."""
     models = Models.of(run)
     table = over_seeds(models, ablation_table, seed)
     summary = ablation_summary(table)
     tables = {**result.tables, "ablations": summary, "ablations-by-seed": table}
     figures = {**result.figures, "ablations": partial(plot_ablations, summary)}
-    if models.shared_prompts.operand_grids and not models.first.cfg.attn_only:
-        ranks = table[table["kind"] == "neuron"].rename(columns={"number": "neuron"})
-        ranks = ranks[["seed", "layer", "neuron", "rank"]].drop_duplicates()
-        tables["neurons"] = over_seeds(models, neuron_maps).merge(ranks, "left")
-        figures["neurons"] = partial(plot_neurons, tables["neurons"])
     claims = [*result.claims, *ablation_claims(summary)]
     return dataclasses.replace(result, tables=tables, figures=figures, claims=claims)
 
@@ -233,18 +207,4 @@ def plot_ablations(summary: pd.DataFrame) -> "Figure":
         low="accuracy_drop_low", high="accuracy_drop_high", by="mode", panel="split",
         nulls={"accuracy_drop_null": "null"}, title="share of right answers lost",
         hover=["right_before", "right", "of", "logprob_drop"],
-    )  # fmt: skip
-
-
-def plot_neurons(maps: pd.DataFrame) -> "Figure":
-    """The activation of the first model's costliest neurons over the operands."""
-    seed = maps["seed"].iloc[0]
-    rows = maps[(maps["seed"] == seed) & (maps["rank"] < DRAWN)].sort_values(["rank", "layer"])
-    neurons = rows[["layer", "neuron"]].drop_duplicates().head(DRAWN)
-    rows = rows.merge(neurons).sort_values(["operator", "rank", "layer", "a", "b"])
-    name = "neuron " + rows["layer"].astype(str) + "." + rows["neuron"].astype(str)
-    return heatmaps(
-        rows.assign(panel=name + ", a" + rows["operator"] + "b"), row="a", column="b",
-        value="activation", panel="panel", title=f"activation,<br>seed {seed}", signed=True,
-        bounds=None, text=False, across=len(neurons), axes=("a", "b"),
     )  # fmt: skip

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
-from einops import einsum
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from tbtt_interp import interventions
 from tbtt_interp.analyses import heads
-from tbtt_interp.analyses.token_roles import RoleBatch, batches_by_context
+from tbtt_interp.analyses.token_roles import batches_by_context
 from tbtt_interp.interventions import knock_out_attention
 from tbtt_interp.plots import heatmaps
 from tbtt_interp.prompts import PromptBatch, PromptSet
@@ -118,64 +115,6 @@ def knockouts_by_role(
     return pd.DataFrame(rows, columns=[*BY, *DROPS])
 
 
-def mean_pattern(
-    pattern: Float[Tensor, "row query key"], batch: PromptBatch
-) -> Float[Tensor, "row query key"]:
-    """For each row the mean over unpadded rows whose prompts end at the same position."""
-    present = (torch.arange(pattern.shape[1]) < batch.lengths[:, None]).to(pattern)
-    end = F.one_hot(batch.last_prompt_pos).to(pattern)
-    sums = einsum(end, present, pattern, "row end, row query, row query key -> end query key")
-    counts = einsum(end, present, "row end, row query -> end query").clamp(min=1)
-    return (sums / counts[..., None])[batch.last_prompt_pos]
-
-
-def pattern_replacements(
-    model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
-) -> pd.DataFrame:
-    """What answers lose when a head's whole pattern is replaced, for prompts by themselves.
-
-    Returns:
-        one row per layer, head and `replacement` (its mean over prompts, uniform attention, or the
-        pattern of another example): `logprob_drop` and `accuracy_drop`, see `drops_with_hooks`.
-    """
-    batch, tables = RoleBatch.of(prompts).batch, []
-    uniform = interventions.uniform_attention(batch.tokens.shape[1])
-    source = interventions.source_rows([""] * len(batch.tokens), batch, prompts.random(seed))
-    source = torch.where(source < 0, torch.arange(len(source)), source)
-    for (layer, head), pattern in heads.head_patterns(model, batch.tokens).items():
-        replacements = {
-            "mean pattern": mean_pattern(pattern, batch),
-            "uniform attention": uniform.expand_as(pattern),
-            "another example's": pattern[source],
-        }
-        hooks = [interventions.replace_pattern(layer, head, new) for new in replacements.values()]
-        drops = drops_with_hooks(model, batch, prompts.seen, hooks)
-        names = {"layer": layer, "head": head, "replacement": list(replacements)}
-        tables.append(pd.DataFrame(names).join(drops))
-    return pd.concat(tables, ignore_index=True)
-
-
-def attention_by_prompt(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
-    """Each head's attention in each prompt, from the positions that predict the answer's tokens.
-
-    Returns:
-        one row per layer, head, `prompt`, query and key position: the roles `query` and `key`, and
-        `weight`.
-    """
-    roles, tables = RoleBatch.of(prompts), []
-    batch, keys = roles.batch, torch.arange(roles.roles.shape[1])
-    answer, key = (keys <= batch.answer_pos[:, None]).nonzero(as_tuple=True)
-    row, query = batch.answer_row[answer], batch.answer_pos[answer]
-    names = np.array([example.prompt for example in prompts.examples], dtype=object)
-    for (layer, head), pattern in heads.head_patterns(model, batch.tokens).items():
-        tables.append(pd.DataFrame({
-            "layer": layer, "head": head, "prompt": names[batch.answer_example[answer]],
-            "query": roles.roles[row, query], "key": roles.roles[row, key],
-            "weight": pattern[row, query, key].double().numpy(),
-        }))  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
-
-
 def attention_summary(models: Models | Run, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`attention_by_role` and `knockouts_by_role` of every seed, and their means over models.
 
@@ -199,14 +138,11 @@ def summarize_drops(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return of_nats.merge(summarize(table, by, shares, bounds=SHARE), on=by)
 
 
-def attention_claims(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Claim]:
-    """Per query, the key with the largest knockout drop; per head, its pattern's effect.
-
-    Both tables are means over models: of `attention_summary`, and of `pattern_replacements`.
-    """
+def attention_claims(summary: pd.DataFrame) -> list[Claim]:
+    """Per query, the key with the largest knockout drop, from `attention_summary`."""
     known = summary[summary["accuracy_drop"].notna()]
     most = known.groupby(["context", "query"], sort=False)["accuracy_drop"].idxmax()
-    claims = [
+    return [
         Claim(
             text=f"{row['context']}: without attention from {row['query']} to {row['key']} in head "
             f"{row['layer']}.{row['head']}, models lose",
@@ -215,23 +151,12 @@ def attention_claims(summary: pd.DataFrame, replaced: pd.DataFrame) -> list[Clai
         )
         for row in known.loc[most].to_dict("records")
     ]  # fmt: skip
-    for (layer, head), rows in replaced.groupby(["layer", "head"], sort=False):
-        of = rows.set_index("replacement").to_dict("index")
-        if not math.isnan(of["mean pattern"]["accuracy_drop"]):
-            claims.append(Claim(
-                text=f"With the mean pattern in head {layer}.{head}, models lose",
-                effect=Interval.of_row(of["mean pattern"], "accuracy_drop"),
-                unit="of the right seen answers", direction="different",
-                null=of["another example's"]["accuracy_drop"],
-                null_name="with the pattern of another example",
-            ))  # fmt: skip
-    return claims
 
 
 def analyse_attention(
     run_or_models: Models | Run, *, examples: Sequence[int] | None = None, seed: int = 0
 ) -> Result:
-    """Attention by token role with knockouts, replaced patterns, kinds of heads, QK and OV.
+    """Attention by token role with knockouts, kinds of heads, QK and OV circuits.
 
     Args:
         examples: by number; None is all, or FEW drawn at random beyond MANY_PARAMETERS.
@@ -243,8 +168,6 @@ def analyse_attention(
         examples = np.sort(order[:FEW]).tolist()
     sampled = models if examples is None else models.with_examples(examples)
     table, summary = attention_summary(sampled, seed=seed)
-    replaced = over_seeds(sampled, pattern_replacements, seed=seed)
-    by_replacement = summarize_drops(replaced, ["layer", "head", "replacement"])
     by_seed, scores = summarize_over_seeds(
         models, heads.head_scores, by=heads.BY, values=heads.SCORES, untrained="score", seed=seed
     )
@@ -254,9 +177,8 @@ def analyse_attention(
     return Result(
         name="attention",
         tables={
-            "attention": summary, "attention-by-seed": table, "replaced": by_replacement,
-            "replaced-by-seed": replaced, "scores": scores, "scores-by-seed": by_seed,
-            "circuits": circuits, "patterns": over_seeds(sampled, attention_by_prompt),
+            "attention": summary, "attention-by-seed": table, "scores": scores,
+            "scores-by-seed": by_seed, "circuits": circuits,
         },
         display=display[BY].join(display[numbers].map("{:.2f}".format)),
         figures={
@@ -264,7 +186,7 @@ def analyse_attention(
             "qk-circuits": partial(heads.plot_circuits, circuits, "QK"),
             "ov-circuits": partial(heads.plot_circuits, circuits, "OV"),
         },
-        claims=[*attention_claims(summary, by_replacement), *heads.head_claims(scores)],
+        claims=[*attention_claims(summary), *heads.head_claims(scores)],
         notes=[
             "Weight: attention from the positions that predict the answer, by the key's role. "
             "Uniform: the same weight for every key. Untrained: the model before training.",

@@ -14,7 +14,6 @@ import pandas as pd
 from tbtt_interp import plots
 from tbtt_interp.analyses import representations as measures
 from tbtt_interp.analyses.representations import (
-    EMBEDDINGS,
     Representation,
     centred,
     explained_variance,
@@ -154,35 +153,6 @@ def geometry_table(*runs: Run | Models, dimensions: int = DIMENSIONS) -> pd.Data
     return pd.concat(tables, ignore_index=True)
 
 
-def principal_components(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
-    """Every representation on its first two principal components, one row per value.
-
-    Returns:
-        `site`, `representation`, `value`, `x`, `y`, and the shares of variance of both components.
-    """
-    tables = []
-    for r in operand_representations(model, prompts):
-        left, sizes, _ = np.linalg.svd(centred(r.vectors), full_matrices=False)
-        (x, y), shares = (left * sizes)[:, :2].T, explained_variance(r.vectors)
-        tables.append(pd.DataFrame({
-            "site": r.site, "representation": r.name, "value": r.values, "x": x, "y": y,
-            "x_share": shares[0], "y_share": shares[1],
-        }))  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
-
-
-def value_distances(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
-    """Euclidean distances in every representation, one row per `value` and `other` value."""
-    tables = []
-    for r in operand_representations(model, prompts):
-        first, second = np.indices(2 * [len(r.values)]).reshape(2, -1)
-        tables.append(pd.DataFrame({
-            "site": r.site, "representation": r.name, "value": r.values[first],
-            "other": r.values[second], "distance": measures.distances(r.vectors).ravel(),
-        }))  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
-
-
 def streams_only(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of embeddings and residual streams; of many layers only the end of each.
 
@@ -226,62 +196,6 @@ def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure"
     return figure.update_layout(title=f"in {dimensions} dimensions" if several else "")
 
 
-def plot_layouts(maps: pd.DataFrame, pairs: pd.DataFrame, summary: pd.DataFrame) -> "Figure":
-    """Map, distances and spectrum of the embeddings and of operands in the last layer's middle.
-
-    Maps and distances are the first model's. Spectra are means over models.
-    """
-    key = ["site", "representation"]
-    sites = maps["site"].unique()
-    site = [*sites, *(s for s in sites if s.endswith("resid_mid"))][-1]
-    first = maps["seed"].iloc[0]
-    drawn = maps[(maps["seed"] == first) & maps["site"].isin([EMBEDDINGS, site])]
-    groups: list[Any] = list(drawn.groupby(key, sort=False))
-    spectra = summary[summary["dimensions"] == summary["width"]].set_index(["measure", *key])
-    names = [f"{name}, {plots.short_site(at)}" for (at, name), _ in groups]
-    figure, places = plots.panels(
-        names + [""] * 2 * len(names), across=len(names), width=220, height=230, gap=70,
-        shared_yaxes=False, horizontal_spacing=0.045,
-    )  # fmt: skip
-    for k, (group, of_map) in enumerate(groups):
-        cells: list[Any] = places[k :: len(names)]
-        map_at, pair_at, bar_at = cells
-        figure.add_scatter(
-            x=of_map["x"], y=of_map["y"], text=of_map["value"].map("{:g}".format),
-            mode="lines+markers+text", line={"color": plots.GREY, "width": 1}, showlegend=False,
-            marker={"size": 17, "color": of_map["value"], "colorscale": "Tealrose"},
-            hovertemplate="%{text}: %{x:.2f}, %{y:.2f}<extra></extra>", **map_at,
-        )  # fmt: skip
-        x, y = (f"PC {n}, {of_map[f'{axis}_share'].iloc[0]:.0%}" for n, axis in enumerate("xy", 1))
-        figure.update_xaxes(title=x, **map_at)
-        figure.update_yaxes(title=y, scaleanchor=f"x{k + 1}", **map_at)
-        grid = pairs.set_index(["seed", *key]).loc[(first, *group)].pivot(
-            index="value", columns="other", values="distance")  # fmt: skip
-        figure.add_heatmap(
-            z=grid / grid.to_numpy().max(), x=grid.columns, y=grid.index, coloraxis="coloraxis",
-            hovertemplate="%{y:g} and %{x:g}: %{z:.2f}<extra></extra>", **pair_at,
-        )  # fmt: skip
-        figure.update_xaxes(title="value", **pair_at).update_yaxes(autorange="reversed", **pair_at)
-        rows: Any = spectra.loc[("spectrum", *group)]
-        figure.add_bar(
-            x=rows["component"], y=rows["value"], marker_color=plots.BLUE, name="mean, 95 % CI",
-            error_y=plots.error_bars(rows, "value", "value_low", "value_high"), **bar_at,
-        )  # fmt: skip
-        for (column, words), mark in zip(NULL_COLUMNS.items(), plots.NULL_MARKS, strict=False):
-            figure.add_scatter(
-                x=rows["component"], y=rows[column], mode="markers", name=words,
-                marker={"symbol": mark, "size": 8, "color": plots.BLACK}, **bar_at,
-            )  # fmt: skip
-        figure.update_xaxes(title="turns over the values", **bar_at)
-        figure.update_yaxes(range=[0, 1], title="" if k else "share of variance", **bar_at)
-    bar = {"title": "distance<br>of largest", "len": 0.36, "y": 0.53}
-    return plots.name_once(figure).update_layout(
-        title=f"Maps and distances of seed {first}; spectra of all models",
-        coloraxis={"colorscale": "Viridis", "cmin": 0, "colorbar": bar},
-        legend={"y": -0.07, "yanchor": "top"},
-    )  # fmt: skip
-
-
 def _display(table: pd.DataFrame, dimensions: int) -> pd.DataFrame:
     """One row per representation, one column per measure; of several runs a column per run."""
     several = table["run"].nunique() > 1
@@ -302,16 +216,14 @@ def analyse_geometry(
     first, *_ = models = [Models.of(given) for given in (run, *others)]
     table = geometry_table(*models, dimensions=dimensions)
     of_first = table[table["run"] == first.name]
-    maps, pairs = (over_seeds(first, f) for f in (principal_components, value_distances))
     note = (f"All in {dimensions} random dimensions, the mean over {N_PROJECTIONS} choices; claims "
             f"are about {first.name} as it is.")  # fmt: skip
     return Result(
         name="geometry",
-        tables={"geometry": table, "points": maps, "distances": pairs},
+        tables={"geometry": table},
         display=_display(table, dimensions),
         claims=geometry_claims(of_first),
-        figures={"geometry": partial(plot_geometry, streams_only(table), dimensions),
-                 "layouts": partial(plot_layouts, maps, pairs, of_first)},
+        figures={"geometry": partial(plot_geometry, streams_only(table), dimensions)},
         notes=[
             "In square brackets the 95 % CI over models; in round ones the null and the untrained "
             "models. The null permutes the values; for the effective rank it is random vectors.",

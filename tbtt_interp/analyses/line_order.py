@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 
 from tbtt_interp.analyses import preceding_line
 from tbtt_interp.analyses.token_roles import label_positions
 from tbtt_interp.errors import TbttError
-from tbtt_interp.evaluate import TOKENS_AT_ONCE
-from tbtt_interp.interventions import answer_logits, run_with
+from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import BLACK, BLUE, ORANGE, name_once, panels, points
 from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
@@ -31,7 +28,7 @@ from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models, summarize
 from tbtt_interp.tasks import Stream
-from tbtt_interp.tasks.entropy import IndependentLines, stream_floors
+from tbtt_interp.tasks.entropy import IndependentLines
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -180,32 +177,6 @@ def next_line_accuracy(characters: pd.DataFrame) -> pd.DataFrame:
     return means.assign(majority=majority, n_lines=groups.size()).reset_index()
 
 
-def order_from_loss(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
-    """How much of the order is known, from the loss on all of a model's windows.
-
-    Windows begin anywhere, so a character is predicted from up to n_ctx characters.
-
-    Returns:
-        one row: `loss`, `floor_lines` and `floor_order`, the losses of knowing the lines and of
-        knowing their order, in nats per character; `bits` per line below the floor of the lines;
-        `fraction_known` of the difference between the floors.
-    """
-    stream = ordered_lines(prompts)
-    tokens, targets = map(torch.from_numpy, stream.reference()[:2])
-    at_once = max(1, TOKENS_AT_ONCE // tokens.shape[1])
-    nats = sum(
-        F.cross_entropy(run_with(model, read).double().mT, predict, reduction="sum").item()
-        for read, predict in zip(tokens.split(at_once), targets.split(at_once), strict=True)
-    )
-    loss, floors = nats / int((targets >= 0).sum()), stream_floors(stream)
-    gained = floors.lines - loss
-    return pd.DataFrame([{
-        "loss": loss, "floor_lines": floors.lines, "floor_order": floors.order,
-        "bits": gained * np.mean([len(line) for line in stream.lines]) / math.log(2),
-        "fraction_known": gained / (floors.lines - floors.order),
-    }])  # fmt: skip
-
-
 def order_claims(lines: pd.DataFrame, following: pd.DataFrame) -> list[Claim]:
     """Claims on the share of the order known, and on the accuracy on the next line.
 
@@ -245,14 +216,13 @@ def analyse_order(
     """
     models = Models.of(run_or_models)
     ordered_lines(models.shared_prompts)
-    characters, losses = characters_table(models), over_seeds(models, order_from_loss)
+    characters = characters_table(models)
     lines, following = bits_by_line(characters), next_line_accuracy(characters)
     by_label = summarize(following, ["label"], NEXT, bounds=SHARE)
     sums = lines.groupby("seed").mean(numeric_only=True)
     of_models = pd.DataFrame({
         "bits": sums["bits"], "max bits": sums["max_bits"], "other order": sums["bits_other_order"],
         "known": sums["bits"] / sums["max_bits"],
-        "known, from loss": losses.set_index("seed")["fraction_known"],
         "known, labels": sums["label_bits"] / sums["label_max_bits"],
     })  # fmt: skip
     predicted = following.pivot(index="seed", columns="label", values="accuracy")
@@ -260,11 +230,10 @@ def analyse_order(
     notes = [
         "Bits per line beyond knowing every line but not their order, as a fraction of the bits "
         "that knowing the order gives. What a model lacks of the lines counts against it, so bits "
-        "can be negative. From loss: the same on windows that begin anywhere. Labels: only where "
-        "labels begin. Next: lines whose label is predicted from the preceding line."
+        "can be negative. Labels: only where labels begin. Next: lines whose label is predicted "
+        "from the preceding line."
     ]
-    tables = {"order": lines, "order-characters": characters, "order-next": following,
-              "order-loss": losses}  # fmt: skip
+    tables = {"order": lines, "order-characters": characters, "order-next": following}
     figures = {"order": partial(plot_bits, lines), "order-next": partial(plot_next, by_label)}
     claims = order_claims(lines, by_label)
     if all(map(preceding_line.has_room, models.prompts)):

@@ -31,7 +31,6 @@ from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import mean_over_models, summarize
 from tbtt_interp.tasks import Stream
-from tbtt_interp.tasks.entropy import stream_floors
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -39,9 +38,7 @@ if TYPE_CHECKING:
 
 KNOWLEDGE = 2.0  # bits of knowledge per parameter: Allen-Zhu and Li 2024
 CAPACITY = 3.6  # bits of random text per parameter: Morris et al. 2025
-SEEN, HELD_OUT, ORDER, FLOOR, ALL = (
-    "seen answers", "held-out answers", "line order", "below the line-entropy floor", "all"
-)  # fmt: skip
+SEEN, HELD_OUT, ORDER, ALL = "seen answers", "held-out answers", "line order", "all"
 PER_PARAMETER = "bits per parameter"
 FEW = 8  # models at most for the slow measures
 LITERATURE = {PER_PARAMETER: f"{KNOWLEDGE:g} [1], {CAPACITY:g} [2]", "excluded": "0 to 1 [3]"}
@@ -72,16 +69,13 @@ def marginal_bits(prompts: PromptSet) -> Float[np.ndarray, " example"]:
 
 def order_bits(
     model: "HookedTransformer", training: Stream, sections: Sequence[int]
-) -> dict[str, tuple[float, float]]:
-    """The bits of the file's line order that a model's loss shows, and how many there are.
+) -> tuple[float, float]:
+    """The bits of the file's line order that a model shows at least, and how many there are.
+
+    They are the bits of all orders minus what the model takes to write the file in one pass.
 
     Args:
         sections: lines in each section; the order of the sections themselves is common knowledge.
-    Returns:
-        for `line order`, the bits of all orders minus what the model takes to write the file in one
-        pass, and the bits of all orders; for `below the line-entropy floor`, how far the mean loss
-        over all windows is below the line-entropy floor (lines known, their order not),
-        and how far it could be. Above 0, some order is known.
     """
     windows = training.reference()
     with torch.no_grad():
@@ -89,11 +83,7 @@ def order_bits(
     nats = -logs.gather(-1, torch.from_numpy(windows.targets)[..., None]).squeeze(-1)
     written = float(nats[0].sum() + nats[1:, -1].sum()) / math.log(2)
     orders = sum(math.lgamma(lines + 1) for lines in sections) / math.log(2)
-    floors, bits = stream_floors(training), len(training.text) / math.log(2)
-    return {
-        ORDER: (orders - written, orders),
-        FLOOR: ((floors.lines - float(nats.mean())) * bits, (floors.lines - floors.order) * bits),
-    }
+    return orders - written, orders
 
 
 def trained_parameters(model: "HookedTransformer") -> int:
@@ -107,9 +97,9 @@ def stored_bits(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
     """The bits stored in a model's answers, and in the order of its file's lines.
 
     Returns:
-        one row per kind (seen answers; held-out answers; line order; below the line-entropy floor;
-        all, which is seen answers and the order shown): `bits`, `most` that there could be,
-        `share` of these, `n` answers or lines, `parameters` and `per_parameter`.
+        one row per kind (seen answers; held-out answers; line order; all, which is seen answers
+        and the order shown): `bits`, `most` that there could be, `share` of these, `n` answers or
+        lines, `parameters` and `per_parameter`.
     """
     marginal = marginal_bits(prompts)
     saved = marginal - answer_bits(model, prompts)
@@ -121,8 +111,7 @@ def stored_bits(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
     training, task = prompts.training, prompts.task
     if training is not None and task is not None and training.framing == "file":
         sections = [sum(not e.held_out for e in section) for section in task.sections]
-        of_order = order_bits(model, training, sections)
-        bits |= {kind: (*pair, sum(sections)) for kind, pair in of_order.items()}
+        bits[ORDER] = (*order_bits(model, training, sections), sum(sections))
     seen, most, n = bits[SEEN]
     shown, possible, _ = bits.get(ORDER, (0.0, 0.0, 0))
     bits[ALL] = (seen + max(shown, 0.0), most + possible, n)
@@ -162,12 +151,11 @@ def memorization_table(bits: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame
     Args:
         losses: `restricted_loss` over seeds; may be empty.
     """
-    rows = bits[bits["kind"] != FLOOR]
-    is_all = rows["kind"] == ALL
-    rows = rows.assign(
-        measure=rows["kind"].mask(is_all, PER_PARAMETER), null=0.0,
-        value=rows["bits"].mask(is_all, rows["per_parameter"]),
-        most=rows["most"].mask(is_all, KNOWLEDGE),
+    is_all = bits["kind"] == ALL
+    rows = bits.assign(
+        measure=bits["kind"].mask(is_all, PER_PARAMETER), null=0.0,
+        value=bits["bits"].mask(is_all, bits["per_parameter"]),
+        most=bits["most"].mask(is_all, KNOWLEDGE),
     )  # fmt: skip
     if not losses.empty:
         names = {"change": "measure", "fraction": "value", "random_fraction": "null"}

@@ -17,7 +17,7 @@ from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs
 from tbtt_interp.analyses.patching import fraction_claims, fraction_columns, offsets_of
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits, split_inputs
-from tbtt_interp.plots import GREY, curves, panels, points
+from tbtt_interp.plots import curves, points
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
@@ -168,28 +168,20 @@ def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def approximations_table(table: pd.DataFrame, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
-    """How far the fast approximations are from the exact effects of edges.
+def approximations_table(table: pd.DataFrame) -> pd.DataFrame:
+    """How far the fast approximations are from the exact fractions of edges.
 
     Returns:
-        One row per changed label and `method`: `pearson` and `spearman`, correlations over edges
-        with the exact fraction; `error`, the summed distance from it over the summed exact
-        fractions; `pair_pearson`, the correlation over models, edges and single pairs.
+        One row per changed label and `method`: `pearson`, the correlation over edges, and `error`,
+        the summed distance over the summed exact fractions.
     """
     rows = []
-    for label, numbers in pairs.by_change().items():
-        edges = table[(table["changed"] == label) & (table["kind"] == "edge")]
+    for label, edges in table[table["kind"] == "edge"].groupby("changed", sort=False):
         exact = edges["fraction_restored"]
-        of_pair = effects["exact"][:, 0, : len(edges)][..., numbers]
         for name in METHODS:
-            fast, fast_of_pair = edges[name], effects[name][..., numbers].ravel()
-            rows.append({
-                "changed": label, "method": name, "pearson": fast.corr(exact),
-                "spearman": fast.corr(exact, "spearman"),
-                "error": (fast - exact).abs().sum() / exact.abs().sum(),
-                "pair_pearson": np.corrcoef(fast_of_pair, of_pair.ravel())[0, 1],
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+            error = (edges[name] - exact).abs().sum() / exact.abs().sum()
+            rows.append((label, name, edges[name].corr(exact), error))
+    return pd.DataFrame(rows, columns=["changed", "method", "pearson", "error"])
 
 
 def path_claims(table: pd.DataFrame, by_size: pd.DataFrame) -> list[Claim]:
@@ -219,7 +211,7 @@ def analyse_paths(
     pairs = chosen_pairs(models, count=n_pairs, few=FEW, seed=seed) if pairs is None else pairs
     effects = over_seeds(models, path_effects, pairs, seed)
     table = paths_table(models, pairs, effects)
-    errors = approximations_table(table, pairs, effects)
+    errors = approximations_table(table)
     by_size = circuits_table(effects, effects["eap"].shape[1])
     numbers = ["fraction_restored", "fraction_restored_low", "fraction_restored_high",
                "same_answer", "random", *METHODS]  # fmt: skip
@@ -233,7 +225,6 @@ def analyse_paths(
         claims=path_claims(table, by_size),
         figures={
             "paths": partial(plot_paths, table),
-            "approximations": partial(plot_approximations, table),
             "circuits": partial(plot_circuits, by_size),
         },
         notes=[
@@ -260,22 +251,6 @@ def plot_paths(table: pd.DataFrame) -> "Figure":
         nulls={"random": "random source", "same_answer": "source with the corrupted answer"}
         | METHODS, title="fraction of the logit difference restored", label="exact, 95 % CI",
     )  # fmt: skip
-
-
-def plot_approximations(table: pd.DataFrame) -> "Figure":
-    """The two approximations of each edge against its exact fraction."""
-    rows = table[table["kind"] == "edge"]
-    figure, _ = panels([""], width=520, height=420)
-    ends = [rows["fraction_restored"].min(), rows["fraction_restored"].max()]
-    figure.add_scatter(x=ends, y=ends, mode="lines", line={"color": GREY}, showlegend=False)
-    for method, name in METHODS.items():
-        figure.add_scatter(
-            x=rows["fraction_restored"], y=rows[method], mode="markers", name=name,
-            text=rows["name"] + " at " + rows["position"] + ", " + rows["changed"] + " differs",
-            hovertemplate="%{text}<br>exact %{x:.2f}, approximated %{y:.2f}<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title="exact fraction restored")
-    return figure.update_yaxes(title="approximated fraction")
 
 
 def plot_circuits(by_size: pd.DataFrame) -> "Figure":
