@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tbtt_interp.activations import cached
@@ -96,6 +96,14 @@ def ablated_logits(
         yield from ((*job, logits) for job, logits in zip(jobs, after, strict=True))
 
 
+def scored(
+    batch: PromptBatch, logits: Float[Tensor, "answer d_vocab"]
+) -> tuple[Float[np.ndarray, " example"], Bool[np.ndarray, " example"]]:
+    """Each whole answer's log-probability, in nats, and whether it is right."""
+    logits = logits.double().cpu()
+    return batch.answer_logprobs(logits).numpy(), batch.margins(logits[None])[0].numpy() > 0
+
+
 def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
     """Drop in log-probability and accuracy when a component is ablated at every position.
 
@@ -115,18 +123,13 @@ def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0
     sources = {mode: source_rows(of, batch, generator) for mode, of in keys.items()}
     has_source = np.ones(len(batch), dtype=bool)
     has_source[batch.row_example[sources["same answer"] < 0]] = False
-
-    def scored(logits: Float[Tensor, "answer d_vocab"]) -> tuple[np.ndarray, np.ndarray]:
-        logits = logits.double().cpu()
-        return batch.answer_logprobs(logits).numpy(), batch.margins(logits[None])[0].numpy() > 0
-
     sites = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers)
              for name in SITES.values()]  # fmt: skip
     logits, cache = cached(model, batch.tokens, sites)
-    logprobs_before, right_before = scored(batch.at_answers(logits))
+    logprobs_before, right_before = scored(batch, batch.at_answers(logits))
     rows, sums = [], []
     for component, mode, logits in ablated_logits(model, batch, cache, sources, seed):
-        logprobs, right = scored(logits)
+        logprobs, right = scored(batch, logits)
         of_answer = np.stack([logprobs_before - logprobs, right_before, right_before & right,
                               right, np.ones(len(batch))])  # fmt: skip
         for split, mask in prompts.splits.items():

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
-from torch import Tensor
 
 from tbtt_interp import interventions
 from tbtt_interp.analyses import heads
+from tbtt_interp.analyses.ablation import scored
+from tbtt_interp.analyses.heads import DRAWS, N_HEADS_DRAWN
 from tbtt_interp.analyses.token_roles import batches_by_context
 from tbtt_interp.interventions import knock_out_attention
 from tbtt_interp.plots import heatmaps
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
-DRAWS = 5  # random draws of query-key pairs for each knockout
 FEW = 64  # examples for models beyond MANY_PARAMETERS
 BY = ["context", "layer", "head", "query", "key"]
 DROPS = ["logprob_drop", "accuracy_drop", "logprob_drop_random", "accuracy_drop_random"]
@@ -38,7 +38,6 @@ PANELS = {
     "weight": "attention", "accuracy_drop": "accuracy lost after knockout",
     "accuracy_drop_random": "the same, random keys",
 }  # fmt: skip
-N_HEADS_DRAWN = 6
 
 
 def drops_with_hooks(
@@ -53,14 +52,9 @@ def drops_with_hooks(
         one row per hook: `logprob_drop`, nats per whole answer, and `accuracy_drop`, the share of
         right answers that are lost; nan where no answer is right.
     """
-
-    def answers(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        nats, margins = batch.answer_logprobs(logits), batch.margins(logits[None])[0]
-        return nats.numpy(), margins.numpy() > 0
-
     edits = [lambda pattern: pattern, *(change for _, change in hooks)]
     logits = interventions.logits_with_edits(model, batch, hooks[0][0], edits)
-    (nats, is_right), *after = (answers(one.double().cpu()) for one in logits)
+    (nats, is_right), *after = (scored(batch, one) for one in logits)
     was_right, rows = is_right & seen, []
     for changed, still_right in after:
         lost = (~still_right[was_right]).mean() if was_right.any() else math.nan

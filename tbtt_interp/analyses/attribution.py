@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tbtt_interp.activations import cached
 from tbtt_interp.analyses.logit_lens import WHOLE, lens_claims, logit_lens, plot_logit_lens
+from tbtt_interp.analyses.patching import offsets_of
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import points
@@ -104,7 +105,7 @@ def contributions(
     for kind, hook in (("token", "hook_embed"), ("position", "hook_pos_embed")):
         if hook in cache:
             parts[Component(kind)] = (cache[hook][answers, at] * direction).sum(-1)
-    positions = source_positions(batch)
+    positions = offsets_of(batch)
     for layer in range(model.cfg.n_layers):
         v, pattern = (cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("v", "pattern"))
         v = v.repeat_interleave(model.cfg.n_heads // v.shape[2], 2)  # where heads share values
@@ -139,12 +140,6 @@ def contributions(
             "and between stream and logits a LayerNorm or RMSNorm and an unembedding alone"
         )
     return parts | {Component(ALL): total} | units
-
-
-def source_positions(batch: PromptBatch) -> range:
-    """The positions that answers read from, counted from the prompt's last token, -1."""
-    last = int((batch.answer_pos - batch.last_prompt_pos[batch.answer_row]).max())
-    return range(-int(batch.last_prompt_pos.max()) - 1, last)
 
 
 def best_wrong_tokens(model: "HookedTransformer", prompts: PromptSet) -> dict[str, np.ndarray]:
@@ -189,7 +184,7 @@ def attribution(
     weights = logit_weights(batch, torch.as_tensor(tokens), model.cfg.d_vocab)
     own, mismatched = (contributions(double, batch, x) for x in weights)
     values = np.stack([[x.cpu().numpy() for x in of.values()] for of in (own, mismatched)])
-    positions = source_positions(batch)
+    positions = offsets_of(batch)
     names = prompts.position_names(positions[0], positions[-1])
     components = pd.DataFrame(list(own)).astype(dict.fromkeys(Component._fields[1:], "Int64"))
     components["part"] = [component.name(names) for component in own]

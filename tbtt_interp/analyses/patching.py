@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tbtt_interp.activations import cached, site_names, unknown_site
 from tbtt_interp.analyses.ablation import with_ablations
+from tbtt_interp.analyses.logit_lens import WHOLE
 from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs, ordered_pairs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
@@ -36,7 +37,6 @@ STREAMS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", 
 OF_HEADS = ("attn.hook_v", "attn.hook_pattern", "attn.hook_z")
 DIRECTIONS = {"denoising": "restores", "noising": "destroys"}
 METRICS = ("logit difference", "log-probability")
-WHOLE = "answer"  # all of an answer's tokens together
 
 
 def offsets_of(batch: PromptBatch) -> range:

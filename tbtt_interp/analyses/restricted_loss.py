@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tbtt_interp.activations import cached, unknown_site
 from tbtt_interp.analyses.operand_grid import answer_groups, operand_grids
+from tbtt_interp.analyses.patching import STREAMS
 from tbtt_interp.interventions import changed, logits_with_edits
 from tbtt_interp.plots import models_by_group
 from tbtt_interp.probes.erasure import Subspace, random_subspace
@@ -37,7 +38,6 @@ RANK = 2  # of a small's 14 dimensions; more would be most of the model
 DRAWS = 19
 SMALLEST_COST = 0.1  # nats per character that erasing has to cost, for a fraction of it to count
 CHANGES = ("restricted", "excluded")
-STREAMS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
 Fit = Callable[[Float[Tensor, "row d"], Sequence[Example]], Subspace]
 
 
