@@ -25,6 +25,7 @@ Direction = Literal["above", "below", "different"]
 Origin = Literal["the paper", "expected before the run", "explored"]
 FEWEST_MODELS = 3  # models that a verdict needs
 P_LEVEL = 0.05
+POWER = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Claim:
         or_equal: whether an interval that ends at the null supports the claim, too.
         origin: the source of the claim, and whether it predates the results.
         p: of a permutation test, where there is one; above 0.05 the claim is not supported.
+        blind_to: effects that the measure cannot see, said wherever the claim is not supported.
         command: the command that reproduces the effect.
 
     >>> claim = Claim(text="z at = restores", unit="of the logit difference", null=0.1,
@@ -59,6 +61,7 @@ class Claim:
     or_equal: bool = False
     origin: Origin = "explored"
     p: float | None = None
+    blind_to: str = ""
     command: str = ""
 
     @classmethod
@@ -79,11 +82,12 @@ class Claim:
     def verdict(self) -> Verdict:
         """Supported or contradicted where the whole interval is on one side of the null.
 
-        Undecided with fewer than three models, and where the null is unknown.
+        Undecided with fewer than three models, where the null is unknown, and where the interval
+        has no width: models that do not differ do not say how far others would.
         """
-        if self.effect.n < FEWEST_MODELS:
-            return "undecided"
         low, high, null = self.effect.low, self.effect.high, self.null
+        if self.effect.n < FEWEST_MODELS or low == high:
+            return "undecided"
         is_above = low > null or (self.or_equal and self.direction == "above" and low == null)
         is_below = high < null or (self.or_equal and self.direction == "below" and high == null)
         if is_above == is_below:  # the null is inside the interval, or one of them is unknown
@@ -94,33 +98,67 @@ class Claim:
         return "supported" if self.p is None or self.p <= P_LEVEL else "undecided"
 
     @property
+    def detectable(self) -> float:
+        """The smallest distance from the null that would be seen in 80 % of such sets of models.
+
+        From the interval's half width, for models that differ as these do; nan where it has none.
+        Source: Cohen, Statistical Power Analysis (1988), chapter 2.
+
+        >>> Claim(text="", unit="", null=0.0, null_name="",
+        ...       effect=Interval(mean=0.0, low=-0.1, high=0.1, n=8)).detectable.__round__(3)
+        0.138
+        """
+        from scipy.stats import t
+
+        half, freedom = (self.effect.high - self.effect.low) / 2, self.effect.n - 1
+        if self.effect.n < FEWEST_MODELS or not half > 0:
+            return math.nan
+        return half * float(1 + t.ppf(POWER, freedom) / t.ppf(0.975, freedom))
+
+    @property
     def distance(self) -> float:
         """How far the effect is from its null."""
         return abs(self.effect.mean - self.null)
 
     @property
     def measured(self) -> str:
-        """The effect and its null in words."""
+        """The effect and its null in words; undecided, also what would have been seen."""
         if not self.effect.n:
             return "Not measured: there are no models of these cells."
         models = f"n = {self.effect.n} model{'s' if self.effect.n > 1 else ''}"
-        p = "" if self.p is None else f", p = {self.p:.3f}" if self.p >= 0.001 else ", p < 0.001"
+        p = "" if self.p is None else f", p {p_text(self.p, '= ')}"
         null = "unknown" if math.isnan(self.null) else f"{self.null:.2f}"
-        return f"{self.effect.format()} {self.unit} ({models}{p}); {self.null_name}: {null}."
+        words = f"{self.effect.format()} {self.unit} ({models}{p}); {self.null_name}: {null}."
+        if self.verdict == "undecided" and not math.isnan(self.detectable):
+            words += f" A distance of {self.detectable:.2f} would have been seen (power 80 %)."
+        return (
+            words
+            if self.verdict == "supported" or not self.blind_to
+            else (f"{words} Blind to {self.blind_to}.")
+        )
 
     def __str__(self) -> str:
         return f"{self.verdict}: {self.text} {self.measured}"
 
 
+def p_text(p: float, equal: str = "") -> str:
+    """A p-value as text, which is never 0.
+
+    >>> p_text(0.0123), p_text(0.0)
+    ('0.012', '< 0.001')
+    """
+    return f"{equal}{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def claims_table(claims: Sequence[Claim]) -> "pd.DataFrame":
-    """One row per claim: its text, effect, interval, null, p, n, verdict, origin and command."""
+    """One row per claim: its text, effect, interval, null, p, n, verdict, detectable and source."""
     import pandas as pd
 
     return pd.DataFrame([
         {"claim": c.text, "effect": c.effect.mean, "low": c.effect.low, "high": c.effect.high,
          "unit": c.unit, "null": c.null, "null_name": c.null_name,
          "p": math.nan if c.p is None else c.p, "n_models": c.effect.n, "verdict": c.verdict,
-         "origin": c.origin, "command": c.command}
+         "detectable": c.detectable, "origin": c.origin, "command": c.command}
         for c in claims
     ])  # fmt: skip
 

@@ -7,7 +7,7 @@ interval fails for such counts: where all models answer 0 of 4 it has no width, 
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tbtt_interp.errors import TbttError
@@ -71,25 +71,24 @@ def _posterior(counts: Counts) -> "Float[np.ndarray, ' share']":
     """The density of the mean share on the grid's points."""
     import numpy as np
 
-    total = sum(_log_likelihood(of)[..., right] for right, of in counts if of)
+    total = sum(_log_likelihood(right, of) for right, of in counts if of)
     weights = np.exp(total - np.max(total)).sum(1)
     return weights / weights.sum()
 
 
-@cache
-def _log_likelihood(of: int) -> "Float[np.ndarray, 'share correlation right']":
-    """The beta-binomial's log-probability of each count, up to a constant of the count."""
+@lru_cache(maxsize=1_024)
+def _log_likelihood(right: int, of: int) -> "Float[np.ndarray, 'share correlation']":
+    """The beta-binomial's log-probability of a count, up to a constant of the count."""
     import numpy as np
     from scipy.special import betaln
 
-    if of < 1:
-        raise TbttError(f"a share needs at least one prompt, got {of}")
+    if not 0 <= right <= of:
+        raise TbttError(f"a share needs 0 ≤ right answers ≤ prompts, got {right} of {of}")
     share = (np.arange(SHARES) + 0.5) / SHARES
     correlation = (np.arange(CORRELATIONS) + 0.5) / CORRELATIONS
     size = (1 - correlation) / correlation
     a, b = share[:, None] * size, (1 - share[:, None]) * size
-    right = np.arange(of + 1)
-    return betaln(a[..., None] + right, b[..., None] + of - right) - betaln(a, b)[..., None]
+    return betaln(a + right, b + of - right) - betaln(a, b)
 
 
 def verdict(difference: Interval, *, least: float = 0.0) -> str:

@@ -17,6 +17,7 @@ from tbtt_interp.probes import effects, erasure
 from tbtt_interp.probes.features import FEATURES, label_examples
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.shares import share_over_models
 from tbtt_interp.tasks import load_task
 
 MID, POST = "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post"
@@ -210,20 +211,18 @@ def test_an_effect_is_compared_with_each_null_over_models():
     assert np.isnan(effects.summarize_effect(table[table["kind"] == "code"])["p"])
 
 
-def test_an_interval_of_counts_is_no_narrower_than_clopper_and_pearson_s():
+def test_an_interval_of_counts_is_the_beta_binomial_s_and_always_has_a_width():
     def shares(correct: list[int], of: list[int]) -> dict[str, float]:
         table = pd.DataFrame({"value": correct, "of": of, "seed": range(len(of))})
         return effects.summarize_effect(table.assign(kind="code", draw=0))
 
-    unlike = shares([1, 0, 0], [1, 3, 0])
+    unlike, expected = shares([1, 0, 0], [1, 3, 0]), share_over_models([(1, 1), (0, 3)])
     assert (unlike["count"], unlike["of"], unlike["n_models"]) == (1, 4, 2)
-    assert (unlike["effect"], unlike["effect_low"], unlike["effect_high"]) == (0.25, 0, 1)
-    alike = shares([3, 3], [10, 10])
-    exact = stats.beta.ppf([0.025, 0.975], [6, 7], [15, 14])  # of 6 of 20
-    assert [alike["effect_low"], alike["effect_high"]] == pytest.approx(list(exact))
-    none = shares([0, 0], [2, 2])
-    assert none["effect_low"] == 0 and none["effect_high"] == pytest.approx(1 - 0.025**0.25)
-    assert np.isnan(shares([1], [3])["effect_low"]) and np.isnan(shares([0], [0])["effect"])
+    assert (unlike["effect"], unlike["effect_low"], unlike["effect_high"]) == (
+        0.25, expected.low, expected.high)  # fmt: skip
+    none = shares([0, 0, 0, 0], [2, 2, 2, 2])
+    assert none["effect_low"] == 0 and 0.2 < none["effect_high"] < 0.5
+    assert np.isnan(shares([0], [0])["effect"])
 
 
 def test_a_run_s_tables_have_a_row_for_each_claim(line_run):

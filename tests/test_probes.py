@@ -74,7 +74,10 @@ def grid(values: torch.Tensor, features: list[str], controls: int = 9, **options
 
 @pytest.mark.parametrize("feature", ["carry", "borrow", "sign", "units"])
 def test_a_planted_feature_is_found_with_high_selectivity(feature):
-    """Carry and borrow are linear in the operands, and so decoded no better than their null."""
+    """Carry and borrow are linear in the operands, and so decoded no better than their null.
+
+    The sign is read without an error by all three models, which leaves a wide interval.
+    """
     row = grid(planted(feature, seeds=3), [feature], controls=39).loc[feature]
     assert row["accuracy"] > 0.99
     assert row["selectivity"] > 0.2
@@ -85,7 +88,8 @@ def test_a_planted_feature_is_found_with_high_selectivity(feature):
     (claim,) = probe_claims(row.to_frame().T)
     hardest = row[list(NULLS)].max()
     assert (claim.null, claim.p) == (hardest, 1 / 40)
-    assert (claim.verdict == "supported") == (feature in ("sign", "units"))
+    assert (claim.verdict == "supported") == (feature == "units")
+    assert claim.effect.low < claim.effect.high
 
 
 def test_operands_as_numbers_are_a_null_of_arithmetic_features():

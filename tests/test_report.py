@@ -118,6 +118,12 @@ def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:
     assert verdicts == ["supported", "contradicted", "undecided", "supported", "undecided"]
 
 
+def test_a_section_counts_what_was_expected_before_by_itself() -> None:
+    claims = (claim(0.1, 0.2), claim(-0.2, -0.1), claim(0.1, 0.3, origin="explored"))
+    built = Built(name="x", result=result(*claims), reason="", seconds=0.0)
+    assert built.verdicts == "the paper: 1 supported, 1 contradicted; 1 supported"
+
+
 def test_the_abstract_counts_the_claims_by_who_made_them(file_run: Run) -> None:
     built = result(
         claim(0.1, 0.2), claim(0.1, 0.2), claim(-0.2, -0.1), claim(-1.0, 1.0, origin="explored")

@@ -1,13 +1,15 @@
 """Claims are decided by whole intervals, and a result reads in a terminal."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table
-from tbtt_interp.stats import UNMEASURED, Interval
+from tbtt_interp.stats import UNMEASURED, Interval, mean_over_models
 
 
 def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8,
@@ -29,9 +31,9 @@ def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8
         (0.4, 0.6, "different", False, "undecided"),
         (0.5, 0.6, "above", False, "undecided"),  # more than a half, not at least
         (0.5, 0.6, "above", True, "supported"),
-        (0.5, 0.5, "above", True, "supported"),
-        (0.5, 0.5, "below", True, "supported"),
-        (0.5, 0.5, "above", False, "undecided"),
+        (0.5, 0.5, "above", True, "undecided"),  # an interval without width is no verdict
+        (0.9, 0.9, "above", False, "undecided"),
+        (0.9, 0.9, "different", False, "undecided"),
         (0.4, 0.5, "above", True, "undecided"),
         (0.4, 0.5, "below", True, "supported"),
         (0.1, 0.4, "above", True, "contradicted"),
@@ -42,6 +44,28 @@ def test_a_verdict_is_where_the_whole_interval_is(
     low: float, high: float, direction: Direction, or_equal: bool, verdict: str
 ) -> None:
     assert claim(low, high, direction, or_equal=or_equal).verdict == verdict
+
+
+def test_what_an_undecided_claim_would_have_seen_is_seen_four_times_in_five() -> None:
+    """By Student's interval, of models that differ as much as these do."""
+    spreads = np.random.default_rng(0).standard_normal((600, 6))
+
+    def above_zero(values: np.ndarray) -> Claim:
+        return Claim(text="", effect=mean_over_models(values), unit="", null=0.0, null_name="")
+
+    distance = np.sqrt(np.mean([above_zero(row).detectable ** 2 for row in spreads]))
+    power = np.mean([above_zero(row + distance).verdict == "supported" for row in spreads])
+    assert 0.75 < power < 0.85  # its own error is 0.016
+    undecided = claim(0.4, 0.6)
+    assert f"A distance of {undecided.detectable:.2f} would have been seen" in undecided.measured
+    assert "would have been seen" not in claim(0.6, 0.9).measured
+    assert math.isnan(claim(0.5, 0.5).detectable) and math.isnan(claim(0.4, 0.6, n=2).detectable)
+
+
+def test_what_a_measure_cannot_see_is_said_unless_the_claim_is_supported() -> None:
+    blind = dataclasses.replace(claim(0.4, 0.6), blind_to="nonlinear use")
+    assert blind.measured.endswith("Blind to nonlinear use.")
+    assert "Blind" not in dataclasses.replace(claim(0.6, 0.9), blind_to="nonlinear use").measured
 
 
 def test_few_models_and_a_large_p_support_nothing() -> None:

@@ -25,7 +25,8 @@ from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Arrays, Models, over_seeds, over_untrained
-from tbtt_interp.stats import Interval, ratios_over_models
+from tbtt_interp.shares import share_over_models
+from tbtt_interp.stats import Interval, mean_over_models
 from tbtt_interp.tasks import Example
 
 if TYPE_CHECKING:
@@ -42,15 +43,21 @@ NULL_NAMES = {
 }  # fmt: skip
 MEASURES = {  # what a claim says, and the unit
     "margin drop": ("Erasing the code of {} lowers the margin by", "nats"),
-    "margin drop, held out": ("Erasing the code of {} lowers the held-out margin by", "nats"),
-    "answer follows": ("With the code of {} interchanged, the answer follows in", "of pairs"),
+    "margin drop, held out": (
+        "Erasing the code of {} lowers the held-out margin by",
+        "nats",
+    ),
+    "answer follows": (
+        "With the code of {} interchanged, the answer follows in",
+        "of pairs",
+    ),
     "logit shift": ("Interchanging the code of {} shifts the logit difference by", "nats"),
     "decoded": ("Where the answer is wrong, {} is decoded in", "of held-out answers"),
     "decoded in code": ("Where the answer is wrong, the code alone gives {} in", "of answers"),
     "corrected": ("Moving the code of {} corrects", "of wrong held-out answers"),
 }
 DISPLAY = {"feature": "", "site": "", "measure": "", "effect": "interval", "count": ".0f",
-           "of": ".0f", **dict.fromkeys(NULL_NAMES, ".2f"), "whole": ".2f", "p": ".3f",
+           "of": ".0f", **dict.fromkeys(NULL_NAMES, ".2f"), "whole": ".2f", "p": "p",
            "rank": ".0f", "width": ".0f", "variance": ".2f"}  # fmt: skip
 NOTE = (
     "Nulls, of the code's rank: control tasks, permuted labels and random directions. p: the share "
@@ -118,25 +125,25 @@ def summarize_effect(table: pd.DataFrame) -> dict[str, float]:
     Returns:
         effect, effect_low, effect_high and n_models; for counts, whose effects are shares, count
         and of; the mean of each other kind; and p, the share of draws with as large an effect, of
-        the null where it is largest. The interval is Student's, for shares no narrower than that of
-        Clopper and Pearson.
+        the null where it is largest. The interval is Student's, of counts the beta-binomial's.
     """
-    from scipy.stats import binomtest
-
     is_count = "of" in table and table["of"].notna().any()
     table = table if is_count else table.assign(of=1)
     sums = table.groupby(["kind", "draw"])[["value", "of"]].sum()
     means = sums["value"] / sums["of"]
     own = table[(table["kind"] == "code") & (table["of"] > 0)]
-    mean, low, high, n = (x.item() for x in ratios_over_models(own["value"], own["of"]))
-    counts = {"count": int(own["value"].sum()), "of": int(own["of"].sum())} if is_count else {}
-    if is_count and n > 1:
-        exact = binomtest(counts["count"], counts["of"]).proportion_ci()
-        low, high = max(0.0, min(low, exact.low)), min(1.0, max(high, exact.high))
-    beaten = (~(means < mean - 1e-9)).groupby("kind").agg(["sum", "size"]).reindex(NULLS)
+    if is_count:
+        found = share_over_models(
+            [(int(hits), int(of)) for hits, of in own[["value", "of"]].to_numpy()]
+        )
+        counts = {"count": int(own["value"].sum()), "of": int(own["of"].sum())}
+    else:
+        found, counts = mean_over_models(own["value"]), {}
+    beaten = (~(means < found.mean - 1e-9)).groupby("kind").agg(["sum", "size"]).reindex(NULLS)
     others = means.drop("code", level="kind").groupby("kind").mean()
     return {
-        "effect": mean, "effect_low": low, "effect_high": high, "n_models": n, **counts,
+        "effect": found.mean, "effect_low": found.low, "effect_high": found.high,
+        "n_models": found.n, **counts,
         **{str(kind).replace(" ", "_"): value for kind, value in others.items()},
         "p": ((1 + beaten["sum"]) / (1 + beaten["size"])).max(),
     }  # fmt: skip
@@ -215,9 +222,11 @@ def effect_claims(table: pd.DataFrame) -> list[Claim]:
     for row in table.to_dict("records"):
         null, null_name = highest_null(row, NULL_NAMES)
         text, unit = MEASURES[row["measure"]]
+        is_linear = row["measure"] not in ("decoded", "decoded in code", "corrected")
         claims.append(Claim(
             text=text.format(f"{row['feature']} at {row['site']}"), unit=unit, p=row["p"],
             effect=Interval.of_row(row, "effect"), null=null, null_name=null_name,
+            blind_to="a feature that is used nonlinearly" if is_linear else "",
         ))  # fmt: skip
     return claims
 

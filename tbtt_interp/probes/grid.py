@@ -26,9 +26,10 @@ from tbtt_interp.probes.datasets import (
 from tbtt_interp.probes.features import MID, POST, one_hot_text
 from tbtt_interp.probes.nulls import adjusted_p, mlp_gains, operands_accuracy
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.results import Claim, Result
+from tbtt_interp.results import Claim, Result, p_text
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Arrays, Models, over_seeds
+from tbtt_interp.shares import share_over_models
 from tbtt_interp.stats import ANY, SHARE, Bounds, Interval, ratios_over_models
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ DISPLAY = {
     "feature": "", "site": "", "pos": "d", "accuracy": ".2f", "control": ".2f",
     "selectivity": "interval", "thresholds": ".2f", "operands": ".2f", "one_hot": ".2f",
     "untrained": ".2f", "majority": ".2f", "r2": ".2f",
-    "compression": ".2f", "control_compression": ".2f", "held_out": "", "p": ".3f",
-    "p_adjusted": ".3f",
+    "compression": ".2f", "control_compression": ".2f", "held_out": "", "p": "p", "p_adjusted": "p",
 }  # fmt: skip
 NOTES = (
     "accuracy: cross-validated, mean over models; folds keep 3+4, 4+3, 3-4 and 4-3 together. "
@@ -171,11 +171,17 @@ def probe_table(
         mean, low, high, _ = ratios_over_models(np.moveaxis(values, 0, -1), 1.0, bounds=bounds)
         return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
+    correct = scores["correct"][..., 0].astype(int)
+    accuracies = over_models("accuracy", real, SHARE)
+    for cell, k in np.argwhere(accuracies["accuracy_low"] == accuracies["accuracy_high"]):
+        alike = share_over_models([(int(hits), int(of[k])) for hits in correct[:, cell, k]])
+        accuracies["accuracy_low"][cell, k] = alike.low  # models that do not differ: of counts
+        accuracies["accuracy_high"][cell, k] = alike.high
     columns = {
         "feature": [task.labels.feature.name for task in tasks],
         "site": scores["site"][0][:, None], "pos": scores["pos"][0][:, None],
-        "correct": scores["correct"][..., 0].sum(0).astype(int), "of": of * n_models,
-        **over_models("accuracy", real, SHARE), "n_models": n_models,
+        "correct": correct.sum(0), "of": of * n_models,
+        **accuracies, "n_models": n_models,
         "control": control.mean((0, -1)),
         **over_models("selectivity", real - control.mean(-1), ANY),
         "compression": uniform / bits[..., 0],
@@ -295,12 +301,14 @@ def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
     """Columns of a table formatted for printing; missing values are empty.
 
     Args:
-        formats: for each column a format, "interval", or "" for text.
+        formats: for each column a format, "interval", "p", or "" for text.
     """
 
     def written(row: dict[Any, Any], name: str, kind: str) -> str:
         if kind == "interval" and not pd.isna(row[name]):
             return Interval.of_row(row, name).format()
+        if kind == "p" and not pd.isna(row[name]):
+            return p_text(row[name])
         return "" if pd.isna(row[name]) else format(row[name], kind)
 
     rows = table.to_dict("records")

@@ -37,9 +37,14 @@ class Built:
 
     @property
     def verdicts(self) -> str:
-        """How its claims came out, in words."""
-        verdicts = Counter(claim.verdict for claim in self.result.claims) if self.result else {}
-        return ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+        """How its claims came out, in words; what was expected before is counted by itself."""
+        claims = self.result.claims if self.result else ()
+        counts = []
+        for origin in dict.fromkeys(claim.origin for claim in claims):
+            of = Counter(claim.verdict for claim in claims if claim.origin == origin)
+            words = ", ".join(f"{n} {verdict}" for verdict, n in of.items())
+            counts.append(words if origin == "explored" else f"{origin}: {words}")
+        return "; ".join(counts)
 
 
 @dataclass(frozen=True, kw_only=True)
