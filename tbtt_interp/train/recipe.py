@@ -206,7 +206,8 @@ def _schema() -> dict[str, tuple[type, ...]]:
         schema[section[:-1]] = (dict,)
     schema |= dict.fromkeys(("sizes", *(f"sizes.{size}" for size in SIZES)), (dict,))
     schema |= {"held_out": (list,), "held_out_each": (list,), "base": (str,), "summary": (str,),
-               "deal_pairs": (int,), "from": (str,), "training.keep_states": (list,)}  # fmt: skip
+               "deal_pairs": (int,), "from": (str,)}  # fmt: skip
+    schema |= {key: (list,) for key in schema if key.endswith("keep_states")}
     return {key: kinds for key, kinds in schema.items() if key not in ("", "name", "sources")}
 
 
