@@ -8,9 +8,10 @@ from faults import runs as attacks
     ("attack", "count"),
     [
         (lambda count: attacks.attack_finished(count, ("evaluate", "runs")), 8),
-        (attacks.attack_unfinished, 10), (attacks.attack_full_disk, 4),
+        (attacks.attack_unfinished, 10), (attacks.attack_full_disk, 4), (attacks.attack_killed, 2),
+        (attacks.attack_together, 2),
     ],
-    ids=["finished", "unfinished", "full disk"],
+    ids=["finished", "unfinished", "full disk", "killed", "together"],
 )  # fmt: skip
 def test_no_attack_is_lost(attack, count: int) -> None:
     found = attack(count)

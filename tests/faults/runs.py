@@ -1,30 +1,24 @@
-"""Attacks on run folders, each by its seed: how many were tried, survived and lost.
+"""Attacks on run folders, each by its seed: damaged files, full disks, kills, two at once.
 
-    python tests/faults/runs.py --attacks 200
-
-prints the table of the long set. An attack is survived if a command is unaffected, or refuses in
-one line with exit status 2, or names the run and shows the rest. Anything else is lost: a
-traceback, another exit status, or another answer without a word.
+An attack is survived if a command is unaffected, or refuses in one line with exit status 2, or
+names the run and shows the rest. Anything else is lost: a traceback, another exit status, or
+another answer without a word.
 """
 
-import argparse
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from faults.attack import REFUSED, SAME, Tally
 from tiny import contents, short
 
 from tbtt_interp import files
@@ -34,6 +28,8 @@ from tbtt_interp.train import training
 from tbtt_interp.train.stacks import Runtime, TrainingCallback
 from tbtt_interp.train.training import train_models
 
+RUNTIME = Runtime(compiled=False, threads=1)
+FORK = multiprocessing.get_context("fork")  # which has imported what it trains with
 READERS = {  # of the run runs/a, beside the sound run runs/b
     "runs": ["runs", "runs", "--json"],
     "evaluate": ["evaluate", "runs/a", "--json"],
@@ -45,23 +41,6 @@ READERS = {  # of the run runs/a, beside the sound run runs/b
 }
 QUICK = ("runs", "evaluate", "ask", "compare")
 KINDS = ("flip", "flips", "truncate", "zeros", "delete", "swap")
-
-
-@dataclass
-class Count:
-    """What became of some attacks."""
-
-    name: str
-    tried: int = 0
-    refused: int = 0
-    lost: list[str] = field(default_factory=list)
-
-    def add(self, what: str, outcome: str) -> None:
-        """Counts one attack: same, refused, or why it is lost."""
-        self.tried += 1
-        self.refused += outcome == "refused"
-        if outcome not in ("same", "refused"):
-            self.lost.append(f"{what}: {outcome}")
 
 
 def damage(path: Path, other: Path, random: Random) -> str:
@@ -101,29 +80,34 @@ def outcome(name: str, sound: tuple[int | str, str, str]) -> str:
     """What a reader makes of runs/a now, compared with its answer when the run was sound."""
     status, out, err = answer(READERS[name])
     if status == 2 and not out and err.startswith("error: ") and err.count("\n") == 1:
-        return "refused"
+        return REFUSED
     if status != 0:
         return f"{name} ends with {status} {err[-200:]}"
     if out == sound[1]:
-        return "same"
+        return SAME
     if name == "report":
-        return "refused" if "left out, runs/a" in err else "report is another, silently"
+        return REFUSED if "left out, runs/a" in err else "report is another, silently"
     if name == "runs":
         rows = {row["run"]: row for row in json.loads(out)}
         others = {row["run"]: row for row in json.loads(sound[1])}
         named = rows.get("runs/a", {}).get("problem") or "unfinished" in out
-        return "refused" if named and rows["runs/b"] == others["runs/b"] else f"runs lists {out}"
+        return REFUSED if named and rows["runs/b"] == others["runs/b"] else f"runs lists {out}"
     return f"{name} answers otherwise, silently"
 
 
-def attack_finished(count: int, readers: Sequence[str] = tuple(READERS), seed: int = 0) -> Count:
+def attack_quickly(count: int, readers: Sequence[str] = QUICK) -> Tally:
+    """As `attack_finished`, before the commands that take a moment."""
+    return attack_finished(count, readers)
+
+
+def attack_finished(count: int, readers: Sequence[str] = tuple(READERS), seed: int = 0) -> Tally:
     """One damaged file in a finished run, before each of some commands."""
-    train_models(short(), "runs/a", runtime=Runtime(compiled=False, threads=1))
-    train_models(short(first_seed=5), "runs/b", runtime=Runtime(compiled=False, threads=1))
+    train_models(short(), "runs/a", runtime=RUNTIME)
+    train_models(short(first_seed=5), "runs/b", runtime=RUNTIME)
     shutil.copytree("runs/a", "whole")
     sound = {name: answer(READERS[name]) for name in readers}
     assert not [status for status, *_ in sound.values() if status], sound
-    found = Count("finished run, one file damaged")
+    found = Tally(f"a finished run, one file damaged, then read by {len(readers)} commands")
     for number in range(seed, seed + count):
         random = Random(number)
         name = random.choice(sorted(contents(Path("whole"))))
@@ -161,26 +145,25 @@ def untimed(folder: str) -> dict[str, bytes]:
 def resumed(expected: dict[str, bytes]) -> str:
     """How the run `cut` goes on."""
     try:
-        train_models(short(), "cut", resume=True, runtime=Runtime(compiled=False, threads=1))
+        train_models(short(), "cut", resume=True, runtime=RUNTIME)
     except TbttError:
-        return "refused"
+        return REFUSED
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     found = untimed("cut")
     other = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-    return f"finishes with another {other}" if other else "same"
+    return f"finishes with another {other}" if other else SAME
 
 
-def attack_unfinished(count: int, seed: int = 0) -> Count:
+def attack_unfinished(count: int, seed: int = 0) -> Tally:
     """One damaged file in a run that was stopped, then resumed."""
-    runtime = Runtime(compiled=False, threads=1)
-    expected = untimed(str(train_models(short(), "sound", runtime=runtime).folder))
-    found = Count("unfinished run, one file damaged, --resume")
+    expected = untimed(str(train_models(short(), "sound", runtime=RUNTIME).folder))
+    found = Tally("an unfinished run, one file damaged, then --resume")
     with patch.object(training, "SAVING", float("inf")):
         for name, first_seed in (("stopped", 0), ("other", 5)):
             with contextlib.suppress(Stopped):
                 recipe = short(first_seed=first_seed)
-                train_models(recipe, name, runtime=runtime, callback=Stopping(10))
+                train_models(recipe, name, runtime=RUNTIME, callback=Stopping(10))
         for number in range(seed, seed + count):
             random = Random(number)
             shutil.copytree("stopped", "cut")
@@ -191,11 +174,10 @@ def attack_unfinished(count: int, seed: int = 0) -> Count:
     return found
 
 
-def attack_full_disk(count: int, seed: int = 0) -> Count:
+def attack_full_disk(count: int, seed: int = 0) -> Tally:
     """A disk that is full at a random write, then resumed on one that has room."""
-    runtime = Runtime(compiled=False, threads=1)
-    expected = untimed(str(train_models(short(), "roomy", runtime=runtime).folder))
-    found = Count("full disk, then --resume")
+    expected = untimed(str(train_models(short(), "roomy", runtime=RUNTIME).folder))
+    found = Tally("a disk that is full, then --resume")
     for number in range(seed, seed + count):
         left = Random(number).randrange(20)
         fsync = os.fsync
@@ -210,7 +192,7 @@ def attack_full_disk(count: int, seed: int = 0) -> Count:
         said = ""
         with patch.object(files.os, "fsync", full), contextlib.suppress(TbttError):
             try:
-                train_models(short(), "cut", resume=True, runtime=runtime)
+                train_models(short(), "cut", resume=True, runtime=RUNTIME)
                 said = "make room"  # the disk was full too late
             except TbttError as error:
                 said = str(error)
@@ -220,74 +202,44 @@ def attack_full_disk(count: int, seed: int = 0) -> Count:
     return found
 
 
-def attack_together(count: int, seed: int = 0) -> Count:
-    """Two trainings at once in one folder."""
-    runtime = Runtime(compiled=False, threads=1)
-    expected = untimed(str(train_models(short(), "alone", runtime=runtime).folder))
-    found = Count("two trainings in one folder")
+def _train(delay: float = 0.0) -> str:
+    """Trains in the folder `cut`, and returns what stopped it."""
+    time.sleep(delay)
+    try:
+        train_models(short(), "cut", resume=True, runtime=RUNTIME)
+    except TbttError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def attack_together(count: int, seed: int = 0) -> Tally:
+    """Two processes that train in one folder, one of them a moment later."""
+    expected = untimed(str(train_models(short(), "alone", runtime=RUNTIME).folder))
+    found = Tally("two processes train in one folder")
     for number in range(seed, seed + count):
-        said: list[str] = []
-
-        def train(said: list[str] = said) -> None:
-            try:
-                train_models(short(), "cut", resume=True, runtime=runtime)
-            except TbttError as error:
-                said.append(str(error))
-            except Exception as error:
-                said.append(f"{type(error).__name__}: {error}")
-
-        threads = [threading.Thread(target=train) for _ in range(2)]
-        with patch.object(files, "WAIT", 0):
-            threads[0].start()
-            threads[1].join(Random(number).random() / 5) if threads[1].ident else None
-            threads[1].start()
-            for thread in threads:
-                thread.join()
+        delays = (0.0, Random(number).random() / 5)
+        with patch.object(files, "WAIT", 0), ProcessPoolExecutor(2, FORK) as pool:
+            said = [text for text in pool.map(_train, delays) if text]
         strange = [text for text in said if "is being trained by process" not in text]
-        result = "refused" if said else "same"
-        other = untimed("cut") != expected
-        found.add(f"seed {number}", str(strange) if strange else "mixed" if other else result)
+        is_other = untimed("cut") != expected
+        outcome = str(strange) if strange else "mixed" if is_other else REFUSED if said else SAME
+        found.add(f"seed {number}", outcome)
         shutil.rmtree("cut")
     return found
 
 
-@contextmanager
-def elsewhere() -> Iterator[None]:
-    """A new folder to work in."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield
-        finally:
-            os.chdir(before)
-
-
-def table(counts: Sequence[Count]) -> str:
-    """The counts as a table in Markdown."""
-    rows = ["| attack | tried | refused or named | unaffected | lost |", "|---|---|---|---|---|"]
-    for count in counts:
-        same = count.tried - count.refused - len(count.lost)
-        rows.append(f"| {count.name} | {count.tried} | {count.refused} | {same} | "
-                    f"{len(count.lost)} |")  # fmt: skip
-    return "\n".join(rows)
-
-
-def run(attacks: int) -> int:
-    """Runs the long set, prints its table and what was lost; returns the exit status."""
-    counts = []
-    for attack, number in ((attack_finished, attacks), (attack_unfinished, attacks),
-                           (attack_full_disk, attacks // 5), (attack_together, 12)):  # fmt: skip
-        with elsewhere():
-            counts.append(attack(number))
-        print(table(counts[-1:]).splitlines()[-1], flush=True)
-    print(f"\n{table(counts)}")
-    for count in counts:
-        print(*count.lost, sep="\n")
-    return int(any(count.lost for count in counts))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--attacks", type=int, default=200, help="on each kind of run")
-    sys.exit(run(parser.parse_args().attacks))
+def attack_killed(count: int, seed: int = 0) -> Tally:
+    """A process that is killed at a random moment while it trains, then resumed by another."""
+    expected = untimed(str(train_models(short(), "uncut", runtime=RUNTIME).folder))
+    found = Tally("a training killed, then --resume")
+    for number in range(seed, seed + count):
+        owner = FORK.Process(target=_train)
+        owner.start()
+        time.sleep(Random(number).random() / 2)
+        owner.kill()
+        owner.join()
+        found.add(f"seed {number}", resumed(expected))
+        shutil.rmtree("cut")
+    return found
