@@ -1,15 +1,14 @@
 """Instruments: probes and analyses as functions of models, and what they should read from a truth.
 
 An instrument gets models and their prompts alone. It returns findings: a question, the size of the
-effect, and whether the claim that a user would read is supported. What the answer should be is
-another function, of the truth alone, which only the scoring calls.
+effect with its interval, and whether the claim that a user would read is supported. What the answer
+should be is another function, of the truth alone, which only the scoring calls.
 """
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pandas as pd
@@ -29,7 +28,6 @@ from tbtt_interp.analyses import (
 from tbtt_interp.analyses.logit_lens import WHOLE
 from tbtt_interp.analyses.pairs import Pairs, ordered_pairs
 from tbtt_interp.calibration.plants import MID, POST, UNKNOWN, Truth
-from tbtt_interp.errors import TbttError
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.probes.effects import effect_claims, erasure_table
 from tbtt_interp.probes.grid import probe_claims, probe_grid
@@ -41,6 +39,8 @@ CONTROLS = 19  # draws of each null of probes and erasure: p is at least 1/20
 SHUFFLES = 39  # of the operand grid: twice the least p is 0.05
 PAIRS, FEW_PAIRS = 48, 24  # patched, and along paths
 FEATURES = ("parity", "carry")
+HEADS = range(4)
+Question = tuple[str, str]  # the kind of finding, and the place or feature that it is about
 
 
 class Measurement(NamedTuple):
@@ -49,14 +49,16 @@ class Measurement(NamedTuple):
     Attributes:
         kind: what the finding is about; the table has a row for each.
         place: where, or of which feature.
-        effect: its size, in the instrument's unit.
-        is_found: whether the claim is supported, of an effect in the claimed direction.
+        effect, low, high: its size with its interval over models, in the instrument's unit.
+        is_found: whether the claim is supported, of an effect above 0.
     """
 
     kind: str
     place: str
     effect: float
-    is_found: bool
+    low: float = math.nan
+    high: float = math.nan
+    is_found: bool = False
 
 
 class Expected(NamedTuple):
@@ -78,20 +80,27 @@ class Instrument:
     Attributes:
         read: its findings in models.
         expected: from a truth, by kind and place; questions that are not there are not scored.
+        unfit: plants that it cannot be applied to, and why. Any error in another is a failure.
         is_fast: whether it needs less than 0.2 s a draw.
     """
 
     name: str
     question: str
-    read: Callable[[Models], list[Measurement]]
-    expected: Callable[[Truth], dict[tuple[str, str], Expected]]
+    read: Callable[[Models], Iterable[Measurement]]
+    expected: Callable[[Truth], dict[Question, Expected]]
+    unfit: Mapping[str, str] = field(default_factory=dict)
     is_fast: bool = False
 
 
-def _finding(kind: str, place: str, claim: Claim, *, at_least: float = 0.0) -> Measurement:
-    effect = claim.effect.mean
-    found = claim.verdict == "supported" and effect > at_least
-    return Measurement(kind, place, effect, found)
+def _findings(kind: str, places: Iterable[str], claims: Iterable[Claim]) -> Iterator[Measurement]:
+    for place, claim in zip(places, claims, strict=True):
+        effect = claim.effect
+        found = claim.verdict == "supported" and effect.mean > 0
+        yield Measurement(kind, place, effect.mean, effect.low, effect.high, found)
+
+
+def _unnamed(row: Mapping[str, float], value: str, null: float) -> Claim:
+    return Claim(text="", effect=Interval.of_row(row, value), unit="", null=null, null_name="")
 
 
 def _streams(models: Models) -> list[str]:
@@ -106,12 +115,11 @@ def _alone(models: Models) -> Models:
     return dataclasses.replace(models, prompts=prompts)
 
 
-def _at(feature: str, site: str) -> str:
-    return f"{feature} at {site.rpartition('hook_')[2]}"
+def _at(feature: object, site: object) -> str:
+    return f"{feature} at {str(site).rpartition('hook_')[2]}"
 
 
-def read_probes(models: Models) -> list[Measurement]:
-    """Each feature at the last layer's streams, by the probe grid."""
+def _probes(models: Models) -> Iterator[Measurement]:
     cfg = models.first.cfg
     shape = Shape(
         layers=cfg.n_layers, heads=cfg.n_heads, d_model=cfg.d_model, d_mlp=cfg.d_mlp or 1,
@@ -121,275 +129,224 @@ def read_probes(models: Models) -> list[Measurement]:
     table = probe_grid(models, FEATURES, sites=_streams(models), positions=[-1],
                        controls=CONTROLS, untrained=[] if cfg.attn_only else initial)  # fmt: skip
     rows = table[table["p"].notna()]
-    claims = probe_claims(table)
-    return [_finding("accuracy", _at(str(row["feature"]), str(row["site"])), claim)
-            for row, claim in zip(rows.to_dict("records"), claims, strict=True)]  # fmt: skip
+    return _findings("accuracy", map(_at, rows["feature"], rows["site"]), probe_claims(table))
 
 
-def expect_probes(truth: Truth) -> dict[tuple[str, str], Expected]:
-    """Accuracies of the best linear probes."""
+def _expect_probes(truth: Truth) -> dict[Question, Expected]:
     return {("accuracy", _at(*at)): Expected(size) for at, size in truth.decoded.items()}
 
 
 ERASURE = {"margin drop": "erasure", "logit shift": "interchange"}
 
 
-def read_erasure(models: Models) -> list[Measurement]:
-    """Each feature's code erased and interchanged at the last layer's streams."""
+def _erasure(models: Models) -> Iterator[Measurement]:
     table = erasure_table(models, FEATURES, sites=_streams(models), draws=CONTROLS)
-    rows = zip(table.itertuples(), effect_claims(table), strict=True)
-    return [_finding(ERASURE[str(row.measure)], _at(str(row.feature), str(row.site)), claim)
-            for row, claim in rows if row.measure in ERASURE]  # fmt: skip
+    for measure, kind in ERASURE.items():
+        rows = table[table["measure"] == measure]
+        yield from _findings(kind, map(_at, rows["feature"], rows["site"]), effect_claims(rows))
 
 
-def expect_erasure(truth: Truth) -> dict[tuple[str, str], Expected]:
-    """Codes that are used, and features that are used by no linear code."""
-    found = {(kind, _at(*at)): Expected(size)
-             for kind in ERASURE.values() for at, size in truth.used.items()}  # fmt: skip
-    blind = {(kind, _at(*at)): Expected(UNKNOWN, is_blind=True)
-             for kind in ERASURE.values() for at in truth.used_nonlinearly}  # fmt: skip
-    return found | blind
+def _expect_erasure(truth: Truth) -> dict[Question, Expected]:
+    linear = {at: Expected(size) for at, size in truth.used.items()}
+    blind = {at: Expected(UNKNOWN, is_blind=True) for at in truth.used_nonlinearly}
+    return {(kind, _at(*at)): x for kind in ERASURE.values() for at, x in (linear | blind).items()}
 
 
 def _pairs(models: Models, count: int) -> Pairs:
     return ordered_pairs(models.shared_prompts).sample(count, seed=0)
 
 
-def _head(changed: str, layer: int, head: int, pos: int) -> str:
+def _head(changed: object, layer: object, head: object, pos: object) -> str:
     return f"{changed} through head {layer}.{head} at {pos}"
 
 
-def read_patching(models: Models) -> list[Measurement]:
-    """Every head's output at the prompt's last two digits, patched by itself."""
+def _patching(models: Models) -> Iterator[Measurement]:
     sites = [f"blocks.{layer}.attn.hook_z" for layer in range(models.first.cfg.n_layers)]
     table = patching.patching_table(models, _pairs(models, PAIRS), sites=sites)
     rows = table[(table["direction"] == "denoising") & (table["metric"] == patching.METRICS[0])]
     rows = rows[(rows["role"] == WHOLE) & rows["pos"].isin([-1, -2])]
-    claims = patching.fraction_claims(rows, rows["site"])
-    return [
-        _finding("fraction restored", _head(str(row["changed"]), int(row["site"].split(".")[1]),
-                                            int(row["head"]), int(row["pos"])), claim)
-        for row, claim in zip(rows.to_dict("records"), claims, strict=True)
-    ]  # fmt: skip
+    layers, heads = rows["site"].str.split(".").str[1], rows["head"].astype(int)
+    places = map(_head, rows["changed"], layers, heads, rows["pos"].astype(int))
+    return _findings("fraction restored", places, patching.fraction_claims(rows, rows["site"]))
 
 
-def _expect_heads(truth: Truth, kind: str) -> dict[tuple[str, str], Expected]:
-    operands = {operand for operand, *_ in truth.carries}
-    layers = 1 + max((layer for _, layer, _, _ in truth.carries), default=-1)
-    return {
-        (kind, _head(*at)): Expected(truth.carries.get(at, 0.0))
-        for operand in operands for layer in range(layers) for head in range(4) for pos in (-1, -2)
-        if (at := (operand, layer, head, pos))
-    }  # fmt: skip
-
-
-def expect_patching(truth: Truth) -> dict[tuple[str, str], Expected]:
+def _expect_patching(truth: Truth) -> dict[Question, Expected]:
     """The share that each head carries, and 0 of the others."""
-    return _expect_heads(truth, "fraction restored")
+    layers = 1 + max((layer for _, layer, _, _ in truth.carries), default=-1)
+    places = ((operand, layer, head, pos) for operand in {at[0] for at in truth.carries}
+              for layer in range(layers) for head in HEADS for pos in (-1, -2))  # fmt: skip
+    return {("fraction restored", _head(*at)): Expected(truth.carries.get(at, 0.0))
+            for at in places}  # fmt: skip
 
 
-def read_paths(models: Models) -> list[Measurement]:
-    """Each head's value path from the embeddings to the logits, past the MLP; in one layer."""
-    cfg = models.first.cfg
-    if cfg.attn_only or cfg.n_layers > 1:
-        return []
+def _paths(models: Models) -> Iterator[Measurement]:
     pairs = _pairs(models, FEW_PAIRS)
-    table = path_patching.paths_table(
-        models, pairs, over_seeds(models, path_patching.path_effects, pairs, n_random=0)
-    )
+    effects = over_seeds(models, path_patching.path_effects, pairs, n_random=0)
+    table = path_patching.paths_table(models, pairs, effects)
     rows = table[table["name"].str.match(rf"{graph.EMBED} → v \S+ → {graph.LOGITS}$")]
-    claims = patching.fraction_claims(rows, rows["name"])
-    return [
-        _finding("value path", f"{row.changed} through head {str(row.path).split()[3]}", claim)
-        for row, claim in zip(rows.rename(columns={"name": "path"}).itertuples(), claims,
-                              strict=True)
-    ]  # fmt: skip
+    places = rows["changed"] + " through head " + rows["name"].str.split().str[3]
+    return _findings("value path", places, patching.fraction_claims(rows, rows["name"]))
 
 
-def expect_paths(truth: Truth) -> dict[tuple[str, str], Expected]:
+def _expect_paths(truth: Truth) -> dict[Question, Expected]:
     """The heads that write the answer themselves."""
-    if truth.written.get("MLP", 1.0) > 0:
+    if not truth.written or truth.written.get("MLP", 0.0) > 0:
         return {}
-    of_heads = _expect_heads(truth, "value path")
-    return {(kind, place.removesuffix(" at -1")): x
-            for (kind, place), x in of_heads.items() if place.endswith("at -1")}  # fmt: skip
+    heads = _expect_patching(truth).items()
+    return {("value path", place.removesuffix(" at -1")): x
+            for (_, place), x in heads if place.endswith("at -1")}  # fmt: skip
 
 
-def read_ablation(models: Models) -> list[Measurement]:
-    """Every head, its output resampled from another prompt."""
+def _ablation(models: Models) -> Iterator[Measurement]:
     table = ablation.ablation_summary(over_seeds(models, ablation.ablation_table))
-    rows = table[(table["kind"] == "head") & (table["mode"] == "resample")].assign(kind="head")
-    claims = [ablation.ablation_claims(rows.iloc[k : k + 1]) for k in range(len(rows))]
-    return [_finding("accuracy drop", f"head {row.layer}.{row.number}", claim[0])
-            for row, claim in zip(rows.itertuples(), claims, strict=True) if claim]  # fmt: skip
+    rows = table[(table["kind"] == "head") & (table["mode"] == "resample")]
+    for row in rows.itertuples():
+        claims = ablation.ablation_claims(rows.loc[[row.Index]])
+        places = [f"head {row.layer}.{row.number}"] * len(claims)
+        yield from _findings("accuracy drop", places, claims)
 
 
-def expect_ablation(truth: Truth) -> dict[tuple[str, str], Expected]:
+def _expect_ablation(truth: Truth) -> dict[Question, Expected]:
     """Heads that carry most of an operand cost answers, and heads that carry nothing none.
 
     The null resamples from an example with the same answer. Where a head carries one of two
     operands, such an example has another operand there, so that the null is as large.
     """
-    heads: dict[tuple[int, int], float] = {}
+    if truth.answered != 1:
+        return {}
+    shares = {(layer, head): 0.0 for _, layer, _, _ in truth.carries for head in HEADS}
     for (_, layer, head, _), share in truth.carries.items():
-        heads[layer, head] = max(heads.get((layer, head), 0.0), share)
-    layers, both = {layer for layer, _ in heads}, len({at[0] for at in truth.carries}) > 1
-    return {
-        ("accuracy drop", f"head {layer}.{head}"): (
-            Expected(UNKNOWN, is_blind=both) if share else Expected(0.0))
-        for layer in layers for head in range(4)
-        if (share := heads.get((layer, head), 0.0)) == 0 or share > 0.6
-    } if truth.answered == 1 else {}  # fmt: skip
+        shares[layer, head] = max(shares[layer, head], share)
+    both = len({operand for operand, *_ in truth.carries}) > 1
+    return {("accuracy drop", f"head {layer}.{head}"):
+            Expected(UNKNOWN, is_blind=both) if share else Expected(0.0)
+            for (layer, head), share in shares.items() if share == 0 or share > 0.6}  # fmt: skip
 
 
-def read_attention(models: Models) -> list[Measurement]:
-    """Every head's attention from "=" to b, knocked out."""
+def _attention(models: Models) -> Iterator[Measurement]:
     drops = over_seeds(_alone(models), attention.knockouts_by_role)
     table = attention.summarize_drops(drops, attention.BY)
-    rows = table[(table["query"] == "=") & (table["key"] == "b")]
-    return [
-        _finding("knockout of b", f"head {row['layer']}.{row['head']}", Claim(
-            text="", effect=Interval.of_row(row, "accuracy_drop"), unit="",
-            null=row["accuracy_drop_random"], null_name="",
-        ))
-        for row in rows.to_dict("records")
-    ]  # fmt: skip
+    rows = table[(table["query"] == "=") & (table["key"] == "b")].to_dict("records")
+    places = [f"head {row['layer']}.{row['head']}" for row in rows]
+    claims = [_unnamed(row, "accuracy_drop", row["accuracy_drop_random"]) for row in rows]
+    return _findings("knockout of b", places, claims)
 
 
-def expect_attention(truth: Truth) -> dict[tuple[str, str], Expected]:
+def _expect_attention(truth: Truth) -> dict[Question, Expected]:
     """Heads that carry most of b, and heads that carry nothing."""
-    of_b = Truth(carries={at: x for at, x in truth.carries.items() if at[0] == "b"},
-                 answered=truth.answered)  # fmt: skip
-    return {("knockout of b", place): x for (_, place), x in expect_ablation(of_b).items()}
+    of_b = {at: x for at, x in truth.carries.items() if at[0] == "b"}
+    heads = _expect_ablation(dataclasses.replace(truth, carries=of_b))
+    return {("knockout of b", place): x for (_, place), x in heads.items()}
 
 
-def read_attribution(models: Models) -> list[Measurement]:
-    """What attention to b and the MLP write of the logit difference."""
-    summary, _ = attribution.attribution_tables(models)
-    claims = attribution.attribution_claims(summary)
-    names = {"attention from b": "attention from b", "MLP": "MLP"}
-    return [
-        _finding("logit difference", name, claim)
-        for claim in claims for end, name in names.items()
-        if claim.text == f"layer 0 {end} writes"
-    ]  # fmt: skip
+def _attribution(models: Models) -> Iterator[Measurement]:
+    claims = attribution.attribution_claims(attribution.attribution_tables(models)[0])
+    by_text = {claim.text: claim for claim in claims}
+    for place in ("attention from b", "MLP"):
+        if claim := by_text.get(f"layer 0 {place} writes"):
+            yield from _findings("logit difference", [place], [claim])
 
 
-def expect_attribution(truth: Truth) -> dict[tuple[str, str], Expected]:
-    """Shares of the logit difference."""
+def _expect_attribution(truth: Truth) -> dict[Question, Expected]:
     return {("logit difference", name): Expected(x) for name, x in truth.written.items()}
 
 
-def read_geometry(models: Models) -> list[Measurement]:
-    """How much of a's representation after attention is a number line."""
+def _geometry(models: Models) -> Iterator[Measurement]:
     table = geometry.geometry_table(models, dimensions=models.first.cfg.d_model)
     rows = table[(table["measure"] == "number line") & (table["operand"] == "a")]
     rows = rows[rows["site"].str.endswith(f"hook_{MID}")]
-    return [_finding("number line", "a", claim) for claim in geometry.geometry_claims(rows)]
+    claims = geometry.geometry_claims(rows)
+    return _findings("number line", ["a"] * len(claims), claims)
 
 
-def expect_geometry(truth: Truth) -> dict[tuple[str, str], Expected]:
-    """The share that is a line; one-hot operands are no line."""
-    known = truth.number_line is not None
-    return {("number line", "a"): Expected(truth.number_line)} if known else {}  # pyright: ignore
+def _expect_geometry(truth: Truth) -> dict[Question, Expected]:
+    share = truth.number_line
+    return {} if share is None else {("number line", "a"): Expected(share)}
 
 
-def read_additivity(models: Models) -> list[Measurement]:
-    """How much of the last layer's streams and of the logits is f(a) + g(b)."""
+def _additivity(models: Models) -> Iterator[Measurement]:
     sites = [site for site in _streams(models) if site.endswith(MID)] + [additivity.LOGITS]
     table = over_seeds(models, additivity.variance_shares, sites=sites, n_shuffles=SHUFFLES)
     table = additivity.share_summary(table.assign(untrained=math.nan))
     rows = table[table["effect"] == "interaction"]
-    return [
-        Measurement("f(a) + g(b)", str(row["site"]).rpartition("hook_")[2], 1 - claim.effect.mean,
-                claim.verdict == "supported" and claim.effect.mean < claim.null)
-        for row, claim in zip(rows.to_dict("records"), additivity.interaction_claims(table),
-                              strict=True)
-    ]  # fmt: skip
+    claims = additivity.interaction_claims(table)
+    for site, claim in zip(rows["site"], claims, strict=True):
+        share = claim.effect  # of the interaction; the finding is of the rest
+        yield Measurement(
+            "f(a) + g(b)", str(site).rpartition("hook_")[2], 1 - share.mean, 1 - share.high,
+            1 - share.low, claim.verdict == "supported" and share.mean < claim.null,
+        )  # fmt: skip
 
 
-def expect_additivity(truth: Truth) -> dict[tuple[str, str], Expected]:
-    """Whether an activation is a rule, f(a) + g(b), or a table."""
+def _expect_additivity(truth: Truth) -> dict[Question, Expected]:
     return {("f(a) + g(b)", site): Expected(x) for site, x in truth.additive.items()}
 
 
-def read_memorization(models: Models) -> list[Measurement]:
-    """The share of the bits of seen answers that is stored."""
-    claims = memorization.stored_bits_claims(over_seeds(_alone(models), memorization.stored_bits))
-    return [_finding("bits of answers", "seen", claims[0])]
+def _memorization(models: Models) -> Iterator[Measurement]:
+    table = over_seeds(_alone(models), memorization.stored_bits)
+    return _findings("bits of answers", ["seen"], memorization.stored_bits_claims(table)[:1])
 
 
-def expect_memorization(truth: Truth) -> dict[tuple[str, str], Expected]:
+def _expect_memorization(truth: Truth) -> dict[Question, Expected]:
     """Whether every answer is known, or none."""
-    if truth.answered not in (0.0, 1.0):
-        return {}
-    return {("bits of answers", "seen"): Expected(truth.answered)}
+    known = truth.answered
+    return {("bits of answers", "seen"): Expected(known)} if known in (0.0, 1.0) else {}
 
 
-def read_order(models: Models) -> list[Measurement]:
-    """How often the next line's first operand is predicted in the model's own file."""
-    tables = []
-    for other in (False, True):
-        table = over_seeds(models, line_order.bits_by_character, other_order=other)
-        table = table[table["label"] == "a"]
-        tables.append((table["rank"] == 0).groupby(table["seed"]).mean())
-        largest = table.groupby(["seed", "character"]).size().groupby("seed").max()
-    counts = pd.DataFrame({"accuracy": tables[0], "other_order": tables[1],
-                           "majority": largest / 99, "label": "a"})  # fmt: skip
-    means = summarize(counts.reset_index(), ["label"], ["accuracy", "other_order", "majority"])
-    row = means.to_dict("records")[0]
-    claim = Claim(text="", effect=Interval.of_row(row, "accuracy"), unit="",
-                  null=max(row["other_order"], row["majority"]), null_name="")  # fmt: skip
-    return [_finding("next line", "first operand", claim)]
+def _order(models: Models) -> Iterator[Measurement]:
+    right = {}
+    for name in ("own", "other"):
+        other = over_seeds(models, line_order.bits_by_character, other_order=name == "other")
+        other = other[other["label"] == "a"]
+        right[name] = (other["rank"] == 0).groupby(other["seed"]).mean()
+    largest = other.groupby(["seed", "character"]).size().groupby("seed").max() / 99
+    counts = pd.DataFrame({**right, "majority": largest, "label": "a"}).reset_index()
+    row = summarize(counts, ["label"], ["own", "other", "majority"]).to_dict("records")[0]
+    claim = _unnamed(row, "own", max(row["other"], row["majority"]))  # pyright: ignore
+    return _findings("next line", ["first operand"], [claim])
 
 
-def expect_order(truth: Truth) -> dict[tuple[str, str], Expected]:
-    """The share of lines whose successor is known."""
-    known = truth.order is not None
-    return {("next line", "first operand"): Expected(truth.order)} if known else {}  # pyright: ignore
+def _expect_order(truth: Truth) -> dict[Question, Expected]:
+    share = truth.order
+    return {} if share is None else {("next line", "first operand"): Expected(share)}
 
 
-INSTRUMENTS: Mapping[str, Instrument] = {
-    name: Instrument(name=name, question=question, read=read, expected=expected, is_fast=fast)
-    for name, question, read, expected, fast in (
-        ("probe grid", "Is the feature decoded beyond every null?",
-         read_probes, expect_probes, False),
-        ("erasure and interchange", "Does the answer depend on the feature's linear code?",
-         read_erasure, expect_erasure, False),
-        ("patching", "Which head carries the operand to the answer?",
-         read_patching, expect_patching, False),
-        ("paths", "Which head's values reach the answer directly?",
-         read_paths, expect_paths, False),
-        ("ablation", "Which head do answers need?", read_ablation, expect_ablation, False),
-        ("attention knockout", "Which head's attention to b do answers need?",
-         read_attention, expect_attention, False),
-        ("attribution", "Which part writes the answer?",
-         read_attribution, expect_attribution, True),
-        ("geometry", "Are operands on a number line?", read_geometry, expect_geometry, False),
-        ("additivity", "A rule or a table?", read_additivity, expect_additivity, True),
-        ("memorization", "Are the answers stored?",
-         read_memorization, expect_memorization, True),
-        ("order", "Is the order of lines known?", read_order, expect_order, False),
-    )
-}  # fmt: skip
+INSTRUMENTS: Mapping[str, Instrument] = {one.name: one for one in (
+    Instrument(name="probe grid", question="Is the feature decoded beyond every null?",
+               read=_probes, expected=_expect_probes),
+    Instrument(name="erasure and interchange", read=_erasure, expected=_expect_erasure,
+               question="Does the answer depend on the feature's linear code?"),
+    Instrument(name="patching", question="Which head carries the operand to the answer?",
+               read=_patching, expected=_expect_patching),
+    Instrument(name="paths", question="Which head's values reach the answer directly?",
+               read=_paths, expected=_expect_paths,
+               unfit={"attention only": "paths go through MLPs, and these models have none"}),
+    Instrument(name="ablation", question="Which head do answers need?",
+               read=_ablation, expected=_expect_ablation),
+    Instrument(name="attention knockout", question="Which head's attention to b do answers need?",
+               read=_attention, expected=_expect_attention),
+    Instrument(name="attribution", question="Which part writes the answer?",
+               read=_attribution, expected=_expect_attribution, is_fast=True),
+    Instrument(name="geometry", question="Are operands on a number line?",
+               read=_geometry, expected=_expect_geometry),
+    Instrument(name="additivity", question="A rule or a table?",
+               read=_additivity, expected=_expect_additivity, is_fast=True),
+    Instrument(name="memorization", question="Are the answers stored?",
+               read=_memorization, expected=_expect_memorization, is_fast=True),
+    Instrument(name="order", question="Is the order of lines known?",
+               read=_order, expected=_expect_order),
+)}  # fmt: skip
 
 
-def scored(instrument: Instrument, models: Models, truth: Truth) -> Iterable[dict[str, object]]:
+def scored(instrument: Instrument, models: Models, truth: Truth) -> Iterator[dict[str, object]]:
     """An instrument's findings beside what they should be; questions without a truth left out.
 
     An effect that an instrument could have found, and has no row for, was not found.
     """
-    found: list[Measurement] = []
-    with contextlib.suppress(TbttError):  # it does not apply to these models, and says so
-        found = instrument.read(models)
     expected = instrument.expected(truth)
-    for finding in found:
-        if (should := expected.get((finding.kind, finding.place))) is not None:
-            yield {"instrument": instrument.name, **finding._asdict(), **should._asdict(),
-                   "effect": finding.effect, "true": should.effect}  # fmt: skip
-    known = {(finding.kind, finding.place) for finding in found}
-    for (kind, place), should in expected.items():
-        if found and should.effect != 0 and (kind, place) not in known:
-            missed = Measurement(kind, place, UNKNOWN, is_found=False)
-            yield {"instrument": instrument.name, **missed._asdict(), "true": should.effect,
-                   "is_blind": should.is_blind}  # fmt: skip
+    found = {(one.kind, one.place): one for one in instrument.read(models)}
+    for question, (true, is_blind) in expected.items():
+        if question in found or true != 0:
+            one = found.get(question, Measurement(*question, UNKNOWN))
+            yield {"instrument": instrument.name, **one._asdict(), "true": true,
+                   "is_blind": is_blind}  # fmt: skip

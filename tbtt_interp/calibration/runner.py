@@ -90,7 +90,7 @@ def measure(job: Job, fast_nulls: bool = False) -> Draw:
     planted = plant.draw(job.effect, job.number)
     rows, seconds = [], {"plant": time.process_time() - start}
     for name, instrument in INSTRUMENTS.items():
-        is_asked = bool(instrument.expected(planted.truth))
+        is_asked = instrument.expected(planted.truth) and plant.name not in instrument.unfit
         if not is_asked or (fast_nulls and plant.is_null and not instrument.is_fast):
             continue
         start = time.process_time()

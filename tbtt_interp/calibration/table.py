@@ -1,10 +1,9 @@
 """The calibration table: what each instrument found, missed, and called where nothing was."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tbtt_interp.calibration.instruments import INSTRUMENTS
@@ -17,8 +16,7 @@ LEVEL = 0.05  # nominal rate of false claims
 FEWEST_FOUND = 0.8  # of plants of the largest effect; fewer is a miss
 SIZES = ("small", "medium", "large")
 LARGE = 0.5  # a share that is large in any plant, such as that of the head that copies most
-KIND = ["instrument", "kind"]
-KNOWN: Mapping[str, str] = {}  # failures that have been looked into, with what they mean
+KIND, DRAW = ["instrument", "kind"], ["plant", "size", "number"]
 ABOUT = """\
 Each draw has {models} models of the paper's architecture in random bases, whose mechanism is known
 because it was written by hand, or a null. An instrument gets the models and their prompts, and not
@@ -28,10 +26,16 @@ models' unembedding is not tied, and their answers are one token; some have no M
 READ = """\
 - **found**: claims supported, of the planted effects of each size; a true share of 0.5 or more
   counts as large in every plant. The interval is for large effects.
+- **seen from**: the smallest planted effect that is found in {fewest:.0%} of draws, as all larger
+  ones are. Where its true size is unknown this is the mean measured effect. Where an instrument
+  finds nothing, a smaller effect may be there.
 - **wrong place**: draws whose largest effect is where nothing was planted, of those with several
   places.
 - **error**: the mean distance of the effect from its true size, where that is known. The unit is
   the instrument's own: a share of 1.
+- **covered**: 95 % intervals that hold the mean of the same effect in the other draws, widened for
+  that mean's own error. Intervals without width are not counted, and support no claim. What the
+  models of one draw share, such as a permutation of the answers, is not in their interval.
 - **false, nulls**: claims supported in null draws, of all claims there, with the number of draws.
   The interval is the beta-binomial's, since the claims of one draw are not independent.
 - **false, plants**: the same in planted models, at places where nothing was planted.
@@ -45,11 +49,10 @@ false claims in nulls begins above {level:.0%}.
 
 def rows_of(draws: Iterable[Draw]) -> pd.DataFrame:
     """One row per draw and question: what was found, and what is so."""
-    rows = [
+    table = pd.DataFrame([
         {"plant": draw["plant"], "size": draw["effect"], "number": draw["number"], **row}
         for draw in draws for row in draw["rows"]
-    ]  # fmt: skip
-    table = pd.DataFrame(rows).rename(columns={"true": "truth"})
+    ]).rename(columns={"true": "truth"})  # fmt: skip
     table["is_null"] = table["plant"].map({name: x.is_null for name, x in PLANTS.items()})
     order = {(x.name, size): name for x in PLANTS.values()
              for size, name in zip(x.effects, SIZES[-len(x.effects) :], strict=True)}  # fmt: skip
@@ -61,20 +64,43 @@ def rows_of(draws: Iterable[Draw]) -> pd.DataFrame:
 
 def _share(rows: pd.DataFrame) -> Interval:
     """The share of claims that are supported, whose units are draws."""
-    counts = rows.groupby(["plant", "size", "number"])["is_found"].agg(["sum", "size"])
+    counts = rows.groupby(DRAW)["is_found"].agg(["sum", "size"])
     return share_over_models([(int(hits), int(of)) for hits, of in counts.to_numpy()])
 
 
 def _misplaced(rows: pd.DataFrame) -> float:
     """The share of draws whose largest effect is not one of the planted; accuracies have no 0."""
-    draws = rows.groupby(["plant", "size", "number"])
-    several = rows[(draws["truth"].transform("size") > 1)
-                   & (draws["truth"].transform(lambda x: (x != 0).any()))]  # fmt: skip
-    if several.empty:
+    draws = rows.groupby(DRAW)["truth"]
+    several = rows[(draws.transform("size") > 1) & draws.transform(lambda x: (x != 0).any())]
+    if several.empty or (rows["kind"] == "accuracy").all():
         return math.nan
     size = several["effect"].abs()
-    largest = several.loc[size.groupby([several[c] for c in ("plant", "size", "number")]).idxmax()]
+    largest = several.loc[size.groupby([several[name] for name in DRAW]).idxmax()]
     return float((largest["truth"] == 0).mean())
+
+
+def least_found(rows: pd.DataFrame) -> float:
+    """The smallest effect that is found in most draws, as every larger one is; nan if none is.
+
+    Args:
+        rows: of one kind of finding, where something was planted.
+    """
+    groups = power_by_size(rows)
+    size = groups["truth"].fillna(groups["effect"]).abs()
+    is_missed = groups["found"] < FEWEST_FOUND * groups["of"]
+    return float(size[size > size[is_missed].max()].min() if is_missed.any() else size.min())
+
+
+def covered(rows: pd.DataFrame) -> tuple[int, int]:
+    """Intervals that hold the mean effect of the other draws, of all intervals with a width."""
+    rows = rows[rows["low"] < rows["high"]]
+    place = rows["place"].str.replace(r"\d\.\d", "", regex=True)  # heads change places
+    effects = rows.groupby(["plant", "size", "truth", place], dropna=False)["effect"]
+    n, total = effects.transform("size"), effects.transform("sum")
+    rows, n, total = rows[n > 1], n[n > 1], total[n > 1]
+    error = ((total - rows["effect"]) / (n - 1) - rows["effect"]) / (n / (n - 1)) ** 0.5
+    is_in = (rows["low"] - rows["effect"] <= error) & (error <= rows["high"] - rows["effect"])
+    return int(is_in.sum()), len(rows)
 
 
 def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
@@ -82,35 +108,33 @@ def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
 
     Returns:
         for each size of effect `found_*` and `of_*`, with `power`, `power_low`, `power_high` of the
-        large; `misplaced`; `error`; `false`, `false_low`, `false_high` over `null_draws` and
-        `null_claims`; `false_in_plants` of `in_plants`; `blind_found` of `blind`; and `verdict`.
+        large; `least_found`; `misplaced`; `error`; `covered` of `intervals`; `false`, `false_low`,
+        `false_high` over `null_draws` and `null_claims`; `false_in_plants` of `in_plants`;
+        `blind_found` of `blind`; and `verdict`.
     """
-    table = rows_of(draws)
     found: list[dict[str, Any]] = []
-    for (instrument, kind), rows in table.groupby(KIND, sort=False):
-        is_there = (rows["truth"] != 0) & ~rows["is_blind"]
-        there, absent, blind = rows[is_there], rows[rows["truth"] == 0], rows[rows["is_blind"]]
-        nulls, rest = absent[absent["is_null"]], absent[~absent["is_null"]]
+    for (instrument, kind), scored in rows_of(draws).groupby(KIND, sort=False):
+        blind, rows = scored[scored["is_blind"]], scored[~scored["is_blind"]]
+        is_there, is_null = rows["truth"] != 0, rows["is_null"].astype(bool)
+        planted, nulls = rows[is_there & ~is_null], rows[~is_there & is_null]
+        rest = rows[~is_there & ~is_null]
         row: dict[str, Any] = {"instrument": instrument, "kind": kind}
-        planted = there[~there["is_null"]]
         for name in SIZES:
             of_size = planted[planted["effect_size"] == name]
             row |= {f"found_{name}": int(of_size["is_found"].sum()), f"of_{name}": len(of_size)}
         power, rate = _share(planted[planted["effect_size"] == "large"]), _share(nulls)
-        distance = (planted["effect"] - planted["truth"]).abs()
+        row["covered"], row["intervals"] = covered(rows[is_there | is_null])
         row |= {
             "power": power.mean, "power_low": power.low, "power_high": power.high,
-            "misplaced": math.nan if kind == "accuracy" else _misplaced(rows[~rows["is_blind"]]),
-            "error": distance.mean(),
+            "least_found": least_found(planted), "misplaced": _misplaced(rows),
+            "error": (planted["effect"] - planted["truth"]).abs().mean(),
             "false": rate.mean, "false_low": rate.low, "false_high": rate.high,
             "null_draws": rate.n, "null_claims": len(nulls),
             "false_in_plants": int(rest["is_found"].sum()), "in_plants": len(rest),
             "blind_found": int(blind["is_found"].sum()), "blind": len(blind),
         }  # fmt: skip
-        misses = power.mean < FEWEST_FOUND
-        row["verdict"] = " and ".join(
-            [*(["misses"] if misses else []), *(["calls nulls"] if rate.low > LEVEL else [])]
-        )
+        wrong = {"misses": power.mean < FEWEST_FOUND, "calls nulls": rate.low > LEVEL}
+        row["verdict"] = " and ".join(what for what, is_so in wrong.items() if is_so)
         found.append(row)
     order = list(INSTRUMENTS)
     return pd.DataFrame(found).sort_values(
@@ -121,22 +145,16 @@ def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
 def false_claims(draws: Iterable[Draw]) -> pd.DataFrame:
     """Claims supported where nothing is, by plant, kind and place: how many of how many."""
     table = rows_of(draws)
-    absent = table[table["truth"] == 0]
-    groups = absent.groupby(["plant", *KIND, "place"], sort=False)["is_found"]
+    groups = table[table["truth"] == 0].groupby(["plant", *KIND, "place"], sort=False)["is_found"]
     counted = groups.agg(["sum", "size"]).reset_index()
     return counted[counted["sum"] > LEVEL * counted["size"]].reset_index(drop=True)
 
 
-def power_table(draws: Iterable[Draw]) -> pd.DataFrame:
-    """Found claims by plant, effect size, kind and true size."""
-    table = rows_of(draws)
-    planted = table[(table["truth"] != 0) & ~table["is_null"] & ~table["is_blind"]]
+def power_by_size(planted: pd.DataFrame) -> pd.DataFrame:
+    """Claims found, of how many, and their mean effect, by plant, effect size, kind and truth."""
     groups = planted.groupby(["plant", "size", *KIND, "truth"], sort=False, dropna=False)
-    means = groups.agg(found=("is_found", "sum"), of=("is_found", "size"),
-                       effect=("effect", "mean")).reset_index()  # fmt: skip
-    order = {name: k for k, name in enumerate(PLANTS)}
-    return means.sort_values(["plant", "size"], key=lambda x: x.map(order) if x.name == "plant"
-                             else x, kind="stable").reset_index(drop=True)  # fmt: skip
+    return groups.agg(found=("is_found", "sum"), of=("is_found", "size"),
+                      effect=("effect", "mean")).reset_index()  # fmt: skip
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -145,36 +163,32 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _written(share: float, low: float, high: float) -> str:
-    return "" if math.isnan(share) else f"{share:.2f} [{low:.2f}, {high:.2f}]"
+def _number(x: float) -> str:
+    return "" if math.isnan(x) else f"{x:.2f}"
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     def counts(row: Any, a: str, b: str) -> str:
         return f"{row[a]}/{row[b]}" if row[b] else ""
 
-    rows = table.to_dict("records")
-    number = lambda x: "" if math.isnan(x) else f"{x:.2f}"  # noqa: E731
+    def interval(row: Any, name: str) -> str:
+        of = Interval(mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
+        return "" if math.isnan(of.mean) else of.format()
+
     return pd.DataFrame([
         {
             "instrument": row["instrument"], "finding": row["kind"],
             **{f"found, {name}": counts(row, f"found_{name}", f"of_{name}") for name in SIZES},
-            "large, 95 % CI": _written(row["power"], row["power_low"], row["power_high"]),
-            "wrong place": number(row["misplaced"]), "error": number(row["error"]),
-            "false, nulls": _written(row["false"], row["false_low"], row["false_high"]),
+            "large, 95 % CI": interval(row, "power"), "seen from": _number(row["least_found"]),
+            "wrong place": _number(row["misplaced"]), "error": _number(row["error"]),
+            "covered": counts(row, "covered", "intervals"),
+            "false, nulls": interval(row, "false"),
             "null claims (draws)": f"{row['null_claims']} ({row['null_draws']})",
             "false, plants": counts(row, "false_in_plants", "in_plants"),
             "blind": counts(row, "blind_found", "blind"), "fails": row["verdict"],
         }
-        for row in rows
+        for row in table.to_dict("records")
     ])  # fmt: skip
-
-
-def seconds_table(draws: Sequence[Draw]) -> pd.DataFrame:
-    """Mean CPU seconds of a draw of each instrument, and draws."""
-    times = pd.DataFrame([draw["seconds"] for draw in draws])
-    return pd.DataFrame({"instrument": times.columns, "seconds": times.mean().to_numpy().round(2),
-                         "draws": times.notna().sum().to_numpy()})  # fmt: skip
 
 
 def core_hours(draws: Sequence[Draw], recipe: Recipe) -> float:
@@ -190,19 +204,24 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
     Args:
         command: what writes it.
     """
-    table, power = calibration_table(draws), power_table(draws)
-    wrong = false_claims(draws)
-    power = power.assign(
+    table, rows, wrong = calibration_table(draws), rows_of(draws), false_claims(draws)
+    power = power_by_size(rows[(rows["truth"] != 0) & ~rows["is_null"] & ~rows["is_blind"]])
+    power["plant"] = pd.Categorical(power["plant"], list(PLANTS))
+    power = power.sort_values(["plant", "size"], kind="stable").assign(
         found=power["found"].astype(str) + "/" + power["of"].astype(str),
-        effect=power["effect"].map("{:.2f}".format),
-        truth=power["truth"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
-    ).drop(columns="of")
+        effect=power["effect"].map(_number), truth=power["truth"].map(_number),
+    ).drop(columns="of")  # fmt: skip
     power = power.rename(columns={"size": "effect size", "effect": "mean effect"})
     wrong = wrong.assign(false=wrong["sum"].astype(str) + "/" + wrong["size"].astype(str))
     plants = pd.DataFrame([
         {"plant": x.name, "effect sizes": ", ".join(map(str, x.effects)), "what": x.what}
         for x in PLANTS.values()
     ])  # fmt: skip
+    unfit = [f"- {one.name}, {plant}: {why}."
+             for one in INSTRUMENTS.values() for plant, why in one.unfit.items()]  # fmt: skip
+    times = pd.DataFrame([draw["seconds"] for draw in draws])
+    times = pd.DataFrame({"instrument": times.columns, "draws": times.notna().sum().to_numpy(),
+                          "seconds": times.mean().to_numpy().round(2)})  # fmt: skip
     minutes = sum(sum(draw["seconds"].values()) for draw in draws) / 60
     full = Recipe()
     is_full = recipe.bases >= full.bases and recipe.nulls >= full.nulls
@@ -217,18 +236,16 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         f"Written by `{command}`. {recipe.bases} draw(s) of each plant and effect size, "
         f"{recipe.nulls} of each null; {minutes:.0f} minutes of one core. "
         f"Recipe: bases={recipe.bases}, nulls={recipe.nulls}, hash `{recipe.hash}`.",
-        *([reduced] if reduced else []),
-        _markdown(_shown(table)), READ.format(fewest=FEWEST_FOUND, level=LEVEL),
-        "## What fails",
-        "\n".join(f"- {x}: {KNOWN.get(x, 'not looked into yet')}." for x in failures(table))
-        or "Nothing.",
+        reduced, _markdown(_shown(table)), READ.format(fewest=FEWEST_FOUND, level=LEVEL),
+        "## What fails", "\n".join(f"- {x}." for x in failures(table)) or "Nothing.",
+        "## What an instrument cannot be applied to", "\n".join(unfit),
         "## Power by effect size", _markdown(power),
         "## Places where more than 5 % of claims are false",
         _markdown(wrong.drop(columns=["sum", "size"])) if len(wrong) else "None.",
         "## Plants", _markdown(plants),
-        "## Time", "CPU seconds of one draw of four models.", _markdown(seconds_table(draws)),
+        "## Time", "CPU seconds of one draw of four models.", _markdown(times),
     ]  # fmt: skip
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def failures(table: pd.DataFrame) -> list[str]:
