@@ -7,7 +7,7 @@
 
 # %%
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ from tbtt_interp.train.sweep import read_sweep
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-READS = [("why-code", "fits"), ("why-code", "measures")]
+READS = [("why-code", "fits"), ("why-code", "measures"),
+         ("why-joint", "fits"), ("why-joint", "measures")]  # fmt: skip
 RATE = 1e-2
 ARMS = {  # the end of a run's name: what is done to the rows of W_E
     "free": "free", "free-untied": "free, untied readout",
@@ -40,8 +41,10 @@ ARMS = {  # the end of a run's name: what is done to the rows of W_E
     "arc-untied": "on an arc, untied readout",
     "order-random-arc": "sham: on an arc in random order",
     "order-true-line": "on a line", "order-random-line": "sham: on a line in random order",
-    "orthogonal": "orthogonal",
+    "orthogonal": "orthogonal", "rank": "in 2", "order-true-smooth": "smooth, 1",
+    "order-random-smooth": "sham: smooth in random order, 1",
 }  # fmt: skip
+CELL = ["task", "framing", "size"]
 DOSES = {f"in {rank}" if rank < 14 else "in 14 dimensions": rank for rank in (2, 3, 4, 8, 14)}
 NEAR = 0.1  # of the held-out share: shams that do no more count as doing nothing
 NOTES = (
@@ -57,18 +60,19 @@ NOTES = (
 
 # %%
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of arms at RATE, with `arm`: what is done to the rows."""
+    """The rows of models at RATE, with `task` and `arm`: what is done to the rows."""
     table = select(table, learning_rate=RATE)
-    ends = table["run"].str.partition(f"learning-rate-{RATE:g}-")[2]
-    return table.assign(arm=ends.map(ARMS))
+    ends = table["run"].str.replace(rf"^\w+-\w+-\w+-(learning-rate-{RATE:g}-)?", "", regex=True)
+    return table.assign(task=table["run"].str.partition("-")[0], arm=ends.map(ARMS))
 
 
 def arms_table(fits: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
-    """One row per size and arm: models, how many fit, what they know, and held-out shares."""
+    """One row per CELL and arm: models, how many fit, what they know, and held-out shares."""
     ends, rows = select(measures, read="end"), []
-    order = {arm: k for k, arm in enumerate(ARMS.values())}
-    for (size, arm), models in fits.groupby(["size", "arm"], sort=False):
-        of, row = select(ends, size=size, arm=arm), {"size": size, "arm": arm}
+    order = {arm: k for k, arm in enumerate(dict.fromkeys(ARMS.values()))}
+    for cell, models in fits.groupby([*CELL, "arm"], sort=False):
+        row: dict[str, Any] = dict(zip([*CELL, "arm"], cell, strict=True))
+        of = select(ends, **row)
         for read in ("fit", "end"):
             counts = counts_at(models, read)
             share = share_over_models(counts) if counts else UNMEASURED
@@ -81,7 +85,7 @@ def arms_table(fits: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
             "number_line": of["line_embedding"].mean(),
         })  # fmt: skip
     return pd.DataFrame(rows).sort_values(
-        ["size", "arm"], key=lambda x: x.map(order) if x.name == "arm" else x, ignore_index=True
+        [*CELL, "arm"], key=lambda x: x.map(order) if x.name == "arm" else x, ignore_index=True
     )
 
 
@@ -122,6 +126,7 @@ def code_claims(fits: pd.DataFrame) -> list[Claim]:
 
 def draw_arms(arms: pd.DataFrame) -> "Figure":
     """Held-out share of each arm: at the fit (open) and at the end; shams are orange."""
+    arms = select(arms, task="arithmetic")
     sizes: Sequence[str] = [s for s in ("large", "small") if s in set(arms["size"])]
     figure, places = plots.panels(sizes, width=420, height=620)
     for size, place in zip(sizes, places, strict=True):
@@ -149,22 +154,23 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
     )
 
 
-def code_result(fits: pd.DataFrame, measures: pd.DataFrame) -> Result:
-    """The study's result on the fits and measures of the sweep why-code."""
-    fits, measures = named(fits), named(measures)
-    arms = arms_table(fits, measures)
+def code_result(*tables: pd.DataFrame) -> Result:
+    """The study's result on the fits and measures of why-code, and on those of why-joint."""
+    fits = named(pd.concat(tables[::2], ignore_index=True))
+    arms = arms_table(fits, named(pd.concat(tables[1::2], ignore_index=True)))
     shown = arms.assign(**{
         name: [Interval(mean=r[read], low=r[f"{read}_low"], high=r[f"{read}_high"],
                         n=r["models"]).format() for r in arms.to_dict("records")]
         for name, read in (("at fit", "fit"), ("at the end", "end"))
     })  # fmt: skip
-    columns = ["size", "arm", "models", "fit_models", "fit_step", "at fit", "at the end", "seen",
+    columns = [*CELL, "arm", "models", "fit_models", "fit_step", "at fit", "at the end", "seen",
                "loss", "off_by_one", "number_line"]  # fmt: skip
     return Result(
         name="digits_code", question="Is the digits' code the cause?",
         command="python analyses/digits_code.py", tables={"digits_code": arms}, notes=NOTES,
         display=shown[columns].round({"seen": 2, "loss": 3, "off_by_one": 2, "number_line": 2}),
-        claims=code_claims(fits), figures={"digits_code": lambda: draw_arms(arms)},
+        claims=code_claims(select(fits, task="arithmetic")),
+        figures={"digits_code": lambda: draw_arms(arms)},
     )  # fmt: skip
 
 
