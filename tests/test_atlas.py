@@ -1,11 +1,9 @@
 """The holdout atlas: strata, slopes and deviations are what was planted."""
 
 import atlas as study
-import numpy as np
 import pytest
 from planted_tables import (
     PAIRS,
-    SIZES,
     by_rule,
     fitted_slopes,
     held_out_answers,
@@ -142,27 +140,3 @@ def test_a_table_that_is_no_atlas_is_refused(changed: dict[str, object], message
     table = held_out_answers(lambda *_: 1.0, pairs=[(0, 1), (2, 2)]).assign(**changed)
     with pytest.raises(TbttError, match=message):
         atlas_equations(table)
-
-
-def test_maps_have_each_equation_at_its_operands() -> None:
-    table = held_out_answers(lambda *asked: asked == ("-", 3, 8, "medium"), seeds=2)
-    figure = atlas_result(table).figures["atlas"]()
-    titles = [note.text for note in figure.layout.annotations]
-    maps = [*SIZES, "nearest seen equation", "additive model"]
-    assert titles == [f"{name}, a {sign} b" for sign in "+-" for name in maps]
-    heat = [trace for trace in figure.data if trace.type == "heatmap"]
-    lit = {(k, *map(int, place)) for k, trace in enumerate(heat)
-           for place in np.argwhere(np.asarray(trace.z, float) > 0) if k < 8}  # fmt: skip
-    assert lit == {(6, 3, 8)}, "medium's differences, a downwards and b to the right"
-    assert np.all(np.asarray(heat[9].z, float) == 1), "the additive model's differences"
-    marks = [trace for trace in figure.data if trace.type == "scatter"]
-    assert set(zip(marks[5].y, marks[5].x, strict=True)) == {(0, 9), (9, 0)}
-
-
-def test_strata_are_drawn_by_size_beside_the_baselines(result: Result) -> None:
-    strata = result.tables["atlas-strata"]
-    traces = result.figures["atlas-strata"]().data
-    names = {trace.name for trace in traces}
-    assert {*SIZES, "nearest seen equation", "additive model", study.DOUBLING} <= names
-    small = next(trace for trace in traces if trace.name == "small")
-    assert list(small.x) == strata[strata["size"] == "small"]["share"].tolist()

@@ -22,7 +22,6 @@ from transformer_lens import HookedTransformer
 from tbtt_interp.analyses.attribution import (
     ALL,
     Component,
-    analyse_attribution,
     attribution,
     attribution_claims,
     attribution_tables,
@@ -30,12 +29,11 @@ from tbtt_interp.analyses.attribution import (
     contributions,
     in_double,
     logit_weights,
-    plot_attribution,
 )
-from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens, plot_logit_lens
+from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens
 from tbtt_interp.errors import TbttError
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.seeds import Models, over_seeds, summarize_over_seeds
+from tbtt_interp.seeds import Models, summarize_over_seeds
 from tbtt_interp.tasks import Example
 from tbtt_interp.train.recipe import SIZES
 
@@ -296,25 +294,3 @@ def test_claims_are_shares_compared_with_the_closest_null():
         "supported: Read at middle, the right token comes first for 0.50 of the seen answer tokens "
         "(n = 8 models); another example's stream: 0.25."
     )
-
-
-def test_figures_have_a_panel_per_role(line_run):
-    result = analyse_attribution(line_run)
-    for name, values in (("lens", "y"), ("attribution", "x")):
-        figure = result.figures[name]()
-        titles = {a.text for a in figure.layout.annotations}
-        assert titles == {"sign", "tens", "units", "terminator", "answer"}
-        assert len(figure.data) == 5 * 2 * 3  # two splits, each with two nulls
-        assert all(np.isfinite(np.array(trace[values], float)).all() for trace in figure.data)
-    names = plot_attribution(result.tables["attribution"]).layout.yaxis.ticktext
-    assert "layer 0 attention from operator" in names and "layer 0 attention bias" not in names
-    nats = plot_logit_lens(result.tables["lens"], "log-probability")
-    assert nats.layout.yaxis.title.text == "log-probability, nats"
-    shares = result.tables["lens"].query("metric == 'accuracy'")
-    assert shares[["value_low", "value_high"]].stack().between(0, 1).all()
-
-
-def test_facts_are_attributed_character_by_character(facts_run):
-    table = over_seeds(facts_run, attribution)
-    assert {"character 1", "character 10", "terminator", "answer"} <= set(table["role"])
-    assert set(table["split"]) == {"seen"}

@@ -54,11 +54,7 @@ def test_with_json_there_are_the_rows_and_nothing_else(line_run, printed):
     [
         ("train/__main__.py", "--size small --out 'a b' --framing line --resume",
          "--framing file", "python -m tbtt_interp.train --size small --framing file"),
-        ("train/__main__.py", "--size small --out 'a b' --resume", "--resume",
-         "python -m tbtt_interp.train --size small --out 'a b' --resume"),
         ("/bin/tbtt", "train --seeds=2 --out=x --batch=all --framing=line", "--framing shuffled",
-         "tbtt train --seeds=2 --framing shuffled"),
-        ("/bin/tbtt", "train --seeds=2 --batch all --json", "--framing shuffled",
          "tbtt train --seeds=2 --framing shuffled"),
         ("/bin/tbtt", "train --seeds=2 --batch 64", "--framing shuffled",
          "tbtt train --seeds=2 --batch 64 --framing shuffled"),
@@ -90,10 +86,6 @@ def test_evaluating_shows_groups_seeds_and_baselines(line_run, printed, monkeypa
     assert len(Path("answers.csv").read_text().splitlines()) == 401
     out = printed("evaluate", line_run.folder, "--operands", "0-19", "--step", "250")
     assert "beyond 9" in out and "does not fit" in out and "at step 250" in out
-
-
-def test_listing_an_empty_place_says_how_to_begin(printed):
-    assert "train one with python -m tbtt_interp.train" in printed("runs")
 
 
 def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):

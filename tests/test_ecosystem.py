@@ -17,11 +17,3 @@ def test_the_export_for_other_tools_has_every_prompt_and_the_answers(tmp_path, m
     assert expected["tokens"] == {e.prompt: task.vocabulary.encode(e.prompt) for e in task.examples}
     assert expected["completions"]["<3+4="] == "7"
     assert (tmp_path / "models" / expected["seed"] / "model.safetensors").is_file()
-
-
-def test_the_page_names_every_tool_that_is_checked():
-    page, script = ((FOLDER / name).read_text() for name in ("README.md", "run"))
-    for check in FOLDER.glob("check_*"):
-        assert check.name in script
-    for tool in ("transformers", "nnsight", "SAELens", "onnxruntime-node", "transformers.js"):
-        assert f"| {tool} |" in page

@@ -50,6 +50,7 @@ def registered() -> Iterator[None]:
     known[:] = [command for command in known if command.name != "weight-norms"]
 
 
+@pytest.mark.usefixtures("by_torch")
 def test_a_registered_task_is_trained_asked_and_evaluated(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -167,16 +167,3 @@ def test_the_courses_of_real_runs_are_their_metrics_with_the_twin_s_beside(sweep
     for name, column in (("file", "margin"), ("shuffled", "twin_margin")):
         metrics = runs[f"arithmetic-small-{name}"].metrics().set_index(["seed", "step"])
         assert courses[column].tolist() == metrics.loc[courses.index, "margin_held_out"].tolist()
-
-
-def test_phases_are_drawn_where_the_loss_was_with_twins_below() -> None:
-    alone = planted(LOST, None, size="x", width=56)
-    courses = study.paired_courses(pd.concat([planted(LOST, KEPT), alone]))
-    figure = study.plot_courses(courses, "accuracy")
-    file, alone, twin, _ = (t for t in figure.data if t.mode == "lines+markers")
-    assert list(file.x) == list(twin.x) == pytest.approx((0.8 - CROSSES) / 0.2)
-    assert file.y[0] == 1 and file.y[-1] == 0 and set(twin.y) == {1.0}
-    assert list(alone.y) == list(file.y)
-    titles = [note.text for note in figure.layout.annotations]
-    assert titles == ["medium", "x", "twins of medium", "twins of x"]
-    assert study.plot_courses(courses, "margin").data

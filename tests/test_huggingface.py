@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import hub_on_loopback
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -207,32 +206,3 @@ def test_the_command_line_exports_and_imports(printed, refused, tmp_path):
     assert "format 'hf' is unknown" in refused("export", TEN, "--to", "hf", "--out", "x")
     assert "Missing option '--out'" in refused("export", TEN)
     assert "--all-steps goes with" in refused("export", TEN, "--all-steps", "--out", "x")
-
-
-def test_models_go_to_a_hub_on_loopback_and_come_back(tmp_path, monkeypatch):
-    run = tbtt.load_run(TEN)
-    with hub_on_loopback() as (address, repositories):
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", "hf_nobody")
-        for to in ("tbtt_interp", "huggingface"):
-            assert tbtt.push_pretrained(run, "me/small", to=to) == f"{address}/me/small"
-            repositories["me/small"]["ckpt.pt"] = b"a pickle"
-            again = tbtt.load_from_hub("me/small")
-            assert (again.seeds, again.task.name) == (run.seeds, "arithmetic")
-            ours, theirs = run.parameters(), again.parameters()
-            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-            assert not list((tmp_path / "hub").rglob("ckpt.pt"))
-        assert not any(name.startswith("checkpoints/") for name in repositories["me/small"])
-        model = AutoModelForCausalLM.from_pretrained(
-            f"{tmp_path}/hub/models--me--small/snapshots/{again.config.environment['imported_from']}",
-            subfolder="seed-1",
-        )
-        assert torch.equal(model.transformer.wte.weight.detach(), ours["embed.W_E"][1])
-        with pytest.raises(TbttError, match="the model hub refused or was not reached"):
-            tbtt.load_from_hub("me/none")
-        with pytest.raises(TbttError, match="format 'onnx' is unknown"):
-            tbtt.push_pretrained(run, "me/small", to="onnx")

@@ -110,15 +110,6 @@ def test_halves_agree_as_much_as_theory_says() -> None:
         assert abs(found["null_r"].mean()) < 0.1
 
 
-def test_halves_have_every_model_once_and_half_of_each_kind() -> None:
-    out = planted(1.0, each=7)[0].held_out
-    first, second = study.halves(out, 0)
-    assert sorted([*first, *second]) == list(range(7 * PAIRS))
-    counts = np.array([out[half].sum(0) for half in (first, second)])
-    assert set(counts.ravel()) == {3, 4} and (counts.sum(0) == 7).all()
-    assert not np.array_equal(study.halves(out, 1)[0], first)
-
-
 def test_what_makes_a_model_good_at_everything_is_taken_off() -> None:
     design, truth = planted(0.3)
     chance = np.random.default_rng(3)

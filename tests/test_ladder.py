@@ -86,24 +86,6 @@ def test_cells_that_are_not_there_are_not_decided() -> None:
     assert "Not measured: there are no models of these cells." in str(result)
 
 
-def test_the_table_is_of_all_models(result: Result) -> None:
-    table = result.tables["ladder"].set_index(INDEX)
-    assert table.loc[("arithmetic", "line", "large"), "n_models"] == 6
-    assert table.loc[("facts", "file", ["small", "large"]), "knows_all"].tolist() == [0, 1]
-
-
-def test_what_is_shown_has_counts_and_tasks_in_order(result: Result) -> None:
-    display = result.display.set_index(INDEX)
-    assert list(dict.fromkeys(result.display["task"])) == ["arithmetic", "facts", "joint"]
-    assert list(result.display["size"][:3]) == ["small", "medium", "large"]
-    row = display.loc[("joint", "file", "small")]
-    assert (row["equations"], row["facts"], row["held-out"]) == ("240/784", "4/200", "0/16")
-    assert (row["paper"], display.loc[("arithmetic", "line", "small"), "paper"]) == ("0/4", "")
-    row = display.loc[("arithmetic", "file", "small")]  # 4, 4, 3 and 4 right, sums first
-    assert (row["held-out"], row["sums"], row["differences"]) == ("15/16", "8/8", "7/8")
-    assert row["loss"] == "0.800 (0.746)"
-
-
 def test_what_models_that_do_not_know_all_answer_is_told_apart() -> None:
     result = changed({"seen_right": 55}, size="large", framing="line", seed=0)
     row = result.display.set_index(INDEX).loc[("arithmetic", "line", "large")]
@@ -121,15 +103,6 @@ def test_framings_are_compared_where_all_train(result: Result) -> None:
     large = claims[f"{start}on whole lines large answers more than on shuffled windows."]
     assert large.effect.mean == pytest.approx((3 + 4 + 4 + 4) / 16 - 5 / 16)
     assert large.verdict == "supported"
-
-
-def test_the_figure_s_means_and_marks_are_the_tables(result: Result) -> None:
-    figure = result.figures["ladder"]()
-    traces = {trace.name: trace for trace in figure.data if trace.showlegend is not False}
-    assert list(traces["file"].y) == [sum(right) / 16 for right in FILE.values()]
-    assert list(traces["the paper, one model, file"].y) == [1.0, 0.0, 0.0]
-    assert {line.y0 for line in figure.layout.shapes} == {0.0}, "both baselines"
-    assert result.figures["ladder-facts"]().data
 
 
 def test_the_paper_s_figures_are_consistent() -> None:

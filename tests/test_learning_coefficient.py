@@ -77,17 +77,6 @@ def test_flat_directions_count_nothing_and_degenerate_ones_less_than_a_half(
     assert found == pytest.approx(expected, rel=0.05)
 
 
-def test_what_a_step_s_data_add_to_every_loss_cancels() -> None:
-    one, other = (
-        study.local_learning_coefficient(
-            lambda p, step, add=add: (p["w"] ** 2).sum(1) / 2 + add * math.sin(step),
-            {"w": torch.zeros(1, 5, dtype=torch.double)}, N, steps=50, step_size=1e-3,
-        )
-        for add in (0, 100)
-    )  # fmt: skip
-    assert np.allclose(one, other)
-
-
 def test_models_are_sampled_each_around_its_own_minimum() -> None:
     centre = torch.tensor([[0.0], [7.0]], dtype=torch.double)
     sharp = torch.tensor([1.0, 3.0], dtype=torch.double)

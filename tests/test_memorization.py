@@ -159,20 +159,6 @@ def test_what_is_used_costs_more_than_random_directions(line_run):
     assert len(restricted_loss_claims(table)) == 2
 
 
-def test_measures_stand_together_with_their_nulls_and_the_literature(line_run):
-    result = analyse_memorization(line_run)
-    main = result.tables["memorization"]
-    measures = {SEEN, HELD_OUT, "bits per parameter", "restricted", "excluded"}
-    assert set(main["measure"]) == measures
-    display = result.display.set_index("seed")
-    assert display.index.tolist() == ["0", "1", "mean", "null", "literature"]
-    assert display.loc["literature", "bits per parameter"] == "2 [1], 3.6 [2]"
-    words = " ".join(result.notes)
-    for source in ("2404.05405", "2505.24832", "2301.05217"):
-        assert source in words
-    assert len(result.claims) == 5
-
-
 def test_measures_that_do_not_apply_are_left_out_and_named(facts_run, line_run):
     facts = analyse_memorization(facts_run)
     assert "restricted-loss" not in facts.tables

@@ -67,7 +67,7 @@ def test_logits_and_gradients_equal_a_hand_written_nanogpt(shape):
 
 @pytest.mark.parametrize(
     ("size", "compiled"),
-    [(size, False) for size in SHAPES] + [(size, True) for size in SHAPES if size != "mlt"],
+    [(size, False) for size in SHAPES] + [("small", True), ("large", True)],
 )
 def test_training_steps_equal_those_of_a_hand_written_nanogpt(size, compiled):
     """AdamW, decay on matrices alone, clipping, schedule and tied embeddings, all at once."""

@@ -158,6 +158,7 @@ def test_exporting_overwrites_nothing(line_run):
     assert Path("ckpt.pt").read_bytes() == b"mine"
 
 
+@pytest.mark.usefixtures("by_torch")
 def test_an_mlp_that_is_no_multiple_cannot_be_exported():
     run = train_models(short(**{"model.size": "L1H1D4M6", "seeds": 1}), "run")
     with pytest.raises(TbttError, match="nanoGPT's MLP is a whole multiple of the width"):

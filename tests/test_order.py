@@ -211,36 +211,6 @@ def test_fractions_of_the_positions_that_predict_add_up(result):
     assert (table["n_prompts"] == 195).all()
 
 
-def test_a_site_is_claimed_to_carry_only_what_has_an_effect():
-    row = {"site": Z, "head": 0, "pos": -1, "position": "=", "fraction_restored": 0.8,
-           "fraction_restored_low": 0.7, "fraction_restored_high": 0.9, "n_models": 3,
-           "fraction_restored_other": 0.1, "total_effect": 0.2,
-           "total_effect_low": 0.1}  # fmt: skip
-    other = row | {"fraction_restored": 0.3, "position": "b"}
-    assert [str(claim) for claim in preceding_line.patch_claims(pd.DataFrame([row, other]))] == [
-        f"supported: After another line, {Z} head 0 at = from the run after its own line restores "
-        "0.80 [0.70, 0.90] of the 0.20 nats per seen answer (n = 3 models); from a third line: "
-        "0.10."
-    ]
-    assert not preceding_line.patch_claims(pd.DataFrame([row | {"total_effect_low": -0.1}]))
-
-
-def test_answers_are_claimed_with_their_nulls():
-    rows = pd.DataFrame([
-        {"seed": seed, "split": "held out" if number == 3 else "seen", "accuracy_other": 0.5,
-         "accuracy": 1.0 if number < 3 else np.nan,
-         "accuracy_change": 0.5 if number < 3 else np.nan,
-         "accuracy_change_other": 0.25 if number < 3 else 0.75}
-        for seed in (0, 1) for number in range(4)
-    ])  # fmt: skip
-    own, turns, held_out = preceding_line.answer_claims(preceding_line.accuracy_by_split(rows))
-    assert (own.effect.mean, own.null) == (1, 0.5)
-    assert (turns.effect.mean, turns.null) == (0.5, 0.25)
-    assert (held_out.effect.mean, held_out.null) == (0.75, 0.25)
-    seen = preceding_line.accuracy_by_split(rows.query("split == 'seen'"))
-    assert len(preceding_line.answer_claims(seen)) == 2
-
-
 def test_what_is_not_known_or_not_there_is_refused(file_run):
     export_checkpoint(file_run, Path("ckpt.pt"))
     imported = import_checkpoint(Path("ckpt.pt"), "arithmetic", Path("imported"))

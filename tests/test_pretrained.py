@@ -23,8 +23,9 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
 from tbtt_interp.pretrained.models import OVER_TRAINING
-from tbtt_interp.runs import SHIPPED, Run, find_runs, load_run
+from tbtt_interp.runs import SHIPPED, find_runs, load_run
 from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
+from tbtt_interp.train.stacks import Runtime
 from tbtt_interp.train.training import train_models
 from tbtt_interp.train.verify import verify_run
 
@@ -41,7 +42,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def train(name: str, steps: int, evaluate: int, checkpoint: int, **flags: object) -> None:
         often = {"training.evaluate_every": evaluate, "training.checkpoint_every": checkpoint}
         recipe = resolve_recipe("quick", {"training.steps": steps, **often, **flags})
-        train_models(recipe, folder / name)
+        # those of capitals are of a shape of their own, which is not compiled for six steps
+        compiled = False if recipe.task == "facts" else None
+        train_models(recipe, folder / name, runtime=Runtime(compiled=compiled))
 
     train(MEDIUM, 120, 40, 60, **{"seeds": 3, "training.batch": 32})
     train(TEN, 15, 5, 1, **{"seeds": 10, "model.size": "small", "framing": "line"})
@@ -187,31 +190,7 @@ def test_what_ships_is_small_safe_and_answers_as_its_card_says(weights, monkeypa
         assert found == pytest.approx(margins, abs=1e-3)  # float32, on whatever machine
 
 
-def early_losses(run: Run, learning_rate: float | None = None) -> tuple[list[float], list[float]]:
-    """The first model's first three evaluations: as recorded, and trained anew by its recipe."""
-    recipe = recorded_recipe(run.config.recipe or {})
-    training = dataclasses.replace(recipe.training, steps=2 * recipe.training.evaluate_every)
-    if learning_rate is not None:
-        training = dataclasses.replace(training, learning_rate=learning_rate)
-    again = train_models(
-        dataclasses.replace(recipe, seeds=1, training=training), f"again-{learning_rate}"
-    )
-    recorded, anew = (r.metrics().query(f"seed == {run.seeds[0]}")["loss"] for r in (run, again))
-    return recorded[:3].tolist(), anew.tolist()
-
-
-def test_a_cell_is_trained_again_by_its_recorded_recipe_to_the_last_bit(packed):
-    recorded, anew = early_losses(load_run(packed / MEDIUM))
-    assert anew == recorded
-
-
-def test_another_recipe_would_not_pass_for_it(packed):
-    recorded, anew = early_losses(load_run(packed / MEDIUM), learning_rate=3e-3)
-    assert max(abs(x - y) for x, y in zip(recorded[1:], anew[1:], strict=True)) > 0.1
-    others = load_run(packed / MEDIUM).metrics().query("step == 0")["loss"]
-    assert others.sort_values().diff().min() > 1e-4  # the first evaluation tells seeds apart
-
-
+@pytest.mark.usefixtures("by_torch")
 def test_a_card_of_a_reader_s_own_corpus_grants_no_licence(tmp_path):
     (tmp_path / "mine.txt").write_text("ab:a\ncd:c\nef:e\n")
     run = train_models(short(task="mine.txt"), "run")

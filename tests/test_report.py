@@ -17,7 +17,7 @@ from tbtt_interp import runs
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.report.build import build_report, build_sections, open_runs, shipped_places
-from tbtt_interp.report.page import Built, Report, number, render
+from tbtt_interp.report.page import Built, Report, render
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import Interval
@@ -122,20 +122,6 @@ def test_a_section_counts_what_was_expected_before_by_itself() -> None:
     claims = (claim(0.1, 0.2), claim(-0.2, -0.1), claim(0.1, 0.3, origin="explored"))
     built = Built(name="x", result=result(*claims), reason="", seconds=0.0)
     assert built.verdicts == "the paper: 1 supported, 1 contradicted; 1 supported"
-
-
-def test_the_abstract_counts_the_claims_by_who_made_them(file_run: Run) -> None:
-    built = result(
-        claim(0.1, 0.2), claim(0.1, 0.2), claim(-0.2, -0.1), claim(-1.0, 1.0, origin="explored")
-    )
-    text = page(file_run, built).text
-    assert "Claims of the paper: 3, of which 2 supported, 1 contradicted and 0 undecided." in text
-    assert (
-        "Claims made after looking: 1, of which 0 supported, 0 contradicted and 1 undecided."
-        in text
-    )
-    assert "opens 2 models of 1 run, trained on arithmetic, and makes 4 claims" in text
-    assert "Expectations" not in text, "nobody had any here"
 
 
 def test_what_was_written_elsewhere_cannot_break_the_page(file_run: Run) -> None:
@@ -275,12 +261,6 @@ def test_a_page_that_cannot_be_written_is_refused_before_it_is_built(
     )
 
 
-def test_commands_can_be_pasted_where_a_path_has_a_space(file_run: Run) -> None:
-    shutil.copytree(file_run.folder, "my runs/a")
-    report = build_report([Path("my runs")], only=["answers"])
-    assert report.command == "tbtt report 'my runs'"
-
-
 def test_without_runs_those_that_ship_are_read_all_seeds_at_their_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,12 +274,3 @@ def test_without_runs_those_that_ship_are_read_all_seeds_at_their_end(
         "error: no models come with this package: give runs, as in tbtt report runs/ladder, "
         "which tbtt sweep ladder trains\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(-0.5, "−0.500"), (np.float64(1.0), "1"), (1e-5, "1e-05"), (2.83e-6, "0.000"), (np.nan, ""),
-     (pd.NA, ""), ("7/8", "7/8"), (np.bool_(True), "yes")],
-)  # fmt: skip
-def test_cells_are_written_short(value: object, text: str) -> None:
-    assert number(value) == text

@@ -161,6 +161,7 @@ def test_a_finished_run_is_not_trained_again() -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
 
 
+@pytest.mark.usefixtures("by_torch")
 def test_a_corpus_that_changed_is_not_mixed_with_its_run(tmp_path: Path) -> None:
     corpus = tmp_path / "lines.txt"
     corpus.write_text("a=1\nb=2\nc=3\n")

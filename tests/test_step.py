@@ -107,6 +107,8 @@ def test_schedule_and_powers_are_the_library_s_to_the_last_bits(step: int) -> No
 
 def test_a_gradient_of_torch_is_the_same_every_time() -> None:
     """To the bit: a compiled lookup's gradient, summed by several threads at once, was not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     flags = {"model.size": "mlt", "seeds": 1, "training.batch": 128}
     stack = stack_of(resolve_recipe("quick", flags), torch.float32)
     gradients = []
@@ -114,6 +116,7 @@ def test_a_gradient_of_torch_is_the_same_every_time() -> None:
         stack.optimizer.zero_grad()
         stack.loss([stream.draw(0) for stream in stack.streams]).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in stack.parameters.values()]))
+    torch.set_num_threads(before)
     assert all(torch.equal(gradients[0], again) for again in gradients[1:])
 
 

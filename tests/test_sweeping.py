@@ -18,6 +18,8 @@ from tbtt_interp.train.backends import run_sweep
 from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.sweep import Sweep, read_sweep
 
+pytestmark = pytest.mark.usefixtures("by_torch")
+
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -30,6 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         train_here(patched)
+        patched.setattr("tbtt_interp.train.stacks.is_suited", lambda shape: False)
         assert run_sweep(read_sweep(sweep_file()), Path("out")) == {}
     return folder / "out"
 

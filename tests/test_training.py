@@ -65,6 +65,7 @@ def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None
     assert "0/4" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("by_torch")
 @pytest.mark.parametrize("task", ["facts", "joint"])
 def test_the_other_tasks_go_through_every_command(task: str, capsys) -> None:
     for framing in ("file", "shuffled", "line"):
@@ -81,6 +82,7 @@ def test_the_other_tasks_go_through_every_command(task: str, capsys) -> None:
     assert main(["runs"]) == 0
 
 
+@pytest.mark.usefixtures("by_torch")
 def test_a_user_s_own_corpus_goes_through_every_command(capsys) -> None:
     header = "prompt,answer,held_out,group,operator,a\n"
     rows = "a: ,x [/b] :smile:,no,[red],+,1\nb: ,y,yes,[red],+,2\nc: ,z,no,odd,-,3\n"
