@@ -82,12 +82,11 @@ class Claim:
     def verdict(self) -> Verdict:
         """Supported or contradicted where the whole interval is on one side of the null.
 
-        Undecided with fewer than three models, where the null is unknown, and where the interval
-        has no width: models that do not differ do not say how far others would.
+        Undecided with fewer than three models, and where the null is unknown.
         """
-        low, high, null = self.effect.low, self.effect.high, self.null
-        if self.effect.n < FEWEST_MODELS or low == high:
+        if self.effect.n < FEWEST_MODELS:
             return "undecided"
+        low, high, null = self.effect.low, self.effect.high, self.null
         is_above = low > null or (self.or_equal and self.direction == "above" and low == null)
         is_below = high < null or (self.or_equal and self.direction == "below" and high == null)
         if is_above == is_below:  # the null is inside the interval, or one of them is unknown

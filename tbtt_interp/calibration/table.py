@@ -34,8 +34,8 @@ READ = """\
 - **error**: the mean distance of the effect from its true size, where that is known. The unit is
   the instrument's own: a share of 1.
 - **covered**: 95 % intervals that hold the mean of the same effect in the other draws, widened for
-  that mean's own error. Intervals without width are not counted, and support no claim. What the
-  models of one draw share, such as a permutation of the answers, is not in their interval.
+  that mean's own error. Intervals without width are not counted. What the models of one draw
+  share, such as a permutation of the answers, is not in their interval.
 - **false, nulls**: claims supported in null draws, of all claims there, with the number of draws.
   The interval is the beta-binomial's, since the claims of one draw are not independent.
 - **false, plants**: the same in planted models, at places where nothing was planted.
