@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
@@ -25,14 +25,11 @@ def explore_command(
         str, Option(help="The address to listen on; by default this machine alone.")
     ] = "127.0.0.1",
     browser: Annotated[bool, Option("--open", help="Also open the page.")] = False,
-    page: Annotated[
-        bool, Option("--page", help="Serve the page that computes models in the browser.")
-    ] = False,
     out: Annotated[
-        Path | None, Option(help="Write that page, with the models in it, as one file, and stop.")
+        Path | None, Option(help="Write the page, with the models in it, as one file, and stop.")
     ] = None,
     site: Annotated[
-        Path | None, Option(help="Write that page as a folder for any web host, and stop.")
+        Path | None, Option(help="Write the page as a folder for any web host, and stop.")
     ] = None,
     seed: Annotated[
         list[int] | None, Option(help="With --out: only this seed; may be given several times.")
@@ -40,8 +37,11 @@ def explore_command(
     step: Annotated[
         list[int] | None, Option(help="With --out: only this step; may be given several times.")
     ] = None,
+    probes: Annotated[
+        bool, Option("--probes", help="With --out or --site: compute probes that are not there.")
+    ] = False,
 ) -> None:
-    """Explore models in a browser: attention, answers, patching, probes, all sizes side by side.
+    """Explore models in a browser: two side by side, their answers, attention, patching, probes.
 
     tbtt explore runs/arithmetic-small-file runs/arithmetic-large-file
 
@@ -49,33 +49,43 @@ def explore_command(
     """
     from tbtt_interp.explore.catalogue import Catalogue
 
-    catalogue = Catalogue.of(runs or [])
-    if out is not None or site is not None:
-        _write(catalogue, out, site, seed or [], step or [])
-        return
-    if seed or step:
+    catalogue, seeds, steps = Catalogue.of(runs or []), seed or [], step or []
+    if out is None and (seeds or steps):
         raise TbttError("--seed and --step choose what --out FILE holds: give --out, or drop them")
-    if page:
-        from tbtt_interp.explore.page_server import PageServer
-
-        _serve(catalogue, PageServer(catalogue, host=host, port=port), host, port, browser=browser)
+    if out is None and site is None:
+        if probes:
+            raise TbttError("a page that is served computes probes when it is asked: drop --probes")
+        _serve(catalogue, host, port, browser=browser)
         return
-    from tbtt_interp.explore.serving import make_server
+    if out is not None:
+        from tbtt_interp.explore.export import checked_size
 
-    server = make_server(catalogue, host=host, port=port)
-    _serve(catalogue, server, host, port, browser=browser)
+        megabytes = checked_size(catalogue, seeds, steps) / 1e6
+        print(f"{out}: about {megabytes:.1f} MB of weights, in base64", flush=True)
+    if probes:
+        _compute_probes(catalogue, seeds, steps)
+    _write(catalogue, out, site, seeds, steps)
+
+
+def _compute_probes(catalogue: "Catalogue", seeds: list[int], steps: list[int]) -> None:
+    """Computes the probes of all checkpoints that will be in the page."""
+    from tbtt_interp.explore.export import chosen_checkpoints
+    from tbtt_interp.explore.probe_tables import computed_table
+
+    for name in catalogue.names:
+        for checkpoint, _ in chosen_checkpoints(catalogue, name, seeds, steps):
+            print(f"{name}: probes at step {checkpoint.step:,}", flush=True)
+            computed_table(checkpoint.run, checkpoint.step)
 
 
 def _write(
     catalogue: "Catalogue", out: Path | None, site: Path | None, seeds: list[int], steps: list[int]
 ) -> None:
     """Writes the page as a file, as a folder, or both."""
-    from tbtt_interp.explore.single_file import checked_size, single_page, write_site
+    from tbtt_interp.explore.export import single_page, write_site
     from tbtt_interp.files import write_new
 
     if out is not None:
-        megabytes = checked_size(catalogue, seeds, steps) / 1e6
-        print(f"{out}: about {megabytes:.1f} MB of weights, in base64", flush=True)
         content = single_page(catalogue, seeds, steps).encode()
         write_new(out, content)
         print(f"wrote {out}, {len(content) / 1e6:.1f} MB: open it in any browser")
@@ -84,11 +94,14 @@ def _write(
         print(f"wrote {site}: put this folder on any web host")
 
 
-def _serve(catalogue: "Catalogue", server: Any, host: str, port: int, *, browser: bool) -> None:
+def _serve(catalogue: "Catalogue", host: str, port: int, *, browser: bool) -> None:
     """Serves until a signal comes."""
     import signal
     import webbrowser
 
+    from tbtt_interp.explore.server import PageServer
+
+    server = PageServer(catalogue, host=host, port=port)
     for name, reason in catalogue.problems.items():
         print(printable(f"left out, {name}: {reason}"), file=sys.stderr)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host

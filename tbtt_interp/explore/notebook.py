@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.single_file import single_page
+from tbtt_interp.explore.export import single_page
 from tbtt_interp.runs import Run
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.probe_tables import feature_labels, ready_table
 from tbtt_interp.files import AGAIN
 from tbtt_interp.integrity import check_hash
 from tbtt_interp.runs import Run, read_metrics
@@ -71,11 +72,16 @@ def run_table(catalogue: Catalogue, name: str) -> Table:
         "terminators": "".join(sorted(task.terminators)),
         "short_forms": [[short, _replacement(whole)] for short, whole in task.short_forms],
         "varied": list(task.varied), "examples": shared, "seeds": seeds,
-        "checkpoints": [
-            {"step": c.step, "seeds": list(c.seeds)} for c in checkpoints(catalogue, name)
-        ],
+        "checkpoints": [checkpoint_row(c, c.seeds) for c in checkpoints(catalogue, name)],
+        "features": feature_labels(task),
         "metrics": _metrics(run),
     }  # fmt: skip
+
+
+def checkpoint_row(checkpoint: Checkpoint, seeds: Iterable[int]) -> Table:
+    """A checkpoint with some of its seeds, and whether its probes are there."""
+    ready = ready_table(checkpoint.run, checkpoint.step) is not None
+    return {"step": checkpoint.step, "seeds": list(seeds), "probes": ready}
 
 
 def checkpoints(catalogue: Catalogue, name: str) -> list[Checkpoint]:

@@ -12,6 +12,7 @@ const WORDS = {
   inside: "Inside",
   order: "Line order",
   examples: "Examples",
+  probes: "Probes",
   ladder: "Ladder",
   train: "Train here",
 };

@@ -10,6 +10,7 @@ import { h, put } from "./ui/dom.js";
 import { addSaving, saveFigure } from "./ui/saving.js";
 import { startTips } from "./ui/tips.js";
 import { frame } from "./frame.js";
+import { askForProbes } from "./views/probes.js";
 import { train, trainedModel } from "./views/train.js";
 import { paneContent, sharedContent } from "./views/views.js";
 
@@ -155,7 +156,7 @@ const TOGGLED = { cut: "cuts", off: "off", patch: "patches", path: "paths" };
  */
 const ACTIONS = {
   ...Object.fromEntries(
-    ["view", "shown", "rule", "filter", "prompt", "corrupt", "place", "step"].map((name) => [
+    ["view", "shown", "rule", "filter", "probe", "prompt", "corrupt", "place", "step"].map((name) => [
       name,
       (/** @type {any} */ next, /** @type {string} */ text) => {
         next[name] = typeof next[name] === "number" ? Number(text) : text;
@@ -234,6 +235,10 @@ function act(target) {
       address: location.href,
       models: shownModels.map((m) => m?.key ?? ""),
     });
+  if (verb === "compute") {
+    askForProbes(shownModels[pane]);
+    return show();
+  }
   if (verb === "play") return play();
   if (verb === "copy")
     return navigator.clipboard?.writeText(location.href).then(() => {

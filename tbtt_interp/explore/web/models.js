@@ -19,6 +19,8 @@ import { Task } from "./task.js";
  * @property {number} seed
  * @property {number} step that is shown
  * @property {number[]} steps that are kept of this seed
+ * @property {number} number of the run
+ * @property {number} place of the checkpoint in the run's list
  * @property {Model} model
  * @property {import("./engine/answers.js").AnswerBatch} answers
  */
@@ -75,7 +77,7 @@ export async function openModel(runs, pane, wanted) {
     }
   }
   const shared = taskOf(run, seed);
-  const found = { key, run, seed, step, steps, model: new Model(run.shape, parameters), ...shared };
+  const found = { key, run, seed, step, steps, number, place, model: new Model(run.shape, parameters), ...shared };
   if (opened.size > 120) opened.delete(/** @type {string} */ (opened.keys().next().value));
   opened.set(key, found);
   return found;

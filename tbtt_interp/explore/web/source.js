@@ -22,12 +22,23 @@ import { readSafetensors } from "./engine/safetensors.js";
  * @property {string[]} varied
  * @property {Example[][]} examples
  * @property {{seed: number, examples: number, held_out: number[], order: number[] | null}[]} seeds
- * @property {{step: number, seeds: number[]}[]} checkpoints
+ * @property {{step: number, seeds: number[], probes: boolean}[]} checkpoints whether their probes are computed
+ * @property {Record<string, (string | number | boolean | null)[]>} features each example's label, by feature
  * @property {{steps: number[], seeds: Record<string, Record<string, (number | null)[]>>}} metrics
  */
 
 const inside = document.getElementById("page-data");
-/** @type {{catalogue: any, runs: RunTable[], weights: Record<string, string>} | null} */
+/**
+ * @typedef {object} ProbeTable accuracies in thousandths, by feature, site and position; null where there is none
+ * @property {string[]} features @property {string[]} sites @property {number[]} positions
+ * @property {number[]} seeds @property {number} controls how many control tasks
+ * @property {number[][][]} accuracy @property {(number[][] | null)[]} low @property {(number[][] | null)[]} high
+ * @property {(number[][] | null)[]} control @property {(number[][] | null)[]} thresholds
+ * @property {number[][][]} untrained @property {number[][][]} held_out @property {number[][][]} trivial
+ * @property {number[]} one_hot @property {number[]} majority @property {number[]} held_out_of
+ * @property {number[][] | null} operands
+ */
+/** @type {{catalogue: any, runs: RunTable[], weights: Record<string, string>, probes: Record<string, ProbeTable>} | null} */
 const data = inside ? JSON.parse(inside.textContent ?? "") : null;
 
 /** @param {string} path @returns {Promise<Response>} */
@@ -45,8 +56,15 @@ async function get(path) {
 
 /** @returns {Promise<{runs: Listed[], left_out: string[]}>} */
 export async function readCatalogue() {
-  return data ? data.catalogue : (await get("catalogue.json")).json();
+  const found = data ? data.catalogue : await (await get("catalogue.json")).json();
+  computes = Boolean(found.computes);
+  return found;
 }
+
+let computes = false;
+
+/** Whether there is a server that computes probes when it is asked. */
+export const canCompute = () => computes;
 
 /** @type {Map<string, Promise<any>>} */
 const known = new Map();
@@ -79,4 +97,14 @@ export function readWeights(number, place) {
     const text = atob(data.weights[path]);
     return readSafetensors(Uint8Array.from(text, (c) => c.charCodeAt(0)).buffer);
   });
+}
+
+/**
+ * The probes of one of a run's checkpoints; a server computes them if they are not there yet.
+ * @param {number} number of the run @param {number} place of the checkpoint in its list
+ * @returns {Promise<ProbeTable>}
+ */
+export function readProbes(number, place) {
+  const path = `runs/${number}/probes/${place}.json`;
+  return once(path, async () => (data ? data.probes[path] : (await get(path)).json()));
 }

@@ -31,10 +31,11 @@
  * @property {number} place of the answer's character that is taken apart
  * @property {string} filter of the example table
  * @property {Record<string, string>} train what is trained in the page
+ * @property {string} probe the feature, site and position whose probes are shown; "" is the first that can tell
  * @property {[Pane, Pane]} panes
  */
 
-export const VIEWS = ["story", "flow", "attention", "patching", "inside", "order", "examples", "ladder", "train"];
+export const VIEWS = ["story", "flow", "attention", "patching", "inside", "order", "examples", "probes", "ladder", "train"];
 export const SHOWN = ["prompt", "equations", "roles", "scores", "OV"];
 export const RULES = ["renormalized", "zeroed"];
 export const FILTERS = ["all", "wrong", "held-out", "carry", "borrow"];
@@ -62,6 +63,7 @@ export function newState() {
     place: 0,
     filter: "all",
     train: { ...TRAIN },
+    probe: "",
     panes: [newPane(), newPane()],
   };
 }
@@ -124,6 +126,16 @@ const partText = ({ kind, layer, unit }) => `${kind}${kind === "embed" ? "" : la
 /** @param {Path} path */
 export const pathText = ({ sender, via }) => [sender, ...via].map(partText).join("-");
 
+/**
+ * A cell of the probes: the position is counted from the prompt's last token, −1.
+ * @param {string} text @returns {{feature: string, site: string, pos: number}}
+ */
+export function readProbe(text) {
+  const match = /^([^@]+)@([\w.]+)@(-[1-9]\d{0,2})$/.exec(text);
+  if (!match) throw new Error(`“${text.slice(0, 40)}” is no probe`);
+  return { feature: match[1], site: match[2], pos: Number(match[3]) };
+}
+
 /** @type {Record<string, readonly string[]>} */
 const KNOWN = { view: VIEWS, shown: SHOWN, rule: RULES, filter: FILTERS };
 /** @type {Record<string, [(text: string) => any, (value: any) => string]>} */
@@ -164,7 +176,10 @@ export function readAddress(hash, first) {
         state[name] = value;
       } else if (name === "prompt" || name === "corrupt") state[name] = value.slice(-LONGEST);
       else if (name === "step" || name === "place") state[name] = natural(value);
-      else if (name === "pins") state.pins = value.split(",").filter(Boolean).map(natural);
+      else if (name === "probe") {
+        readProbe(value);
+        state.probe = value;
+      } else if (name === "pins") state.pins = value.split(",").filter(Boolean).map(natural);
       else throw new Error(`the address has ${key.slice(0, 40)}, which the page does not know`);
     } catch (error) {
       problems.push(`${/** @type {Error} */ (error).message}. It was left out.`);
@@ -181,7 +196,7 @@ export function address(state) {
   /** @type {any} */ const plain = state;
   /** @type {any} */ const first = newState();
   const found = new URLSearchParams();
-  for (const name of ["view", "prompt", "corrupt", "shown", "rule", "filter", "step", "place"]) {
+  for (const name of ["view", "prompt", "corrupt", "shown", "rule", "filter", "probe", "step", "place"]) {
     if (plain[name] !== first[name] || name === "prompt") found.set(name, String(plain[name]));
   }
   if (state.pins.length) found.set("pins", state.pins.join(","));

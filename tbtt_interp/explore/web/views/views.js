@@ -14,6 +14,7 @@ import { order } from "./order.js";
 import { patching } from "./patching.js";
 import { noteCounts, trainChoices, trainedModel } from "./train.js";
 import { legend, operandGrids } from "./grids.js";
+import { probes, probesLegend } from "./probes.js";
 import { answerLine, changes, controls, status } from "./pane.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
@@ -86,6 +87,7 @@ const VIEW = {
   ],
   inside: (scene, state, k, width) => inside(scene, state.panes[k], k, width),
   order: (scene) => order(scene),
+  probes: (scene, state, k, width) => probes(scene, state, k, width),
   examples: (scene, state, k) => examples(scene, state, changesKey(state, k)),
 };
 
@@ -93,6 +95,7 @@ const VIEW = {
 export function sharedContent(scenes, runs, state) {
   if (state.view === "story") return [legend()];
   if (state.view === "examples") return [examplesChoices(state)];
+  if (state.view === "probes") return [probesLegend()];
   if (state.view === "ladder") return ladder(runs, state, pageWidth() - 70);
   if (state.view === "inside") return [attribution(scenes, state, pageWidth() - 70)];
   if (state.view === "train") {

@@ -9,9 +9,12 @@ from pathlib import Path
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.explore.bundle import WEB, join_modules, page_files
 from tbtt_interp.explore.catalogue import Catalogue
+from tbtt_interp.explore.probe_tables import ready_table
 from tbtt_interp.explore.run_tables import (
     Checkpoint,
+    Table,
     catalogue_table,
+    checkpoint_row,
     checkpoints,
     run_table,
     size_of_weights,
@@ -85,21 +88,24 @@ def single_page(catalogue: Catalogue, seeds: Sequence[int] = (), steps: Sequence
     """
     checked_size(catalogue, seeds, steps)
     weights: dict[str, str] = {}
+    probes: dict[str, Table] = {}
     tables = []
     for number, name in enumerate(catalogue.names):
         table = run_table(catalogue, name)
         chosen = chosen_checkpoints(catalogue, name, seeds, steps)
-        table["checkpoints"] = [{"step": c.step, "seeds": list(own)} for c, own in chosen]
+        table["checkpoints"] = [checkpoint_row(c, own) for c, own in chosen]
         known = {seed for _, own in chosen for seed in own}
         table["seeds"] = [row for row in table["seeds"] if row["seed"] in known]
         tables.append(table)
         for place, (checkpoint, own) in enumerate(chosen):
             content = weights_of_seeds(checkpoint, own)
             weights[f"runs/{number}/{place}.safetensors"] = base64.b64encode(content).decode()
+            if found := ready_table(checkpoint.run, checkpoint.step):
+                probes[f"runs/{number}/probes/{place}.json"] = found
     listing = catalogue_table(catalogue)
     for row, table in zip(listing["runs"], tables, strict=True):
         row["seeds"] = [one["seed"] for one in table["seeds"]]
-    return _assemble({"catalogue": listing, "runs": tables, "weights": weights})
+    return _assemble({"catalogue": listing, "runs": tables, "weights": weights, "probes": probes})
 
 
 def _assemble(data: Mapping[str, object]) -> str:
@@ -154,6 +160,8 @@ def write_site(catalogue: Catalogue, folder: Path) -> None:
         files[f"runs/{number}/run.json"] = as_json(run_table(catalogue, name))
         for place, checkpoint in enumerate(checkpoints(catalogue, name)):
             files[f"runs/{number}/{place}.safetensors"] = weights_of(checkpoint)
+            if found := ready_table(checkpoint.run, checkpoint.step):
+                files[f"runs/{number}/probes/{place}.json"] = as_json(found)
     try:
         for name, content in files.items():
             path = folder / name

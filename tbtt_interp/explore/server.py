@@ -1,11 +1,15 @@
 """The page on this machine's loopback, by the standard library's HTTP server.
 
-It answers for the page's own files, the tables of the runs named and their weights, and for
-nothing else. A request under another host's name is refused, so that no other site can read runs.
+It answers for the page's own files, the tables of the runs named, their weights and their probes,
+and for nothing else. A request under another host's name is refused, so that no other site can read
+runs.
 """
 
+import errno
 import json
+import logging
 import re
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +19,15 @@ from typing import Any
 from tbtt_interp.errors import TbttError
 from tbtt_interp.explore.bundle import TYPES, page_files
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.run_tables import catalogue_table, checkpoints, run_table, weights_of
-from tbtt_interp.explore.serving import listening
-from tbtt_interp.explore.single_file import POLICY, as_json
+from tbtt_interp.explore.export import POLICY, as_json
+from tbtt_interp.explore.probe_tables import computed_table
+from tbtt_interp.explore.run_tables import (
+    Checkpoint,
+    catalogue_table,
+    checkpoints,
+    run_table,
+    weights_of,
+)
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
@@ -27,7 +37,30 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-cache",
 }  # fmt: skip
-RUN = re.compile(r"/runs/(\d{1,6})/(?:run\.json|(\d{1,6})\.safetensors)")
+RUN = re.compile(r"/runs/(\d{1,6})/(?:run\.json|(\d{1,6})\.safetensors|probes/(\d{1,6})\.json)")
+TRIED = 50  # ports after the one that was asked for
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at that port, or at the next that is free.
+
+    Raises:
+        TbttError: if none is, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port, min(port + TRIED, 65_536)):
+        try:
+            return socket.create_server((host, candidate), family=family)
+        except PermissionError as error:
+            raise TbttError(
+                f"port {candidate} may not be listened on ({error}): give one above 1023"
+            ) from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise TbttError(
+                    f"host {host} cannot be listened on ({error}): leave --host out"
+                ) from error
+    raise TbttError(f"ports {port} to {port + TRIED - 1} are all taken: give another --port")
 
 
 class PageServer(ThreadingHTTPServer):
@@ -58,20 +91,27 @@ class PageServer(ThreadingHTTPServer):
             file = self.files[name]
             return TYPES[file.suffix], file.read_bytes
         if name == "catalogue.json":
-            return "application/json", lambda: as_json(catalogue_table(self.catalogue))
+            table = catalogue_table(self.catalogue) | {"computes": True}
+            return "application/json", lambda: as_json(table)
         match = RUN.fullmatch(path)
         if not match or int(match[1]) >= len(self.catalogue.names):
             return None
         run = self.catalogue.names[int(match[1])]
-        if match[2] is None:
-            return "application/json", lambda: as_json(run_table(self.catalogue, run))
-        return "application/octet-stream", partial(self._weights, run, int(match[2]))
+        if match[2] is not None:
+            return "application/octet-stream", lambda: weights_of(self._kept(run, int(match[2])))
+        if match[3] is not None:
+            return "application/json", partial(self._probes, run, int(match[3]))
+        return "application/json", lambda: as_json(run_table(self.catalogue, run))
 
-    def _weights(self, run: str, place: int) -> bytes:
+    def _kept(self, run: str, place: int) -> Checkpoint:
         kept = checkpoints(self.catalogue, run)
         if place >= len(kept):
             raise TbttError(f"{run} has no checkpoint of that number any more: open the page anew")
-        return weights_of(kept[place])
+        return kept[place]
+
+    def _probes(self, run: str, place: int) -> bytes:
+        checkpoint = self._kept(run, place)
+        return as_json(computed_table(checkpoint.run, checkpoint.step))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that leaves in the middle of a request is no error."""
@@ -101,6 +141,12 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, kind, read())
         except TbttError as error:
             self._send(410, "application/json", json.dumps({"error": str(error)}).encode())
+        except ConnectionError:
+            raise
+        except Exception as error:  # the page has to say it, whatever it is
+            logging.getLogger(__name__).exception("A request broke.")
+            said = f"the server broke ({type(error).__name__}: {error}); see its log"
+            self._send(500, "application/json", json.dumps({"error": said}).encode())
 
     def _send(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
