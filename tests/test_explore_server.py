@@ -1,5 +1,7 @@
-"""What the explorer opens, serves, keeps apart and refuses, without a browser."""
+"""What the page's server opens, serves, computes and refuses, without a browser."""
 
+import http.client
+import json
 import re
 import shutil
 import signal
@@ -7,84 +9,168 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.explore import catalogue as opening
-from tbtt_interp.explore.app import Explorer, first_state
+from tbtt_interp.explore import probe_tables
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.ladder import ladder_part
-from tbtt_interp.explore.probing import Jobs
-from tbtt_interp.explore.scene import scene_of
-from tbtt_interp.explore.serving import listening
-from tbtt_interp.explore.state import (
-    Pane,
-    State,
+from tbtt_interp.explore.export import single_page, write_site
+from tbtt_interp.explore.probe_tables import (
+    CONTROLS,
+    probe_table,
+    ready_table,
+    weights_digest,
 )
-from tbtt_interp.explore.views import Views
+from tbtt_interp.explore.run_tables import catalogue_table, run_table
+from tbtt_interp.explore.server import PageServer, listening
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
-from tbtt_interp.runs import Run
+from tbtt_interp.probes.grid import LAYER_SITES, probe_grid
+from tbtt_interp.runs import Run, load_run, shipped_runs
+
+SITE = "blocks.0.hook_resid_post"
 
 
-def test_two_readers_of_one_model_do_not_disturb_each_other(catalogue: Catalogue) -> None:
-    """Nothing is kept from before: the one by one is asked of models that are opened anew."""
-    asked = [(k, f"{n}+{m}") for k in range(4) for n in range(5) for m in (k, k + 5)]
-    found: dict[tuple[int, str], float] = {}
-
-    def margin(k: int, prompt: str) -> float:
-        return scene_of(catalogue, Pane(run="line").act("cut", f"0.0.4.{k}"), prompt).margin
-
-    def ask(k: int) -> None:
-        found.update({one: margin(*one) for one in asked if one[0] == k})
-
-    threads = [threading.Thread(target=ask, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    opening._open.cache_clear()
-    assert found == {one: margin(*one) for one in asked}
-    assert len(set(found.values())) > len(asked) / 2
-    model = catalogue.open(catalogue.which("line", 0, None)).model
-    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+@pytest.fixture
+def served(catalogue: Catalogue) -> Iterator[PageServer]:
+    server = PageServer(catalogue, host="127.0.0.1", port=8400)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
 
 
-def test_a_run_that_goes_while_it_is_open_is_an_error(line_run: Run, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(line_run.folder, tmp_path / "mine"))
-    catalogue = Catalogue.of([folder])
-    views = Views(catalogue)
-    state = State(prompt="3+4", panes=(Pane(run="mine"),) * 2)
-    assert views.parts(state, "a")
-    last = max(line_run.checkpoints)
-    path = folder / "checkpoints" / f"step-{last:06d}.safetensors"
+def ask(server: PageServer, path: str, name: str = "localhost") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("GET", path, headers={"Host": f"{name}:{server.port}"})
+    found = connection.getresponse()
+    return found.status, found.read()
+
+
+def test_the_probes_of_a_checkpoint_are_the_probe_grid(line_run: Run) -> None:
+    """Of two models, at two positions, with every null."""
+    table = probe_table(line_run, line_run.config.steps, (-2, -1))
+    names = ["answer", "carry"]
+    grid = probe_grid(line_run, names, positions=[-2, -1], controls=CONTROLS)
+    columns = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high",
+               "control": "control", "untrained": "untrained"}  # fmt: skip
+    of_site = [s.replace("hook_z", "hook_z.0") for s in LAYER_SITES]
+    assert table["sites"] == [f"blocks.0.{site}" for site in of_site]
+    for row in grid[grid["site"] != "hook_embed"].to_dict("records"):
+        k = table["features"].index(row["feature"])
+        site, pos = table["sites"].index(row["site"]), table["positions"].index(row["pos"])
+        for name, column in columns.items():
+            assert table[name][k][site][pos] == round(1_000 * row[column]), (row["feature"], name)
+        assert table["held_out"][k][site][pos] == row["held_out_correct"]
+        assert table["held_out_of"][k] == row["held_out_of"]
+        assert table["operands"][k][site] == round(1_000 * row["operands"])
+        assert table["one_hot"][k] == round(1_000 * row["one_hot"])
+        assert table["majority"][k] == round(1_000 * row["majority"])
+        if row["feature"] == "carry":
+            assert table["thresholds"][k][site][pos] == round(1_000 * row["thresholds"])
+    assert table["thresholds"][table["features"].index("answer")] is None
+
+
+def test_the_probes_that_ship_are_of_the_weights_that_ship() -> None:
+    for name, folder in shipped_runs().items():
+        run = load_run(folder)
+        for step, path in run.checkpoints.items():
+            if table := ready_table(run, step):
+                assert table["weights"] == weights_digest(path), (name, step)
+                assert table["positions"][-1] == -1 and tuple(table["seeds"]) == run.seeds
+    size = sum(path.stat().st_size for path in probe_tables.FOLDER.glob("*.json"))
+    assert size < 2_000_000
+    run = load_run(shipped_runs()["arithmetic-large-line-over-training"])
+    found = json.loads(json.dumps(probe_table(run, 1_333, (-1,))))
+    shipped = dict(ready_table(run, 1_333) or {})
+    shipped.pop("weights")
+    assert found == shipped
+
+
+def test_probes_of_other_runs_are_computed_once_when_asked(
+    served: PageServer, line_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = served.catalogue.names.index("line")
+    last = len(line_run.checkpoints) - 1
+    monkeypatch.setattr(probe_tables, "COMPUTED", {})
+    asked = []
+
+    def table(run: Run, step: int) -> dict[str, object]:
+        asked.append((run.folder, step))
+        return {"features": []}
+
+    monkeypatch.setattr(probe_tables, "probe_table", table)
+    rows = json.loads(ask(served, f"/runs/{place}/run.json")[1])["checkpoints"]
+    assert not rows[last]["probes"]
+    for _ in range(2):
+        assert ask(served, f"/runs/{place}/probes/{last}.json") == (200, b'{"features":[]}')
+    assert asked == [(line_run.folder, line_run.config.steps)]
+    assert json.loads(ask(served, f"/runs/{place}/run.json")[1])["checkpoints"][last]["probes"]
+    assert json.loads(ask(served, "/catalogue.json")[1])["computes"]
+
+
+def test_what_nobody_foresaw_is_said_and_the_server_lives(
+    served: PageServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(probe_tables, "probe_table", lambda run, step: 1 // 0)
+    monkeypatch.setattr(probe_tables, "COMPUTED", {})
+    status, said = ask(served, "/runs/1/probes/0.json")
+    assert status == 500 and "ZeroDivisionError" in json.loads(said)["error"]
+    assert "ZeroDivisionError" in caplog.text
+    assert ask(served, "/")[0] == 200
+    assert ask(served, "/runs/0/probes/99.json")[0] == 410
+
+
+def test_the_page_s_files_have_the_probes_that_are_there(line_run: Run, tmp_path: Path) -> None:
+    shipped = Catalogue.of([shipped_runs()["arithmetic-large-line"]])
+    step = shipped.run(shipped.names[0]).config.steps
+    page = single_page(shipped, steps=[step])
+    data = json.loads(page.split('id="page-data">')[1].split("</script>")[0])
+    assert data["probes"]["runs/0/probes/0.json"] == ready_table(
+        shipped.run(shipped.names[0]), step
+    )
+    assert data["runs"][0]["checkpoints"][0]["probes"] and not data["catalogue"].get("computes")
+    assert run_table(shipped, shipped.names[0])["features"]["carry"].count(True) == 45
+    write_site(Catalogue.of([line_run.folder]), tmp_path / "site")
+    assert not list(tmp_path.glob("site/**/probes/*"))
+    with_probes = tmp_path / "with"
+    step = str(line_run.config.steps)
+    copied = shutil.copytree(line_run.folder, tmp_path / "mine")
+    for path in load_run(copied).checkpoints.values():
+        if path.stem != f"step-{int(step):06d}":
+            path.unlink()
+    assert main(["explore", str(copied), "--site", str(with_probes), "--probes"]) == 0
+    (found,) = with_probes.glob("runs/0/probes/*.json")
+    assert "carry" in json.loads(found.read_text())["features"]
+
+
+def test_a_run_that_goes_while_it_is_open_is_an_error(copied: Path) -> None:
+    catalogue = Catalogue.of([copied])
+    server = PageServer(catalogue, host="127.0.0.1", port=8450)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    steps = sorted(load_run(copied).checkpoints)
+    path = copied / "checkpoints" / f"step-{steps[-1]:06d}.safetensors"
     path.write_bytes(b"broken")
-    with pytest.raises(TbttError, match="damaged"):
-        views.parts(state, "a")
-    early = State(prompt="3+4", shown="roles", panes=(Pane(run="mine", step=0),) * 2)
-    assert views.parts(early, "a"), "what is whole can still be read"
-    shutil.rmtree(folder)
-    with pytest.raises(TbttError, match="is gone"):
-        views.parts(state, "a")
-    assert "is gone" in str(views.body(state, "a", ""))
+    status, said = ask(server, f"/runs/0/{len(steps) - 1}.safetensors")
+    assert status == 410 and "SHA-256" in json.loads(said)["error"]
+    assert ask(server, "/runs/0/0.safetensors")[0] == 200, "what is whole can still be read"
+    shutil.rmtree(copied)
+    status, said = ask(server, "/runs/0/run.json")
+    assert status == 410 and "is gone" in json.loads(said)["error"]
+    server.shutdown()
 
 
-def test_a_checkpoint_that_is_written_meanwhile_is_there(line_run: Run, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(line_run.folder, tmp_path / "mine"))
-    catalogue = Catalogue.of([folder])
-    last, before = max(line_run.checkpoints), min(line_run.checkpoints)
-    kept = folder / "checkpoints" / f"step-{before:06d}.safetensors"
+def test_a_checkpoint_that_is_written_meanwhile_is_there(copied: Path, tmp_path: Path) -> None:
+    catalogue = Catalogue.of([copied])
+    before = min(load_run(copied).checkpoints)
+    kept = copied / "checkpoints" / f"step-{before:06d}.safetensors"
     moved = kept.rename(tmp_path / "away")
-    assert before not in catalogue.steps("mine", 0)
+    assert before not in catalogue.steps(catalogue.names[0], 0)
     moved.rename(kept)
-    assert {before, last} <= catalogue.steps("mine", 0).keys()
-    assert scene_of(catalogue, Pane(run="mine", step=before), "3+4").said
+    assert before in catalogue.steps(catalogue.names[0], 0)
 
 
 def test_a_model_from_elsewhere_does_not_take_the_ladder_away(
@@ -92,47 +178,20 @@ def test_a_model_from_elsewhere_does_not_take_the_ladder_away(
 ) -> None:
     export_checkpoint(line_run, tmp_path / "theirs.pt", seed=0)
     import_checkpoint(tmp_path / "theirs.pt", "arithmetic", tmp_path / "theirs")
-    catalogue = Catalogue.of([line_run.folder, tmp_path / "theirs"])
-    part, problems = ladder_part(catalogue, first_state(catalogue))
-    assert set(part.table["run"]) == {"line"}
-    assert problems == [
-        "theirs: it was not trained here, so that what it answers was not written down"
-    ]
+    rows = catalogue_table(Catalogue.of([line_run.folder, tmp_path / "theirs"]))["runs"]
+    assert {row["name"]: len(row["final"]) for row in rows} == {"line": 2, "theirs": 0}
 
 
-def test_a_job_that_nobody_waits_for_any_more_is_not_begun() -> None:
-    jobs, begun = Jobs(), []
-    with jobs.one:  # one is being made
-        left, kept = (jobs.get(name, partial(_noted, begun, name)) for name in ("left", "kept"))
-        left.asked -= 1_000
-        kept.asked += 1_000
-    for _ in range(200):
-        if kept.is_done and "left" not in jobs.known:
-            break
-        time.sleep(0.05)
-    assert begun == ["kept"] and kept.is_done and not left.is_done
-    assert jobs.get("left", partial(_noted, begun, "left")) is not left, "who comes back is heard"
-
-
-def _noted(begun: list[str], name: str) -> pd.DataFrame:
-    begun.append(name)
-    return pd.DataFrame()
-
-
-def test_only_open_runs_are_ever_read(catalogue: Catalogue, line_run: Run) -> None:
+def test_only_open_runs_are_ever_read(served: PageServer, line_run: Run) -> None:
     for name in (str(line_run.folder), "../line", "/etc/passwd"):
         with pytest.raises(TbttError, match="is not open here"):
-            catalogue.run(name)
+            served.catalogue.run(name)
     with pytest.raises(TbttError, match=r"no models come with this package|there is no run"):
         Catalogue.of([Path("nowhere")])
-
-
-def test_the_opening_view_is_small_beside_large(catalogue: Catalogue) -> None:
-    first = first_state(catalogue)
-    assert first.prompt == "<5+7="
-    assert len(first.corrupt) == len(first.prompt)
-    sizes = [catalogue.run(pane.run).shape.d_model for pane in first.panes]
-    assert sizes == sorted(sizes)
+    for path in ("/../pyproject.toml", "/%2e%2e/server.py", "/runs/99/probes/0.json",
+                 "/runs/0/config.json", "/probes/arithmetic-small-line.json"):  # fmt: skip
+        assert ask(served, path)[0] == 404, path
+    assert ask(served, "/", "evil.example")[0] == 403
 
 
 def test_a_taken_port_is_passed_by() -> None:
@@ -142,31 +201,6 @@ def test_a_taken_port_is_passed_by() -> None:
             assert other.getsockname()[1] > port
     with pytest.raises(TbttError, match="leave --host out"):
         listening("nowhere.invalid", 8050)
-
-
-def test_strangers_names_are_refused_and_files_are_the_tables(catalogue: Catalogue) -> None:
-    client = Explorer(catalogue).app.server.test_client()
-    assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
-    assert client.get("/", headers={"Host": "127.0.0.1:8050"}).status_code == 200
-    found = client.get("/figure/a/attention.csv?prompt=3%2B4&a.run=line&a.cuts=0.0.4.1")
-    assert "run,seed,step,prompt,cut" in found.text
-    circuit = client.get("/figure/a/attention.csv?prompt=3%2B4&a.run=line&shown=QK")
-    assert ",run,seed,step\n" in circuit.text, "no prompt and no cut is in a circuit"
-    assert found.status_code == 200
-    assert found.text.startswith("row,row_name,column,column_name,value")
-    page = client.get("/figure/a/attention.html?prompt=3%2B4&a.run=line")
-    assert "plotly" in page.text.lower()
-    assert "<script src=" not in page.text
-    for wrong in (
-        "/figure/a/nothing.csv",
-        "/figure/c/attention.csv",
-        "/figure/a/attention.pkl",
-        "/figure/a/attention.csv?a.run=elsewhere",
-        "/figure/a/attention.csv?prompt=%C3",
-    ):
-        answer = client.get(wrong)
-        assert answer.status_code == 404
-        assert answer.mimetype == "text/plain"
 
 
 def test_the_command_says_where_it_is_and_how_to_stop(line_run: Run) -> None:
@@ -179,7 +213,7 @@ def test_the_command_says_where_it_is_and_how_to_stop(line_run: Run) -> None:
         assert re.fullmatch(r"1 run at http://127\.0\.0\.1:\d+/.*; Ctrl-C stops\n", said), said
         address = said.split()[3].rstrip(";")
         with urllib.request.urlopen(address) as page:
-            assert b"tbtt explorer" in page.read()
+            assert b"tbtt lab" in page.read()
         started.send_signal(signal.SIGINT)
         try:
             out, err = started.communicate(timeout=30)
@@ -195,6 +229,7 @@ def test_the_command_says_where_it_is_and_how_to_stop(line_run: Run) -> None:
         ([], "no models come with this package yet: train some"),
         (["nowhere"], r"there is no run to explore: run nowhere is not there"),
         (["--port", "70000"], "less than or equal to 65535"),
+        (["--page"], "No such option"),
     ],
 )
 def test_what_cannot_be_explored_is_one_line(
@@ -203,3 +238,8 @@ def test_what_cannot_be_explored_is_one_line(
     monkeypatch.setattr("tbtt_interp.runs.SHIPPED", Path("none"))
     assert main(["explore", *arguments]) == 2
     assert re.search(said, capsys.readouterr().err)
+
+
+def test_options_that_need_another_say_so(line_run: Run, refused) -> None:
+    assert "give --out, or drop them" in refused("explore", line_run.folder, "--seed", "0")
+    assert "drop --probes" in refused("explore", line_run.folder, "--probes")

@@ -1,44 +1,17 @@
-"""The runs that can be looked at, and their models, opened once each and kept for a while."""
+"""The runs that a page shows, by name, and the checkpoints that are kept of each."""
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tbtt_interp import runs
-from tbtt_interp.errors import TbttError, guess, listed
+from tbtt_interp.errors import TbttError, guess
 from tbtt_interp.pretrained.models import OVER_TRAINING
-from tbtt_interp.runs import Run, checkpoint_path, find_runs, load_run, shipped_runs
+from tbtt_interp.runs import Run, find_runs, load_run, shipped_runs
 
-if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
-
-    from tbtt_interp.model import Parameters
-
-KEPT = 24  # models, beside as many stacks of parameters
 HOW = (
     "train some, as in python -m tbtt_interp.train --size medium, and open them, as in "
     "python -m tbtt_interp.explore runs/arithmetic-medium-file"
 )
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model, and what keeps two of its readers apart: hooks stand on the model itself."""
-
-    model: "HookedTransformer"
-    alone: threading.Lock = field(default_factory=threading.Lock, compare=False)
-
-
-@dataclass(frozen=True)
-class Which:
-    """One model: of which run, which seed, at which step."""
-
-    run: str
-    seed: int
-    step: int
 
 
 class Catalogue:
@@ -100,7 +73,7 @@ class Catalogue:
         if name not in self.folders:
             raise TbttError(
                 f"run '{name}' is not open here{guess(name, self.names)}: choose from the list, or "
-                "start the explorer with it"
+                "give it to tbtt explore"
             )
         return self._read(name)
 
@@ -120,34 +93,6 @@ class Catalogue:
             if seed in over.seeds:
                 found = {s: (over, over.seed_index(seed)) for s in over.checkpoints} | found
         return dict(sorted(found.items()))
-
-    def which(self, name: str, seed: int | None, step: int | None) -> Which:
-        """One model, by its run's first seed and last step where these are not said.
-
-        Raises:
-            TbttError: if there is no such seed, or no such step.
-        """
-        run = self.run(name)
-        seed = run.seeds[0] if seed is None else run.seeds[run.seed_index(seed)]
-        steps = self.steps(name, seed)
-        if not steps:
-            raise TbttError(f"{name} has no checkpoint any more: restore it, or open another run")
-        step = max(steps) if step is None else step
-        if step not in steps:
-            raise TbttError(
-                f"{name}, seed {seed} has no checkpoint at step {step}: choose {listed(steps)}"
-            )
-        return Which(name, seed, step)
-
-    def open(self, which: Which) -> Opened:
-        """That model, in eval mode.
-
-        Raises:
-            TbttError: if its checkpoint is gone or damaged.
-        """
-        run, place = self.steps(which.run, which.seed)[which.step]
-        path = checkpoint_path(run.folder, which.step)
-        return _open(path, stamp_of(path), run, place)
 
 
 def _shortened(folders: dict[str, Path]) -> dict[str, Path]:
@@ -171,19 +116,3 @@ def stamp_of(path: Path) -> tuple[int, int]:
 def _run(folder: Path, config: tuple[int, int], kept: tuple[int, int] | None) -> Run:
     """A run as it was when its configuration and its list of checkpoints were last changed."""
     return load_run(folder)
-
-
-@lru_cache(maxsize=KEPT)
-def _parameters(path: Path, stamp: tuple[int, int], run: Run) -> "Parameters":
-    return runs.read_checkpoint(path, run)
-
-
-@lru_cache(maxsize=KEPT)
-def _open(path: Path, stamp: tuple[int, int], run: Run, place: int) -> Opened:
-    from tbtt_interp.model import hooked_transformer, one_model
-
-    parameters = one_model(_parameters(path, stamp, run), place)
-    if not all(value.isfinite().all() for value in parameters.values()):
-        what = f"{run.folder}, seed {run.seeds[place]} diverged: its weights are no finite numbers"
-        raise TbttError(f"{what}; choose another seed, or an earlier step")
-    return Opened(hooked_transformer(parameters, run.shape))

@@ -12,24 +12,13 @@ import pytest
 
 from tbtt_interp.cli import main
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.page_server import PageServer
-from tbtt_interp.explore.serving import make_server
-from tbtt_interp.explore.single_file import write_site
+from tbtt_interp.explore.export import write_site
+from tbtt_interp.explore.server import PageServer
 from tbtt_interp.runs import Run
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                 None)  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def address(catalogue: Catalogue) -> Iterator[str]:
-    """Of an explorer of those runs."""
-    server = make_server(catalogue, host="127.0.0.1", port=8050)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -45,22 +34,6 @@ def browser() -> Iterator["playwright.Browser"]:
         )
         yield found
         found.close()
-
-
-@pytest.fixture
-def page(browser: "playwright.Browser", address: str) -> Iterator["playwright.Page"]:
-    """A new window. Whatever is asked of another machine, or said as an error, fails the test."""
-    wrong: list[str] = []
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 800}, accept_downloads=True,
-        permissions=["clipboard-read", "clipboard-write"],
-    )  # fmt: skip
-    page = context.new_page()
-    watch(page, address, wrong)
-    page.set_default_timeout(20_000)
-    yield page
-    context.close()
-    assert not wrong
 
 
 def watch(page: "playwright.Page", address: str, wrong: list[str]) -> None:
@@ -113,7 +86,10 @@ def opened(
 ) -> Iterator[Callable[[str, str], "playwright.Page"]]:
     """Opens a form of the page at an address. Requests elsewhere and errors fail the test."""
     wrong: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 800}, accept_downloads=True,
+        permissions=["clipboard-read", "clipboard-write"],
+    )  # fmt: skip
     page = context.new_page()
 
     def go(form: str, address: str) -> "playwright.Page":

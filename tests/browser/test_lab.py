@@ -5,21 +5,14 @@ import re
 
 import pytest
 import torch
-from browser.pointing import Page, expect
+from browser.pointing import Page, cell, expect, pane, value
 
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import patch_pairs
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.scene import scene_of
-from tbtt_interp.explore.state import Pane
 from tbtt_interp.interventions import Location
-from tbtt_interp.prompts import PromptSet
+from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.runs import Run
-
-
-def pane(page: Page, name: str = "A") -> Page:
-    return page.get_by_role("region", name=f"Model {name}")
 
 
 def margins(page: Page, operator: str, name: str = "A") -> list[float]:
@@ -45,12 +38,30 @@ def test_the_grids_are_the_library_s_margins(opened, form: str, line_run: Run) -
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("3+4")
 
 
-def test_an_edge_is_knocked_out_as_in_the_library(opened, catalogue: Catalogue) -> None:
-    page = opened("served", "view=attention&prompt=3%2B4&a.run=line&b.run=line")
-    cell = pane(page).locator("rect[data-key='0/attention/4/1']")
-    cell.click()
-    scene = scene_of(catalogue, Pane(run="line").act("cut", "0.0.4.1"), "3+4")
-    shown = f"margin {scene.margin:+.2f} nats".replace("-", "−")
+@pytest.mark.parametrize(("name", "layer", "head"), [("line", 0, 0), ("deep", 1, 2)])
+def test_an_edge_is_knocked_out_as_in_the_library(
+    opened, name: str, layer: int, head: int, request: pytest.FixtureRequest
+) -> None:
+    run: Run = request.getfixturevalue(f"{name}_run")
+    example = next(e for e in run.tasks[0].examples if e.prompt == "<3+4=")
+    batch = PromptBatch.of([example], run.tasks[0].vocabulary, run.shape.n_ctx)
+
+    def without(pattern: torch.Tensor, hook: object) -> torch.Tensor:
+        found = pattern.clone()
+        found[:, head, 4, 1] = 0
+        found[:, head, 4] /= found[:, head, 4].sum(-1, keepdim=True)
+        return found
+
+    site = f"blocks.{layer}.attn.hook_pattern"
+    with torch.no_grad():
+        logits = run.model().run_with_hooks(batch.tokens, fwd_hooks=[(site, without)])
+    margin = float(batch.margins(batch.at_answers(logits)[None])[0, 0])
+    page = opened(
+        "served",
+        f"view=attention&prompt=3%2B4&a.run={name}&a.layer={layer}&a.head={head}&b.run=line",
+    )
+    cell(page, "0/attention/4/1").click()
+    shown = f"margin {margin:+.2f} nats".replace("-", "−")
     expect(pane(page).locator(".answer")).to_contain_text(shown)
     expect(pane(page).locator(".counts")).to_contain_text("(before: ")
     page.get_by_label("Prompt", exact=True).fill("3+5")
@@ -69,12 +80,11 @@ def test_patches_restore_what_the_library_says(opened, line_run: Run) -> None:
     ]
     total, effect = patch_pairs(line_run.model(), pairs, locations)
     for k, (row, column) in enumerate([(0, 1), (3, 3)]):
-        cell = pane(page).locator(f"rect[data-key='0/patching/{row}/{column}']")
         expected = float(effect[0, k, 0, 0] / total[0, 0])
-        assert float(cell.get_attribute("data-value")) == pytest.approx(expected, abs=1e-3)
+        assert value(page, f"0/patching/{row}/{column}") == pytest.approx(expected, abs=1e-3)
     expect(pane(page).locator(".patched b").first).to_have_text("6>")
     for column in (1, 2, 3):
-        pane(page).locator(f"rect[data-key='0/patching/0/{column}']").click()
+        cell(page, f"0/patching/0/{column}").click()
     expect(pane(page).locator(".patched b")).to_have_text(["7>", "1.00"])
     pane(page).get_by_role("button", name="take all out").click()
     expect(pane(page).locator(".patched b").first).to_have_text("6>")
@@ -171,6 +181,6 @@ def test_the_server_has_the_page_and_its_runs_alone(lab: str) -> None:
 def test_a_page_that_would_be_too_large_says_what_to_leave_out(
     line_run: Run, monkeypatch: pytest.MonkeyPatch, refused
 ) -> None:
-    monkeypatch.setattr("tbtt_interp.explore.single_file.LIMIT", 1_000)
+    monkeypatch.setattr("tbtt_interp.explore.export.LIMIT", 1_000)
     error = refused("explore", line_run.folder, "--out", "page.html")
     assert "at most 0 MB are allowed: give fewer runs, --seed N for some seeds" in error
