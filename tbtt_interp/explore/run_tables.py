@@ -106,7 +106,7 @@ def weights_of(checkpoint: Checkpoint) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise TbttError(f"{path} is gone: {AGAIN}") from error
-    check_hash(path, content)
+    check_hash(path, content, checkpoint.run.folder)
     return content
 
 

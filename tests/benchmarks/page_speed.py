@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.page_server import PageServer
+from tbtt_interp.explore.server import PageServer
 
 RUNS = ("arithmetic-small-file", "arithmetic-medium-file", "arithmetic-large-file")
 TIMES, WARM = 24, 4
