@@ -115,12 +115,16 @@ def _scores(
 ) -> dict[str, Any]:
     """The scores of a feature's probes at a site, by position."""
     from tbtt_interp.probes.linear import count_correct
+    from tbtt_interp.shares import share_over_models
     from tbtt_interp.stats import SHARE, ratios_over_models
 
     labels, of, same = task.labels, task.folds.n_tested, x.std(-2).amax((0, -1)) < 1e-5
     x = task.only(x)
     share = count_correct(x, labels.of_model(0), task.folds) / of  # [model, pos, draw]
     mean, low, high, _ = ratios_over_models(np.moveaxis(share[..., 0], 0, -1), 1.0, bounds=SHARE)
+    for pos in np.flatnonzero(low == high):  # models that do not differ: of counts, as in the grid
+        alike = share_over_models([(round(hits * of), of) for hits in share[:, pos, 0]])
+        low[pos], high[pos] = alike.low, alike.high
     others, right = None, np.zeros(len(mean), int)
     if labels.thresholds is not None:
         others = count_correct(x, labels.thresholds, task.folds).mean((0, -1)) / of
