@@ -124,7 +124,10 @@ def test_what_nobody_foresaw_is_said_and_the_server_lives(
     assert ask(served, "/runs/0/probes/99.json")[0] == 410
 
 
-def test_the_page_s_files_have_the_probes_that_are_there(line_run: Run, tmp_path: Path) -> None:
+def test_the_page_s_files_have_the_probes_that_are_there(
+    line_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_tables, "COMPUTED", {})
     shipped = Catalogue.of([shipped_runs()["arithmetic-large-line"]])
     step = shipped.run(shipped.names[0]).config.steps
     page = single_page(shipped, steps=[step])

@@ -1,6 +1,7 @@
 """`tbtt explore`: trained models in a browser."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,5 +116,6 @@ def _serve(catalogue: "Catalogue", host: str, port: int, *, browser: bool) -> No
         webbrowser.open(address)
     for number in (signal.SIGINT, signal.SIGTERM):  # a background process ignores SIGINT
         signal.signal(number, signal.default_int_handler)
-    server.serve_forever()  # until a signal, then closes
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
     print("stopped")
