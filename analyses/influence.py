@@ -9,12 +9,12 @@
 # %%
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from plotly.graph_objects import Figure
-from transformer_lens import HookedTransformer
 
 import tbtt_interp as tbtt
 from tbtt_interp import plots
@@ -25,6 +25,9 @@ from tbtt_interp.results import Claim, Result
 from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import Interval, mean_over_models
 from tbtt_interp.study import study_arguments
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 MAIN = "specific"  # the measure of claims and figures; the tables have all
 TARGETS = ("itself", "another pair", "a held-out pair")  # what a pair has influence on
@@ -44,7 +47,7 @@ class HoldoutDesign:
     scores: dict[str, Scores]  # by measure: `margin` in nats, `accuracy`, and `specific` margin
 
 
-def answer_margins(model: HookedTransformer, prompts: PromptSet) -> dict[str, np.ndarray]:
+def answer_margins(model: "HookedTransformer", prompts: PromptSet) -> dict[str, np.ndarray]:
     """The right logit minus the best wrong one, at its smallest over each answer."""
     batch = prompts.batch()
     return {"margins": batch.margins(answer_logits(model, batch)[None])[0].numpy()}

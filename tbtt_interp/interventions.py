@@ -29,6 +29,7 @@ from torch import Tensor
 from tbtt_interp.activations import split_head, unknown_site
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
+from tbtt_interp.lens import check_hooks
 from tbtt_interp.prompts import PromptBatch
 
 if TYPE_CHECKING:
@@ -67,8 +68,12 @@ class Location(NamedTuple):
         return values if self.head is None else values[:, :, self.head]
 
 
-def _adapted(hooks: Sequence[Hook]) -> list[tuple[str, Callable[..., Tensor]]]:
+def _adapted(
+    model: "HookedTransformer", hooks: Sequence[Hook]
+) -> list[tuple[str, Callable[..., Tensor]]]:
     """Hooks as TransformerLens calls them, with the hook point as a second argument."""
+    if hooks:
+        check_hooks(model)
     return [(name, lambda values, hook, f=function: f(values)) for name, function in hooks]
 
 
@@ -77,13 +82,13 @@ def run_with(
 ) -> Float[Tensor, "edited_row edited_pos d_vocab"]:
     """Logits of a forward pass without gradients; hooks may copy rows and choose positions."""
     with torch.no_grad():
-        return model.run_with_hooks(tokens, fwd_hooks=_adapted(hooks))  # pyright: ignore
+        return model.run_with_hooks(tokens, fwd_hooks=_adapted(model, hooks))  # pyright: ignore
 
 
 @contextmanager
 def with_hooks(model: "HookedTransformer", hooks: Sequence[Hook]) -> Iterator["HookedTransformer"]:
     """The model with hooks in every forward pass inside, without gradients."""
-    with model.hooks(fwd_hooks=_adapted(hooks)), torch.no_grad():  # pyright: ignore
+    with model.hooks(fwd_hooks=_adapted(model, hooks)), torch.no_grad():  # pyright: ignore
         yield model
 
 
@@ -242,7 +247,8 @@ def gradients(
 
     tracking = [(name, partial(track, name)) for name in names]
     with torch.enable_grad():
-        logits = model.run_with_hooks(tokens, fwd_hooks=_adapted([*hooks, *tracking]))  # pyright: ignore
+        adapted = _adapted(model, [*hooks, *tracking])
+        logits = model.run_with_hooks(tokens, fwd_hooks=adapted)  # pyright: ignore
         found = torch.autograd.grad(score(logits), [read[name] for name in names])
     return dict(zip(names, found, strict=True))
 

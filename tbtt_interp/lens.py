@@ -1,45 +1,74 @@
-"""The installed TransformerLens: whether this package knows it, and what it gets wrong."""
+"""The installed TransformerLens: the model that it can hold, and what it gets wrong.
+
+TransformerLens 3.9 has HookedTransformer. 4.0 removed it; there a HookedDecoder takes its place.
+"""
 
 import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tbtt_interp.errors import TbttError
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
+    from tbtt_interp.tokenizer import CharacterTokenizer
+
 PROCESSING = ("process_weights_", "fold_layer_norm", "center_writing_weights",
               "fold_value_biases", "center_unembed")  # fmt: skip
 
 
-def check_lens() -> None:
-    """Checks that a TransformerLens with HookedTransformer is installed.
+def empty_model(
+    settings: Mapping[str, Any], tokenizer: "CharacterTokenizer | None" = None
+) -> "HookedTransformer":
+    """A model whose weights are to be loaded: a HookedTransformer, or what stands in for one.
 
+    Args:
+        settings: of a HookedTransformerConfig.
     Raises:
-        TbttError: if there is none, or another version.
+        TbttError: if TransformerLens is not installed, or of a version that is not known.
     """
+    if lens_version() >= (4,):
+        from tbtt_interp.decoder import DecoderConfig, HookedDecoder
+
+        return cast("HookedTransformer", HookedDecoder(DecoderConfig(**settings), tokenizer))
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    config = HookedTransformerConfig(**settings, init_weights=False)
+    model = HookedTransformer(config, tokenizer, move_to_device=False)
+    if config.d_mlp == config.d_model:  # folding would tell an MLP's axes apart by their sizes
+        for name in PROCESSING:
+            setattr(model, name, _refuse)
+    return model
+
+
+def lens_version() -> tuple[int, ...]:
+    """The installed version, which is 3.9 or a later 3, or 4.3 or a later 4."""
     try:
         found = version("transformer-lens")
     except PackageNotFoundError:
         found = "not installed"
-    if not re.match(r"3\.(9|[1-9]\d)\b", found):
-        why = ", which has no HookedTransformer" if re.match(r"[4-9]", found) else ""
+    known = re.match(r"(3)\.(9|[1-9]\d)\b|(4)\.([3-9]|[1-9]\d)\b", found)
+    if not known:
         raise TbttError(
-            f"models need TransformerLens 3.9, and it is {found}{why}: "
+            f"models need TransformerLens 3.9, or 4.3 or later 4, and it is {found}: "
             "pip install 'transformer-lens>=3.9,<4'"
         )
+    return tuple(int(part) for part in known.groups() if part)
 
 
-def refuse_processing(model: "HookedTransformer") -> None:
-    """Makes a model refuse weight processing where TransformerLens would misread its MLP.
+def check_hooks(model: object) -> None:
+    """Raises a TbttError for a TransformerBridge, whose hooks are not HookedTransformer's.
 
-    Folding LayerNorm and centring tell an MLP's axes apart by their sizes. Where both are the same,
-    a wrong axis is summed and the logits change.
+    Its `hook_resid_mid` is what the second LayerNorm reads, so that an edit misses the stream.
     """
-    if model.cfg.d_mlp == model.cfg.d_model:
-        for name in PROCESSING:
-            setattr(model, name, _refuse)
+    if any(kind.__name__ == "TransformerBridge" for kind in type(model).__mro__):
+        raise TbttError(
+            "a TransformerBridge's hooks do not change what HookedTransformer's do, and the logits "
+            "would be wrong: give run.model() of a run, or a HookedTransformer of "
+            "'transformer-lens>=3.9,<4'"
+        )
 
 
 def _refuse(*_: Any, **__: Any) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp.bounds import check_shape
-from tbtt_interp.lens import check_lens, refuse_processing
+from tbtt_interp.lens import empty_model
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -206,24 +206,21 @@ def forward(
 def hooked_transformer(
     parameters: Parameters, shape: Shape, tokenizer: "CharacterTokenizer | None" = None
 ) -> "HookedTransformer":
-    """One model as a real HookedTransformer, in eval mode, with the usual hook names.
+    """One model as a real HookedTransformer, in eval mode; on TransformerLens 4, a HookedDecoder.
 
     With a tokenizer it also reads text, to which nothing is prepended.
 
     A tied `W_U` is a copy of `W_E` transposed, and its biases are zero where the model has none. A
     model whose MLP is as wide as its stream refuses `process_weights_`, which would misread it.
     """
-    check_lens()
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-
     embeddings = parameters["embed.W_E"]
-    config = HookedTransformerConfig(
-        n_layers=shape.layers, n_heads=shape.heads, d_model=shape.d_model, d_head=shape.d_head,
-        d_mlp=shape.d_mlp, n_ctx=shape.n_ctx, d_vocab=shape.d_vocab, act_fn="gelu",
-        normalization_type="LN", eps=EPSILON, init_weights=False, device="cpu",
-        dtype=embeddings.dtype, default_prepend_bos=False,
-    )  # fmt: skip
-    model = HookedTransformer(config, tokenizer, move_to_device=False)
+    settings = {
+        "n_layers": shape.layers, "n_heads": shape.heads, "d_model": shape.d_model,
+        "d_head": shape.d_head, "d_mlp": shape.d_mlp, "n_ctx": shape.n_ctx,
+        "d_vocab": shape.d_vocab, "act_fn": "gelu", "normalization_type": "LN", "eps": EPSILON,
+        "device": "cpu", "dtype": embeddings.dtype, "default_prepend_bos": False,
+    }  # fmt: skip
+    model = empty_model(settings, tokenizer)
     state = {
         name: torch.zeros_like(value) if is_bias(name) else value
         for name, value in model.state_dict().items()
@@ -231,5 +228,4 @@ def hooked_transformer(
     }
     state |= {"unembed.W_U": embeddings.T, **parameters}
     model.load_state_dict(state, strict=False)
-    refuse_processing(model)
     return model.eval().to(embeddings.device, print_details=False)

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformer_lens import HookedTransformer
 
 from tbtt_interp.model import Shape
 from tbtt_interp.tasks import Example, Vocabulary
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 
 class Norm(nn.Module):
@@ -84,7 +87,7 @@ class NanoGPT(nn.Module):
         return F.cross_entropy(self(tokens).flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
-def next_logits(model: HookedTransformer, vocabulary: Vocabulary, text: str) -> Tensor:
+def next_logits(model: "HookedTransformer", vocabulary: Vocabulary, text: str) -> Tensor:
     """What follows a text, of which the model reads what its window holds, and nothing after."""
     tokens = vocabulary.encode(text)[-model.cfg.n_ctx :]
     with torch.no_grad():
@@ -92,7 +95,7 @@ def next_logits(model: HookedTransformer, vocabulary: Vocabulary, text: str) -> 
 
 
 def answer_logits(
-    model: HookedTransformer, vocabulary: Vocabulary, examples: Sequence[Example]
+    model: "HookedTransformer", vocabulary: Vocabulary, examples: Sequence[Example]
 ) -> Tensor:
     """A row for each character of each answer."""
     texts = [e.prompt + e.answer[:k] for e in examples for k in range(len(e.answer))]

@@ -4,16 +4,20 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters, parameter_shapes
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import Example, Vocabulary, load_task
 from tbtt_interp.tasks.entropy import IndependentLines
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 TASK = load_task("arithmetic")
 VOCABULARY = TASK.vocabulary
@@ -22,7 +26,7 @@ PLACES = 9
 
 
 def models_of(
-    *models: HookedTransformer, examples: Sequence[Example] = TASK.examples, name: str = "models"
+    *models: "HookedTransformer", examples: Sequence[Example] = TASK.examples, name: str = "models"
 ) -> Models:
     """Models of the equations, for `over_seeds`."""
     return Models.of_models(models, examples, VOCABULARY, name=name)
@@ -40,7 +44,7 @@ def shape_of(
                  d_vocab=len(VOCABULARY), bias=bias)  # fmt: skip
 
 
-def random_model(shape: Shape) -> HookedTransformer:
+def random_model(shape: Shape) -> "HookedTransformer":
     """Far from where training begins: nothing is small, no scale is 1, no bias is 0."""
     chance = torch.Generator().manual_seed(0)
     model = hooked_transformer(
@@ -56,8 +60,11 @@ def random_model(shape: Shape) -> HookedTransformer:
     return model
 
 
-def random_transformer(**settings: object) -> HookedTransformer:
-    """A small model of another architecture."""
+def random_transformer(**settings: object) -> "HookedTransformer":
+    """A small model of another architecture, which TransformerLens 4 cannot hold."""
+    pytest.importorskip("transformer_lens.HookedTransformer", reason="TransformerLens 4 has none")
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     known = {"n_layers": 2, "d_model": 24, "n_heads": 4, "n_ctx": PLACES, "d_mlp": 10,
              "d_vocab": len(VOCABULARY), "act_fn": "gelu", "normalization_type": "LN",
              "device": "cpu"}  # fmt: skip
@@ -70,7 +77,7 @@ def random_transformer(**settings: object) -> HookedTransformer:
     return model.eval()
 
 
-def copying_model() -> HookedTransformer:
+def copying_model() -> "HookedTransformer":
     """Two heads: head 0 copies the operand b to "=", where it is answered; head 1 does nothing.
 
     Channels: one for each token, one for each position. At "=" (position 4) head 0 looks at b

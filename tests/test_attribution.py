@@ -1,6 +1,7 @@
 """Parts sum to the logits, each part is what is lost without it, and streams predict as by hand."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,6 @@ from planted import (
     shape_of,
 )
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from tbtt_interp.analyses.attribution import (
     ALL,
@@ -37,12 +37,15 @@ from tbtt_interp.seeds import Models, summarize_over_seeds
 from tbtt_interp.tasks import Example
 from tbtt_interp.train.recipe import SIZES
 
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
 EVERY = TASK.examples
 SOME = EVERY[3:200:21]  # 3 to 5 characters of answers, both operators
 HELD_OUT = np.array([e.held_out for e in EVERY for _ in e.answer])
 
 
-def own_weights(model: HookedTransformer, prompts: PromptSet) -> Tensor:
+def own_weights(model: "HookedTransformer", prompts: PromptSet) -> Tensor:
     wrong = torch.from_numpy(best_wrong_tokens(model, prompts)["token"])
     return logit_weights(prompts.batch(), wrong, 17)[0]
 
@@ -54,7 +57,7 @@ def lens_over_models(models: Models) -> pd.DataFrame:
     return summary.set_index(by).sort_index()
 
 
-def differences_by_hand(model: HookedTransformer, examples: Sequence[Example]) -> np.ndarray:
+def differences_by_hand(model: "HookedTransformer", examples: Sequence[Example]) -> np.ndarray:
     logits = answer_logits(model, VOCABULARY, examples)
     return np.array(logit_differences(logits, answer_tokens(VOCABULARY, examples)))
 

@@ -5,11 +5,10 @@ A task, a probe feature and an analysis are registered here.
 
 import json
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import pytest
-from transformer_lens import HookedTransformer
 
 import tbtt_interp as tbtt
 from tbtt_interp.analyses.registry import ANALYSES
@@ -18,6 +17,9 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.features import FEATURES, Feature, register_feature
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.tasks import TASKS, Example, Task, load_task, register_task
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 OPERANDS = (0, 1, 2, 3)
 
@@ -103,7 +105,7 @@ def weight_norms(
 ) -> tbtt.Result:
     """How large are the embeddings of each model?"""
 
-    def norm(model: HookedTransformer, prompts: tbtt.PromptSet) -> pd.DataFrame:
+    def norm(model: "HookedTransformer", prompts: tbtt.PromptSet) -> pd.DataFrame:
         return pd.DataFrame([{"power": power, "norm": model.W_E.norm(power).item()}])
 
     table = tbtt.over_seeds(run, norm)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,6 @@ from planted import (
     shape_of,
 )
 from scipy.stats import kstest, spearmanr
-from transformer_lens import HookedTransformer
 
 from tbtt_interp.analyses.geometry import (
     analyse_geometry,
@@ -41,6 +41,9 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.seeds import Models
 from tbtt_interp.tasks.arithmetic import operand_grid
 
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
 DIGITS = np.arange(10.0)
 MID = "blocks.0.hook_resid_mid"
 
@@ -60,7 +63,7 @@ def in_space(code: np.ndarray, width: int = 14) -> np.ndarray:
     return 3 * code @ basis + chance(width)
 
 
-def averaging(line: np.ndarray) -> HookedTransformer:
+def averaging(line: np.ndarray) -> "HookedTransformer":
     """At "=" this model has the mean of all embeddings, and digits lie on a line in this order."""
     model = random_transformer(n_layers=1, d_model=16, n_heads=1, attn_only=True,
                                normalization_type=None)  # fmt: skip

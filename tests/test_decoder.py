@@ -1,0 +1,190 @@
+"""What stands in for HookedTransformer on TransformerLens 4 is compared with it, on 3.9."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("transformer_lens.HookedTransformer", reason="compared on TransformerLens 3.9")
+
+import tbtt_interp as tbtt
+from tbtt_interp.activations import site_names
+from tbtt_interp.decoder import DecoderConfig, HookedDecoder
+from tbtt_interp.errors import TbttError
+from tbtt_interp.interventions import gradients, split_inputs
+from tbtt_interp.lens import empty_model
+from tbtt_interp.model import EPSILON, Shape
+
+SHAPE = Shape(layers=2, heads=2, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17)
+SPLIT = {
+    f"blocks.{layer}.{name}"
+    for layer in range(SHAPE.layers)
+    for name in ("hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result")
+}
+TOKENS = torch.randint(0, SHAPE.d_vocab, (3, 6), generator=torch.Generator().manual_seed(1))
+SETTINGS = {
+    "n_layers": 2, "n_heads": 2, "d_model": 14, "d_head": 7, "d_mlp": 14, "n_ctx": 9,
+    "d_vocab": 17, "act_fn": "gelu", "normalization_type": "LN", "eps": EPSILON, "device": "cpu",
+    "dtype": torch.float64, "default_prepend_bos": False,
+}  # fmt: skip
+
+
+def decoder_like(hooked: Any) -> HookedDecoder:
+    """A decoder with a HookedTransformer's weights."""
+    settings = {name: getattr(hooked.cfg, name) for name in SETTINGS}
+    decoder = HookedDecoder(DecoderConfig(**settings), hooked.tokenizer)
+    missing = decoder.load_state_dict(hooked.state_dict(), strict=False).missing_keys
+    assert not missing, "each parameter has HookedTransformer's name"
+    return decoder.eval()
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Any, HookedDecoder]:
+    """Random models in float64, far from where training begins, with biases."""
+    hooked, generator = empty_model(SETTINGS), torch.Generator().manual_seed(0)
+    for parameter in hooked.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 2
+    return hooked, decoder_like(hooked)
+
+
+@pytest.fixture(scope="module")
+def speaking() -> tuple[Any, HookedDecoder]:
+    hooked = tbtt.load_run("arithmetic-small-line").model()
+    return hooked, decoder_like(hooked)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Equal but for the order of sums in float64; masked scores are infinite in both."""
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def on_both(pair: tuple[Any, HookedDecoder], of: Callable[[Any], Any]) -> tuple[Any, Any]:
+    hooked, decoder = (of(model) for model in pair)
+    return decoder, hooked
+
+
+def test_hooks_are_visited_in_the_same_order_and_hold_the_same(pair):
+    assert site_names(pair[1]) == site_names(pair[0])
+    found, expected = on_both(pair, lambda model: model.run_with_cache(TOKENS)[1])
+    for site in expected:
+        assert close(found[site], expected[site]), site
+    assert set(pair[1].hook_dict) == {n for n in pair[0].hook_dict if "attn_in" not in n}
+
+
+def test_an_edit_at_each_hook_changes_the_logits_as_much(pair):
+    def change(values: Tensor, hook: Any) -> Tensor:
+        wave = torch.arange(values.numel(), dtype=values.dtype).view(values.shape).sin()
+        return 1.2 * values + 0.3 * wave
+
+    for site in [*site_names(pair[0]), *sorted(SPLIT)]:
+
+        def edited(model: Any, site: str = site) -> Tensor:
+            with split_inputs(model) if site in SPLIT else torch.no_grad():
+                return model.run_with_hooks(TOKENS, fwd_hooks=[(site, change)])
+
+        found, expected = on_both(pair, edited)
+        assert close(found, expected), site
+        assert not close(found, pair[1](TOKENS)), site
+
+
+def test_gradients_at_each_hook_are_the_same(pair):
+    def found_by(model: Any) -> dict[str, Tensor]:
+        with split_inputs(model):
+            names = [*site_names(model)]
+            assert set(names) >= SPLIT
+            return gradients(
+                model, TOKENS, names, lambda logits: logits.log_softmax(-1)[..., 3].sum()
+            )
+
+    found, expected = on_both(pair, found_by)
+    for site in expected:
+        assert close(found[site], expected[site]), site
+
+
+@pytest.mark.parametrize("kind", ["W", "b"])
+def test_weights_have_the_same_names(pair, kind):
+    names = {"W": "E pos U Q K V O in out", "b": "U Q K V O in out"}[kind].split()
+    for name in names:
+        found, expected = on_both(pair, lambda m, name=name: getattr(m, f"{kind}_{name}"))
+        assert torch.equal(found, expected), name
+    for name in ("OV", "QK"):
+        found, expected = on_both(pair, lambda m, name=name: getattr(m, name)[1, 0].AB)
+        assert close(found, expected)
+        found, expected = on_both(pair, lambda m, name=name: getattr(m.blocks[0].attn, name).AB)
+        assert close(found, expected)
+
+
+def test_a_cache_decomposes_the_stream_in_the_same_way(pair):
+    def parts(model: Any) -> list[Tensor]:
+        cache = model.run_with_cache(TOKENS)[1]
+        return [
+            cache.accumulated_resid(incl_mid=True), cache.decompose_resid(),
+            cache.stack_head_results(), cache.logit_attrs(cache.decompose_resid(), tokens=5),
+        ]  # fmt: skip
+
+    for found, expected in zip(*on_both(pair, parts), strict=True):
+        assert close(found, expected)
+    for is_mid in (False, True):  # HookedTransformer adds biases up in float32
+        found, expected = on_both(pair, lambda model, mid=is_mid: model.accumulated_bias(1, mid))
+        torch.testing.assert_close(found.float(), expected)
+
+
+def test_loss_and_precision_are_the_same(pair):
+    found, expected = on_both(pair, lambda model: model(TOKENS, return_type="loss"))
+    assert close(found, expected)
+    single = copy.deepcopy(pair[1]).to(torch.float32)
+    assert single(TOKENS).dtype is torch.float32 and pair[1](TOKENS).dtype is torch.float64
+    batchless = pair[1].run_with_cache(TOKENS[:1], remove_batch_dim=True)[1]
+    assert batchless["hook_embed"].shape == (6, 14)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda m: m.to_tokens("<5+7=").tolist(),
+        lambda m: m.to_tokens(["<5+7=", "<1-2=1>"]).tolist(),
+        lambda m: m.to_tokens("<1+2=3>\n<5+7=").tolist(),
+        lambda m: m.to_str_tokens("<5+7="),
+        lambda m: m.to_str_tokens(["<5", "+7="]),
+        lambda m: m.to_str_tokens(torch.tensor([1, 2])),
+        lambda m: m.to_string(torch.tensor([1, 2, 3])),
+        lambda m: m.to_string(torch.tensor([[1, 2], [3, 4]])),
+        lambda m: m.to_single_token("+"),
+        lambda m: m.to_single_str_token(3),
+        lambda m: m.generate("<5+7=", max_new_tokens=4, do_sample=False, verbose=False),
+        lambda m: m.generate(["<5+7=", "<2+1="], max_new_tokens=3, do_sample=False, verbose=False),
+        lambda m: m.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=6, temperature=0.0,
+                             stop_at_eos=False, verbose=False).tolist(),
+    ],
+)  # fmt: skip
+def test_text_is_read_and_written_in_the_same_way(speaking, said):
+    found, expected = on_both(speaking, said)
+    assert found == expected
+
+
+def test_sampling_follows_torch_s_seed(speaking):
+    texts = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        texts.append(speaking[1].generate("<5+7=", max_new_tokens=3, temperature=2.0, top_k=5))
+    assert texts[0] == texts[1] and texts[0].startswith("<5+7=")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda m: m(torch.zeros(1, 10, dtype=torch.long)), "has 10 tokens: give 1 to 9"),
+        (lambda m: m("<5+7=", prepend_bos=True), "no token for a beginning: leave prepend_bos"),
+    ],
+)
+def test_what_it_cannot_read_is_said_in_a_line(speaking, asked, message):
+    with pytest.raises(TbttError, match=message):
+        asked(speaking[1])
+
+
+def test_text_without_a_tokenizer_is_said_in_a_line(pair):
+    with pytest.raises(TbttError, match="has no tokenizer: give tokens instead of text"):
+        pair[1]("<5+7=")
