@@ -96,7 +96,7 @@ class Attention(_Module):
         z = self.hook_z(einsum(pattern, v, "b h query key, b key h e -> b query h e"))
         if not self.cfg.use_attn_result:
             return einsum(z, self.W_O, "b p h e, h e d -> b p d") + self.b_O
-        result = self.hook_result(einsum(z, self.W_O, "b p h e, h e d -> b p h d"))
+        result = self.hook_result((z[..., None] * self.W_O).sum(-2))  # as there, to the last bit
         return result.sum(2) + self.b_O
 
 

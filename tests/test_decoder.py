@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ pytest.importorskip("transformer_lens.HookedTransformer", reason="compared on Tr
 
 import tbtt_interp as tbtt
 from tbtt_interp.activations import site_names
+from tbtt_interp.analyses.registry import ANALYSES
 from tbtt_interp.decoder import DecoderConfig, HookedDecoder
 from tbtt_interp.errors import TbttError
 from tbtt_interp.interventions import gradients, split_inputs
@@ -163,6 +166,35 @@ def test_loss_and_precision_are_the_same(pair):
 def test_text_is_read_and_written_in_the_same_way(speaking, said):
     found, expected = on_both(speaking, said)
     assert found == expected
+
+
+@pytest.mark.parametrize("name", sorted(set(ANALYSES) - {"overview"}))
+def test_every_analysis_gives_the_same_tables(name, file_run, monkeypatch):
+    options = {"pairs": 8} if name in ("patching", "paths") else {}
+    expected = ANALYSES[name](file_run, **options).tables
+    monkeypatch.setattr("tbtt_interp.lens.lens_version", lambda: (4, 3))
+    assert type(file_run.model()).__name__ == "HookedDecoder"
+    found = ANALYSES[name](file_run, **options).tables
+    assert found.keys() == expected.keys()
+    for key, table in expected.items():
+        assert_same_table(found[key], table)
+
+
+def test_every_probe_gives_the_same_table(file_run, monkeypatch):
+    expected = tbtt.probe_grid(file_run)
+    monkeypatch.setattr("tbtt_interp.lens.lens_version", lambda: (4, 3))
+    assert_same_table(tbtt.probe_grid(file_run), expected)
+
+
+def assert_same_table(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """Counts and words are equal, and values to 1e-4 of their column's largest, in float32."""
+    assert found.shape == expected.shape
+    for name, column in expected.items():
+        if column.dtype.kind == "f":
+            largest = column.abs().max()
+            assert np.allclose(found[name], column, 0, 1e-4 * largest, equal_nan=True), name
+        else:
+            assert found[name].equals(column), name
 
 
 def test_sampling_follows_torch_s_seed(speaking):

@@ -37,7 +37,13 @@ def calibrate_command(
     from tbtt_interp.calibration.table import calibration_table, failures
     from tbtt_interp.calibration.table import page as written
     from tbtt_interp.files import write_whole
+    from tbtt_interp.lens import lens_version
 
+    if lens_version() >= (4,):
+        raise TbttError(
+            "calibration plants models of attention alone, which need TransformerLens 3.9: "
+            "pip install 'transformer-lens>=3.9,<4'"
+        )
     if processes is not None and processes < 1:
         raise TbttError(f"processes must be at least 1, got {processes}")
     recipe = Recipe(bases=1 if short else bases, nulls=nulls, largest_only=short, fast_nulls=short)
