@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tbtt_interp.tokenizer import CharacterTokenizer
 
 Text = str | Sequence[str]
+EDITED = "edited_row edited_pos d"  # hooks may copy rows and choose positions
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Attention(_Module):
     OV = property(lambda self: FactoredMatrix(self.W_V, self.W_O))
     QK = property(lambda self: FactoredMatrix(self.W_Q, self.W_K.mT))
 
-    def forward(self, *inputs: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "batch pos d"]:
+    def forward(self, *inputs: Float[Tensor, "row pos ..."]) -> Float[Tensor, EDITED]:
         def read(x: Tensor, role: str) -> Tensor:
             axes = "b p h d" if x.ndim == 4 else "b p d"
             weight, bias = getattr(self, f"W_{role}"), getattr(self, f"b_{role}")
@@ -107,7 +108,7 @@ class MLP(_Module):
         d, m = cfg.d_model, cfg.d_mlp
         super().__init__("pre post", W_in=(d, m), b_in=(m,), W_out=(m, d), b_out=(d,))
 
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
+    def forward(self, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, EDITED]:
         pre = self.hook_pre(x @ self.W_in + self.b_in)
         return self.hook_post(F.gelu(pre)) @ self.W_out + self.b_out
 
@@ -123,7 +124,7 @@ class Block(_Module):
         self.ln1, self.ln2 = LayerNorm(cfg), LayerNorm(cfg)
         self.attn, self.mlp = Attention(cfg), MLP(cfg)
 
-    def forward(self, stream: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d"]:
+    def forward(self, stream: Float[Tensor, "row pos d_model"]) -> Float[Tensor, EDITED]:
         pre = self.hook_resid_pre(stream)
         inputs = [pre] * 3
         if self.cfg.use_split_qkv_input:
@@ -137,7 +138,7 @@ class Block(_Module):
 class Unembed(_Module):
     """Logits of the normalised stream."""
 
-    def forward(self, x: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch pos d_vocab"]:
+    def forward(self, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, EDITED]:
         return self.hook_out(self.hook_in(x) @ self.W_U + self.b_U)
 
 

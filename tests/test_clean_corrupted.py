@@ -1,20 +1,24 @@
 """Patching between two typed prompts says where they differ, with any tokenizer."""
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 PAIR = {"clean": "<3+4=", "corrupted": "<3+5="}
 STREAM = "blocks.0.hook_resid_pre"
 
 
 @pytest.fixture(scope="module")
-def model() -> HookedTransformer:
+def model() -> "HookedTransformer":
     return tbtt.load_run("arithmetic-small-line").model()
 
 
@@ -51,6 +55,9 @@ def test_words_of_another_tokenizer_and_its_token_for_a_beginning():
     backend = Tokenizer(models.WordLevel(words, unk_token="<s>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<s>")
+    pytest.importorskip("transformer_lens.HookedTransformer", reason="TransformerLens 4 has none")
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     config = HookedTransformerConfig(
         n_layers=2, n_heads=2, d_model=8, d_head=4, n_ctx=6, d_vocab=6, act_fn="gelu", seed=3
     )
