@@ -57,7 +57,7 @@ def reference_loss(
     windows = stack([stream.reference() for stream in streams])
     if kernel is not None:
         rows = np.concatenate([windows.tokens[..., :1], windows.targets], -1)
-        return kernel.evaluate(flatten(stacked, shape), rows, windows.weights()).losses.tolist()
+        return kernel.losses(flatten(stacked, shape), rows, windows.weights()).tolist()
     device = stacked["embed.W_E"].device
     tokens, targets = (torch.from_numpy(x).to(device) for x in (windows.tokens, windows.targets))
     total = torch.zeros(len(streams), dtype=torch.float64)

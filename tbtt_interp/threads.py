@@ -28,9 +28,13 @@ def use_one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def processor() -> str:
-    """The name of this machine's processor."""
+def cpu_info(*names: str) -> str:
+    """The first entry of /proc/cpuinfo that has such a name; empty where there is none."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    return cpu_info("model name") or platform.processor() or platform.machine()

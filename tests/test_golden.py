@@ -184,15 +184,17 @@ def test_arm64_computes_the_same_bytes(framing: str) -> None:
     stack = CompiledStack(start, shape, recipe.training, streams, Kernel(shape))
     given = stack.settings(0, steps)
     batches = stack.batches
-    lengths = batches[0].lengths
-    sizes = [len(batches), steps, *batches[0].rows.shape, batches[0].batch,
-             0 if lengths is None else len(lengths)]  # fmt: skip
+    none = np.array([])
+    lengths, weights = ([none if x is None else x for x in of]
+                        for of in zip(*(b[1:3] for b in batches), strict=True))  # fmt: skip
+    sizes = [len(batches), steps, *batches[0].rows.shape, batches[0].batch, len(lengths[0]),
+             len(weights[0])]  # fmt: skip
     blob = np.array(sizes, "int64").tobytes()
     for numbers in (given.rates, given.decay_of, given[3:]):
         blob += np.array(numbers, "float32").tobytes()
-    for batch in batches:
+    for batch, length, weight in zip(batches, lengths, weights, strict=True):
         blob += np.array([batch.seed], "uint64").tobytes() + batch.rows.astype("int32").tobytes()
-        blob += b"" if batch.lengths is None else batch.lengths.astype("int32").tobytes()
+        blob += length.astype("int32").tobytes() + weight.astype("float32").tobytes()
     blob += flatten(start, shape).tobytes()
     driver = Path(__file__).with_name("kernel_driver.cpp")
     command = [

@@ -33,9 +33,7 @@ from tbtt_interp.train.step import CompiledStack, TorchStack, learning_rate_at
 SHAPES = {
     "small": Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17),
     "large, of facts": Shape(layers=1, heads=1, d_model=56, d_mlp=56, n_ctx=24, d_vocab=51),
-    "biased and untied": Shape(
-        layers=2, heads=3, d_model=12, d_mlp=35, n_ctx=11, d_vocab=21, bias=True, tied=False
-    ),
+    "untied": Shape(layers=2, heads=3, d_model=12, d_mlp=35, n_ctx=11, d_vocab=21, tied=False),
     "least": Shape(layers=1, heads=2, d_model=2, d_mlp=1, n_ctx=1, d_vocab=2),
 }
 SMALL = SHAPES["small"]
@@ -60,6 +58,14 @@ def windows(shape: Shape, batch: int = 83) -> tuple[Tensor, Tensor]:
     return rows, weights
 
 
+def by_kernel(
+    kernel: Kernel, flat: np.ndarray, rows: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each model's loss, and its gradient."""
+    gradients = np.zeros_like(flat)
+    return kernel.losses(flat, rows, weights, gradients), gradients
+
+
 def by_torch(stacked: Parameters, shape: Shape, rows: Tensor, weights: Tensor) -> Tensor:
     tokens, targets = rows[..., :-1].clamp(min=0), rows[..., 1:]
     logits = forward(stacked, tokens, shape).flatten(0, 2)
@@ -80,20 +86,25 @@ def test_loss_gradient_and_logits_are_torch_s(shape: Shape) -> None:
         known[dtype] = loss.detach(), flatten(slopes, shape)
     truth, slope = known[torch.float64]
     arrays = rows.numpy(), weights.numpy()
-    exact = Kernel(shape, "float64").evaluate(
-        flatten(models(shape), shape), *arrays, gradients=True, logits=True
-    )
-    np.testing.assert_allclose(exact.losses, truth, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(exact.gradients, slope, rtol=0, atol=1e-12)
+    kernel, flat = Kernel(shape, "float64"), flatten(models(shape), shape)
+    losses, gradients = by_kernel(kernel, flat, *arrays)
+    np.testing.assert_allclose(losses, truth, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(gradients, slope, rtol=0, atol=1e-12)
     logits = forward(models(shape), rows[..., :-1].clamp(min=0), shape).numpy()
     is_there = rows[..., :-1].numpy() >= 0
-    assert exact.logits is not None
-    np.testing.assert_allclose(exact.logits[is_there], logits[is_there], rtol=0, atol=1e-12)
-    single = flatten(models(shape), shape).astype("float32")
-    ours = Kernel(shape).evaluate(single, *arrays, gradients=True)
-    np.testing.assert_allclose(ours.losses, truth, rtol=1e-6, atol=1e-6)
+    found = kernel.logits(flat, rows[..., :-1].numpy())
+    np.testing.assert_allclose(found[is_there], logits[is_there], rtol=0, atol=1e-12)
+    losses, gradients = by_kernel(Kernel(shape), flat.astype("float32"), *arrays)
+    np.testing.assert_allclose(losses, truth, rtol=1e-6, atol=1e-6)
     theirs = np.abs(known[torch.float32][1] - slope).max()
-    assert np.abs(ours.gradients - slope).max() <= 3 * theirs + 1e-7
+    assert np.abs(gradients - slope).max() <= 3 * theirs + 1e-7
+
+
+def test_models_with_biases_are_torch_s() -> None:
+    shape = dataclasses.replace(SMALL, bias=True)
+    assert not is_suited(shape)
+    with pytest.raises(KernelError, match="has no biases"):
+        Kernel(shape)
 
 
 @pytest.mark.parametrize("framing", ["file", "shuffled", "line"])
@@ -121,25 +132,22 @@ def test_a_model_s_bits_depend_on_nothing_but_itself(batch: int) -> None:
     flat = flatten(models(SMALL), SMALL).astype("float32")
     rows, weights = (array.numpy() for array in windows(SMALL, batch))
     first, *others = [
-        Kernel(SMALL, threads=threads).evaluate(flat, rows, weights, gradients=True)
-        for threads in (1, 2, 7)
+        by_kernel(Kernel(SMALL, threads=threads), flat, rows, weights) for threads in (1, 2, 7)
     ]
     for other in others:
-        assert first.losses.tobytes() == other.losses.tobytes()
-        assert np.array_equal(first.gradients, other.gradients)
+        assert all(map(np.array_equal, first, other))
     for k in range(MODELS):
         one = slice(k, k + 1)
-        alone = Kernel(SMALL).evaluate(flat[one], rows[one], weights[one], gradients=True)
-        assert alone.losses[0] == first.losses[k]
-        assert np.array_equal(alone.gradients[0], first.gradients[k])
+        alone = by_kernel(Kernel(SMALL), flat[one], rows[one], weights[one])
+        assert all(np.array_equal(own, of[one]) for own, of in zip(alone, first, strict=True))
 
 
 def test_a_model_that_diverged_has_no_loss_and_harms_no_other() -> None:
     flat = flatten(models(SMALL), SMALL).astype("float32")
     rows, weights = (array.numpy() for array in windows(SMALL))
-    whole = Kernel(SMALL).evaluate(flat, rows, weights).losses
+    whole = Kernel(SMALL).losses(flat, rows, weights)
     flat[1, 200] = np.nan
-    found = Kernel(SMALL).evaluate(flat, rows, weights).losses
+    found = Kernel(SMALL).losses(flat, rows, weights)
     assert np.isnan(found).tolist() == [False, True, False]
     assert found[0] == whole[0] and found[2] == whole[2]
 
@@ -245,7 +253,7 @@ int main() {
 def test_the_approximations_err_as_little_as_they_say() -> None:
     """Relative error of exp, absolute ones of log up to 1e4 and of GELU."""
     Path("errors.cpp").write_text(APPROXIMATIONS)
-    flags = ["-march=native", "-DREAL=float", "-DBIAS=0", f"-I{kernels.SOURCES[0].parent}"]
+    flags = ["-march=native", "-DREAL=float", f"-I{kernels.SOURCES[0].parent}"]
     subprocess.run(
         ["c++", "-O3", *kernels.FLAGS[:5], *flags, "errors.cpp", "-o", "errors"], check=True
     )
@@ -323,16 +331,16 @@ def test_too_little_memory_is_an_error_and_no_abort() -> None:
     kernel = Kernel(SMALL, threads=64)
     flat = flatten(models(SMALL), SMALL).astype("float32")
     rows, weights = (array.numpy() for array in windows(SMALL))
-    whole = kernel.evaluate(flat, rows, weights).losses
+    whole = kernel.losses(flat, rows, weights)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**22, limits[1]))
     try:
         with pytest.raises(TbttError, match="no memory for 64 threads of the compiled kernel"):
-            kernel.evaluate(flat, rows, weights)
+            kernel.losses(flat, rows, weights)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-    assert np.array_equal(kernel.evaluate(flat, rows, weights).losses, whole)
+    assert np.array_equal(kernel.losses(flat, rows, weights), whole)
 
 
 def test_what_a_kernel_would_misread_is_refused() -> None:
@@ -341,7 +349,7 @@ def test_what_a_kernel_would_misread_is_refused() -> None:
     with pytest.raises(
         TypeError, match=r"parameters must be float32, 3 rows of 1582, side by side"
     ):
-        Kernel(SMALL).evaluate(flat, rows, weights)
+        Kernel(SMALL).losses(flat, rows, weights)
     with pytest.raises(TypeError, match=r"windows have 10 characters: got 9"):
-        Kernel(SMALL, "float64").evaluate(flat, rows[..., :9], weights)
+        Kernel(SMALL, "float64").losses(flat, rows[..., :9], weights)
     assert sum(np.prod(size) for size in parameter_shapes(SMALL).values()) == flat.shape[1]

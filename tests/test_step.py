@@ -139,7 +139,7 @@ def test_threads_are_taken_and_given_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("suited", "message"),
-    [(False, "Not compiled: at this width, or on this device, torch is as fast."),
+    [(False, "Not compiled: at this width, with biases, or on this device."),
      (True, "Not compiled, so training is several times slower and its last bits are this "
       "machine's: there is no C++ compiler (/no/such/compiler)")],
 )  # fmt: skip

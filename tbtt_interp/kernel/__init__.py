@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from tbtt_interp.errors import TbttError
 from tbtt_interp.files import user_cache
 from tbtt_interp.model import EPSILON, Parameters, Shape, parameter_shapes
+from tbtt_interp.threads import cpu_info
 
 SOURCES = [Path(__file__).with_name(name) for name in ("kernel.cpp", "tile.h", "lanes.h")]
 WIDEST = 128  # d_model above which torch's own products are faster
@@ -46,9 +47,10 @@ class Batches(NamedTuple):
     """One model's training data; the same fields as `Data` of kernel.cpp."""
 
     rows: Int[np.ndarray, "row char"]  # windows of pos + 1 characters, or lines; negative is none
-    lengths: Int[np.ndarray, " row"] | None  # of lines from which windows are cut
-    batch: int  # windows per step; 0: every row once
-    seed: int
+    lengths: Int[np.ndarray, " row"] | None = None  # of lines from which windows are cut
+    weights: Float[np.ndarray, " row"] | None = None  # of each window's loss; None draws windows
+    batch: int = 0  # windows to draw per step
+    seed: int = 0
 
 
 class Projection(NamedTuple):
@@ -77,17 +79,10 @@ class Optimizer(NamedTuple):
     clip: float
 
 
-class Evaluated(NamedTuple):
-    """Losses of models on windows and, where asked for, their gradients and logits."""
-
-    losses: Float[np.ndarray, " model"]
-    gradients: Array | None
-    logits: Float[np.ndarray, "model window pos d_vocab"] | None
-
-
 def is_suited(shape: Shape) -> bool:
-    """Whether the kernel is faster than torch on the processor: for narrow models."""
-    return max(shape.d_model, shape.d_mlp // 4) <= WIDEST and shape.n_ctx <= LONGEST
+    """Whether the kernel takes such models and is faster than torch: narrow ones without biases."""
+    is_narrow = max(shape.d_model, shape.d_mlp // 4) <= WIDEST and shape.n_ctx <= LONGEST
+    return is_narrow and not shape.bias
 
 
 class Kernel:
@@ -98,6 +93,8 @@ class Kernel:
     """
 
     def __init__(self, shape: Shape, dtype: str = "float32", threads: int | None = None) -> None:
+        if shape.bias:
+            raise KernelError("the compiled kernel has no biases")
         self.shape, self.dtype = shape, np.dtype(dtype)
         self.threads = torch.get_num_threads() if threads is None else threads
         if not 1 <= self.threads <= 1_024:
@@ -105,7 +102,8 @@ class Kernel:
         self._library = _library(shape, dtype)
         self.compiler = _compiler()[1]
         real = ctypes.c_float if dtype == "float32" else ctypes.c_double
-        self._data = _structure("Data", rows=_P, lengths=_P, count=_I, width=_I, batch=_I, seed=_U)
+        self._data = _structure("Data", rows=_P, lengths=_P, weights=_P, count=_I, width=_I,
+                                batch=_I, seed=_U)  # fmt: skip
         self._settings = _structure("Settings", rates=_P, rate_of=_P, decay_of=_P, beta1=real,
                                     beta2=real, epsilon=real, clip=real)  # fmt: skip
         self._projection = _structure("Projection", rows=_P, count=_I, left=_P, left_by_rate=_P,
@@ -121,67 +119,70 @@ class Kernel:
         After each step, rows of the embedding are projected, and a model whose norm exceeds its
         bound in `norms` is scaled down to it.
         """
-        keep: list[np.ndarray] = []  # until the call returns
+        self._run(batches, (parameters, means, squares, None, None, None), optimizer, start,
+                  projections, norms)  # fmt: skip
 
-        def real(array: np.ndarray | None) -> int | None:
-            return _address(array, self.dtype, keep)
-
-        data = [
-            self._data(_address(b.rows, np.int32, keep), _address(b.lengths, np.int32, keep),
-                       *b.rows.shape, b.batch, b.seed)
-            for b in batches
-        ]  # fmt: skip
-        maps = [
-            self._projection(_address(p.rows, np.int64, keep), len(p.rows), *map(real, p[1:]))
-            for p in projections
-        ]
-        settings = self._settings(*map(real, optimizer[:3]), *optimizer[3:])
-        own = [self._own(array, len(data)) for array in (parameters, means, squares)]
-        done = self._library.train(
-            len(data), (self._data * len(data))(*data),
-            (self._projection * len(maps))(*maps) if maps else None, _P(real(norms)),
-            ctypes.byref(settings),
-            _I(start), _I(start + len(optimizer.rates)), self.threads, *own,
-        )  # fmt: skip
-        self._check(done)
-
-    def evaluate(
+    def losses(
         self, parameters: Array, windows: Int[np.ndarray, "model window pos_and_next"],
-        weights: Float[np.ndarray, "model window"], *, gradients: bool = False,
-        logits: bool = False,
-    ) -> Evaluated:  # fmt: skip
-        """Each model's summed cross-entropy in nats, weighted by window; skips targets < 0."""
-        keep: list[np.ndarray] = []
-        models, count, characters = windows.shape
-        if characters != self.shape.n_ctx + 1:
-            what = f"windows have {self.shape.n_ctx + 1} characters"
-            raise TypeError(f"{what}: got {characters}")
-        shape = (models, count, self.shape.n_ctx, self.shape.d_vocab)
-        evaluated = Evaluated(
-            np.zeros(models, self.dtype), np.zeros_like(parameters) if gradients else None,
-            np.zeros(shape, self.dtype) if logits else None,
-        )  # fmt: skip
-        done = self._library.evaluate(
-            models, _P(_address(windows, np.int32, keep)), _P(_address(weights, self.dtype, keep)),
-            _I(count), self.threads, self._own(parameters, models),
-            *(self._own(array, models) for array in evaluated),
-        )  # fmt: skip
-        self._check(done)
-        return evaluated
+        weights: Float[np.ndarray, "model window"], gradients: Array | None = None,
+    ) -> Float[np.ndarray, " model"]:  # fmt: skip
+        """Each model's summed cross-entropy in nats, weighted by window; skips targets < 0.
+
+        Writes the losses' gradients into `gradients`, unless None.
+        """
+        losses = np.zeros(len(parameters), self.dtype)
+        batches = [Batches(of, None, own) for of, own in zip(windows, weights, strict=True)]
+        self._run(batches, (parameters, None, None, losses, gradients, None))
+        return losses
 
     def logits(
         self, parameters: Array, tokens: Int[np.ndarray, "model window pos"]
     ) -> Float[np.ndarray, "model window pos d_vocab"]:
         """Each model's logits on its tokens, of at most the context's length."""
         models, count, pos = tokens.shape
-        windows = np.full((models, count, self.shape.n_ctx + 1), -1)
+        n_ctx, d_vocab = self.shape.n_ctx, self.shape.d_vocab
+        windows = np.full((models, count, n_ctx + 1), -1)
         windows[..., :pos] = tokens
-        weights = np.zeros((models, count), self.dtype)
-        evaluated = self.evaluate(parameters, windows, weights, logits=True)
-        assert evaluated.logits is not None
-        return evaluated.logits[:, :, :pos]
+        logits = np.zeros((models, count, n_ctx, d_vocab), self.dtype)
+        batches = [Batches(of, None, np.ones(count)) for of in windows]
+        self._run(batches, (parameters, None, None, None, None, logits))
+        return logits[:, :, :pos]
 
-    def _check(self, done: int) -> None:
+    def _run(
+        self, batches: Sequence[Batches], arrays: Sequence[np.ndarray | None],
+        optimizer: Optimizer | None = None, start: int = 0, projections: Sequence[Projection] = (),
+        norms: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Calls `run` of kernel.cpp; `arrays` are what it reads and writes in place."""
+        keep: list[np.ndarray] = []  # until the call returns
+
+        def address(array: np.ndarray | None, dtype: Any = self.dtype) -> int | None:
+            if array is None:
+                return None
+            keep.append(np.ascontiguousarray(array, dtype))
+            return keep[-1].ctypes.data
+
+        for rows in (b.rows for b in batches):
+            if rows.shape[1] <= self.shape.n_ctx:
+                what = f"windows have {self.shape.n_ctx + 1} characters"
+                raise TypeError(f"{what}: got {rows.shape[1]}")
+        data = [
+            self._data(address(b.rows, np.int32), address(b.lengths, np.int32),
+                       address(b.weights), *b.rows.shape, b.batch, b.seed)
+            for b in batches
+        ]  # fmt: skip
+        maps = [
+            self._projection(address(p.rows, np.int64), len(p.rows), *map(address, p[1:]))
+            for p in projections
+        ]
+        steps = len(optimizer.rates) if optimizer else 1
+        settings = optimizer and self._settings(*map(address, optimizer[:3]), *optimizer[3:])
+        done = self._library.run(
+            len(data), (self._data * len(data))(*data),
+            (self._projection * len(maps))(*maps) if maps else None, _P(address(norms)),
+            ctypes.byref(settings) if settings else None, _I(start), _I(start + steps),
+            self.threads, *(self._own(array, len(data)) for array in arrays),
+        )  # fmt: skip
         if not done:
             what = f"no memory for {self.threads} threads of the compiled kernel"
             raise TbttError(f"{what}: choose fewer threads, models or windows")
@@ -210,14 +211,6 @@ def _structure(name: str, **fields: type) -> Any:
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
-def _address(array: np.ndarray | None, dtype: Any, keep: list[np.ndarray]) -> int | None:
-    """The address of an array of this type, which `keep` holds."""
-    if array is None:
-        return None
-    keep.append(np.ascontiguousarray(array, dtype))
-    return keep[-1].ctypes.data
-
-
 @cache
 def source_hash() -> str:
     """SHA-256 of the kernel's source: together with the recipe it decides the bits of a model."""
@@ -229,8 +222,7 @@ def definitions(shape: Shape, dtype: str) -> list[str]:
     names = {
         "REAL": REALS[dtype], "POS": shape.n_ctx, "VOCAB": shape.d_vocab,
         "D_MODEL": shape.d_model, "HEADS": shape.heads, "D_MLP": shape.d_mlp,
-        "LAYERS": shape.layers, "BIAS": int(shape.bias), "TIED": int(shape.tied),
-        "EPSILON": EPSILON,
+        "LAYERS": shape.layers, "TIED": int(shape.tied), "EPSILON": EPSILON,
     }  # fmt: skip
     return [f"-D{name}={value}" for name, value in names.items()]
 
@@ -245,7 +237,8 @@ def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
     command = [compiler, "-O3", native, *os.environ.get("CXXFLAGS", "").split()]
     command += [*FLAGS, *definitions(shape, dtype)]  # last, so that no flag changes the bits
     # a kernel suits one kind of processor, and machines may share a home folder
-    key = "\0".join([source_hash(), version, platform.node(), _features(), *command])
+    machine = (platform.node(), cpu_info("flags", "Features"))
+    key = "\0".join([source_hash(), version, *machine, *command])
     start = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = user_cache()
     try:
@@ -257,13 +250,6 @@ def _library(shape: Shape, dtype: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(_compile(command, folder, start)))
     except OSError as error:
         raise KernelError(str(error)) from error
-
-
-def _features() -> str:
-    """The processor's feature flags, on Linux."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _hash(path: Path) -> str:

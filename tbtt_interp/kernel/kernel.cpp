@@ -5,107 +5,81 @@
 // model's bits depend on its recipe and seed alone: not on the threads, on the models beside it, on
 // the processor or on the compiler.
 //
-// Set on the compiler's command line: REAL, POS, VOCAB, D_MODEL, HEADS, D_MLP, LAYERS, BIAS, TIED
+// Set on the compiler's command line: REAL, POS, VOCAB, D_MODEL, HEADS, D_MLP, LAYERS, TIED
 // (whether the readout is the embedding, transposed), and LayerNorm's EPSILON.
 
-#include <algorithm>
 #include <array>
 #include <atomic>
+#include <future>
 #include <memory>
 #include <numeric>
-#include <thread>
 #include <vector>
 
 #include "tile.h"
 
 // ---- folding
 
-// A matrix that reads a LayerNorm: where its weights stand, and where they stand once folded.
-struct Reader {
-    int norm, weight, down, across, columns, folded, width, bias;
-    real scale;
-};
-
+// Calls body for each row of each matrix that reads a LayerNorm, with the place of the channel's
+// scale, of the row's weights (the first, and the step to the next), how many they are, where they
+// stand once folded, side by side, and attention's scale.
 template <class Body>
-void each_reader(Body body) {
-    const real q_scale = real(1 / std::sqrt(double(D_HEAD)));
-    for (int layer = 0; layer < LAYERS; layer++) {
-        const int qkv = BLOCKS + layer * BLOCK + QKV, in = BLOCKS + layer * BLOCK + MLP_IN;
-        for (int i = 0; i < 3 * HEADS; i++) {  // role by role, head by head
-            body(Reader{qkv - QKV + LN1, qkv + i * D_MODEL * D_HEAD, D_HEAD, 1, D_HEAD,
-                        qkv + i * D_HEAD, D_QKV, qkv + D_MODEL * D_QKV + i * D_HEAD,
-                        i < HEADS ? q_scale : 1});
+void each_row(Body body) {
+    const auto matrix = [&](int norm, int weight, int down, int across, int columns, int folded,
+                            int width, real scale = 1) {
+        for (int d = 0; d < D_MODEL; d++) {
+            body(norm + d, weight + d * down, across, columns, folded + d * width, scale);
         }
-        body(Reader{in - MLP_IN + LN2, in, D_MLP, 1, D_MLP, in, D_MLP, in + D_MODEL * D_MLP, 1});
+    };
+    const real q_scale = real(1 / std::sqrt(double(D_HEAD)));
+    for (int block = BLOCKS; block < LN_FINAL; block += BLOCK) {
+        for (int i = 0; i < 3 * HEADS; i++) {  // role by role, head by head
+            matrix(block + LN1, block + QKV + i * D_MODEL * D_HEAD, D_HEAD, 1, D_HEAD,
+                   block + QKV + i * D_HEAD, D_QKV, i < HEADS ? q_scale : 1);
+        }
+        matrix(block + LN2, block + MLP_IN, D_MLP, 1, D_MLP, block + MLP_IN, D_MLP);
     }
-    body(Reader{LN_FINAL, TIED ? EMBED : UNEMBED, TIED ? 1 : VOCAB, TIED ? D_MODEL : 1, VOCAB,
-                UNEMBED, VOCAB, UNEMBED + D_MODEL * VOCAB, 1});
+    matrix(LN_FINAL, TIED ? EMBED : UNEMBED, TIED ? 1 : VOCAB, TIED ? D_MODEL : 1, VOCAB, UNEMBED,
+           VOCAB);
 }
 
 void fold(const real* p, real* f) {
     std::copy_n(p, PARAMETERS, f);
-    std::fill(f + PARAMETERS, f + SIZE, real(0));
-    each_reader([&](Reader r) {
-        for (int c = 0; c < r.columns; c++) {
-            real shift = BIAS ? f[r.bias + c] : 0;
-            for (int d = 0; d < D_MODEL; d++) {
-                const real weight = p[r.weight + d * r.down + c * r.across];
-                f[r.folded + d * r.width + c] = p[r.norm + d] * weight * r.scale;
-                if (BIAS) shift += p[r.norm + D_MODEL + d] * weight;
-            }
-            if (BIAS) f[r.bias + c] = shift * r.scale;
-        }
+    each_row([&](int norm, int weight, int across, int columns, int folded, real scale) {
+        for (int c = 0; c < columns; c++) f[folded + c] = p[norm] * p[weight + c * across] * scale;
     });
 }
 
 // From the gradient of the folded parameters to that of the parameters.
 void unfold(const real* p, const real* df, real* dp) {
     std::copy_n(df, SIZE, dp);
-    each_reader([&](Reader r) {
-        if (r.weight != EMBED) std::fill_n(dp + r.weight, D_MODEL * r.columns, real(0));
-        for (int d = 0; d < D_MODEL; d++) {
-            real gain = 0, shift = 0;
-            for (int c = 0; c < r.columns; c++) {
-                const int at = r.weight + d * r.down + c * r.across;
-                const real slope = df[r.folded + d * r.width + c] * r.scale;
-                gain += p[at] * slope;
-                dp[at] += p[r.norm + d] * slope;
-                if (BIAS) {
-                    const real along = df[r.bias + c] * r.scale;
-                    shift += p[at] * along;
-                    dp[at] += p[r.norm + D_MODEL + d] * along;
-                }
-            }
-            dp[r.norm + d] += gain;
-            if (BIAS) dp[r.norm + D_MODEL + d] += shift;
+    each_row([&](int norm, int weight, int across, int columns, int folded, real scale) {
+        real gain = 0;
+        for (int c = 0, at = weight; c < columns; c++, at += across) {
+            const real slope = df[folded + c] * scale;
+            gain += p[at] * slope;
+            dp[at] = (at < BLOCKS ? dp[at] : 0) + p[norm] * slope;  // an embedding is read, too
         }
-        for (int c = 0; BIAS && c < r.columns; c++) dp[r.bias + c] *= r.scale;
+        dp[norm] += gain;
     });
 }
 
 // ---- draws: Philox4x64-10 (Salmon et al. 2011), the numbers of numpy.random.Philox
 
 struct Draws {
-    std::uint64_t seed, step, drawn = 0, block[4] = {};
+    std::uint64_t seed, step, drawn = 0;
+    std::array<std::uint64_t, 4> block{};
 
     // A number below n; the low bits of a word are left out.
     int below(std::uint64_t n) {
-        if (drawn % 4 == 0) generate();
-        return int((block[drawn++ % 4] >> 32) * n >> 32);
-    }
-
-    void generate() {
-        using wide = unsigned __int128;
-        std::uint64_t c[4] = {drawn / 4 + 1, step, 0, 0}, k[2] = {seed, 0};
-        for (int round = 0; round < 10; round++) {
-            const wide a = wide(0xD2E7470EE14C6C93) * c[0], b = wide(0xCA5A826395121157) * c[2];
-            const std::uint64_t next[4] = {std::uint64_t(b >> 64) ^ c[1] ^ k[0], std::uint64_t(b),
-                                           std::uint64_t(a >> 64) ^ c[3] ^ k[1], std::uint64_t(a)};
-            std::copy_n(next, 4, c);
-            k[0] += 0x9E3779B97F4A7C15;
-            k[1] += 0xBB67AE8584CAA73B;
+        using word = std::uint64_t;
+        if (drawn % 4 == 0) block = {drawn / 4 + 1, step, 0, 0};
+        for (word round = 0; drawn % 4 == 0 && round < 10; round++) {
+            const auto a = (unsigned __int128)(0xD2E7470EE14C6C93) * block[0];
+            const auto b = (unsigned __int128)(0xCA5A826395121157) * block[2];
+            block = {word(b >> 64) ^ block[1] ^ (seed + round * 0x9E3779B97F4A7C15), word(b),
+                     word(a >> 64) ^ block[3] ^ (round * 0xBB67AE8584CAA73B), word(a)};
         }
-        std::copy_n(c, 4, block);
+        return int((block[drawn++ % 4] >> 32) * n >> 32);
     }
 };
 
@@ -114,7 +88,8 @@ struct Draws {
 struct Data {
     const std::int32_t* rows;     // [count][width]: windows, or lines; negative is no character
     const std::int32_t* lengths;  // of lines, from which windows are cut; null if rows are windows
-    std::int64_t count, width, batch;  // a batch of 0 is every row once
+    const real* weights;          // of each window's summed loss; null to draw windows instead
+    std::int64_t count, width, batch;
     std::uint64_t seed;
 };
 
@@ -133,6 +108,13 @@ struct Settings {
 
 using Window = std::array<std::int32_t, POS + 1>;
 
+inline bool is_token(std::int32_t character) { return character >= 0; }
+
+// Whether all that a window predicts is at the positions of a short tile.
+inline bool is_short(const Window& window) {
+    return std::none_of(&window[SHORT] + 1, &window[POS] + 1, is_token);
+}
+
 struct Batch {
     std::vector<Window> windows;
     std::vector<real> weights;  // of each window's summed loss
@@ -141,36 +123,20 @@ struct Batch {
         windows.clear();
         weights.clear();
         Draws draws{data.seed, step};
-        if (data.lengths) {
-            cut(data, draws);
-        } else {
-            std::vector<int> times(data.count, data.batch ? 0 : 1);
-            for (int i = 0; i < data.batch; i++) times[draws.below(data.count)]++;
-            for (int row = 0; row < data.count; row++) {
-                if (!times[row]) continue;
-                windows.emplace_back();
-                std::copy_n(data.rows + row * data.width, POS + 1, windows.back().begin());
-                weights.push_back(real(times[row]));
-            }
-        }
+        if (data.lengths) return cut(data, draws);
+        std::vector<real> times(data.count);
+        for (int i = 0; i < data.batch; i++) times[draws.below(data.count)]++;
+        if (data.weights) times.assign(data.weights, data.weights + data.count);
         std::int64_t characters = 0;
-        for (std::size_t i = 0; i < windows.size(); i++) {
-            for (int pos = 1; pos <= POS; pos++) {
-                characters += windows[i][pos] >= 0 ? std::int64_t(weights[i]) : 0;
-            }
+        for (int row = 0; row < data.count; row++) {
+            if (!times[row]) continue;
+            Window& window = windows.emplace_back();
+            std::copy_n(data.rows + row * data.width, POS + 1, window.begin());
+            weights.push_back(times[row]);
+            characters += std::int64_t(times[row]) *
+                          std::count_if(&window[1], &window[POS] + 1, is_token);
         }
-        for (real& weight : weights) weight = weight / real(characters);
-    }
-
-    // The most positions that any of some windows predicts at; all later ones are padding.
-    int predicted(int first, int count) const {
-        int most = 0;
-        for (int i = first; i < first + count; i++) {
-            for (int pos = POS; pos > most; pos--) {
-                if (windows[i][pos] >= 0) most = pos;
-            }
-        }
-        return most;
+        for (real& weight : weights) weight = data.weights ? weight : weight / real(characters);
     }
 
     // Windows of an endless file of lines drawn independently, at a uniformly random offset; those
@@ -184,13 +150,11 @@ struct Batch {
         for (Window& window : drawn) {
             int offset = draws.below(characters), line = 0, filled = 0;
             while (offset >= data.lengths[line]) offset -= data.lengths[line++];
-            for (int left = lines;; left--) {
-                for (; filled <= POS && offset < data.lengths[line]; offset++) {
-                    window[filled++] = data.rows[line * data.width + offset];
+            for (int i = 0; i <= lines; i++, offset = 0) {
+                if (i) line = draws.below(data.count);
+                while (filled <= POS && offset < data.lengths[line]) {
+                    window[filled++] = data.rows[line * data.width + offset++];
                 }
-                if (!left) break;
-                line = draws.below(data.count);
-                offset = 0;
             }
             std::int64_t prefix = 0;
             for (int i = 0; i < PREFIX; i++) prefix = prefix * VOCAB + window[i];
@@ -198,7 +162,7 @@ struct Batch {
         }
         std::sort(order.begin(), order.end());
         for (const auto& [prefix, i] : order) windows.push_back(drawn[i]);
-        weights.assign(data.batch, 1);
+        weights.assign(data.batch, 1 / real(data.batch * POS));
     }
 };
 
@@ -213,29 +177,24 @@ struct Workspace {  // of a thread
     std::vector<int> prefix_of;  // each window's, counted over the tiles of prefixes
     vec gradient[SIZE];
 
-    // Puts each prefix of the windows [from, to) into a slot of its own; returns the tiles in use.
-    int put_prefixes(const Batch& batch, int from, int to) {
-        int count = 0;
+    // Puts each prefix of the windows [from, to) into a slot of its own.
+    void put_prefixes(const Batch& batch, int from, int to) {
+        prefixes.clear();
         prefix_of.clear();
-        for (int i = from; PREFIX && i < to; i++) {
-            const std::int32_t* window = batch.windows[i].data();
-            if (i == from || !std::equal(window, window + PREFIX, batch.windows[i - 1].data())) {
-                const std::size_t index = count++ / WINDOWS;
-                if (index == prefixes.size()) prefixes.emplace_back();
-                if (count % WINDOWS == 1) prefixes[index].clear();
-            }
+        for (int i = from, count = 0; PREFIX && i < to; i++) {
+            const Window &window = batch.windows[i], &before = batch.windows[std::max(i - 1, from)];
+            const bool is_new = i == from || !std::equal(&window[0], &window[PREFIX], &before[0]);
+            if (is_new && count++ % WINDOWS == 0) prefixes.emplace_back();
             prefix_of.push_back(count - 1);
-            prefixes[(count - 1) / WINDOWS].put(window, (count - 1) % WINDOWS, batch.weights[i]);
+            prefixes.back().put(window.data(), (count - 1) % WINDOWS, batch.weights[i]);
         }
         tile.prefixes = short_tile.prefixes = prefixes.data();
-        return (count + WINDOWS - 1) / WINDOWS;
     }
 };
 
 struct Model {
     const real* parameters;
     real* logits = nullptr;  // [window][POS][VOCAB], unless null
-    bool with_gradient;
     Batch batch;
     int parts = 0;  // of the batch, once there is one
     std::vector<real> folded = std::vector<real>(SIZE), losses = std::vector<real>(PARTS);
@@ -244,7 +203,8 @@ struct Model {
     std::int64_t steps = 0;
 
     // Opens the parts of a batch to all threads.
-    void open() {
+    void open(const real* present, bool with_gradient) {
+        parameters = present;
         if (with_gradient) gradients.resize(PARTS * SIZE);
         fold(parameters, folded.data());
         parts = std::clamp(tiles() / 3, 1, PARTS);
@@ -263,41 +223,36 @@ struct Model {
         const int from = start_of(part), to = start_of(part + 1);
         const real* w = folded.data();
         vec loss = 0;
+        const bool with_gradient = !gradients.empty();
         if (with_gradient) std::memset(space.gradient, 0, sizeof space.gradient);
-        const int prefix_tiles = space.put_prefixes(batch, from, to);
-        for (int k = 0; k < prefix_tiles; k++) space.prefixes[k].forward(w);
-        for (int i = from; PREFIX && logits && i < to; i++) {
-            const int prefix = space.prefix_of[i - from];
-            space.prefixes[prefix / WINDOWS].copy_logits(prefix % WINDOWS, logits_of(i));
-        }
-        for (int k = 0; k < prefix_tiles; k++) loss += space.prefixes[k].loss();
+        space.put_prefixes(batch, from, to);
+        for (Prefixes& prefixes : space.prefixes) prefixes.forward(w);
+        for (Prefixes& prefixes : space.prefixes) loss += logits ? 0 : prefixes.loss();
         const auto compute_tile = [&](auto& tile, int first, int count) {
             tile.clear();
+            tile.filled = count;
             for (int k = 0; k < count; k++) {
                 tile.put(batch.windows[first + k].data(), k, batch.weights[first + k]);
                 tile.prefix_of[k] = PREFIX ? space.prefix_of[first + k - from] : 0;
             }
             tile.forward(w);
-            for (int k = 0; logits && k < count; k++) tile.copy_logits(k, logits_of(first + k));
-            loss += tile.loss();
+            if (logits) tile.copy_logits(logits + first * POS * VOCAB);
+            loss += logits ? 0 : tile.loss();
             if (with_gradient) tile.backward(w, space.gradient);
         };
         for (int first = from; first < to; first += WINDOWS) {
             const int count = std::min(WINDOWS, to - first);
-            if (!logits && batch.predicted(first, count) <= SHORT) {
-                compute_tile(space.short_tile, first, count);
-            } else {
-                compute_tile(space.tile, first, count);
-            }
+            const Window* windows = &batch.windows[first];
+            const bool are_short = !logits && std::all_of(windows, windows + count, is_short);
+            are_short ? compute_tile(space.short_tile, first, count)
+                      : compute_tile(space.tile, first, count);
         }
         losses[part] = sum_of_lanes(loss);
         if (!with_gradient) return;
-        for (int k = 0; k < prefix_tiles; k++) space.prefixes[k].backward(w, space.gradient);
+        for (Prefixes& prefixes : space.prefixes) prefixes.backward(w, space.gradient);
         real* sums = gradients.data() + part * SIZE;
         for (int i = 0; i < SIZE; i++) sums[i] = sum_of_lanes(space.gradient[i]);
     }
-
-    real* logits_of(std::int64_t window) const { return logits + window * POS * VOCAB; }
 
     // The gradient of the parameters, from those of the parts.
     const real* gradient() {
@@ -331,8 +286,7 @@ void update(real* p, real* mean, real* square, const real* gradient, const Setti
         mean[i] = mean[i] + (g - mean[i]) * (1 - settings.beta1);
         square[i] = square[i] * settings.beta2 + g * g * (1 - settings.beta2);
         const real size = std::sqrt(square[i]) * rates[2] + settings.epsilon;
-        const real kept = p[i] - p[i] * (rate * settings.decay_of[i]);
-        p[i] = kept - rate * rates[1] * mean[i] / size;
+        p[i] = p[i] - p[i] * (rate * settings.decay_of[i]) - rate * rates[1] * mean[i] / size;
     }
 }
 
@@ -360,115 +314,78 @@ void flush_denormals() {
 #if defined(__x86_64__)
     _mm_setcsr(_mm_getcsr() | 0x8040);
 #else
-    std::uint64_t control;
-    asm volatile("mrs %0, fpcr" : "=r"(control));
-    asm volatile("msr fpcr, %0" ::"r"(control | (1 << 24)));
+    asm volatile("mrs x9, fpcr; orr x9, x9, #0x1000000; msr fpcr, x9" ::: "x9");
 #endif
-}
-
-// Whether memory and threads sufficed for what body does: no exception may leave C++ or a thread.
-template <class Body>
-int succeeds(Body body) {
-    try {
-        body();
-        return 1;
-    } catch (const std::exception&) {
-        return 0;
-    }
 }
 
 // Computes models part by part. Before the first and after the last part of a model's batch it
 // calls advance on the model, which opens the parts of another batch or returns false. A thread
-// stays with a model as long as that has parts left.
+// stays with a model as long as that has parts left. Returns 0 if memory or threads were lacking.
 template <class Advance>
-void work(std::vector<Model>& models, int threads, Advance advance) {
+int work(std::vector<Model>& models, int threads, Advance advance) try {
     const int count = int(models.size());
-    threads = std::min(threads, count * PARTS);
     std::atomic<int> open{0};
-    std::atomic<bool> failed{false};
     for (Model& model : models) open += advance(model);
-    auto one = [&](int thread) {
+    const auto one = [&](int home) {
         flush_denormals();
-        auto space = std::make_unique<Workspace>();
-        int tried = 0;
-        for (int home = thread * count / threads; open > 0 && !failed;) {
-            Model& model = models[home];
-            const int part = model.next < PARTS ? model.next++ : PARTS;
-            if (part < PARTS) {
-                model.compute(part, *space);
-                if (--model.left == 0 && !advance(model)) open--;
-                tried = 0;
-            } else {
-                home = (home + 1) % count;
-                if (++tried % count == 0) std::this_thread::yield();
+        try {
+            const auto space = std::make_unique<Workspace>();
+            for (int tried = 0; open > 0;) {
+                Model& model = models[home % count];
+                if (const int part = model.next < PARTS ? model.next++ : PARTS; part < PARTS) {
+                    model.compute(part, *space);
+                    if (--model.left == 0 && !advance(model)) open--;
+                    tried = 0;
+                } else {
+                    home++;
+                    if (++tried % count == 0) std::this_thread::yield();
+                }
             }
+        } catch (...) {
+            open = 0;  // or the others would wait for its part
+            throw;
         }
     };
-    const auto guarded = [&](auto body) {
-        if (!succeeds(body)) failed = true;
-    };
-    std::vector<std::thread> others;
-    guarded([&] {
-        for (int i = 0; i < threads; i++) others.emplace_back([&, i] { guarded([&] { one(i); }); });
-    });
-    for (auto& other : others) other.join();
-    if (failed) throw std::bad_alloc();
+    std::vector<std::future<void>> all;
+    for (int i = 0, most = std::min(threads, count * PARTS); i < most; i++) {
+        all.push_back(std::async(std::launch::async, one, i * count / most));
+    }
+    for (auto& thread : all) thread.get();
+    return 1;
+} catch (const std::exception&) {
+    return 0;
 }
 
 // Trains models [0, count) from one step up to another; parameters and Adam's averages are
 // [count][PARAMETERS]. After each step, unless null, rows of the embedding are projected, and a
-// model whose parameters have a larger norm than its own in norms is scaled down to that. Returns 0
-// if memory or threads were lacking.
-extern "C" int train(int count, const Data* data, const Projection* projections, const real* norms,
-                     const Settings* settings, std::int64_t from, std::int64_t until, int threads,
-                     real* parameters, real* means, real* squares) {
-    return succeeds([&] {
-        std::vector<Model> models(count);
-        work(models, threads, [&](Model& model) {
-            const std::int64_t i = &model - models.data(), start = i * PARAMETERS;
-            real* p = parameters + start;
-            if (model.parts) {
-                const real* rates = settings->rates + 3 * model.steps++;
-                update(p, means + start, squares + start, model.gradient(), *settings, rates);
-                if (projections) project(p, projections[i], rates[0]);
-                if (const real scale = norms ? norms[i] / norm(p) : 1; scale < 1) {
-                    for (int k = 0; k < PARAMETERS; k++) p[k] *= scale;
-                }
-            }
-            if (from + model.steps >= until) return false;
-            model.parameters = p;
-            model.with_gradient = true;
-            model.batch.draw(data[i], from + model.steps);
-            model.open();
-            return true;
-        });
-    });
-}
-
-// Each model's loss on windows [count][batch], weights [count][batch]; and, unless null, gradients
-// [count][PARAMETERS] and logits [count][batch][POS][VOCAB]. Returns 0 as train does.
-extern "C" int evaluate(int count, const Window* windows, const real* weights, std::int64_t batch,
-                        int threads, const real* parameters, real* losses, real* gradients,
-                        real* logits) {
-    return succeeds([&] {
-        std::vector<Model> models(count);
-        work(models, threads, [&](Model& model) {
-            const std::int64_t i = &model - models.data(), start = i * batch;
-            if (model.parts) {
-                for (int part = 0; part < model.parts; part++) losses[i] += model.losses[part];
-                if (gradients)
-                    std::copy_n(model.gradient(), PARAMETERS, gradients + i * PARAMETERS);
-                return false;
-            }
-            std::int64_t end =
-                start + batch;  // without windows that only fill up and move the parts
-            while (!logits && end > start && weights[end - 1] == 0) end--;
-            model.batch = {{windows + start, windows + end}, {weights + start, weights + end}};
-            model.parameters = parameters + i * PARAMETERS;
-            model.with_gradient = gradients;
-            if (logits) model.logits = logits + start * POS * VOCAB;
-            model.open();
-            return true;
-        });
+// model whose parameters have a larger norm than its own in norms is scaled down to that.
+//
+// Without settings, a step only adds each model's loss to losses and, unless null, writes gradients
+// [count][PARAMETERS]; or, unless null, it writes logits [count][window][POS][VOCAB] and nothing
+// else. Returns 0 as work does.
+extern "C" int run(int count, const Data* data, const Projection* projections, const real* norms,
+                   const Settings* settings, std::int64_t from, std::int64_t until, int threads,
+                   real* parameters, real* means, real* squares, real* losses, real* gradients,
+                   real* logits) {
+    std::vector<Model> models(count);
+    return work(models, threads, [&](Model& model) {
+        const std::int64_t i = &model - models.data(), start = i * PARAMETERS;
+        real* p = parameters + start;
+        if (model.parts && settings) {
+            const real* rates = settings->rates + 3 * model.steps;
+            update(p, means + start, squares + start, model.gradient(), *settings, rates);
+            if (projections) project(p, projections[i], rates[0]);
+            const real scale = norms ? norms[i] / norm(p) : 1;
+            for (int k = 0; scale < 1 && k < PARAMETERS; k++) p[k] *= scale;
+        } else if (model.parts) {
+            for (int k = 0; losses && k < model.parts; k++) losses[i] += model.losses[k];
+            if (gradients) std::copy_n(model.gradient(), PARAMETERS, gradients + start);
+        }
+        model.steps += model.parts > 0;
+        if (from + model.steps >= until) return false;
+        model.batch.draw(data[i], from + model.steps);
+        if (logits) model.logits = logits + i * data[i].count * POS * VOCAB;
+        model.open(p, settings || gradients);
+        return true;
     });
 }

@@ -39,7 +39,7 @@ constexpr int LANES = 16;
 constexpr int PIECES = LANES * sizeof(real) / BYTES;
 
 typedef real native __attribute__((vector_size(BYTES)));
-using lane_int = std::conditional_t<DOUBLE, std::int64_t, std::int32_t>;
+typedef std::conditional_t<DOUBLE, std::int64_t, std::int32_t> lane_int;
 typedef lane_int native_int __attribute__((vector_size(BYTES)));
 
 // ---- a vec, and arithmetic by lanes
@@ -86,15 +86,12 @@ INLINE vec by_lanes(vec x, Function f) {
 
 // The sum of the lanes, halves added to halves.
 INLINE real sum_of_lanes(vec x) {
-    typedef real eight __attribute__((vector_size(8 * sizeof(real))));
-    typedef real four __attribute__((vector_size(4 * sizeof(real))));
-    eight a[2];
-    std::memcpy(a, &x, sizeof a);
-    a[0] += a[1];
-    four b[2];
-    std::memcpy(b, a, sizeof b);
-    b[0] += b[1];
-    return (b[0][0] + b[0][2]) + (b[0][1] + b[0][3]);
+    real lane[LANES];
+    std::memcpy(lane, &x, sizeof x);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    }
+    return lane[0];
 }
 
 // ---- exp, log and GELU; in double precision the library's own, for tests
@@ -118,8 +115,7 @@ INLINE vec exponential(vec x) {
                        1.6666665459e-1, 5.0000001201e-1);
     y = fused(y, r * r, r) + 1;
     UNROLLED for (int k = 0; k < PIECES; k++) {
-        const auto power = __builtin_convertvector(n.piece[k], native_int) + 127;
-        y.piece[k] *= (native)(power << 23);
+        y.piece[k] *= (native)((__builtin_convertvector(n.piece[k], native_int) + 127) << 23);
     }
     return y;
 }
@@ -177,14 +173,10 @@ struct Matrix {
 // compiler, so that a block's sums stay in registers.
 template <int N, int MOST, class Body>
 INLINE void blocks(Body body) {
-    constexpr int count = (N + MOST - 1) / MOST, size = (N + count - 1) / count;
-    constexpr int large = N - count * (size - 1);
-    for (int i = 0; i < large; i++) body(i * size, std::integral_constant<int, size>{});
-    if constexpr (large < count) {
-        for (int i = large; i < count; i++) {
-            body(large + i * (size - 1), std::integral_constant<int, size - 1>{});
-        }
-    }
+    constexpr int count = (N + MOST - 1) / MOST, size = N / count, more = N % count;
+    constexpr std::integral_constant<int, size + (more > 0)> large;
+    for (int i = 0; i < more; i++) body(i * large, large);
+    for (int i = more; i < count; i++) body(more + i * size, std::integral_constant<int, size>{});
 }
 
 constexpr int SUMS = REGISTERS / PIECES;  // vecs that the registers hold
@@ -200,45 +192,37 @@ INLINE void product(X x, W w, Y y) {
         constexpr int R = rows;
         blocks<COLUMNS, SUMS * 7 / 8 / R>([&](int column, auto columns) {
             constexpr int C = columns;
-            vec sum[R][C];
-            UNROLLED for (int r = 0; r < R; r++) {
-                UNROLLED for (int c = 0; c < C; c++) {
-                    sum[r][c] = START == CONTINUE ? y(row + r, column + c) : vec(0);
-                }
+            vec sum[R * C];
+            UNROLLED for (int k = 0; k < R * C; k++) {
+                sum[k] = START == CONTINUE ? y(row + k / C, column + k % C) : vec(0);
             }
             for (int i = 0; i < INNER; i++) {
                 UNROLLED for (int c = 0; c < C; c++) {
                     const vec weight = w(i, column + c);
                     UNROLLED for (int r = 0; r < R; r++) {
-                        sum[r][c] = fused(x(row + r, i), weight, sum[r][c]);
+                        sum[r * C + c] = fused(x(row + r, i), weight, sum[r * C + c]);
                     }
                 }
             }
-            UNROLLED for (int r = 0; r < R; r++) {
-                UNROLLED for (int c = 0; c < C; c++) {
-                    vec& to = y(row + r, column + c);
-                    to = START == ADD ? to + sum[r][c] : sum[r][c];
-                }
+            UNROLLED for (int k = 0; k < R * C; k++) {
+                vec& to = y(row + k / C, column + k % C);
+                to = START == ADD ? to + sum[k] : sum[k];
             }
         });
     });
 }
 
-// y = x w + bias, or y += x w + bias, of [N][IN] and [IN][OUT]; the bias stands behind w.
-template <int N, int IN, int OUT, Start START = SET, bool BIASED = BIAS>
+// y = x w, or y += x w, of [N][IN] and [IN][OUT].
+template <int N, int IN, int OUT, Start START = SET>
 inline void linear(const vec* x, const real* w, vec* y) {
-    for (int i = 0; BIASED && i < N * OUT; i++) {
-        y[i] = (START == SET ? 0 : y[i]) + w[IN * OUT + i % OUT];
-    }
-    product<BIASED ? CONTINUE : START, N, OUT, IN>(Matrix<const vec, IN>{x},
-                                                   Matrix<const real, OUT>{w}, Matrix<vec, OUT>{y});
+    product<START, N, OUT, IN>(Matrix<const vec, IN>{x}, Matrix<const real, OUT>{w},
+                               Matrix<vec, OUT>{y});
 }
 
-// From the gradient of y that of x, unless null, and, added lane by lane, of w and bias.
-template <int N, int IN, int OUT, bool BIASED = BIAS>
+// From the gradient of y that of x, unless null, and, added lane by lane, of w.
+template <int N, int IN, int OUT>
 inline void linear_backward(const vec* x, const real* w, const vec* dy, vec* dx, vec* dw) {
     const Matrix<const vec, OUT> gradient{dy};
     product<ADD, IN, OUT, N, SQUARE>(Matrix<const vec, 1, IN>{x}, gradient, Matrix<vec, OUT>{dw});
-    for (int i = 0; BIASED && i < N * OUT; i++) dw[IN * OUT + i % OUT] += dy[i];
     if (dx) product<SET, N, IN, OUT>(gradient, Matrix<const real, 1, OUT>{w}, Matrix<vec, IN>{dx});
 }

@@ -18,25 +18,23 @@ constexpr int GROUP = POS <= 12 ? 2 : 1;
 constexpr int SHORT = POS < 24 ? POS : POS / 4;  // positions of a short tile
 constexpr int WINDOWS = GROUP * LANES;  // of a tile
 
-// ---- where parameters begin: HookedTransformer's, in the order of model.py, a bias behind its
-// matrix. The folded ones stand in the same places; the readout and its bias are at the end.
-
-constexpr int with_bias(int in, int out) { return in * out + BIAS * out; }
+// ---- where parameters begin: HookedTransformer's, in the order of model.py. The folded ones stand
+// in the same places; the readout is at the end.
 
 constexpr int EMBED = 0;
 constexpr int POS_EMBED = EMBED + VOCAB * D_MODEL;
 constexpr int BLOCKS = POS_EMBED + POS * D_MODEL;
 constexpr int LN1 = 0;
-constexpr int QKV = LN1 + with_bias(1, D_MODEL);
-constexpr int OUT = QKV + with_bias(D_MODEL, D_QKV);
-constexpr int LN2 = OUT + with_bias(D_MODEL, D_MODEL);
-constexpr int MLP_IN = LN2 + with_bias(1, D_MODEL);
-constexpr int MLP_OUT = MLP_IN + with_bias(D_MODEL, D_MLP);
-constexpr int BLOCK = MLP_OUT + with_bias(D_MLP, D_MODEL);
+constexpr int QKV = LN1 + D_MODEL;
+constexpr int OUT = QKV + D_MODEL * D_QKV;
+constexpr int LN2 = OUT + D_MODEL * D_MODEL;
+constexpr int MLP_IN = LN2 + D_MODEL;
+constexpr int MLP_OUT = MLP_IN + D_MODEL * D_MLP;
+constexpr int BLOCK = MLP_OUT + D_MLP * D_MODEL;
 constexpr int LN_FINAL = BLOCKS + LAYERS * BLOCK;
-constexpr int UNEMBED = LN_FINAL + with_bias(1, D_MODEL);
-constexpr int SIZE = UNEMBED + with_bias(D_MODEL, VOCAB);
-constexpr int PARAMETERS = TIED ? UNEMBED : UNEMBED + D_MODEL * VOCAB;  // that are trained
+constexpr int UNEMBED = LN_FINAL + D_MODEL;
+constexpr int SIZE = UNEMBED + D_MODEL * VOCAB;
+constexpr int PARAMETERS = TIED ? UNEMBED : SIZE;  // that are trained
 
 // ---- LayerNorm and softmax
 
@@ -101,6 +99,8 @@ template <int FIRST, int LAST>
 struct Tile {
     static constexpr int QUERIES = LAST - FIRST, N = GROUP * QUERIES;
     static constexpr int OWN = GROUP * FIRST * D_QKV;  // where own queries, keys and values begin
+    // a prefix's keys have gradients already, from its windows
+    static constexpr Start OF_KEYS = LAST == PREFIX ? CONTINUE : SET;
 
     struct Layer {
         vec normal1[N * D_MODEL], inverse1[N];
@@ -115,17 +115,13 @@ struct Tile {
     vec residual[N * D_MODEL], normal[N * D_MODEL], inverse[N], logits[N * VOCAB];
     vec dnormal[N * D_MODEL], dz[N * D_MODEL], dpost[N * D_MLP], dpattern[QUERIES * LAST];
     Prefixes* prefixes;  // of all windows, and the one of each window here
-    int prefix_of[WINDOWS], filled;
+    int prefix_of[WINDOWS], filled;  // how many windows are here
 
     void clear() {
         std::memset(tokens, 0, sizeof tokens);
         std::memset(targets, 0, sizeof targets);
         std::memset(target_weight, 0, sizeof target_weight);
-        for (Layer& layer : layers) {
-            std::memset(layer.qkv, 0, OWN * sizeof(vec));  // of slots that stay empty
-            std::memset(layer.dqkv, 0, sizeof layer.dqkv);
-        }
-        filled = 0;
+        for (Layer& layer : layers) std::memset(layer.qkv, 0, OWN * sizeof(vec));  // empty slots
     }
 
     // A window's number in an array: slots are the lanes of the GROUP vecs.
@@ -137,7 +133,6 @@ struct Tile {
     // Puts a window of POS + 1 characters in a slot; in a tile of prefixes, each further window
     // with the same prefix adds its targets.
     void put(const std::int32_t* window, int slot, real weight) {
-        filled = std::max(filled, slot + 1);
         for (int i = 0; i < QUERIES; i++) {
             const int token = window[FIRST + i], target = window[FIRST + i + 1];
             if (token >= 0) number(tokens, i, VOCAB, token, slot) = 1;
@@ -147,68 +142,71 @@ struct Tile {
         }
     }
 
-    // Copies a window's logits into [POS][VOCAB].
-    void copy_logits(int slot, real* to) {
-        for (int i = 0; i < QUERIES * VOCAB; i++) {
-            to[FIRST * VOCAB + i] = number(logits, i / VOCAB, VOCAB, i % VOCAB, slot);
+    // Copies the windows' logits, and those of their prefixes, into [window][POS][VOCAB].
+    void copy_logits(real* to) {
+        for (int i = 0; i < filled * LAST * VOCAB; i++) {
+            const int slot = i / VOCAB / LAST, pos = i / VOCAB % LAST, prefix = prefix_of[slot];
+            vec* shared = pos < FIRST ? prefixes[prefix / WINDOWS].logits : nullptr;
+            to[i] = shared ? number(shared, pos, VOCAB, i % VOCAB, prefix % WINDOWS)
+                           : number(logits, pos - FIRST, VOCAB, i % VOCAB, slot);
         }
     }
 
-    // Calls body(number here, number in the prefix) for all keys and values of windows' prefixes.
-    template <class Array, class Body>
-    void each_of_prefixes(int layer, Array array, Body body) {
+    // Copies the keys and values of windows' prefixes or, backwards, adds their gradients there.
+    template <bool BACKWARDS>
+    void share_prefixes(int layer) {
+        const auto choose = [](auto& of) { return BACKWARDS ? of.dqkv : of.qkv; };
         for (int slot = 0; slot < (FIRST ? filled : 0); slot++) {
-            const int other = prefix_of[slot] % WINDOWS;
-            vec* own = array(layers[layer]);
-            vec* shared = array(prefixes[prefix_of[slot] / WINDOWS].layers[layer]);
+            vec* own = choose(layers[layer]);
+            vec* shared = choose(prefixes[prefix_of[slot] / WINDOWS].layers[layer]);
             for (int i = 0; i < FIRST; i++) {
                 for (int c = D_MODEL; c < D_QKV; c++) {
-                    body(number(own, i, D_QKV, c, slot), number(shared, i, D_QKV, c, other));
+                    real& here = number(own, i, D_QKV, c, slot);
+                    real& there = number(shared, i, D_QKV, c, prefix_of[slot] % WINDOWS);
+                    BACKWARDS ? there += here : here = there;
                 }
             }
         }
     }
 
+    // The rows of an array that belong to one head and one of the GROUP vecs; of queries (role 0),
+    // keys (1) or values (2).
+    template <int WIDTH = D_QKV>
+    static Matrix<vec, GROUP * WIDTH> head(vec* x, int i, int role = 0) {
+        return {x + i / HEADS * WIDTH + role * D_MODEL + i % HEADS * D_HEAD};
+    }
+
+    // Where a number of the residual stream has its positional embedding.
+    static int place(int i) {
+        return POS_EMBED + (FIRST + i / D_MODEL / GROUP) * D_MODEL + i % D_MODEL;
+    }
+
     // ---- forwards
 
     void forward(const real* w) {
-        for (int i = 0; i < N * D_MODEL; i++) {
-            residual[i] = w[POS_EMBED + (FIRST + i / D_MODEL / GROUP) * D_MODEL + i % D_MODEL];
-        }
-        linear<N, VOCAB, D_MODEL, CONTINUE, false>(tokens, w + EMBED, residual);
+        for (int i = 0; i < N * D_MODEL; i++) residual[i] = w[place(i)];
+        linear<N, VOCAB, D_MODEL, CONTINUE>(tokens, w + EMBED, residual);
         for (int layer = 0; layer < LAYERS; layer++) {
-            block_forward(layer, w + BLOCKS + layer * BLOCK);
+            Layer& a = layers[layer];
+            const real* block = w + BLOCKS + layer * BLOCK;
+            normalise<N>(residual, a.normal1, a.inverse1);
+            linear<N, D_MODEL, D_QKV>(a.normal1, block + QKV, a.qkv + OWN);
+            share_prefixes<false>(layer);
+            for (int i = 0; i < GROUP * HEADS; i++) {
+                const auto q = head(a.qkv + OWN, i), k = head(a.qkv, i, 1), v = head(a.qkv, i, 2);
+                const Matrix<vec, LAST> pattern{a.pattern[i]};
+                product<SET, QUERIES, LAST, D_HEAD>(q, k.transposed(), pattern);
+                for (int n = 0; n < QUERIES; n++) softmax(&pattern(n, 0), FIRST + n + 1, LAST);
+                product<SET, QUERIES, D_HEAD, LAST>(pattern, v, head<D_MODEL>(a.z, i));
+            }
+            linear<N, D_MODEL, D_MODEL, CONTINUE>(a.z, block + OUT, residual);
+            normalise<N>(residual, a.normal2, a.inverse2);
+            linear<N, D_MODEL, D_MLP>(a.normal2, block + MLP_IN, a.post);
+            for (int i = 0; i < N * D_MLP; i++) gelu(a.post[i], a.post[i], a.slope[i]);
+            linear<N, D_MLP, D_MODEL, CONTINUE>(a.post, block + MLP_OUT, residual);
         }
         normalise<N>(residual, normal, inverse);
         linear<N, D_MODEL, VOCAB>(normal, w + UNEMBED, logits);
-    }
-
-    void block_forward(int layer, const real* w) {
-        Layer& a = layers[layer];
-        normalise<N>(residual, a.normal1, a.inverse1);
-        linear<N, D_MODEL, D_QKV>(a.normal1, w + QKV, a.qkv + OWN);
-        each_of_prefixes(
-            layer, [](auto& l) { return l.qkv; }, [](real& own, real& prefix) { own = prefix; });
-        for (int i = 0; i < GROUP * HEADS; i++) {
-            const auto q = head<D_QKV>(a.qkv + OWN, i), k = head<D_QKV>(a.qkv + D_MODEL, i);
-            const auto v = head<D_QKV>(a.qkv + 2 * D_MODEL, i);
-            const auto z = head<D_MODEL>(a.z, i);
-            const Matrix<vec, LAST> pattern{a.pattern[i]};
-            product<SET, QUERIES, LAST, D_HEAD>(q, k.transposed(), pattern);
-            for (int n = 0; n < QUERIES; n++) softmax(&pattern(n, 0), FIRST + n + 1, LAST);
-            product<SET, QUERIES, D_HEAD, LAST>(pattern, v, z);
-        }
-        linear<N, D_MODEL, D_MODEL, CONTINUE>(a.z, w + OUT, residual);
-        normalise<N>(residual, a.normal2, a.inverse2);
-        linear<N, D_MODEL, D_MLP>(a.normal2, w + MLP_IN, a.post);
-        for (int i = 0; i < N * D_MLP; i++) gelu(a.post[i], a.post[i], a.slope[i]);
-        linear<N, D_MLP, D_MODEL, CONTINUE>(a.post, w + MLP_OUT, residual);
-    }
-
-    // The rows of an array that belong to one head and one of the GROUP vecs.
-    template <int WIDTH>
-    static Matrix<vec, GROUP * WIDTH> head(vec* x, int i) {
-        return {x + i / HEADS * WIDTH + i % HEADS * D_HEAD};
     }
 
     // ---- the loss, and backwards
@@ -237,39 +235,30 @@ struct Tile {
         std::memset(residual, 0, sizeof residual);  // from here on its gradient
         normalise_backward<N>(normal, inverse, dnormal, residual);
         for (int layer = LAYERS - 1; layer >= 0; layer--) {
-            const int start = BLOCKS + layer * BLOCK;
-            block_backward(layer, w + start, g + start);
+            Layer& a = layers[layer];
+            const real* p = w + BLOCKS + layer * BLOCK;
+            vec* dp = g + BLOCKS + layer * BLOCK;
+            linear_backward<N, D_MLP, D_MODEL>(a.post, p + MLP_OUT, residual, dpost, dp + MLP_OUT);
+            for (int i = 0; i < N * D_MLP; i++) dpost[i] *= a.slope[i];
+            linear_backward<N, D_MODEL, D_MLP>(a.normal2, p + MLP_IN, dpost, dnormal, dp + MLP_IN);
+            normalise_backward<N>(a.normal2, a.inverse2, dnormal, residual);
+            linear_backward<N, D_MODEL, D_MODEL>(a.z, p + OUT, residual, dz, dp + OUT);
+            for (int i = 0; i < GROUP * HEADS; i++) {
+                const auto q = head(a.qkv + OWN, i), k = head(a.qkv, i, 1), v = head(a.qkv, i, 2);
+                const auto dk = head(a.dqkv, i, 1), dv = head(a.dqkv, i, 2);
+                const auto dz_head = head<D_MODEL>(dz, i);
+                const Matrix<vec, LAST> pattern{a.pattern[i]}, ds{dpattern};
+                product<SET, QUERIES, LAST, D_HEAD>(dz_head, v.transposed(), ds);
+                for (int n = 0; n < QUERIES; n++) softmax_backward(&pattern(n, 0), &ds(n, 0), LAST);
+                product<SET, QUERIES, D_HEAD, LAST>(ds, k, head(a.dqkv + OWN, i));
+                product<OF_KEYS, LAST, D_HEAD, QUERIES>(pattern.transposed(), dz_head, dv);
+                product<OF_KEYS, LAST, D_HEAD, QUERIES>(ds.transposed(), q, dk);
+            }
+            share_prefixes<true>(layer);
+            linear_backward<N, D_MODEL, D_QKV>(a.normal1, p + QKV, a.dqkv + OWN, dnormal, dp + QKV);
+            normalise_backward<N>(a.normal1, a.inverse1, dnormal, residual);
         }
-        linear_backward<N, VOCAB, D_MODEL, false>(tokens, w, residual, nullptr, g + EMBED);
-        for (int i = 0; i < N * D_MODEL; i++) {
-            g[POS_EMBED + (FIRST + i / D_MODEL / GROUP) * D_MODEL + i % D_MODEL] += residual[i];
-        }
-    }
-
-    void block_backward(int layer, const real* w, vec* g) {
-        Layer& a = layers[layer];
-        linear_backward<N, D_MLP, D_MODEL>(a.post, w + MLP_OUT, residual, dpost, g + MLP_OUT);
-        for (int i = 0; i < N * D_MLP; i++) dpost[i] *= a.slope[i];
-        linear_backward<N, D_MODEL, D_MLP>(a.normal2, w + MLP_IN, dpost, dnormal, g + MLP_IN);
-        normalise_backward<N>(a.normal2, a.inverse2, dnormal, residual);
-        linear_backward<N, D_MODEL, D_MODEL>(a.z, w + OUT, residual, dz, g + OUT);
-        for (int i = 0; i < GROUP * HEADS; i++) {
-            const auto q = head<D_QKV>(a.qkv + OWN, i), k = head<D_QKV>(a.qkv + D_MODEL, i);
-            const auto v = head<D_QKV>(a.qkv + 2 * D_MODEL, i);
-            const auto dq = head<D_QKV>(a.dqkv + OWN, i), dk = head<D_QKV>(a.dqkv + D_MODEL, i);
-            const auto dv = head<D_QKV>(a.dqkv + 2 * D_MODEL, i);
-            const auto dz_head = head<D_MODEL>(dz, i);
-            const Matrix<vec, LAST> pattern{a.pattern[i]}, dscores{dpattern};
-            product<SET, QUERIES, LAST, D_HEAD>(dz_head, v.transposed(), dscores);
-            for (int n = 0; n < QUERIES; n++)
-                softmax_backward(&pattern(n, 0), &dscores(n, 0), LAST);
-            product<SET, QUERIES, D_HEAD, LAST>(dscores, k, dq);
-            product<CONTINUE, LAST, D_HEAD, QUERIES>(pattern.transposed(), dz_head, dv);
-            product<CONTINUE, LAST, D_HEAD, QUERIES>(dscores.transposed(), q, dk);
-        }
-        each_of_prefixes(
-            layer, [](auto& l) { return l.dqkv; }, [](real& own, real& prefix) { prefix += own; });
-        linear_backward<N, D_MODEL, D_QKV>(a.normal1, w + QKV, a.dqkv + OWN, dnormal, g + QKV);
-        normalise_backward<N>(a.normal1, a.inverse1, dnormal, residual);
+        linear_backward<N, VOCAB, D_MODEL>(tokens, w, residual, nullptr, g + EMBED);
+        for (int i = 0; i < N * D_MODEL; i++) g[place(i)] += residual[i];
     }
 };

@@ -61,10 +61,6 @@ class Source:
         return cls(run=str(run.folder), step=step, recipe=recipe, kept=max(kept),
                    weights=weights_hash(run.parameters(max(kept))))  # fmt: skip
 
-    def own_recipe(self) -> dict[str, Any]:
-        """The recorded recipe; see the function `own_recipe`."""
-        return own_recipe(self.recipe, Path(self.run))
-
     def stored_state(self) -> "Parameters | None":
         """The optimizer's state at the step, where the run keeps it and it is the recorded one."""
         path = state_path(Path(self.run), self.step)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from tbtt_interp.tasks import Stream, Task
 from tbtt_interp.train.changes import OF_DIGITS, Changes
 from tbtt_interp.train.effects import DIGITS, project, projection_of, scaled
 from tbtt_interp.train.recipe import Recipe, recorded_recipe
-from tbtt_interp.train.source import Source
+from tbtt_interp.train.source import Source, own_recipe
 from tbtt_interp.train.step import (
     CompiledStack,
     ModelStack,
@@ -125,8 +126,8 @@ def _stack_on(
 ) -> ModelStack:  # fmt: skip
     """Models in training, with a kernel where one is suited and can be compiled."""
     suited = device.type == "cpu" and is_suited(shape)
-    if runtime.compiled and not suited:
-        callback.on_message("Not compiled: at this width, or on this device, torch is as fast.")
+    if (runtime.compiled or shape.bias) and not suited:
+        callback.on_message("Not compiled: at this width, with biases, or on this device.")
     elif suited and runtime.compiled is not False:
         try:
             kernel = Kernel(shape)
@@ -186,13 +187,13 @@ def _projections(stack: ModelStack, recipe: Recipe, callback: TrainingCallback) 
 def _digit_rows(donor: Source, recipe: Recipe, callback: TrainingCallback) -> list[np.ndarray]:
     """The digits' rows of each donor model."""
     embedding = _donated(donor, recipe, callback)["embed.W_E"].double().numpy()
-    index = recorded_recipe(donor.own_recipe()).tasks()[0].vocabulary.index
+    index = recipe_of(donor).tasks()[0].vocabulary.index
     return [rows[[index[digit] for digit in DIGITS]] for rows in embedding]
 
 
 def _donated(donor: Source, recipe: Recipe, callback: TrainingCallback) -> Parameters:
     """The donor's parameters; refused if a donor model was trained on pairs held out here."""
-    trained = recorded_recipe(donor.own_recipe())
+    trained = recipe_of(donor)
     if trained.task != recipe.task and trained.tasks()[0].lines != recipe.tasks()[0].lines:
         what = f"{donor.run} is of task {trained.task} and this recipe of {recipe.task}"
         raise TbttError(f"{what}: take models of the same task")
@@ -212,9 +213,14 @@ def source_parameters(source: Source, callback: TrainingCallback) -> Parameters:
     return train_again(source, callback).parameters if parameters is None else parameters
 
 
+def recipe_of(source: Source) -> Recipe:
+    """The recipe that trains a source's models again."""
+    return recorded_recipe(own_recipe(source.recipe, Path(source.run)))
+
+
 def train_again(source: Source, callback: TrainingCallback) -> ModelStack:
     """The models of a source, trained again up to its step; their bytes are checked on the way."""
-    recipe = recorded_recipe(source.own_recipe())
+    recipe = recipe_of(source)
     callback.on_message(
         f"{source.run} has no usable saved state at step {source.step:,}, so its "
         f"{recipe.seeds} models are trained again up to there."

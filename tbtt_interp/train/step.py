@@ -146,17 +146,14 @@ class ModelStack(ABC):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Sets weights, moments and fits to a state that `state` returned."""
-        self._set_moments(state)
+        for name, value in self._moments().items():
+            value.copy_(state[name])
         if self.changes.needs_fit and "norms" in state:
             self.norms, self.fitted_at = (state[n].numpy().copy() for n in ("norms", "fitted_at"))
 
     @abstractmethod
     def _moments(self) -> Parameters:
-        """Weights and Adam's moments."""
-
-    @abstractmethod
-    def _set_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Sets weights and Adam's moments."""
+        """Weights and Adam's moments, as views."""
 
     def reference_loss(self) -> list[float]:
         """Each model's loss on all its windows, in nats per predicted character."""
@@ -167,6 +164,18 @@ class ModelStack(ABC):
     def kernel(self) -> Kernel | None:
         """The compiled kernel, where one computes the steps."""
         return None
+
+
+def batches_of(stream: Stream, dtype: np.dtype) -> Batches:
+    """A model's training data as the kernel takes it."""
+    if stream.framing == "shuffled":
+        lengths = np.array([*map(len, stream.lines)])
+        return Batches(stream.padded, lengths, None, stream.batch or 0, stream.seed)
+    rows = stream.windows
+    if stream.batch is not None:
+        return Batches(rows, None, None, stream.batch, stream.seed)
+    characters = dtype.type((rows[:, 1:] != NOTHING).sum())
+    return Batches(rows, None, np.ones(len(rows), dtype) / characters)  # every row once
 
 
 class CompiledStack(ModelStack):
@@ -183,15 +192,7 @@ class CompiledStack(ModelStack):
         self._arrays = weights, np.zeros_like(weights), np.zeros_like(weights)
         self._sizes = {name: value.shape[1:] for name, value in parameters.items()}
         self.parameters = self._views(weights)
-        self.batches = [
-            Batches(
-                rows=stream.padded if stream.framing == "shuffled" else stream.windows,
-                lengths=np.array([*map(len, stream.lines)])
-                if stream.framing == "shuffled" else None,
-                batch=stream.batch or 0, seed=stream.seed,
-            )
-            for stream in streams
-        ]  # fmt: skip
+        self.batches = [batches_of(stream, kernel.dtype) for stream in streams]
 
     @property
     def kernel(self) -> Kernel:
@@ -245,17 +246,12 @@ class CompiledStack(ModelStack):
                 array[chosen] = part
 
     def _moments(self) -> Parameters:
-        """Weights and Adam's moments."""
+        """Weights and Adam's moments, as views."""
         return {
             f"{what}/{name}": value
             for what, array in zip(("weights", "exp_avg", "exp_avg_sq"), self._arrays, strict=True)
             for name, value in self._views(array).items()
         }
-
-    def _set_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Sets weights and Adam's moments."""
-        for key, value in self._moments().items():
-            value.copy_(state[key])
 
 
 class TorchStack(ModelStack):
@@ -273,6 +269,10 @@ class TorchStack(ModelStack):
         self.optimizer = torch.optim.AdamW(
             groups, lr=training.learning_rate, betas=betas, eps=training.epsilon, fused=True
         )
+        for parameter in self.parameters.values():  # what AdamW would make at its first step
+            zeros = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
+            step = torch.zeros((), device=device)
+            self.optimizer.state[parameter] = {"step": step, **zeros}
 
     def loss(self, windows: Sequence[Windows]) -> Float[Tensor, " seed"]:
         """Each model's loss on its windows, in nats per predicted character."""
@@ -309,19 +309,10 @@ class TorchStack(ModelStack):
         super().change(changes, tasks, first_step)
 
     def _moments(self) -> Parameters:
-        """Weights and Adam's moments."""
-        state = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                state[f"{key}/{name}"] = value
-        return state
-
-    def _set_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Sets weights and Adam's moments."""
-        for name, parameter in self.parameters.items():
-            parameter.data.copy_(state[f"weights/{name}"])
-            kept = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {key: x.to(self.device) for key, x in kept.items()}
+        """Weights and Adam's moments, as views."""
+        moments = {f"{what}/{name}": value for name, parameter in self.parameters.items()
+                   for what, value in self.optimizer.state[parameter].items()}  # fmt: skip
+        return {f"weights/{name}": p.detach() for name, p in self.parameters.items()} | moments
 
 
 def keep_freed_memory() -> None:

@@ -109,7 +109,7 @@ def check_alike(stack: ModelStack, rivals: dict[str, Step], batches: list[Batch]
     for step, (windows, rate) in enumerate(batches):
         rows = np.concatenate([windows.tokens[..., :1], windows.targets], -1)
         flat = flatten(stack.parameters, stack.shape)
-        ours = stack.kernel and stack.kernel.evaluate(flat, rows, windows.weights()).losses
+        ours = stack.kernel and stack.kernel.losses(flat, rows, windows.weights())
         stack.advance(step, step + 1)
         for name, rival in rivals.items():
             theirs = rival(windows, rate)
