@@ -14,7 +14,6 @@ what it returns; `summarize` in `stats` then gives means over models with their 
 """
 
 import dataclasses
-import hashlib
 import io
 import json
 import sys
@@ -23,8 +22,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -215,22 +215,20 @@ def _each(
     from rich.progress import track
 
     name = f"{prefix}{getattr(analysis, '__name__', 'analysis')}"
-    folder, found = _FOLDER.get(), []
+    found, kept = [], _KEPT.get()
+    number = next(kept.calls) if kept else 0
     jobs = list(zip(models.seeds, of_seed, models.prompts, strict=True))
     for seed, model, prompts in track(
         jobs, name.replace("_", " "), console=Console(stderr=True), transient=True,
         disable=not sys.stderr.isatty(),
     ):  # fmt: skip
-        path = folder and folder / f"{name}-{_digest(args, options)}-{seed}.npz"
-        if path is not None and path.is_file():
-            with np.load(path, allow_pickle=False) as kept:
-                found.append(_unpacked(dict(kept)))
-            continue
-        found.append(analysis(model, prompts, *args, **options))
-        if path is not None:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, allow_pickle=False, **_packed(found[-1]))
-            write_whole(path, buffer.getvalue())
+        path = kept and kept.folder / f"{number}-{name}-{seed}"
+        of_this = path and _read(path)
+        if of_this is None:
+            of_this = analysis(model, prompts, *args, **options)
+            if path is not None:
+                _write(path, of_this)
+        found.append(of_this)
     if isinstance(found[0], pd.DataFrame):
         tables = [table.assign(seed=s) for s, table in zip(models.seeds, found, strict=True)]
         stacked = pd.concat(tables, ignore_index=True)
@@ -238,7 +236,12 @@ def _each(
     return {key: np.stack([arrays[key] for arrays in found]) for key in found[0]}
 
 
-_FOLDER: ContextVar[Path | None] = ContextVar("folder of finished seeds", default=None)
+class _Kept(NamedTuple):
+    folder: Path
+    calls: Iterator[int]  # numbers of the calls of `over_seeds`, the same in each session
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("finished seeds", default=None)
 
 
 @contextmanager
@@ -263,53 +266,30 @@ def seed_cache(folder: Path | None, settings: Mapping[str, object]) -> Iterator[
                 f"{folder} has parts of another analysis (other {', '.join(other)}): nothing was "
                 "written; finish that one with its own options, or give another --out FOLDER"
             )
-    token = _FOLDER.set(folder)
+    token = _KEPT.set(None if folder is None else _Kept(folder, count()))
     try:
         yield
     finally:
-        _FOLDER.reset(token)
+        _KEPT.reset(token)
 
 
-def _packed(found: "pd.DataFrame | Arrays") -> Arrays:
-    """A table as arrays that need no pickle: its columns, their types, and which are missing."""
-    if not isinstance(found, pd.DataFrame):
-        return found
-    arrays: Arrays = {"__types__": np.array([str(found[c].dtype) for c in found], dtype=str),
-                      "__names__": np.array(list(map(str, found)), dtype=str)}  # fmt: skip
-    for k, name in enumerate(found):
-        column, missing = found[name], found[name].isna().to_numpy()
-        is_text = not pd.api.types.is_numeric_dtype(column)
-        plain = column.astype(object).where(~missing, "" if is_text else 0)
-        kind = str if is_text else (float if pd.api.types.is_float_dtype(column) else int)
-        kind = bool if pd.api.types.is_bool_dtype(column) else kind
-        arrays |= {f"column-{k}": plain.to_numpy().astype(kind), f"missing-{k}": missing}
-    return arrays
+def _write(path: Path, found: "pd.DataFrame | Arrays") -> None:
+    if isinstance(found, pd.DataFrame):
+        types = {name: str(kind) for name, kind in found.dtypes.items()}
+        text = json.dumps({"columns": found.to_dict("list"), "types": types})
+        write_whole(path.with_name(f"{path.name}.json"), text.encode())
+        return
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **found)
+    write_whole(path.with_name(f"{path.name}.npz"), buffer.getvalue())
 
 
-def _unpacked(arrays: Arrays) -> "pd.DataFrame | Arrays":
-    if "__types__" not in arrays:
-        return arrays
-    names, types = arrays["__names__"].tolist(), arrays["__types__"].tolist()
-    columns = {}
-    for k, (name, kind) in enumerate(zip(names, types, strict=True)):
-        column = pd.Series(arrays[f"column-{k}"]).astype(object)
-        columns[name] = column.where(~arrays[f"missing-{k}"], None).astype(kind)
-    return pd.DataFrame(columns)
-
-
-def _digest(*values: object) -> str:
-    """A short name for an analysis' arguments; arrays count by their values."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, np.ndarray):
-            return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        if callable(value):  # its address would differ between sessions
-            return getattr(value, "__qualname__", str(value))
-        return [plain(x) for x in value] if isinstance(value, (list, tuple)) else str(value)
-
-    text = json.dumps(plain(values), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _read(path: Path) -> "pd.DataFrame | Arrays | None":
+    table, arrays = (path.with_name(f"{path.name}.{ending}") for ending in ("json", "npz"))
+    if table.is_file():
+        kept = json.loads(table.read_text(encoding="utf-8"))
+        return pd.DataFrame(kept["columns"]).astype(kept["types"])
+    if not arrays.is_file():
+        return None
+    with np.load(arrays, allow_pickle=False) as file:
+        return dict(file)
