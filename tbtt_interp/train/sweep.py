@@ -6,7 +6,7 @@ with its seeds. Cells that differ only in their held-out pairs train side by sid
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import combinations_with_replacement, product
@@ -18,29 +18,22 @@ from tbtt_interp.model import count_parameters
 from tbtt_interp.runs import check_free, read_metrics
 from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks.arithmetic import pairs_text
-from tbtt_interp.train.changes import Changes
-from tbtt_interp.train.recipe import Recipe, Table, read_toml, resolve_recipe
+from tbtt_interp.train.recipe import SCHEMA, Recipe, Table, read_toml, resolve_recipe
 from tbtt_interp.train.stacks import model_shape
 from tbtt_interp.train.training import existing_run
 
-# The keys of a grid: the options of `tbtt train`, and a few keys of its recipes.
+NO_AXES = ("base", "summary", "model", "training", "changes", "held_out_each")
+# The keys of a grid: those of recipes, by their last words, and of changes as they are
 AXES = {
-    "size": "model.size", "task": "task", "framing": "framing", "held_out": "held_out",
-    "seeds": "seeds", "first_seed": "first_seed", "corpus_seed": "corpus_seed",
-    "same_file": "same_file", "steps": "steps", "batch": "training.batch",
-    "window": "training.window", "learning_rate": "training.learning_rate",
-    "weight_decay": "training.weight_decay", "checkpoint_every": "training.checkpoint_every",
-    "evaluate_every": "training.evaluate_every", "deal_pairs": "deal_pairs",
-    "tied": "model.tied", "from": "from", "keep_states": "training.keep_states",
-    **{f"changes.{field.name}": f"changes.{field.name}" for field in fields(Changes)},
-}  # fmt: skip
+    key if key.startswith("changes.") else key.rpartition(".")[2]: key
+    for key in (*SCHEMA, "steps")
+    if not key.startswith("sizes") and key not in NO_AXES
+}
 OWN = ("recipe", "name")  # of a grid: the recipe that it changes, and a word for its jobs' names
 IN_EVERY_NAME = ("task", "size", "framing")
 EVERY_PAIR = "every pair"  # as `held_out`: each operand pair of the task in turn
 MODELS = 64  # trained side by side at most; a cell is never split
-# Fitted to the time per model and step on two cores, small to mlt, on every framing. Estimates are
-# within a factor of 1.5 of all measurements.
-RATE = 2.1e11  # floating-point operations per second of two cores in matrix products
+RATE = 2.4e11  # floating-point operations per second of two cores in matrix products
 ACTIVATION = 1.9e-9  # seconds per channel, layer and token: LayerNorm, softmax, GELU, memory
 STEP = 4e-5  # seconds per model and step, whatever its size: windows, optimizer, clipping
 
@@ -51,12 +44,14 @@ def estimated_hours(recipe: Recipe) -> float:
     >>> round(estimated_hours(resolve_recipe("paper", {"model.size": "large", "seeds": 16})), 1)
     0.7
     """
-    model, training = recipe.model, recipe.training
-    parameters = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_mlp)
-    rows = training.batch if isinstance(training.batch, int) else len(recipe.tasks()[0].lines)
-    # 6 operations per parameter and predicted character, a fixed cost per activation and per step
-    token = 6 * parameters / RATE + ACTIVATION * model.d_model * model.layers
-    step = STEP + token * rows * training.window
+    task, training = recipe.tasks()[0], recipe.training
+    shape = model_shape(recipe, task)
+    layers, d, window = shape.layers, shape.d_model, training.window
+    windows = training.batch if isinstance(training.batch, int) else len(task.lines)
+    # 6 operations per weight and character, those of the one-hot embedding and readout included
+    weights = layers * (4 * d**2 + 2 * d * shape.d_mlp) + 2 * d * shape.d_vocab
+    operations = 6 * weights + 12 * layers * d * window  # and of attention
+    step = STEP + windows * window * (operations / RATE + ACTIVATION * d * layers)
     return step * training.steps * recipe.seeds / 3_600
 
 
