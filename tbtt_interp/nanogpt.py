@@ -18,12 +18,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tbtt_interp import files, runs
+from tbtt_interp import files
 from tbtt_interp.bounds import SIZES, STEPS, check_whole
 from tbtt_interp.errors import TbttError
-from tbtt_interp.integrity import write_summary
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
-from tbtt_interp.runs import Run, RunConfig, check_free, create_run
+from tbtt_interp.runs import Run, RunConfig, check_free, imported_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.versions import versions
@@ -89,14 +88,7 @@ def import_checkpoint(
         steps=min(max(steps, 0), STEPS),
         environment={"imported_from": checkpoint.name}, versions=versions(),
     )  # fmt: skip
-
-    def fill(folder: Path) -> None:
-        stacked = stack_parameters([parameters])
-        runs.write_checkpoint(folder, config, config.steps, stacked)
-        summary = {"steps": config.steps, "seconds": 0.0, "seeds": [{"seed": 0}]}
-        write_summary(folder, summary, stacked)
-
-    return create_run(out, config, loaded_task, fill)
+    return imported_run(out, config, loaded_task, {config.steps: stack_parameters([parameters])})
 
 
 def export_checkpoint(

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tbtt_interp import files, runs
+from tbtt_interp import files
 from tbtt_interp.bounds import NUMBERS, SEED, STEPS, check_shape, check_whole
 from tbtt_interp.errors import TbttError, brief
-from tbtt_interp.integrity import read_json, write_summary
+from tbtt_interp.integrity import read_json
 from tbtt_interp.model import (
     EPSILON,
     Parameters,
@@ -29,7 +29,7 @@ from tbtt_interp.model import (
 )
 from tbtt_interp.nanogpt import HEAD, MASKS, from_nanogpt, to_nanogpt
 from tbtt_interp.pretrained.card import gpt2_card
-from tbtt_interp.runs import Run, RunConfig, check_free, create_run
+from tbtt_interp.runs import Run, RunConfig, check_free, imported_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, TASKS, Task, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
@@ -210,16 +210,10 @@ def import_huggingface(
     except (TypeError, TbttError) as error:
         raise TbttError(f"{first.folder / 'config.json'} names no models of ours ({error}): give "
                         "--task, or export them again") from error  # fmt: skip
-
-    def fill(draft: Path) -> None:
-        stacked = {step: stack_parameters([models[seed, step].parameters for seed in seeds])
-                   for step in steps}  # fmt: skip
-        for step, parameters in stacked.items():
-            runs.write_checkpoint(draft, config, step, parameters)
-        rows = [{"seed": seed} for seed in seeds]
-        write_summary(draft, {"steps": last, "seconds": 0.0, "seeds": rows}, stacked[last])
-
-    return create_run(out, config, _task(folder, config, is_given=task is not None), fill)
+    stacked = {step: stack_parameters([models[seed, step].parameters for seed in seeds])
+               for step in steps}  # fmt: skip
+    task_of_models = _task(folder, config, is_given=task is not None)
+    return imported_run(out, config, task_of_models, stacked)
 
 
 def _task(folder: Path, config: RunConfig, *, is_given: bool) -> Task:
