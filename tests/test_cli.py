@@ -54,10 +54,10 @@ def test_with_json_there_are_the_rows_and_nothing_else(line_run, printed):
     [
         ("train/__main__.py", "--size small --out 'a b' --framing line --resume",
          "--framing file", "python -m tbtt_interp.train --size small --framing file"),
-        ("/bin/tbtt", "train --seeds=2 --out=x --batch=all --framing=line", "--framing shuffled",
-         "tbtt train --seeds=2 --framing shuffled"),
-        ("/bin/tbtt", "train --seeds=2 --batch 64", "--framing shuffled",
-         "tbtt train --seeds=2 --batch 64 --framing shuffled"),
+        ("/bin/tbtt", "train --seeds=2 --out=x --set=training.batch=all --framing=line",
+         "--framing shuffled", "tbtt train --seeds=2 --framing shuffled"),
+        ("/bin/tbtt", "train --seeds=2 --set training.batch=64", "--framing shuffled",
+         "tbtt train --seeds=2 --set training.batch=64 --framing shuffled"),
     ],
 )  # fmt: skip
 def test_the_next_command_drops_what_goes_with_this_framing(
@@ -115,7 +115,8 @@ def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
         (["train", "--held-out", "57"], "held-out pair '57' is no pair: give two operands, as"),
         (["train", "--seeds", "0"], "seeds must be at least 1, got 0"),
         (["train", "--steps", "x"], "Invalid value for '--steps'"),
-        (["train", "--batch", "all"], "batch 'all' is for framing line, where it means every"),
+        (["train", "--set", "training.batch=all"],
+         "batch 'all' is for framing line, where it means every"),
         (["train", "--threads", "0"], "threads must be from 1 to 1024, got 0"),
         (["train", "--device", "tpu"], "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu"),
         (["train", "--out", "."], "a run needs a folder of its own: give --out a name that is new"),

@@ -70,7 +70,7 @@ def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_other_tasks_go_through_every_command(task: str, capsys) -> None:
     for framing in ("file", "shuffled", "line"):
         flags = ["--task", task, "--framing", framing, "--size", "small", "--seeds", "1"]
-        assert main(["train", *flags, "--steps", "2", "--batch", "8"]) == 0
+        assert main(["train", *flags, "--steps", "2", "--set", "training.batch=8"]) == 0
         out = capsys.readouterr().out
         assert "seen facts" in out and "margin" in out
         run = f"runs/{task}-small-{framing}"

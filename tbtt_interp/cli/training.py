@@ -47,14 +47,13 @@ def train_command(
         str, Option(help="quick, paper, paper-wd, mlt-cpu, grokking, influence, or a TOML file.")
     ] = DEFAULT_RECIPE,
     steps: Annotated[int | None, Option(help="Training steps; scales the schedule.")] = None,
-    batch: Annotated[
-        str | None, Option(help="Windows per step, or 'all' lines with framing line.")
-    ] = None,
-    learning_rate: Annotated[float | None, Option(help="Peak learning rate.")] = None,
-    weight_decay: Annotated[float | None, Option(help="AdamW's weight decay.")] = None,
     settings: Annotated[
         list[str] | None,
-        Option("--set", help="Any key of the recipe, repeatable.", metavar="KEY=VALUE"),
+        Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the recipe, as in training.learning_rate=3e-3. Repeatable.",
+        ),
     ] = None,
     origin: Annotated[
         str | None, Option("--from", help="A run to go on from, by its recipe.", metavar="RUN")
@@ -87,9 +86,7 @@ def train_command(
         "model.size": size, "task": task, "framing": framing, "seeds": seeds,
         "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
         "first_seed": first_seed, "corpus_seed": corpus_seed, "same_file": same_file,
-        "steps": steps, "training.learning_rate": learning_rate,
-        "training.batch": int(batch) if batch and re.fullmatch(r"-?\d{1,18}", batch) else batch,
-        "training.weight_decay": weight_decay, "from": origin, "from_step": step,
+        "steps": steps, "from": origin, "from_step": step,
         **dict(map(parse_setting, settings or [])),
     })  # fmt: skip
     folder = out or Path("runs") / default_name(resolved)
@@ -175,7 +172,7 @@ def _again(*more: str) -> str:
     """The present command with other options at its end; another framing is another run."""
     dropped = "resume|json"
     if "--framing" in more:
-        dropped += r"|batch[= ]all|(framing|out)[= ]('[^']*'|\S+)"
+        dropped += r"|set[= ]training\.batch=all|(framing|out)[= ]('[^']*'|\S+)"
     given = re.sub(rf" --({dropped})(?= |$)", "", f" {shlex.join(sys.argv[1:])}")
     program = Path(sys.argv[0]).name
     start = "python -m tbtt_interp.train" if program == "__main__.py" else program
