@@ -65,28 +65,23 @@ class Changes:
 
     def _check_pairs(self) -> None:
         """Refuses keys that would have no effect."""
-        ordered = self.digits in ("line", "arc", "graft") or self.smooth > 0
-        needs = [
-            ("rank", "changes.digits 'rank'", self.digits == "rank"),
-            ("axes", "changes.digits 'rank'", self.digits == "rank"),
-            ("rows", "changes.digits 'rank'", self.digits == "rank"),
-            ("scale", "digits on a line, on an arc or orthogonal",
-             self.digits in ("line", "arc", "orthogonal")),
-            ("order", "digits on a line, an arc or grafted, or changes.smooth", ordered),
-            ("graft", "changes.digits 'graft'", self.digits == "graft"),
-            ("frozen", "changes.digits 'graft'", self.digits == "graft"),
-            ("donor", "changes.transplant", bool(self.transplant)),
-        ]  # fmt: skip
-        defaults = {field.name: field.default for field in fields(self)}
-        for name, what, is_met in needs:
-            if getattr(self, name) != defaults[name] and not is_met:
-                raise TbttError(f"changes.{name} is for {what}: set that too, or leave it out")
-        for name, what, is_met in (
-            ("graft", "the run and step of the grafted digits", self.digits != "graft"),
-            ("donor", "the run and step of the transplant", not self.transplant),
-        ):
-            if not is_met and not getattr(self, name):
-                raise TbttError(f"give changes.{name} = 'RUN@STEP', {what}")
+        code, given = self.digits, self.table()
+        needs = {
+            "changes.digits 'rank'": ("rank axes rows", code == "rank"),
+            "digits on a line, on an arc or orthogonal":
+                ("scale", code in ("line", "arc", "orthogonal")),
+            "digits on a line, an arc or grafted, or changes.smooth":
+                ("order", code in ("line", "arc", "graft") or self.smooth > 0),
+            "changes.digits 'graft'": ("graft frozen", code == "graft"),
+            "changes.transplant": ("donor", bool(self.transplant)),
+        }  # fmt: skip
+        for what, (names, is_met) in needs.items():
+            if not is_met and (idle := [name for name in names.split() if name in given]):
+                raise TbttError(f"changes.{idle[0]} is for {what}: set that too, or leave it out")
+        if code == "graft" and not self.graft:
+            raise TbttError("give changes.graft = 'RUN@STEP', the run and step of the digits")
+        if self.transplant and not self.donor:
+            raise TbttError("give changes.donor = 'RUN@STEP', the run and step of the transplant")
         if self.smooth and self.digits not in ("free", "rank"):
             raise TbttError("changes.smooth has no effect on digits that are set: give one of them")
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.integrity import check_identity, identity
@@ -32,25 +30,26 @@ def write_newest(
 ) -> None:
     """Writes the state to resume from, and keeps the one before it."""
     path = run.folder / "resume" / "state.safetensors"
-    progress = {"step": step, "seconds": seconds}
-    state = state | {key: torch.tensor(value) for key, value in progress.items()}
     try:
         if path.is_file():
             os.replace(path, path.with_name("previous.safetensors"))
     except OSError as error:
         raise files.unwritable(path, error) from error
-    write_state(path, run, step, state, lines)
+    write_state(path, run, step, state, lines, seconds)
 
 
-def write_state(path: Path, run: Run, step: int, state: Parameters, lines: Sequence[Row]) -> None:
-    """Writes a state, with what identifies it and what it belongs to.
+def write_state(
+    path: Path, run: Run, step: int, state: Parameters, lines: Sequence[Row], seconds: float = 0.0
+) -> None:
+    """Writes a state, with the seconds of training, what identifies it and what it belongs to.
 
     These are config.json, the evaluations up to its step, and the steps of earlier checkpoints.
     """
     paths = (run.folder / "checkpoints").glob("step-*.safetensors")
     kept = sorted(int(path.stem.removeprefix("step-")) for path in paths)
     known = identity(run.config.recipe, run.seeds, step, state) | _beside(run, lines)
-    files.write_tensors(path, state, known | {"checkpoints": [k for k in kept if k < step]})
+    known |= {"seconds": seconds, "checkpoints": [k for k in kept if k < step]}
+    files.write_tensors(path, state, known)
 
 
 def _beside(run: Run, lines: Sequence[Row]) -> Row:
@@ -100,12 +99,9 @@ def newest_saved(run: Run, stack: ModelStack, callback: TrainingCallback) -> Sav
 def _read_state(path: Path, run: Run, stack: ModelStack) -> tuple[Saved, Row]:
     """A state without its evaluations, and its metadata."""
     state, known, _ = files.read_with_metadata(path)
-    named = path.stem.removeprefix("step-")
-    step = known.get("step", int(named) if named.isdecimal() else -1)
-    step = int(state.pop("step", torch.tensor(step)))
-    seconds = float(state.pop("seconds", torch.tensor(0.0)))
+    step = known.get("step", -1)
     check_identity(path, known, identity(run.config.recipe, run.seeds, step, {}))
     own = {name: x.shape for name, x in stack.state().items() if "/" in name}
     if step < 0 or any(name not in state or state[name].shape != own[name] for name in own):
         raise TbttError(f"{path} is not this run's (it has other tensors): {files.AGAIN}")
-    return Saved(step, seconds, state, ()), known
+    return Saved(step, known.get("seconds", 0.0), state, ()), known
