@@ -74,8 +74,7 @@ def sync_folder(folder: Path) -> None:
 def sole_owner(folder: Path) -> Iterator[None]:
     """Keeps a folder, which need not exist, for this process; the hold ends with the process.
 
-    Raises:
-        TbttError: if another process has it, or nothing can be written beside it.
+    Raises a TbttError where another process has it, or nothing can be written beside it.
     """
     try:
         import fcntl
@@ -167,8 +166,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 def read_with_metadata(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any], str]":
     """Tensors, what `write_tensors` put beside them, and the file's SHA-256.
 
-    Raises:
-        TbttError: if the file cannot be read, or its tensors do not have the hash in its metadata.
+    Raises a TbttError where the file cannot be read, or its tensors have another hash than it says.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -189,8 +187,7 @@ def read_with_metadata(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any], 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of a file's tensors by their names, without reading the tensors.
 
-    Raises:
-        TbttError: if the file is damaged or truncated, or has tensors that are not float32.
+    Raises a TbttError where the file is damaged, or has tensors that are not float32.
     """
     from safetensors import SafetensorError, safe_open
 

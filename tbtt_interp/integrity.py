@@ -32,14 +32,7 @@ def identity(
 
 
 def check_identity(path: Path, known: Row, expected: Row) -> None:
-    """Checks that a file of tensors is of a run and step.
-
-    Args:
-        known: the file's metadata.
-        expected: as `identity` returns it; the tensors are left out.
-    Raises:
-        TbttError: if it is of another run or step.
-    """
+    """Raises a TbttError unless a file's metadata are of the run and step that `identity` says."""
     for key, own in expected.items():
         if key != "weights" and known.get(key, own) != own:
             raise TbttError(f"{path} is not this run's (it has another {key}): {AGAIN}")
@@ -52,11 +45,7 @@ def write_summary(folder: Path, summary: Row, tensors: "dict[str, Tensor]") -> N
 
 
 def read_summary(folder: Path) -> Row:
-    """The content of summary.json.
-
-    Raises:
-        TbttError: if it is damaged.
-    """
+    """The content of summary.json; raises a TbttError where it is damaged."""
     _, summary = read_json(folder / "summary.json")
     if isinstance(summary, dict) and isinstance(summary.get("files", {}), dict):
         expected = _summary_hash(summary)
@@ -78,13 +67,11 @@ def _summary_hash(summary: Row) -> str:
 
 
 def check_hash(path: Path, content: bytes | str | None, folder: Path | None = None) -> None:
-    """Checks that a file of a finished run is the one that training wrote.
+    """Raises a TbttError unless a file of a finished run is the one that training wrote.
 
     Args:
         content: the file's bytes, or their SHA-256; None where there is no file.
         folder: the run's; None is the file's own.
-    Raises:
-        TbttError: if it is another, or gone.
     """
     folder = folder or path.parent
     if not (folder / "summary.json").is_file():
@@ -97,11 +84,7 @@ def check_hash(path: Path, content: bytes | str | None, folder: Path | None = No
 
 
 def check_none_lost(folder: Path) -> None:
-    """Checks that no file of a finished run is gone.
-
-    Raises:
-        TbttError: if one is.
-    """
+    """Raises a TbttError where a file of a finished run is gone."""
     listed = read_summary(folder).get("files", {}) if (folder / "summary.json").is_file() else {}
     for name in listed:
         if not (folder / name).is_file():
@@ -109,11 +92,7 @@ def check_none_lost(folder: Path) -> None:
 
 
 def read_json(path: Path) -> tuple[bytes, Any]:
-    """A file's bytes, and what they say.
-
-    Raises:
-        TbttError: if they are no JSON.
-    """
+    """A file's bytes, and what they say; raises a TbttError where they are no JSON."""
     try:
         if (size := path.stat().st_size) > JSON:
             raise ValueError(f"it has {size:,} bytes, of which at most {JSON:,} are read")

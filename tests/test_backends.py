@@ -21,7 +21,7 @@ from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import read_metrics
 from tbtt_interp.train import backends
-from tbtt_interp.train.backends import Executor, run_sweep
+from tbtt_interp.train.backends import run_sweep
 from tbtt_interp.train.stacks import Runtime
 from tbtt_interp.train.sweep import Sweep, read_sweep
 from tbtt_interp.train.training import train_models
@@ -109,7 +109,7 @@ def test_a_worker_killed_in_the_middle_costs_a_restart_and_no_bit(undisturbed):
 
     killer = Thread(target=kill)
     killer.start()
-    assert run_sweep(two_jobs(), Path("out"), executor=Executor(workers=2)) == {}
+    assert run_sweep(two_jobs(), Path("out"), workers=2) == {}
     killer.join()
     assert killed
     assert_same(undisturbed)
@@ -174,9 +174,8 @@ def test_dask_workers_train_the_same_table_though_one_is_killed(
 
         killer = Thread(target=kill)
         killer.start()
-        executor = Executor(backend="dask", address=address)
         on_finished = messages.__setitem__
-        assert run_sweep(sweep, Path("out"), executor=executor, on_finished=on_finished) == {}
+        assert run_sweep(sweep, Path("out"), address=address, on_finished=on_finished) == {}
         killer.join()
     assert killed and messages == {job.name: "done" for job in sweep.jobs}
     assert_same(undisturbed)
@@ -186,6 +185,6 @@ def test_dask_workers_train_the_same_table_though_one_is_killed(
 def test_a_dask_that_does_not_answer_is_said(address: str, capsys, monkeypatch) -> None:
     monkeypatch.setattr(backends, "ANSWER", 1)
     two_jobs()
-    assert main([*COMMAND, "--backend", "dask", "--address", address]) == 2
+    assert main([*COMMAND, "--address", address]) == 2
     err = capsys.readouterr().err
     assert f"no Dask scheduler answers at {address}" in err and len(err.splitlines()) == 1

@@ -13,7 +13,6 @@ from tbtt_interp.errors import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tbtt_interp.train.backends import Executor
     from tbtt_interp.train.sweep import Sweep
 
 
@@ -23,11 +22,10 @@ def sweep_command(
     ],
     out: Annotated[Path | None, Option(help="The folder of its runs. [runs/NAME]")] = None,
     workers: Annotated[
-        int | None, Option(help="Runs at once. [one per core, or all of the backend's]")
+        int | None, Option(help="Runs at once. [one per core, or all of the cluster's]")
     ] = None,
-    backend: Annotated[str, Option(help="loky (this machine) or dask.")] = "loky",
     address: Annotated[
-        str | None, Option(help="Dask's scheduler, as in tcp://10.0.0.1:8786.")
+        str | None, Option(help="A Dask scheduler, as in tcp://10.0.0.1:8786. [this machine]")
     ] = None,
     only: Annotated[
         str, Option(help="Runs whose names match, as in '*-line-*'.", show_default=False)
@@ -45,13 +43,13 @@ def sweep_command(
     """
     import pandas as pd
 
-    from tbtt_interp.train.backends import Executor
+    from tbtt_interp.train.backends import check_executor
     from tbtt_interp.train.sweep import read_sweep, sweep_rows
 
     sweep = read_sweep(recipe).only(only)
     folder = out or Path("runs") / sweep.name
-    executor = Executor(backend=backend, address=address, workers=workers)
-    failures = {} if dry_run else _run(sweep, folder, executor)
+    check_executor(workers, address)
+    failures = {} if dry_run else _run(sweep, folder, workers, address)
     cells = pd.DataFrame(sweep_rows(sweep, folder))
     pairs = zip(cells["run"], cells["problem"], strict=True)
     cells["problem"] = [failures.get(run, problem) for run, problem in pairs]
@@ -142,7 +140,7 @@ def _duration(hours: float) -> str:
     return f"{hours:.1f} h" if minutes >= 59.5 else f"{minutes:.0f} min"
 
 
-def _run(sweep: "Sweep", folder: Path, executor: "Executor") -> dict[str, str]:
+def _run(sweep: "Sweep", folder: Path, workers: int | None, address: str | None) -> dict[str, str]:
     """Trains a sweep under a bar of the work done; prints a line for each finished job."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -159,7 +157,7 @@ def _run(sweep: "Sweep", folder: Path, executor: "Executor") -> dict[str, str]:
         task = bar.add_task("training", total=total)
         try:
             return run_sweep(
-                sweep, folder, executor=executor,
+                sweep, folder, workers=workers, address=address,
                 on_progress=lambda hours: bar.update(task, completed=total - hours),
                 on_finished=lambda name, message: console.print(
                     printable(f"{name}: {message}", keep="\n"), soft_wrap=True, markup=False),

@@ -33,7 +33,7 @@ void each_row(Body body) {
     const real q_scale = real(1 / std::sqrt(double(D_HEAD)));
     for (int block = BLOCKS; block < LN_FINAL; block += BLOCK) {
         for (int i = 0; i < 3 * HEADS; i++) {  // role by role, head by head
-            matrix(block + LN1, block + QKV + i * D_MODEL * D_HEAD, D_HEAD, 1, D_HEAD,
+            matrix(block, block + QKV + i * D_MODEL * D_HEAD, D_HEAD, 1, D_HEAD,
                    block + QKV + i * D_HEAD, D_QKV, i < HEADS ? q_scale : 1);
         }
         matrix(block + LN2, block + MLP_IN, D_MLP, 1, D_MLP, block + MLP_IN, D_MLP);
@@ -110,11 +110,6 @@ using Window = std::array<std::int32_t, POS + 1>;
 
 inline bool is_token(std::int32_t character) { return character >= 0; }
 
-// Whether all that a window predicts is at the positions of a short tile.
-inline bool is_short(const Window& window) {
-    return std::none_of(&window[SHORT] + 1, &window[POS] + 1, is_token);
-}
-
 struct Batch {
     std::vector<Window> windows;
     std::vector<real> weights;  // of each window's summed loss
@@ -184,7 +179,7 @@ struct Workspace {  // of a thread
         for (int i = from, count = 0; PREFIX && i < to; i++) {
             const Window &window = batch.windows[i], &before = batch.windows[std::max(i - 1, from)];
             const bool is_new = i == from || !std::equal(&window[0], &window[PREFIX], &before[0]);
-            if (is_new && count++ % WINDOWS == 0) prefixes.emplace_back();
+            if (is_new && count++ % WINDOWS == 0) prefixes.emplace_back().clear();
             prefix_of.push_back(count - 1);
             prefixes.back().put(window.data(), (count - 1) % WINDOWS, batch.weights[i]);
         }
@@ -243,15 +238,16 @@ struct Model {
         for (int first = from; first < to; first += WINDOWS) {
             const int count = std::min(WINDOWS, to - first);
             const Window* windows = &batch.windows[first];
-            const bool are_short = !logits && std::all_of(windows, windows + count, is_short);
+            const bool are_short = !logits && std::all_of(windows, windows + count, [](auto& of) {
+                return std::none_of(&of[SHORT] + 1, &of[POS] + 1, is_token);
+            });  // all that they predict is at the positions of a short tile
             are_short ? compute_tile(space.short_tile, first, count)
                       : compute_tile(space.tile, first, count);
         }
         losses[part] = sum_of_lanes(loss);
         if (!with_gradient) return;
         for (Prefixes& prefixes : space.prefixes) prefixes.backward(w, space.gradient);
-        real* sums = gradients.data() + part * SIZE;
-        for (int i = 0; i < SIZE; i++) sums[i] = sum_of_lanes(space.gradient[i]);
+        for (int i = 0; i < SIZE; i++) gradients[part * SIZE + i] = sum_of_lanes(space.gradient[i]);
     }
 
     // The gradient of the parameters, from those of the parts.
@@ -308,26 +304,22 @@ void project(real* p, const Projection& map, real rate) {
 
 // ---- all models on all threads
 
-// Treats numbers below the least normal one, 1e-38, as 0 in this thread: some processors compute
-// with them so slowly that a step takes ten times as long.
-void flush_denormals() {
-#if defined(__x86_64__)
-    _mm_setcsr(_mm_getcsr() | 0x8040);
-#else
-    asm volatile("mrs x9, fpcr; orr x9, x9, #0x1000000; msr fpcr, x9" ::: "x9");
-#endif
-}
-
 // Computes models part by part. Before the first and after the last part of a model's batch it
 // calls advance on the model, which opens the parts of another batch or returns false. A thread
-// stays with a model as long as that has parts left. Returns 0 if memory or threads were lacking.
+// stays with a model as long as that has parts left. It treats numbers below the least normal one,
+// 1e-38, as 0: some processors compute with them so slowly that a step takes ten times as long.
+// Returns 0 if memory or threads were lacking.
 template <class Advance>
 int work(std::vector<Model>& models, int threads, Advance advance) try {
     const int count = int(models.size());
     std::atomic<int> open{0};
     for (Model& model : models) open += advance(model);
     const auto one = [&](int home) {
-        flush_denormals();
+#if defined(__x86_64__)
+        _mm_setcsr(_mm_getcsr() | 0x8040);
+#else
+        asm volatile("mrs x9, fpcr; orr x9, x9, #0x1000000; msr fpcr, x9" ::: "x9");
+#endif
         try {
             const auto space = std::make_unique<Workspace>();
             for (int tried = 0; open > 0;) {

@@ -35,8 +35,7 @@ INLINE float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return v
 
 using real = REAL;
 constexpr bool DOUBLE = sizeof(real) == 8;
-constexpr int LANES = 16;
-constexpr int PIECES = LANES * sizeof(real) / BYTES;
+constexpr int LANES = 16, PIECES = LANES * sizeof(real) / BYTES;
 
 typedef real native __attribute__((vector_size(BYTES)));
 typedef std::conditional_t<DOUBLE, std::int64_t, std::int32_t> lane_int;
@@ -86,12 +85,15 @@ INLINE vec by_lanes(vec x, Function f) {
 
 // The sum of the lanes, halves added to halves.
 INLINE real sum_of_lanes(vec x) {
-    real lane[LANES];
-    std::memcpy(lane, &x, sizeof x);
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    }
-    return lane[0];
+    typedef real eight __attribute__((vector_size(8 * sizeof(real))));
+    typedef real four __attribute__((vector_size(4 * sizeof(real))));
+    eight a[2];
+    std::memcpy(a, &x, sizeof a);
+    a[0] += a[1];
+    four b[2];
+    std::memcpy(b, a, sizeof b);
+    b[0] += b[1];
+    return (b[0][0] + b[0][2]) + (b[0][1] + b[0][3]);
 }
 
 // ---- exp, log and GELU; in double precision the library's own, for tests
@@ -134,8 +136,7 @@ INLINE vec logarithm(vec x) {
                        1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1,
                        3.3333331174e-1);
     y = fused(e, -2.12194440e-4, y * m * square);
-    y = fused(square, -0.5, y) + m;
-    return fused(e, 0.693359375, y) + (x - x);  // so that a NaN stays one
+    return fused(e, 0.693359375, fused(square, -0.5, y) + m) + (x - x);  // so that a NaN stays one
 }
 
 // x * normal cdf(x), and its derivative. In single precision the error function is Abramowitz and
@@ -147,9 +148,8 @@ INLINE void gelu(vec x, vec& value, vec& slope) {
         cdf = by_lanes(x, [](real z) { return 0.5 * std::erfc(-z * M_SQRT1_2); });
     } else {
         const vec t = 1 / fused(larger(x, 0 - x), 0.3275911 * M_SQRT1_2, 1);
-        const vec y =
-            polynomial(t, 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592);
-        const vec tail = y * t * bell * 0.5;
+        const vec tail = polynomial(t, 1.061405429, -1.453152027, 1.421413741, -0.284496736,
+                                    0.254829592) * t * bell * 0.5;
         cdf = where_positive(x, 1 - tail, tail);
     }
     value = x * cdf;
@@ -192,21 +192,25 @@ INLINE void product(X x, W w, Y y) {
         constexpr int R = rows;
         blocks<COLUMNS, SUMS * 7 / 8 / R>([&](int column, auto columns) {
             constexpr int C = columns;
-            vec sum[R * C];
-            UNROLLED for (int k = 0; k < R * C; k++) {
-                sum[k] = START == CONTINUE ? y(row + k / C, column + k % C) : vec(0);
+            vec sum[R][C];
+            UNROLLED for (int r = 0; r < R; r++) {
+                UNROLLED for (int c = 0; c < C; c++) {
+                    sum[r][c] = START == CONTINUE ? y(row + r, column + c) : vec(0);
+                }
             }
             for (int i = 0; i < INNER; i++) {
                 UNROLLED for (int c = 0; c < C; c++) {
                     const vec weight = w(i, column + c);
                     UNROLLED for (int r = 0; r < R; r++) {
-                        sum[r * C + c] = fused(x(row + r, i), weight, sum[r * C + c]);
+                        sum[r][c] = fused(x(row + r, i), weight, sum[r][c]);
                     }
                 }
             }
-            UNROLLED for (int k = 0; k < R * C; k++) {
-                vec& to = y(row + k / C, column + k % C);
-                to = START == ADD ? to + sum[k] : sum[k];
+            UNROLLED for (int r = 0; r < R; r++) {
+                UNROLLED for (int c = 0; c < C; c++) {
+                    vec& to = y(row + r, column + c);
+                    to = START == ADD ? to + sum[r][c] : sum[r][c];
+                }
             }
         });
     });

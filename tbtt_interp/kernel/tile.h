@@ -21,11 +21,9 @@ constexpr int WINDOWS = GROUP * LANES;  // of a tile
 // ---- where parameters begin: HookedTransformer's, in the order of model.py. The folded ones stand
 // in the same places; the readout is at the end.
 
-constexpr int EMBED = 0;
-constexpr int POS_EMBED = EMBED + VOCAB * D_MODEL;
+constexpr int EMBED = 0, POS_EMBED = VOCAB * D_MODEL;
 constexpr int BLOCKS = POS_EMBED + POS * D_MODEL;
-constexpr int LN1 = 0;
-constexpr int QKV = LN1 + D_MODEL;
+constexpr int QKV = D_MODEL;  // in a block, which begins with its first LayerNorm
 constexpr int OUT = QKV + D_MODEL * D_QKV;
 constexpr int LN2 = OUT + D_MODEL * D_MODEL;
 constexpr int MLP_IN = LN2 + D_MODEL;
@@ -117,11 +115,14 @@ struct Tile {
     Prefixes* prefixes;  // of all windows, and the one of each window here
     int prefix_of[WINDOWS], filled;  // how many windows are here
 
+    Tile() {}  // leaves the arrays as they are: most are written before they are read
+
     void clear() {
         std::memset(tokens, 0, sizeof tokens);
         std::memset(targets, 0, sizeof targets);
         std::memset(target_weight, 0, sizeof target_weight);
         for (Layer& layer : layers) std::memset(layer.qkv, 0, OWN * sizeof(vec));  // empty slots
+        for (Layer& layer : layers) std::memset(layer.dqkv, 0, FIRST ? 0 : sizeof layer.dqkv);
     }
 
     // A window's number in an array: slots are the lanes of the GROUP vecs.
@@ -157,12 +158,13 @@ struct Tile {
     void share_prefixes(int layer) {
         const auto choose = [](auto& of) { return BACKWARDS ? of.dqkv : of.qkv; };
         for (int slot = 0; slot < (FIRST ? filled : 0); slot++) {
+            const int prefix = prefix_of[slot], other = prefix % WINDOWS;
             vec* own = choose(layers[layer]);
-            vec* shared = choose(prefixes[prefix_of[slot] / WINDOWS].layers[layer]);
+            vec* shared = choose(prefixes[prefix / WINDOWS].layers[layer]);
             for (int i = 0; i < FIRST; i++) {
                 for (int c = D_MODEL; c < D_QKV; c++) {
                     real& here = number(own, i, D_QKV, c, slot);
-                    real& there = number(shared, i, D_QKV, c, prefix_of[slot] % WINDOWS);
+                    real& there = number(shared, i, D_QKV, c, other);
                     BACKWARDS ? there += here : here = there;
                 }
             }

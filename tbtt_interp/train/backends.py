@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
 
-from tbtt_interp.errors import TbttError, unknown
+from tbtt_interp.errors import TbttError
 from tbtt_interp.files import write_whole
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.stacks import Runtime, TrainingCallback
@@ -32,40 +31,32 @@ Task = Callable[[], str]
 Owner = tuple[Path, str]  # a file, and its content while the sweep runs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Executor:
-    """Where the jobs of a sweep run."""
-
-    backend: str = "loky"  # or dask
-    address: str | None = None  # of the Dask scheduler
-    workers: int | None = None  # jobs at once; None is one per core, or what the cluster takes
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise TbttError(f"workers must be at least 1, got {self.workers}")
-        if self.backend not in ("loky", "dask"):
-            raise unknown("backend", self.backend, ["loky", "dask"])
-        if self.backend == "loky" and self.address is not None:
-            raise TbttError("backend loky is this machine and has no --address: give dask")
-        if self.backend == "dask" and self.address is None:
-            raise TbttError("backend dask needs --address, as in tcp://10.0.0.1:8786")
-        if self.backend == "dask" and not find_spec("distributed"):
-            raise TbttError("backend dask is not installed: pip install 'tbtt_interp[sweep]'")
+def check_executor(workers: int | None, address: str | None) -> None:
+    """Raises a TbttError where a sweep cannot run so."""
+    if workers is not None and workers < 1:
+        raise TbttError(f"workers must be at least 1, got {workers}")
+    if address is not None and not find_spec("distributed"):
+        raise TbttError("--address needs Dask, which is not here: pip install 'tbtt_interp[sweep]'")
 
 
 def run_sweep(
-    sweep: Sweep, folder: Path, *, executor: Executor | None = None,
+    sweep: Sweep, folder: Path, *, workers: int | None = None, address: str | None = None,
     on_finished: Callable[[str, str], None] = lambda name, message: None,
     on_progress: Callable[[float], None] = lambda hours: None,
 ) -> dict[str, str]:  # fmt: skip
     """Trains every unfinished job of a sweep, each into its own folder below this one.
 
-    Returns the reason of each failure by the job's name. `on_finished` gets a job's name and how
-    it ended; `on_progress` gets the estimated hours of training left, every few seconds.
+    Args:
+        workers: jobs at once; None is one per core, or what the cluster takes.
+        address: of the scheduler of a Dask cluster; None is this machine.
+        on_finished: gets a job's name and how it ended.
+        on_progress: gets the estimated hours of training left, every few seconds.
+    Returns:
+        the reason of each failure by the job's name.
     """
     from loky import cpu_count
 
-    executor = executor or Executor()
+    check_executor(workers, address)
     failures: dict[str, str] = {}
     unfinished: list[Job] = []
 
@@ -82,10 +73,10 @@ def run_sweep(
             unfinished.append(job)
     if not unfinished:
         return failures
-    is_here = executor.address is None
-    slots = min(executor.workers or (cpu_count() if is_here else len(unfinished)), len(unfinished))
-    threads = max(1, cpu_count() // slots) if is_here else 1
-    start = _loky(threads) if is_here else _dask(str(executor.address))
+    slots = workers or (len(unfinished) if address else cpu_count())
+    slots = min(slots, len(unfinished))
+    threads = 1 if address else max(1, cpu_count() // slots)
+    start = _dask(address) if address else _loky(threads)
     with _owned(folder) as owner, ThreadPoolExecutor(slots) as pool, start as run:
         futures = {}
         for job in sorted(unfinished, key=lambda job: -job.hours):

@@ -204,13 +204,8 @@ def _donated(donor: Source, recipe: Recipe, callback: TrainingCallback) -> Param
     if any(set(own) - set(of_donor) for own, of_donor in pairs):
         what = f"models of {donor.run} were trained on pairs that models of this recipe hold out"
         raise TbttError(f"{what}: take models that hold out the same pairs")
-    return source_parameters(donor, callback)
-
-
-def source_parameters(source: Source, callback: TrainingCallback) -> Parameters:
-    """The parameters of a source, from its run's folder or trained again."""
-    parameters = source.stored_parameters()
-    return train_again(source, callback).parameters if parameters is None else parameters
+    parameters = donor.stored_parameters()
+    return train_again(donor, callback).parameters if parameters is None else parameters
 
 
 def recipe_of(source: Source) -> Recipe:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.evaluate import evaluate_models, reference_loss
-from tbtt_interp.kernel import Batches, Kernel, Optimizer, Projection
+from tbtt_interp.kernel import Batches, Kernel, Optimizer, Projection, flatten
 from tbtt_interp.model import Parameters, Shape, forward, is_matrix
 from tbtt_interp.tasks import Stream, Task
 from tbtt_interp.tasks.windows import NOTHING, Windows, stack
@@ -187,8 +187,7 @@ class CompiledStack(ModelStack):
     ) -> None:  # fmt: skip
         super().__init__(shape, training, streams)
         self._kernel = kernel
-        rows = torch.cat([value.flatten(1) for value in parameters.values()], 1)
-        weights = rows.numpy(force=True).astype(kernel.dtype)
+        weights = flatten(parameters, shape).astype(kernel.dtype)
         self._arrays = weights, np.zeros_like(weights), np.zeros_like(weights)
         self._sizes = {name: value.shape[1:] for name, value in parameters.items()}
         self.parameters = self._views(weights)
@@ -231,7 +230,7 @@ class CompiledStack(ModelStack):
         )  # fmt: skip
 
     def advance(self, start: int, until: int) -> None:
-        """Trains each model by the steps from `start` up to `until`, counted from 0."""
+        """See `ModelStack.advance`."""
         slow = (self.fitted_at >= 0) & (self.changes.rate != "scheduled")
         for lowest in set(slow.tolist()):
             chosen = np.flatnonzero(slow == lowest)  # no model's bits depend on the others
@@ -284,7 +283,7 @@ class TorchStack(ModelStack):
         return (nats.view(targets.shape).sum(-1) * weights.to(nats.dtype)).sum(-1)
 
     def advance(self, start: int, until: int) -> None:
-        """Trains each model by the steps from `start` up to `until`, counted from 0."""
+        """See `ModelStack.advance`."""
         for step in range(start, until):
             self.optimizer.zero_grad()
             self.loss([stream.draw(step) for stream in self.streams]).sum().backward()
