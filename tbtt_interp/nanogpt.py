@@ -21,8 +21,9 @@ from torch import Tensor
 from tbtt_interp import files
 from tbtt_interp.bounds import SIZES, STEPS, check_whole
 from tbtt_interp.errors import TbttError
+from tbtt_interp.integrity import write_summary
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
-from tbtt_interp.runs import Run, RunConfig, check_free, imported_run
+from tbtt_interp.runs import Run, RunConfig, check_free, create_run, write_checkpoint
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.versions import versions
@@ -89,6 +90,21 @@ def import_checkpoint(
         environment={"imported_from": checkpoint.name}, versions=versions(),
     )  # fmt: skip
     return imported_run(out, config, loaded_task, {config.steps: stack_parameters([parameters])})
+
+
+def imported_run(
+    folder: Path, config: RunConfig, task: Task, stacked: Mapping[int, Parameters]
+) -> Run:
+    """A complete run of models that were trained elsewhere, from their parameters by step."""
+
+    def fill(draft: Path) -> None:
+        for step, parameters in stacked.items():
+            write_checkpoint(draft, config, step, parameters)
+        rows = [{"seed": seed} for seed in config.seeds]
+        summary = {"steps": config.steps, "seconds": 0.0, "seeds": rows}
+        write_summary(draft, summary, stacked[config.steps])
+
+    return create_run(folder, config, task, fill)
 
 
 def export_checkpoint(

@@ -36,7 +36,6 @@ from tbtt_interp.integrity import (
     identity,
     read_json,
     read_summary,
-    write_summary,
 )
 from tbtt_interp.tasks import TASKS, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
@@ -302,21 +301,6 @@ def create_run(
     check_free(folder)
     write_folder(folder, write)
     return load_run(folder)
-
-
-def imported_run(
-    folder: Path, config: RunConfig, task: Task, stacked: "Mapping[int, Parameters]"
-) -> Run:
-    """A complete run of models that were trained elsewhere, from their parameters by step."""
-
-    def fill(draft: Path) -> None:
-        for step, parameters in stacked.items():
-            write_checkpoint(draft, config, step, parameters)
-        rows = [{"seed": seed} for seed in config.seeds]
-        summary = {"steps": config.steps, "seconds": 0.0, "seeds": rows}
-        write_summary(draft, summary, stacked[config.steps])
-
-    return create_run(folder, config, task, fill)
 
 
 def check_free(folder: Path) -> None:

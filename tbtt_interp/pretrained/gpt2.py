@@ -27,9 +27,9 @@ from tbtt_interp.model import (
     parameter_shapes,
     stack_parameters,
 )
-from tbtt_interp.nanogpt import HEAD, MASKS, from_nanogpt, to_nanogpt
+from tbtt_interp.nanogpt import HEAD, MASKS, from_nanogpt, imported_run, to_nanogpt
 from tbtt_interp.pretrained.card import gpt2_card
-from tbtt_interp.runs import Run, RunConfig, check_free, imported_run
+from tbtt_interp.runs import Run, RunConfig, check_free
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, TASKS, Task, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
