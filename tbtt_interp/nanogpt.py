@@ -18,12 +18,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tbtt_interp import files
+from tbtt_interp import files, runs
 from tbtt_interp.bounds import SIZES, STEPS, check_whole
 from tbtt_interp.errors import TbttError
 from tbtt_interp.integrity import write_summary
 from tbtt_interp.model import Parameters, Shape, one_model, parameter_shapes, stack_parameters
-from tbtt_interp.runs import Run, RunConfig, check_free, create_run, write_checkpoint
+from tbtt_interp.runs import Run, RunConfig, check_free, create_run
 from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.versions import versions
@@ -99,7 +99,7 @@ def imported_run(
 
     def fill(draft: Path) -> None:
         for step, parameters in stacked.items():
-            write_checkpoint(draft, config, step, parameters)
+            runs.write_checkpoint(draft, config, step, parameters)
         rows = [{"seed": seed} for seed in config.seeds]
         summary = {"steps": config.steps, "seconds": 0.0, "seeds": rows}
         write_summary(draft, summary, stacked[config.steps])
