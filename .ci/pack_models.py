@@ -21,6 +21,7 @@ import numpy as np
 from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.integrity import write_summary
+from tbtt_interp.metrics import read_metrics, write_metrics
 from tbtt_interp.pretrained.card import model_card, trained_recipe
 from tbtt_interp.pretrained.models import OVER_TRAINING
 from tbtt_interp.runs import Run, load_run
@@ -86,8 +87,8 @@ def pack_run(run: Run, folder: Path, *, models: int, steps: Sequence[int]) -> Ru
             kept = {name: stacked[:models] for name, stacked in run.parameters(step).items()}
             runs.write_checkpoint(draft, config, step, kept)
         summary, *lines = (part | {"seeds": part["seeds"][:models]}
-                           for part in (run.summary(), *runs.read_metrics(run.folder)))  # fmt: skip
-        runs.write_metrics(draft, lines)
+                           for part in (run.summary(), *read_metrics(run.folder)))  # fmt: skip
+        write_metrics(draft, lines)
         write_summary(draft, summary, kept)
         files.write_whole(draft / "README.md", model_card(load_run(draft), folder.name).encode())
 

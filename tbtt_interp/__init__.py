@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from tbtt_interp.explore.notebook import show
     from tbtt_interp.pretrained.gpt2 import export_huggingface, import_huggingface
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
-    from tbtt_interp.pretrained.models import load_pretrained
-    from tbtt_interp.probes.effects import erasure_table, latent_answers
+    from tbtt_interp.pretrained.models import list_models, load_pretrained
+    from tbtt_interp.probes.effects import analyse_erasure, erasure_table, latent_answers
     from tbtt_interp.probes.features import register_feature
-    from tbtt_interp.probes.grid import probe_grid
+    from tbtt_interp.probes.grid import analyse_probes, probe_grid
     from tbtt_interp.probes.linear import fit_probe
     from tbtt_interp.prompts import PromptBatch, PromptSet
     from tbtt_interp.results import Claim, Result
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tbtt_interp.seeds import Models, over_seeds
     from tbtt_interp.stats import summarize
     from tbtt_interp.tasks import Task, entropy_floors, load_task, register_task
+    from tbtt_interp.train.progress import ProgressBar
     from tbtt_interp.train.recipe import Recipe, resolve_recipe
     from tbtt_interp.train.training import train_models
 
@@ -62,10 +63,10 @@ _HOMES = {
     "explore.notebook": "show",
     "pretrained.gpt2": "export_huggingface import_huggingface",
     "pretrained.hub": "load_from_hub push_pretrained",
-    "pretrained.models": "load_pretrained",
-    "probes.effects": "erasure_table latent_answers",
+    "pretrained.models": "list_models load_pretrained",
+    "probes.effects": "analyse_erasure erasure_table latent_answers",
     "probes.features": "register_feature",
-    "probes.grid": "probe_grid",
+    "probes.grid": "analyse_probes probe_grid",
     "probes.linear": "fit_probe",
     "prompts": "PromptBatch PromptSet",
     "results": "Claim Result",
@@ -73,6 +74,7 @@ _HOMES = {
     "seeds": "Models over_seeds",
     "stats": "summarize",
     "tasks": "Task entropy_floors load_task register_task",
+    "train.progress": "ProgressBar",
     "train.recipe": "Recipe resolve_recipe",
     "train.training": "train_models",
 }  # the imports above, made when a name is first used

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.kernel import Kernel, KernelError, flatten
+from tbtt_interp.metrics import Row
 from tbtt_interp.model import Parameters, Shape, forward
 from tbtt_interp.prompts import PromptBatch
-from tbtt_interp.runs import Row, Run
+from tbtt_interp.runs import Run
 from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Stream, Task, Vocabulary
 from tbtt_interp.tasks.windows import NOTHING, stack

@@ -8,8 +8,9 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
+from tbtt_interp.metrics import Row, flat_row
 from tbtt_interp.plots import GREY, colour_of, name_once, panels
-from tbtt_interp.runs import Row, Run, flat_row
+from tbtt_interp.runs import Run
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.train.effects import FITTED

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from tbtt_interp.errors import TbttError, guess
@@ -26,6 +27,7 @@ Origin = Literal["the paper", "expected before the run", "explored"]
 FEWEST_MODELS = 3  # models that a verdict needs
 P_LEVEL = 0.05
 POWER = 0.8
+TALLEST = 30  # rows of a table in a notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,10 @@ class Claim:
     def __str__(self) -> str:
         return f"{self.verdict}: {self.text} {self.measured}"
 
+    def _repr_html_(self) -> str:
+        """One row of a table: the verdict, the claim, and the effect with its null."""
+        return claims_html([self])
+
 
 def p_text(p: float, equal: str = "") -> str:
     """A p-value as text, which is never 0.
@@ -160,6 +166,20 @@ def claims_table(claims: Sequence[Claim]) -> "pd.DataFrame":
          "detectable": c.detectable, "origin": c.origin, "command": c.command}
         for c in claims
     ])  # fmt: skip
+
+
+def claims_html(claims: Sequence[Claim]) -> str:
+    """One row per claim: its verdict, its text, and its effect with its null; all escaped."""
+    import pandas as pd
+
+    rows = [{"verdict": c.verdict, "claim": c.text, "effect": c.measured} for c in claims]
+    return table_html(pd.DataFrame(rows))
+
+
+def table_html(table: "pd.DataFrame") -> str:
+    """A table as HTML, escaped, with a head as a terminal has it and at most TALLEST rows."""
+    named = table.rename(columns=lambda name: str(name).replace("_", " "))
+    return named.to_html(index=False, border=0, na_rep="", max_rows=TALLEST, justify="left")
 
 
 def all_of(claims: Sequence[Claim]) -> Claim:
@@ -244,6 +264,25 @@ class Result:
     def ranked(self) -> list[Claim]:
         """The claims, furthest from their nulls first."""
         return sorted(self.claims, key=lambda c: (math.isnan(c.distance), -c.distance))
+
+    @property
+    def claims_heading(self) -> str:
+        """What stands above the first `n_printed` claims."""
+        shown, of = min(self.n_printed, len(self.claims)), len(self.claims)
+        more = f", {shown} of {of}" if shown < of else ""
+        return f"Claims, furthest from their nulls first{more}. Intervals: Student's, 95 %."
+
+    def _repr_html_(self) -> str:
+        """The tables, sentences, claims and notes that a terminal prints, for notebooks."""
+        parts = [f"<h4>{escape(self.question or self.name)}</h4>", table_html(self.display)]
+        for title, table in self.more_displays.items():
+            parts += [f"<p>{escape(title)}:</p>", table_html(table)]
+        parts += [f"<p>{escape(sentence)}</p>" for sentence in self.summary]
+        if self.claims:
+            claims = claims_html(self.ranked()[: self.n_printed])
+            parts += [f"<p>{escape(self.claims_heading)}</p>", claims]
+        parts += [f"<p><small>{escape(note)}</small></p>" for note in self.notes]
+        return "\n".join(parts)
 
     def __str__(self) -> str:
         parts = [self.question, _paragraph(self.command), ""] if self.question else []

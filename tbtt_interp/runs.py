@@ -5,13 +5,12 @@ presence means that the run is complete.
 """
 
 import dataclasses
-import json
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,6 @@ from tbtt_interp.files import (
     write_folder,
     write_json,
     write_tensors,
-    write_whole,
 )
 from tbtt_interp.integrity import (
     check_hash,
@@ -37,6 +35,8 @@ from tbtt_interp.integrity import (
     read_json,
     read_summary,
 )
+from tbtt_interp.metrics import Row, flat_row, group_label, read_metrics
+from tbtt_interp.results import table_html
 from tbtt_interp.tasks import TASKS, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.tasks.corpus import read_corpus, write_corpus
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from tbtt_interp.model import Parameters, Shape
     from tbtt_interp.tokenizer import CharacterTokenizer
 
-Row = dict[str, Any]
 SHIPPED = Path(__file__).parent / "pretrained" / "weights"  # runs that come with the package
 
 
@@ -92,6 +91,32 @@ class Run:
     def seeds(self) -> tuple[int, ...]:
         """The models' seeds."""
         return self.config.seeds
+
+    def _repr_html_(self) -> str:
+        """The latest evaluation of each model as a table, for notebooks."""
+        config, lines = self.config, read_metrics(self.folder)
+        step, rows = (lines[-1]["step"], lines[-1]["seeds"]) if lines else (config.steps, [])
+        what = f"{self.folder.name}: {Path(config.task).stem}, {config.size}, {config.framing}"
+        table = pd.DataFrame([flat_row(row) for row in rows] or [{"seed": s} for s in self.seeds])
+        shown = table[["seed"]].copy()
+        for name in table.filter(regex="_of$"):
+            group = name.removesuffix("_of")
+            right = table[f"{group}_right"].astype(str)
+            shown[group_label(group)] = right + "/" + table[name].astype(str)
+        if "loss" in table:
+            shown["loss"] = table["loss"].map("{:.3f}".format)
+        at = f"step {step:,} of {config.steps:,}"
+        return f"<p>{escape(what)}, {at}</p>\n{table_html(shown)}"
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The training steps whose models are kept, first to last."""
+        return tuple(self.checkpoints)
+
+    @property
+    def models(self) -> "tuple[HookedTransformer, ...]":
+        """Every seed's model after the last kept step, as `model` gives it."""
+        return tuple(map(self.model, self.seeds))
 
     @property
     def is_complete(self) -> bool:
@@ -350,44 +375,3 @@ def read_checkpoint(path: Path, run: Run) -> "Parameters":
     check_identity(path, metadata, identity(run.config.recipe, run.seeds, step, {}))
     check_hash(path, digest, run.folder)
     return tensors
-
-
-def flat_row(row: Mapping[str, Any]) -> Row:
-    """One model's evaluation as columns: counts as `X_right` and `X_of`, floors as `floor_X`.
-
-    >>> flat_row({"loss": 0.5, "held_out": [3, 4], "floors": {"line": 0.25}})
-    {'loss': 0.5, 'held_out_right': 3, 'held_out_of': 4, 'floor_line': 0.25}
-    """
-    flat: Row = {}
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            flat |= {f"floor_{name}": floor for name, floor in value.items()}
-        elif isinstance(value, list):
-            flat[f"{key}_right"], flat[f"{key}_of"] = value
-        else:
-            flat[key] = math.nan if value is None else value  # None is the loss of a diverged model
-    return flat
-
-
-def write_metrics(folder: Path, lines: Sequence[Row]) -> None:
-    """Writes all evaluations so far, one per line."""
-    text = "\n".join([*(json.dumps(line, ensure_ascii=False) for line in lines), ""])
-    write_whole(folder / "metrics.jsonl", text.encode())
-
-
-def read_metrics(folder: Path) -> list[Row]:
-    """The evaluations so far; raises a TbttError that names a damaged line."""
-    path = folder / "metrics.jsonl"
-    content = path.read_bytes() if path.is_file() else None
-    lines = []
-    for number, text in enumerate((content or b"").splitlines(), 1):
-        try:
-            line = json.loads(text)
-            step, seeds = int(line["step"]), [dict(row) for row in line["seeds"]]
-            if not all({"seed", "loss"} <= row.keys() for row in seeds):
-                raise ValueError
-        except (KeyError, TypeError, ValueError) as error:
-            raise TbttError(f"{path}, line {number} is damaged: {AGAIN}") from error
-        lines.append({"step": step, "seeds": seeds})
-    check_hash(path, content)
-    return lines

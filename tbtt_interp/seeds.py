@@ -16,7 +16,7 @@ what it returns; `summarize` in `stats` then gives means over models with their 
 import dataclasses
 import io
 import json
-import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
+SECONDS_BETWEEN_LINES = 10  # of progress, without a terminal
 MANY_PARAMETERS = 1_000_000  # larger models get fewer prompts or pairs by default
 
 
@@ -154,7 +155,8 @@ def over_seeds(
 ) -> T:
     """An analysis of one model, run on every seed.
 
-    Shows a progress bar on a terminal, and keeps finished seeds where `seed_cache` says.
+    Shows a bar on a terminal, and a line now and then elsewhere. Keeps finished seeds where
+    `seed_cache` says.
 
     Args:
         args, options: further arguments of the analysis, the same for every seed.
@@ -211,17 +213,11 @@ def _each(
     models: Models, of_seed: Sequence["HookedTransformer"], analysis: Callable[..., Any],
     args: tuple[Any, ...], options: dict[str, Any], prefix: str,
 ) -> Any:  # fmt: skip
-    from rich.console import Console
-    from rich.progress import track
-
     name = f"{prefix}{getattr(analysis, '__name__', 'analysis')}"
     found, kept = [], _KEPT.get()
     number = next(kept.calls) if kept else 0
     jobs = list(zip(models.seeds, of_seed, models.prompts, strict=True))
-    for seed, model, prompts in track(
-        jobs, name.replace("_", " "), console=Console(stderr=True), transient=True,
-        disable=not sys.stderr.isatty(),
-    ):  # fmt: skip
+    for seed, model, prompts in _with_progress(jobs, name.replace("_", " ")):
         path = kept and kept.folder / f"{number}-{name}-{seed}"
         of_this = path and _read(path)
         if of_this is None:
@@ -234,6 +230,22 @@ def _each(
         stacked = pd.concat(tables, ignore_index=True)
         return stacked[["seed", *(c for c in stacked.columns if c != "seed")]]
     return {key: np.stack([arrays[key] for arrays in found]) for key in found[0]}
+
+
+def _with_progress(jobs: Sequence[T], name: str) -> Iterator[T]:
+    """The jobs one by one, with a bar on a terminal and a line now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console, shown = Console(stderr=True, force_jupyter=False), time.monotonic()
+    if console.is_terminal:
+        yield from track(jobs, name, console=console, transient=True)
+        return
+    for number, job in enumerate(jobs):
+        if time.monotonic() - shown > SECONDS_BETWEEN_LINES:
+            shown = time.monotonic()
+            console.print(f"{name}: {number} of {len(jobs)} models", markup=False)
+        yield job
 
 
 class _Kept(NamedTuple):

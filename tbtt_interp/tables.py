@@ -12,8 +12,9 @@ from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import Evaluation, answer_margins
 from tbtt_interp.files import AGAIN
+from tbtt_interp.metrics import flat_row, group_label, read_metrics
 from tbtt_interp.prompts import PromptBatch
-from tbtt_interp.runs import Run, find_runs, flat_row, load_run, read_metrics
+from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.stats import SHARE, Interval, Rate, mean_over_models
 from tbtt_interp.tasks.arithmetic import operand_grid
 
@@ -252,16 +253,6 @@ def accuracy_sentence(intervals: Mapping[str, Interval]) -> str:
     """The mean accuracy over models for each group, with its 95 % CI."""
     words = [f"{group_label(group)} {interval.format()}" for group, interval in intervals.items()]
     return f"Mean accuracy over models [95 % CI]: {', '.join(words)}."
-
-
-def group_label(group: str) -> str:
-    """A group's name as tables show it.
-
-    >>> group_label("seen_addition"), group_label("seen_facts")
-    ('seen +', 'seen facts')
-    """
-    short = {"seen_addition": "seen +", "seen_subtraction": "seen −", "held_out": "held-out"}
-    return short.get(group, group.replace("_", " "))
 
 
 def _signed(margin: float) -> str:

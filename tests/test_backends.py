@@ -19,7 +19,7 @@ from tiny import train_here
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.runs import read_metrics
+from tbtt_interp.metrics import read_metrics
 from tbtt_interp.train import backends
 from tbtt_interp.train.backends import run_sweep
 from tbtt_interp.train.stacks import Runtime

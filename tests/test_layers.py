@@ -23,6 +23,7 @@ LAYERS = [
     ["lens"],
     ["model"],
     ["kernel"],
+    ["metrics"],
     ["runs", "prompts"],
     ["evaluate", "baselines", "nanogpt", "activations"],
     ["tables", "interventions", "seeds"],

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table
+from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table, table_html
 from tbtt_interp.stats import UNMEASURED, Interval, mean_over_models
 
 
@@ -107,6 +107,24 @@ def test_a_result_reads_in_a_terminal() -> None:
         "supported", "contradicted", "undecided"
     ], "what was explored comes furthest from its null first"  # fmt: skip
     assert "None" not in text
+
+
+def test_a_result_is_escaped_html_in_a_notebook() -> None:
+    claims = [claim(0.6, 0.9, text=f"<b>{k}</b> & co, a claim") for k in range(12)]
+    page = result(*claims, sentence="a < b")._repr_html_()
+    assert "<h4>Is it so?</h4>" in page and "a &lt; b" in page and "A note." in page
+    assert "<b>" not in page and "&lt;b&gt;0&lt;/b&gt; &amp; co" in page
+    assert "3/4" in page and "None" not in page and "nan" not in page.lower()
+    assert "Claims, furthest from their nulls first, 10 of 12." in page
+    assert page.count("<td>supported</td>") == 10
+    assert claims[0].measured in claims[0]._repr_html_().replace("&#x27;", "'")
+    assert "<b>" not in claims[0]._repr_html_()
+
+
+def test_a_long_table_is_cut_in_a_notebook() -> None:
+    page = table_html(pd.DataFrame({"some_name": range(100), "other": "x" * 80}))
+    assert page.count("<tr>") == 31 and "some name" in page  # 30 rows, and the one with dots
+    assert "x" * 80 in page, "words are never cut"
 
 
 def test_a_claim_is_found_by_how_it_begins_and_tabulated() -> None:

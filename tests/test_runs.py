@@ -9,6 +9,7 @@ from tiny import unhashed
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
+from tbtt_interp.metrics import read_metrics
 from tbtt_interp.model import forward
 from tbtt_interp.runs import load_run
 from tbtt_interp.tables import list_runs
@@ -23,6 +24,27 @@ def test_a_run_s_models_are_hooked_transformers_with_the_trained_logits(line_run
     expected = forward(run.parameters(), tokens.expand(2, 1, -1), run.shape)[1]
     # float32, two orders of summation: 3e-5 on logits of size 10
     torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-4)
+
+
+def test_a_run_is_a_table_in_a_notebook(line_run, copied):
+    page = line_run._repr_html_()
+    assert ": arithmetic, small, line, step 2,500 of 2,500</p>" in page
+    row = line_run.metrics().query("seed == 1").iloc[-1]
+    assert f"<td>{row['held_out_right']}/{row['held_out_of']}</td>" in page
+    assert f"<td>{row['loss']:.3f}</td>" in page and "<th>seen −</th>" in page
+    (copied / "summary.json").unlink()
+    (copied / "metrics.jsonl").unlink()
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"framing": "<script>"}))
+    bare = load_run(copied)._repr_html_()
+    assert "&lt;script&gt;" in bare and "<script>" not in bare and "<td>1</td>" in bare
+
+
+def test_a_run_s_steps_and_models_are_those_that_are_kept(line_run):
+    assert line_run.steps == tuple(range(0, 2_501, 250))
+    first, second = line_run.models
+    assert torch.equal(second.W_E, line_run.model(seed=1).W_E)
+    assert not torch.equal(first.W_E, second.W_E)
 
 
 def test_trained_tensors_only_are_stored_under_their_usual_names(line_run):

@@ -11,8 +11,9 @@ from tiny import SWEEP, sweep_file, train_here
 
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
+from tbtt_interp.metrics import read_metrics
 from tbtt_interp.model_tables import models_table
-from tbtt_interp.runs import find_runs, load_run, read_metrics
+from tbtt_interp.runs import find_runs, load_run
 from tbtt_interp.train import backends
 from tbtt_interp.train.backends import run_sweep
 from tbtt_interp.train.recipe import resolve_recipe

@@ -10,7 +10,8 @@ from tiny import contents, short, unhashed
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.runs import Row, Run, load_run
+from tbtt_interp.metrics import Row
+from tbtt_interp.runs import Run, load_run
 from tbtt_interp.tables import accuracy_intervals, next_step, training_rows, training_table
 from tbtt_interp.train.stacks import TrainingCallback
 from tbtt_interp.train.training import train_models

@@ -102,9 +102,7 @@ def run_analysis(
     print_table(headers, rows, title=f"{folders[0]}{at}, {count}", notes=notes)
     ranked = [] if over_steps else result.ranked()
     if ranked:
-        n = result.n_printed
-        more = f", {n} of {len(ranked)}" if len(ranked) > n else ""
-        print(f"\nClaims, furthest from their nulls first{more}. Intervals: Student's, 95 %.")
+        print(f"\n{result.claims_heading}")
     for claim in ranked[: result.n_printed]:
         print(printable(str(claim), keep="\n"))
 

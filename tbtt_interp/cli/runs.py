@@ -42,13 +42,13 @@ def models_command(as_json: AsJson = False) -> None:
 
     tbtt models
     """
-    from tbtt_interp.pretrained.models import NONE_SHIP, list_pretrained
+    from tbtt_interp.pretrained.models import NONE_SHIP, list_models
 
     notes = [
         "Answers of all seeds after the last step; loss in nats per character, mean over seeds.",
         "Checkpoints of one seed over training: the name with -over-training at its end.",
     ]
-    table = list_pretrained()
+    table = list_models()
     if as_json:
         print_json(table)
     elif table.empty:

@@ -76,7 +76,7 @@ def train_command(
 
     python -m tbtt_interp.train --framing line --set changes.digits=arc
     """
-    from tbtt_interp.cli.progress import ProgressBar
+    from tbtt_interp.train.progress import ProgressBar
     from tbtt_interp.train.recipe import resolve_recipe
     from tbtt_interp.train.stacks import Runtime
     from tbtt_interp.train.sweep import estimated_hours
@@ -127,8 +127,8 @@ def verify_command(
 
     The exit status is 1 if they differ.
     """
-    from tbtt_interp.cli.progress import ProgressBar
     from tbtt_interp.runs import load_run
+    from tbtt_interp.train.progress import ProgressBar
     from tbtt_interp.train.verify import verify_run
 
     run = load_run(run_folder)

@@ -14,7 +14,8 @@ from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.probe_tables import feature_labels, ready_table
 from tbtt_interp.files import AGAIN
 from tbtt_interp.integrity import check_hash
-from tbtt_interp.runs import Run, read_metrics
+from tbtt_interp.metrics import read_metrics
+from tbtt_interp.runs import Run
 from tbtt_interp.shares import share_over_models
 from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Task

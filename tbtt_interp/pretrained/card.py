@@ -9,6 +9,7 @@ import jinja2
 from tbtt_interp import tables
 from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.errors import TbttError
+from tbtt_interp.metrics import group_label
 from tbtt_interp.model import count_parameters
 from tbtt_interp.runs import Run
 
@@ -48,7 +49,7 @@ def model_card(run: Run, name: str, *, gpt2: Sequence[str] = ()) -> str:
                  *tables.late_sentences(run)]  # fmt: skip
     if same_split := len(set(run.config.held_out)) == 1:
         for baseline, counts in baseline_counts(run.task).groupby("baseline", sort=False):
-            words = [f"{tables.group_label(str(row.group))} {row.right}/{row.of}"
+            words = [f"{group_label(str(row.group))} {row.right}/{row.of}"
                      for row in counts.itertuples()]  # fmt: skip
             sentences.append(f"Without a transformer, {baseline}: {', '.join(words)}.")
     environment = jinja2.Environment(

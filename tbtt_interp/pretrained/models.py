@@ -31,7 +31,7 @@ def load_pretrained(name: str, *, over_training: bool = False) -> Run:
     return load_run(shipped[wanted])
 
 
-def list_pretrained() -> pd.DataFrame:
+def list_models() -> pd.DataFrame:
     """One row per run that comes with the package, with the counts of all its models at the end.
 
     Columns: name, then those of `list_runs`, and over_training, the number of checkpoints of one

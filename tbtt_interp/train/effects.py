@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.kernel import Projection
+from tbtt_interp.metrics import Row
 from tbtt_interp.model import Parameters, Shape, is_matrix, normal_numbers, parameter_shapes
-from tbtt_interp.runs import Row
 from tbtt_interp.tasks import Vocabulary
 from tbtt_interp.tasks.task import permutation, random_bits
 from tbtt_interp.train.changes import Changes

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from tbtt_interp import files, runs
 from tbtt_interp.errors import TbttError
 from tbtt_interp.integrity import check_identity, identity
+from tbtt_interp.metrics import Row, read_metrics
 from tbtt_interp.model import Parameters
-from tbtt_interp.runs import Row, Run
+from tbtt_interp.runs import Run
 from tbtt_interp.train.stacks import TrainingCallback
 from tbtt_interp.train.step import ModelStack
 
@@ -68,7 +69,7 @@ def newest_saved(run: Run, stack: ModelStack, callback: TrainingCallback) -> Sav
         TbttError: if config.json, metrics.jsonl or a checkpoint is not as it was at the state.
     """
     folder, found, problems = run.folder, [], []
-    lines = runs.read_metrics(folder)
+    lines = read_metrics(folder)
     for path in (*folder.glob("resume/*.safetensors"), *folder.glob("states/step-*.safetensors")):
         try:
             found.append(_read_state(path, run, stack))

@@ -12,6 +12,7 @@ from tbtt_interp.bounds import LOGITS, PARAMETERS
 from tbtt_interp.errors import TbttError
 from tbtt_interp.files import weights_hash
 from tbtt_interp.kernel import Kernel, KernelError, Projection, is_suited
+from tbtt_interp.metrics import Row
 from tbtt_interp.model import (
     Parameters,
     Shape,
@@ -19,7 +20,6 @@ from tbtt_interp.model import (
     initial_parameters,
     stack_parameters,
 )
-from tbtt_interp.runs import Row
 from tbtt_interp.tasks import Stream, Task
 from tbtt_interp.train.changes import OF_DIGITS, Changes
 from tbtt_interp.train.effects import DIGITS, project, projection_of, scaled

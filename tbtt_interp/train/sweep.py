@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tbtt_interp.errors import TbttError, brief, folder_word, is_folder_name, unknown
+from tbtt_interp.metrics import read_metrics
 from tbtt_interp.model import count_parameters
-from tbtt_interp.runs import check_free, read_metrics
+from tbtt_interp.runs import check_free
 from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.train.recipe import SCHEMA, Recipe, Table, read_toml, resolve_recipe

@@ -16,7 +16,8 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_models
 from tbtt_interp.integrity import write_summary
 from tbtt_interp.kernel import BITS, is_suited, source_hash
-from tbtt_interp.runs import Row, Run, RunConfig, load_run
+from tbtt_interp.metrics import Row, write_metrics
+from tbtt_interp.runs import Run, RunConfig, load_run
 from tbtt_interp.tasks import Floors
 from tbtt_interp.tasks.entropy import stream_floors
 from tbtt_interp.threads import processor
@@ -202,7 +203,7 @@ def _train(
                     f"Seed {row['seed']} diverged by step {done:,}: its loss is no finite number. "
                     "It is left out of every mean; a lower learning rate may train it."
                 )
-        runs.write_metrics(run.folder, lines)
+        write_metrics(run.folder, lines)
         callback.on_evaluation(lines[-1])
 
     def save() -> None:

@@ -1,10 +1,10 @@
-"""Progress on standard error: a bar on a terminal, a few lines elsewhere."""
+"""Progress on standard error: a bar on a terminal, a few lines elsewhere, as in a notebook."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tbtt_interp.errors import printable
-from tbtt_interp.runs import Row
+from tbtt_interp.metrics import Row
 from tbtt_interp.train.stacks import TrainingCallback
 
 LINES = 10  # per training, without a terminal
@@ -13,12 +13,14 @@ LINES = 10  # per training, without a terminal
 class ProgressBar(TrainingCallback):
     """The progress of a training: steps, loss, seen and held-out accuracy, time left.
 
+    Pass it to `train_models` as its callback. Without a terminal it prints about ten lines.
+
     Attributes:
-        bar: the rich progress bar, to be entered as a context.
+        bar: the rich progress bar; as a context it is taken away when training is interrupted.
     """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, force_jupyter=False)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=20),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
@@ -36,12 +38,15 @@ class ProgressBar(TrainingCallback):
         """Shows the bar."""
         self.steps = steps
         self.bar.reset(self.job, total=steps, completed=step, visible=True)
+        self.bar.start()
         if step:
             self.on_message(f"Resuming at step {step:,}.")
 
     def on_step(self, step: int) -> None:
         """Moves the bar."""
         self.bar.update(self.job, completed=step)
+        if step == self.steps:
+            self.bar.stop()
 
     def on_evaluation(self, line: Row) -> None:
         """Updates the figures beside the bar; prints a tenth of them without a terminal."""
