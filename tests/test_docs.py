@@ -1,0 +1,85 @@
+"""The documentation site is built, its tutorials run, and its pages' Python does, too."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tbtt_interp.runs import Run
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("tour", "training")),
+         *sorted((ROOT / "docs/how-to").glob("*.md"))]  # fmt: skip
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as HTML; a warning, or an error in a tutorial, is a failure."""
+    folder = tmp_path_factory.mktemp("site")
+    command = ["sphinx", "-q", "-W", "--keep-going", "-d", folder / "kept", "docs", folder / "html"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "html"
+
+
+def test_the_site_has_the_python_api(site: Path) -> None:
+    api = (site / "api.html").read_text(encoding="utf-8")
+    assert all(f">{name}<" in api for name in ("probe_grid", "load_run", "over_seeds"))
+
+
+def test_the_site_loads_nothing_from_elsewhere_and_every_link_in_it_leads_somewhere(
+    site: Path,
+) -> None:
+    for path in site.rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        assert (
+            re.findall(r'<(?:script|img)[^>]*src="https?://[^"]*|<link[^>]*href="https?://', page)
+            == []
+        )
+        for name in set(re.findall(r'(?:href|src)="([^"#?]+)', page)):
+            if not re.match(r"https?:|mailto:|data:", name):
+                assert (path.parent / name).exists(), (path.name, name)
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_says_no_number_that_it_did_not_compute(path: Path, site: Path) -> None:
+    cells = json.loads((site / f"tutorials/{path.stem}.ipynb").read_text("utf-8"))["cells"]
+    prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    outputs = json.dumps([c["outputs"] for c in cells if c["cell_type"] == "code"])
+    assert "text/html" in outputs and "plotly" in outputs, "a table and a figure"
+    prose = re.sub(r"`[^`]*`|\]\([^)]*\)|\b(?:19|20)\d\d\b", "", prose)  # code, links, years
+    assert [n for n in re.findall(r"\d+(?:\.\d+)?", prose) if n not in outputs] == []
+
+
+def test_a_tutorial_is_opened_in_colab_once_the_repository_has_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PLOTLY_RENDERER", "json")  # which conf.py sets
+    link = runpy.run_path(str(ROOT / "docs/conf.py"))["colab_link"]
+    assert link("tutorials/probe", {"Paper": "https://arxiv.org/abs/2506.09099"}) == ""
+    address = "github/me/it/blob/gh-pages/tutorials/probe.ipynb"
+    assert address in link("tutorials/probe", {"Repository": "https://github.com/me/it"})
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_s_python_runs(path: Path, line_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but on two small models that are here."""
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    assert blocks or path.stem in ("dask", "publish")
+    monkeypatch.setattr("tbtt_interp.load_run", lambda name: line_run, raising=False)
+    monkeypatch.setattr("builtins.print", lambda *_: None)
+    space: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, path.name, "exec"), space)
+
+
+def test_a_how_to_page_is_short() -> None:
+    for path in (ROOT / "docs/how-to").glob("*.md"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path
