@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tbtt_interp.analyses import registry
+from tbtt_interp.probes import features
 from tbtt_interp.runs import Run
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +75,8 @@ def test_a_page_s_python_runs(path: Path, line_run: Run, monkeypatch: pytest.Mon
     """As it stands, but on two small models that are here."""
     blocks = re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
     assert blocks or path.stem in ("dask", "publish")
+    monkeypatch.setattr(features, "FEATURES", dict(features.FEATURES))  # pages register some
+    monkeypatch.setattr(registry, "ANALYSES", dict(registry.ANALYSES))
     monkeypatch.setattr("tbtt_interp.load_run", lambda name: line_run, raising=False)
     monkeypatch.setattr("builtins.print", lambda *_: None)
     space: dict[str, object] = {}
