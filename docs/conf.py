@@ -24,6 +24,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds for one cell, on a busy machine
 nb_merge_streams = True
 os.environ["PLOTLY_RENDERER"] = "sphinx_gallery"
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm wants ipywidgets
 URLS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"][
     "urls"
 ]

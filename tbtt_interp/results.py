@@ -179,7 +179,9 @@ def claims_html(claims: Sequence[Claim]) -> str:
 def table_html(table: "pd.DataFrame") -> str:
     """A table as HTML, escaped, with a head as a terminal has it and at most TALLEST rows."""
     named = table.rename(columns=lambda name: str(name).replace("_", " "))
-    return named.to_html(index=False, border=0, na_rep="", max_rows=TALLEST, justify="left")
+    text = _whole_intervals(named.to_html(index=False, border=0, na_rep="", max_rows=TALLEST))
+    left = re.sub("<(t[hd])>", r'<\1 style="text-align: left">', text)  # not as a page has it
+    return f'<div style="overflow-x: auto">{left}</div>'
 
 
 def all_of(claims: Sequence[Claim]) -> Claim:
@@ -220,7 +222,7 @@ def strongest_null(value: float, nulls: Sequence[float]) -> float:
     return (max if value >= 0 else min)(known, default=math.nan)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """Everything that one question gave.
 
@@ -299,6 +301,8 @@ class Result:
                 parts += [_paragraph(" " * 13 + claim.measured, 15)]
         return "\n".join([*parts, *(["", *map(_paragraph, self.notes)] if self.notes else [])])
 
+    __repr__ = __str__  # a session shows it as print does
+
 
 def over_steps(results: Mapping[int, Result]) -> Result:
     """The results of several checkpoints as one: tables with a column `step`, claims over training.
@@ -344,9 +348,15 @@ def over_steps(results: Mapping[int, Result]) -> Result:
 
 def _paragraph(text: str, indent: int = 2) -> str:
     """Wrapped text that keeps a number on one line with its interval."""
-    whole = re.sub(r"\S+ \[[^]]*\]", lambda found: found[0].replace(" ", "\xa0"), text)
-    wrapped = textwrap.fill(whole, 100, subsequent_indent=" " * indent, break_on_hyphens=False)
+    wrapped = textwrap.fill(
+        _whole_intervals(text), 100, subsequent_indent=" " * indent, break_on_hyphens=False
+    )
     return wrapped.replace("\xa0", " ")
+
+
+def _whole_intervals(text: str) -> str:
+    """Text where no line can end between a number and its interval, or inside this."""
+    return re.sub(r"[^\s>]+ \[[^]]*\]", lambda found: found[0].replace(" ", "\xa0"), text)
 
 
 def in_columns(table: "pd.DataFrame") -> str:

@@ -16,6 +16,7 @@ what it returns; `summarize` in `stats` then gives means over models with their 
 import dataclasses
 import io
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -237,14 +238,14 @@ def _with_progress(jobs: Sequence[T], name: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import track
 
-    console, shown = Console(stderr=True, force_jupyter=False), time.monotonic()
+    console, shown = Console(stderr=True), time.monotonic()  # no terminal in a notebook
     if console.is_terminal:
         yield from track(jobs, name, console=console, transient=True)
         return
     for number, job in enumerate(jobs):
         if time.monotonic() - shown > SECONDS_BETWEEN_LINES:
             shown = time.monotonic()
-            console.print(f"{name}: {number} of {len(jobs)} models", markup=False)
+            print(f"{name}: {number} of {len(jobs)} models", file=sys.stderr)
         yield job
 
 

@@ -116,8 +116,9 @@ def test_a_result_is_escaped_html_in_a_notebook() -> None:
     assert "<b>" not in page and "&lt;b&gt;0&lt;/b&gt; &amp; co" in page
     assert "3/4" in page and "None" not in page and "nan" not in page.lower()
     assert "Claims, furthest from their nulls first, 10 of 12." in page
-    assert page.count("<td>supported</td>") == 10
-    assert claims[0].measured in claims[0]._repr_html_().replace("&#x27;", "'")
+    assert page.count(">supported</td>") == 10
+    assert claims[0].measured in claims[0]._repr_html_().replace("\xa0", " ")
+    assert "[0.60,\xa00.90]" in page, "an interval stays on one line"
     assert "<b>" not in claims[0]._repr_html_()
 
 

@@ -30,14 +30,14 @@ def test_a_run_is_a_table_in_a_notebook(line_run, copied):
     page = line_run._repr_html_()
     assert ": arithmetic, small, line, step 2,500 of 2,500</p>" in page
     row = line_run.metrics().query("seed == 1").iloc[-1]
-    assert f"<td>{row['held_out_right']}/{row['held_out_of']}</td>" in page
-    assert f"<td>{row['loss']:.3f}</td>" in page and "<th>seen −</th>" in page
+    assert f">{row['held_out_right']}/{row['held_out_of']}</td>" in page
+    assert f">{row['loss']:.3f}</td>" in page and ">seen −</th>" in page
     (copied / "summary.json").unlink()
     (copied / "metrics.jsonl").unlink()
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"framing": "<script>"}))
     bare = load_run(copied)._repr_html_()
-    assert "&lt;script&gt;" in bare and "<script>" not in bare and "<td>1</td>" in bare
+    assert "&lt;script&gt;" in bare and "<script>" not in bare and ">1</td>" in bare
 
 
 def test_a_run_s_steps_and_models_are_those_that_are_kept(line_run):

@@ -1,5 +1,7 @@
 """Progress: a line now and then where there is no terminal."""
 
+import sys
+
 import pandas as pd
 import pytest
 
@@ -7,6 +9,13 @@ import tbtt_interp as tbtt
 from tbtt_interp import seeds
 from tbtt_interp.runs import Run
 from tbtt_interp.train.recipe import resolve_recipe
+
+
+@pytest.fixture(autouse=True)
+def in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Jupyter's standard error calls itself a terminal, and understands no moves of the cursor."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
 
 
 def test_an_analysis_prints_a_line_now_and_then_in_a_notebook(

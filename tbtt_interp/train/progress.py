@@ -1,5 +1,7 @@
 """Progress on standard error: a bar on a terminal, a few lines elsewhere, as in a notebook."""
 
+import sys
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,7 +22,7 @@ class ProgressBar(TrainingCallback):
     """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, force_jupyter=False)
+        self.console = Console(stderr=True, highlight=False)  # no terminal in a notebook
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=20),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
@@ -32,13 +34,17 @@ class ProgressBar(TrainingCallback):
 
     def on_message(self, message: str) -> None:
         """Prints a message above the bar."""
-        self.console.print(printable(message, keep="\n"), soft_wrap=True, markup=False)
+        text = printable(message, keep="\n")
+        if self.console.is_terminal:
+            self.console.print(text, soft_wrap=True, markup=False)
+        else:
+            print(text, file=sys.stderr)
 
     def on_start(self, step: int, steps: int) -> None:
         """Shows the bar."""
         self.steps = steps
         self.bar.reset(self.job, total=steps, completed=step, visible=True)
-        self.bar.start()
+        self.bar.start()  # nothing without a terminal
         if step:
             self.on_message(f"Resuming at step {step:,}.")
 
