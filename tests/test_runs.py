@@ -30,7 +30,7 @@ def test_a_run_is_a_table_in_a_notebook(line_run, copied):
     page = line_run._repr_html_()
     assert ": arithmetic, small, line, step 2,500 of 2,500</p>" in page
     row = line_run.metrics().query("seed == 1").iloc[-1]
-    assert f">{row['held_out_right']}/{row['held_out_of']}</td>" in page
+    assert f">{row['held_out_right']:.0f}/{row['held_out_of']:.0f}</td>" in page
     assert f">{row['loss']:.3f}</td>" in page and ">seen −</th>" in page
     (copied / "summary.json").unlink()
     (copied / "metrics.jsonl").unlink()
