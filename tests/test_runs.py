@@ -9,7 +9,6 @@ from tiny import unhashed
 
 import tbtt_interp as tbtt
 from tbtt_interp.errors import TbttError
-from tbtt_interp.metrics import read_metrics
 from tbtt_interp.model import forward
 from tbtt_interp.runs import load_run
 from tbtt_interp.tables import list_runs
