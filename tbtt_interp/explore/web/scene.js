@@ -1,9 +1,10 @@
 /** What one pane shows: its model's answer to the prompt, with and without what is changed in it. */
 
-import { margins, nextLogits, say, sayAll } from "./engine/answers.js";
+import { answerBatch, margins, nextLogits, say, sayAll } from "./engine/answers.js";
 import { makeBatch } from "./engine/batch.js";
 import { ablate, combine, knockOut } from "./engine/interventions.js";
-import { forward } from "./engine/model.js";
+import { countWeights, forward, isLarge } from "./engine/model.js";
+import { farOf } from "./far.js";
 import { advice } from "./task.js";
 
 /** @typedef {import("./models.js").Opened} Opened */
@@ -14,7 +15,18 @@ import { advice } from "./task.js";
 /** @typedef {import("./engine/answers.js").Said} Said */
 
 /**
+ * What a model says to a prompt, with and without changes, and its activations meanwhile.
+ * @typedef {object} Look
+ * @property {Said} said @property {Said | null} before without changes; null where there are none
+ * @property {number} start of the window that is drawn, in the text
+ * @property {number[]} tokens of that window
+ * @property {Map<string, import("./engine/model.js").Activation>} cache
+ * @property {number | null} margin of the right answer, where one is given
+ */
+
+/**
  * @typedef {object} Scene
+ * @property {import("./far.js").Far | null} far what the worker found so far, of a large model
  * @property {Opened} opened
  * @property {string} text the whole prompt
  * @property {string[]} strange characters that are no tokens
@@ -42,7 +54,25 @@ function inWindow(edges, start) {
   return edges.map((e) => ({ ...e, query: e.query - start, key: e.key - start })).filter((e) => e.key >= 0);
 }
 
-/** The hooks of a pane, for a window that starts here in the text. @param {Pane} pane @param {string} rule @param {number} start */
+/**
+ * Asks a model one prompt.
+ * @param {import("./engine/model.js").Model} model @param {number[]} prompt @param {Set<number>} ends
+ * @param {(start: number) => Hooks} hooksAt @param {boolean} changed @param {number[] | null} [answer] that is right
+ * @param {number} [limit] of characters
+ * @returns {Look}
+ */
+export function lookAt(model, prompt, ends, hooksAt, changed, answer = null, limit = undefined) {
+  const said = say(model, prompt, ends, hooksAt, limit);
+  const before = changed ? say(model, prompt, ends, undefined, limit) : null;
+  const context = model.shape.n_ctx;
+  const start = Math.max(0, prompt.length - context);
+  const tokens = said.tokens.slice(0, -1).slice(start, start + context);
+  const { cache } = forward(model, makeBatch([tokens]), { hooks: hooksAt(start), keep: () => true });
+  const margin = answer && margins(model, answerBatch([{ prompt, answer }], context), hooksAt(0))[0];
+  return { said, before, start, tokens, cache, margin };
+}
+
+/** The hooks of a pane, for a window that starts here in the text. @param {Pick<Pane, "cuts" | "off">} pane @param {string} rule @param {number} start */
 export function hooksOf(pane, rule, start) {
   return combine(knockOut(inWindow(pane.cuts, start), rule === "renormalized"), ablate(pane.off));
 }
@@ -75,7 +105,9 @@ export function sceneOf(opened, state, pane) {
   const hooksAt = (/** @type {number} */ start) => hooksOf(pane, state.rule, start);
   /** @type {Map<string, import("./engine/model.js").Activation> | null} */
   let fed = null;
+  const far = isLarge(model.shape) ? farOf(opened, text, state, pane, everywhere) : null;
   const scene = {
+    far,
     opened,
     text,
     strange,
@@ -90,25 +122,20 @@ export function sceneOf(opened, state, pane) {
     tokens: /** @type {number[]} */ ([]),
     names: /** @type {string[]} */ ([]),
     cache: new Map(),
-    margins: marginsOf(opened, everywhere, state.rule),
-    marginsBefore: changed ? marginsOf(opened, plain, state.rule) : null,
+    margins: far?.margins ?? marginsOf(opened, everywhere, state.rule),
+    marginsBefore: changed && !far ? marginsOf(opened, plain, state.rule) : null,
   };
   if (strange.length || !text) return scene;
-  const prompt = task.encode(text);
-  scene.said = say(model, prompt, task.ends, hooksAt);
-  if (changed) scene.before = say(model, prompt, task.ends);
-  const context = model.shape.n_ctx;
-  scene.start = Math.max(0, prompt.length - context);
-  scene.tokens = scene.said.tokens.slice(0, -1).slice(scene.start, scene.start + context);
-  scene.names = [...task.decode(scene.tokens)];
-  const batch = makeBatch([scene.tokens]);
-  scene.cache = forward(model, batch, { hooks: hooksAt(scene.start), keep: () => true }).cache;
-  return scene;
+  const look = far ? far.look : lookAt(model, task.encode(text), task.ends, hooksAt, changed);
+  if (!look) return scene;
+  const { said, before, start, tokens, cache } = look;
+  return Object.assign(scene, { said, before, start, tokens, cache, names: [...task.decode(tokens)] });
 }
 
 /** The margin of the right answer to this prompt, with all changes; null where none is known. @param {Scene} scene */
 export function marginHere(scene) {
   if (scene.example < 0) return null;
+  if (scene.far) return scene.far.look?.margin ?? null;
   const { answers, model, task } = scene.opened;
   if (answers.fits || !scene.changed) return scene.margins[scene.example];
   const { prompt, answer } = task.tokens[scene.example];
@@ -129,6 +156,7 @@ const knownAnswers = new Map();
  * @param {Scene} scene @param {string} key that tells what is changed in the model
  */
 export function wrongAnswers(scene, key) {
+  if (scene.far) return scene.far.wrong;
   const full = `${scene.opened.key} ${key}`;
   let found = knownAnswers.get(full);
   if (!found) {
@@ -147,10 +175,15 @@ export function wrongAnswers(scene, key) {
   return found;
 }
 
+/** What is shown of a large model in place of what would ask it every example. @param {Scene} scene @param {string} what */
+export const tooLarge = (scene, what) =>
+  `${what} would take minutes here for a model of ${countWeights(scene.opened.model.shape).toLocaleString("en")} weights: tbtt analyses computes it in Python.`;
+
 /** Whether what is said to an example is right in every seen, and in every held-out one. @param {Scene} scene */
 export function counts(scene, from = scene.margins) {
   const found = { seen: 0, seenOf: 0, heldOut: 0, heldOutOf: 0 };
   from.forEach((margin, k) => {
+    if (Number.isNaN(margin)) return; // not asked yet
     const out = scene.opened.task.heldOut.has(k);
     found[out ? "heldOutOf" : "seenOf"]++;
     if (margin > 0) found[out ? "heldOut" : "seen"]++;

@@ -1,6 +1,9 @@
-/** Trains a model beside the page, so that the page answers meanwhile. */
+/** Trains a model, or asks a large one, beside the page, so that the page answers meanwhile. */
 
+import { answerBatch, margins, sayAll } from "./engine/answers.js";
+import { Model } from "./engine/model.js";
 import { byTransformerLens, Trainer } from "./engine/training.js";
+import { hooksOf, lookAt } from "./scene.js";
 
 const SLICE = 60; // ms of steps between two looks at messages
 /** @type {Trainer | null} */
@@ -37,7 +40,60 @@ function say(diverged) {
   });
 }
 
+const AT_ONCE = 10; // examples that a large model is asked between two looks at messages
+/** Large models, the last one last. @type {Map<string, Model>} */
+const models = new Map();
+/** What each pane asks, the newest alone. @type {any[]} */
+const asked = [null, null];
+
+/** Answers one part of what is asked, and goes on. */
+function answer() {
+  const now = asked.find((one) => one?.prompt) ?? asked.find((one) => one);
+  if (!now) return;
+  const model = /** @type {Model} */ (models.get(now.key));
+  const ends = new Set(now.ends);
+  if (now.prompt) {
+    let said = 0;
+    const longest = Math.max(...now.examples.map((/** @type {any} */ one) => one.answer.length));
+    const hooksAt = (/** @type {number} */ start) => {
+      postMessage({ keys: now.keys, words: `The model is asked in a worker: pass ${++said}…` });
+      return hooksOf(now.pane, now.rule, start);
+    };
+    const changed = now.pane.cuts.length + now.pane.off.length > 0;
+    postMessage({ keys: now.keys, look: lookAt(model, now.prompt, ends, hooksAt, changed, now.answer, longest + 2) });
+    now.prompt = null;
+  } else {
+    const some = now.examples.slice(now.done, now.done + AT_ONCE);
+    const hooks = hooksOf(now.everywhere, now.rule, 0);
+    const found = margins(model, answerBatch(some, model.shape.n_ctx), hooks);
+    const wrong = [...found.keys()].filter((k) => !(found[k] > 0));
+    const said = sayAll(
+      model,
+      wrong.map((k) => some[k].prompt),
+      ends,
+      hooks,
+    );
+    postMessage({ keys: now.keys, from: now.done, margins: found, wrong: wrong.map((k, row) => [now.done + k, said[row]]) });
+    now.done += some.length;
+  }
+  if (!now.prompt && now.done >= now.examples.length) asked[now.slot] = null;
+  setTimeout(answer);
+}
+
+/** @param {any} one */
+function ask(one) {
+  if (one.parameters) models.set(one.key, new Model(one.shape, one.parameters));
+  const model = /** @type {Model} */ (models.get(one.key));
+  models.delete(one.key);
+  models.set(one.key, model);
+  const idle = !asked.some((other) => other);
+  asked[one.slot] = one;
+  for (const key of models.keys()) if (models.size > 2 && !asked.some((other) => other?.key === key)) models.delete(key);
+  if (idle) setTimeout(answer);
+}
+
 addEventListener("message", ({ data }) => {
+  if (data.ask) return ask(data.ask);
   if (data.heard) {
     heard = true;
     return;

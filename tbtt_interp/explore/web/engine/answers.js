@@ -26,13 +26,14 @@ export const LIMIT = 32; // characters after which an answer that has not ended 
  * @param {number[]} prompt
  * @param {Set<number>} ends tokens that end an answer
  * @param {(start: number) => Hooks} [hooksAt] the changes of a window that starts here in the text
+ * @param {number} [limit] of characters
  * @returns {Said}
  */
-export function say(model, prompt, ends, hooksAt = () => new Map()) {
+export function say(model, prompt, ends, hooksAt = () => new Map(), limit = LIMIT) {
   const tokens = [...prompt];
   const logits = [];
   let margin = Infinity;
-  while (logits.length < LIMIT) {
+  while (logits.length < limit) {
     const next = nextLogits(model, tokens, hooksAt);
     const best = argmax(next, 0, next.length);
     let second = -Infinity;

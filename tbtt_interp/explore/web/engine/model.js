@@ -42,6 +42,15 @@ import { dot, gelu, product, softmax, transpose } from "./numbers.js";
  */
 
 const EPSILON = 1e-5;
+const LARGE = 500_000; // weights above which a model is computed in a worker
+
+/** The trained weights, without positions. @param {Shape} shape */
+export function countWeights({ layers, d_model: d, d_mlp: m, d_vocab, tied = true }) {
+  return layers * (4 * d * d + 2 * d * m + 2 * d) + d * d_vocab * (tied ? 1 : 2) + d;
+}
+
+/** Whether a forward pass takes so long that the page would not answer meanwhile. @param {Shape} shape */
+export const isLarge = (shape) => countWeights(shape) > LARGE;
 
 /** One model: its shape, its parameters by TransformerLens's names, and matrices ready to use. */
 export class Model {
@@ -55,7 +64,14 @@ export class Model {
     this.parameters = parameters;
     /** @type {Block[]} */
     this.blocks = [];
-    for (let layer = 0; layer < shape.layers; layer++) this.blocks.push(this._block(layer));
+    for (let layer = 0; layer < shape.layers; layer++) {
+      if (!isLarge(shape)) this.blocks.push(this._block(layer));
+      else {
+        /** @type {Block | null} */
+        let made = null; // when it is first needed: the page itself shows a layer at a time
+        Object.defineProperty(this.blocks, layer, { enumerable: true, get: () => (made ??= this._block(layer)) });
+      }
+    }
     const embed = Float64Array.from(this.tensor("embed.W_E").data);
     this.embed = embed;
     this.positions = Float64Array.from(this.tensor("pos_embed.W_pos").data);

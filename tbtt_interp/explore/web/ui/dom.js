@@ -83,3 +83,10 @@ export function visible(character) {
 export function count(value) {
   return value.toLocaleString("en");
 }
+
+/** The page's worker, from its file or, in a page that is one file, from its text. */
+export function startWorker() {
+  const inside = document.getElementById("page-worker");
+  if (!inside) return new Worker("worker.js", { type: "module" });
+  return new Worker(URL.createObjectURL(new Blob([inside.textContent ?? ""], { type: "text/javascript" })));
+}

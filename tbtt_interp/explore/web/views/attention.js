@@ -5,6 +5,7 @@ import { edgeText } from "../state.js";
 import { cellMap, slow } from "../ui/cells.js";
 import { button, h, signed, visible } from "../ui/dom.js";
 import { attentionByRole } from "./roles.js";
+import { tooLarge } from "../scene.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
@@ -124,6 +125,8 @@ function shown(scene, state, pane, number, width) {
   const at = `Head ${pane.layer}.${pane.head}`;
   const names = scene.names.map(visible);
   const size = Math.max(24, Math.min(40, Math.floor((width - 60) / names.length)));
+  if (scene.far && (state.shown === "roles" || state.shown === "equations"))
+    return [h("p", { class: "message note" }, tooLarge(scene, "A mean over all examples"))];
   if (state.shown === "roles") return [attentionByRole(scene, pane.layer, pane.head, number, width)];
   if (state.shown === "OV") return writes(scene, pane, number, width);
   const raw = state.shown === "scores";

@@ -1,6 +1,7 @@
 /** What writes the answer in both models: each component's part of one logit difference. */
 
 import { product } from "../engine/numbers.js";
+import { tooLarge } from "../scene.js";
 import { button, h, s, signed, visible } from "../ui/dom.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
@@ -16,6 +17,8 @@ export function attribution(scenes, state, width) {
   const first = a ?? b;
   if (!first?.said || first.example < 0 || first.start)
     return h("p", { class: "quiet" }, "What writes the answer is shown for prompts of the task, inside the context.");
+  const large = [a, b].find((scene) => scene?.far);
+  if (large) return h("p", { class: "message note" }, tooLarge(large, "What writes the answer"));
   const { task } = first.opened;
   const { answer } = task.tokens[first.example];
   const place = Math.min(state.place, answer.length - 1);

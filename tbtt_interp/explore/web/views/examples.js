@@ -32,7 +32,7 @@ export function examples(scene, state, changes) {
       (k) =>
         ({
           all: true,
-          wrong: !(scene.margins[k] > 0),
+          wrong: scene.margins[k] <= 0,
           "held-out": task.heldOut.has(k),
           carry: task.examples[k].labels.carry === true,
           borrow: task.examples[k].labels.borrow === true,
@@ -47,7 +47,7 @@ export function examples(scene, state, changes) {
       { class: k === scene.example ? "now" : null },
       h("td", {}, button(`prompt ${shortForm(example.prompt)}`, shortForm(example.prompt), { class: "quiet" })),
       h("td", {}, text(example.answer)),
-      h("td", { class: right ? "right" : "wrong" }, right ? "✓" : `✗ ${text(said.get(k) ?? "")}`),
+      h("td", { class: right ? "right" : "wrong" }, Number.isNaN(scene.margins[k]) ? "…" : right ? "✓" : `✗ ${text(said.get(k) ?? "")}`),
       h("td", { class: "number" }, signed(scene.margins[k])),
       h("td", {}, task.heldOut.has(k) ? "held out" : "seen"),
     );

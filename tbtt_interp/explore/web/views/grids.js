@@ -50,7 +50,7 @@ function cellOf(scene, k, said, size) {
     pressed: undefined,
     text: answer !== undefined && size >= 22 ? [...own].map(visible).join("").slice(0, 4) || "?" : "",
     tip: `${shortForm(example.prompt)} = ${right}: ${
-      answer === undefined ? "right" : `wrong, says ${[...answer].map(visible).join("")}${off}`
+      Number.isNaN(margin) ? "not asked yet" : answer === undefined ? "right" : `wrong, says ${[...answer].map(visible).join("")}${off}`
     }, margin ${signed(margin)} nats${out ? ", held out" : ""}`,
     act: `prompt ${shortForm(example.prompt)}`,
     lit: k === scene.example,

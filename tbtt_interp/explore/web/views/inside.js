@@ -3,6 +3,7 @@
 import { argmax, product } from "../engine/numbers.js";
 import { principalPlane } from "../engine/geometry.js";
 import { cellMap } from "../ui/cells.js";
+import { tooLarge } from "../scene.js";
 import { button, h, s, signed, visible } from "../ui/dom.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
@@ -127,6 +128,7 @@ function lens(scene, number, width) {
 export function neurons(scene, pane, number) {
   const { task, model, answers } = scene.opened;
   if (!task.grids.length) return null;
+  if (scene.far) return h("p", { class: "message note" }, tooLarge(scene, "Every neuron over every equation"));
   const layer = Math.min(pane.layer, model.shape.layers - 1);
   const site = `blocks.${layer}.mlp.hook_post`;
   const found = scene.fed().get(site);

@@ -1,5 +1,6 @@
 /** The head of a pane: which model it shows, and what that model answers. */
 
+import { countWeights } from "../engine/model.js";
 import { marginHere } from "../scene.js";
 import { ablationText, edgeText } from "../state.js";
 import { button, count, h, signed, visible } from "../ui/dom.js";
@@ -104,7 +105,8 @@ export function answerLine(scene, state) {
       ),
     );
   }
-  if (!scene.said) return h("div", { class: "answer" }, h("p", { class: "message" }, scene.advice));
+  if (!scene.said)
+    return h("div", { class: "answer" }, h("p", { class: "message note", role: "status" }, scene.far?.words ?? scene.advice));
   const { said } = scene;
   const answer = said.tokens.slice(said.asked);
   const tokens = answer.map((token, k) => {
@@ -195,12 +197,9 @@ export function status(scene, pane) {
     "div",
     { class: "status" },
     countsLine(scene, pane.cuts.length),
-    h("p", { class: "quiet" }, `step ${count(step)} of ${count(run.steps)}, ${kept}; ${count(parameters(run.shape))} weights`),
+    scene.far && scene.far.done < scene.margins.length
+      ? h("p", { role: "status" }, `${scene.far.done} of ${scene.margins.length} examples asked so far…`)
+      : null,
+    h("p", { class: "quiet" }, `step ${count(step)} of ${count(run.steps)}, ${kept}; ${count(countWeights(run.shape))} weights`),
   );
-}
-
-/** @param {import("../engine/model.js").Shape} shape */
-function parameters(shape) {
-  const { layers, d_model: d, d_mlp: m, d_vocab, tied = true } = shape;
-  return layers * (4 * d * d + 2 * d * m + 2 * d) + d * d_vocab * (tied ? 1 : 2) + d;
 }

@@ -1,6 +1,5 @@
 /** Mean attention by what stands at query and key, over all examples. */
 
-import { forward } from "../engine/model.js";
 import { cellMap } from "../ui/cells.js";
 import { h, visible } from "../ui/dom.js";
 
@@ -33,7 +32,7 @@ export function promptRoles(example, names) {
 export function attentionByRole(scene, layer, head, number, width) {
   const { answers, task, model } = scene.opened;
   const site = `blocks.${layer}.attn.hook_pattern`;
-  const pattern = forward(model, answers.batch, { hooks: scene.hooksAt(0), keep: (name) => name === site }).cache.get(site);
+  const pattern = scene.fed().get(site);
   if (!pattern) return null;
   const { keys, width: most } = answers.batch;
   const longest = Math.max(...task.tokens.map(({ answer }) => answer.length));

@@ -5,7 +5,7 @@ import { settingsOf, shapeOf } from "../engine/training.js";
 import { asOpened } from "../models.js";
 import { Task } from "../task.js";
 import { answerBatch } from "../engine/answers.js";
-import { count, h } from "../ui/dom.js";
+import { count, h, startWorker } from "../ui/dom.js";
 
 /** @typedef {import("../models.js").Opened} Opened */
 /** @typedef {import("../state.js").State} State */
@@ -166,12 +166,6 @@ function start(like, chosen) {
     document.dispatchEvent(new CustomEvent("redraw"));
   };
   training.worker.postMessage({ start: begin });
-}
-
-function startWorker() {
-  const inside = document.getElementById("page-worker");
-  if (!inside) return new Worker("worker.js", { type: "module" });
-  return new Worker(URL.createObjectURL(new Blob([inside.textContent ?? ""], { type: "text/javascript" })));
 }
 
 /** @param {any} said @param {any} base @param {any} own @param {number} steps */

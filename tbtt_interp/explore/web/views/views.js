@@ -2,7 +2,7 @@
 
 import { ablationText, edgeText } from "../state.js";
 import { h } from "../ui/dom.js";
-import { counts } from "../scene.js";
+import { counts, tooLarge } from "../scene.js";
 import { attention, attentionChoices } from "./attention.js";
 import { attribution } from "./attribution.js";
 import { curves } from "./curves.js";
@@ -57,7 +57,8 @@ export function paneContent(scene, runs, state, k) {
   const stacked = width < 580;
   const cell = Math.max(25, Math.min(28, Math.floor((width - (stacked ? 40 : 90)) / (stacked ? 10 : 20))));
   const grids = h("div", { class: `grids${stacked ? " stacked" : ""}` }, ...operandGrids(scene, String(k), cell, changesKey(state, k)));
-  const own = VIEW[state.view]?.(scene, state, k, width) ?? [];
+  const heavy = scene.far && { patching: "Patching every activation", order: "The line order" }[state.view];
+  const own = heavy ? [h("p", { class: "message note" }, tooLarge(scene, heavy))] : (VIEW[state.view]?.(scene, state, k, width) ?? []);
   return [
     h(
       "div",
