@@ -25,6 +25,7 @@ function firstPicture() {
 
 /** Marks one control of each kind, and gives the marks. */
 function kinds() {
+  for (const e of document.querySelectorAll("[data-measured]")) e.removeAttribute("data-measured");
   const known = new Map();
   for (const e of controls().filter((e) => !e.disabled)) {
     const kind = [e.tagName, e.getAttribute("class"), e.getAttribute("aria-pressed"), e.tagName === "rect" ? e.classList : ""].join(" ");

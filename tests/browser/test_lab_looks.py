@@ -53,8 +53,9 @@ def test_words_can_be_read_in_every_state(opened: Any, scheme: str) -> None:
 
 def test_the_measures_find_what_is_wrong(opened: Any) -> None:
     page = view_of(opened, "story")
-    page.add_style_tag(
-        content="#play { min-height: 0; height: 20px; color: #999; background: #fff }"
+    page.evaluate(
+        "Object.assign(document.getElementById('play').style,"
+        " {minHeight: 0, height: '20px', color: '#999', background: '#fff'})"
     )
     assert len(measured(page, "smallTargets", 24)) == 1
     assert [words for words, _ in measured(page, "faint", 4.5, "body")] == ["▶ play training"]

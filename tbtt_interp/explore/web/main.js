@@ -12,7 +12,7 @@ import { startTips } from "./ui/tips.js";
 import { frame } from "./frame.js";
 import { askForProbes } from "./views/probes.js";
 import { train, trainedModel } from "./views/train.js";
-import { paneContent, sharedContent } from "./views/views.js";
+import { measurePage, paneContent, sharedContent } from "./views/views.js";
 
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./source.js").Listed} Listed */
@@ -101,6 +101,7 @@ function draw(found) {
   const trained = state.view === "train" ? trainedModel() : null;
   if (trained) found = [trained, found[1]];
   shownModels = found.map((one) => (one instanceof Error ? null : one));
+  measurePage();
   page.className = `view-${state.view}`;
   const scenes = found.map((one, k) => (one instanceof Error ? one : sceneOf(one, state, state.panes[k])));
   put(

@@ -39,24 +39,49 @@ function filled(element, attributes, children) {
 }
 
 /**
- * Puts new content into a place; what had the focus keeps it if it has the same `data-key` there.
+ * Puts new content into a place. What is there as before stays, so that the browser lays out and
+ * paints the rest alone; what had the focus keeps it if it has the same `data-key` there.
  * @param {Element} place @param {Child[]} content
  */
 export function put(place, content) {
   const focused = document.activeElement;
   const key = focused && place.contains(focused) ? focused.getAttribute("data-key") : null;
-  const scrolled = [...place.querySelectorAll("[data-scroll]")].map((e) => e.scrollTop);
-  place.replaceChildren(
-    .../** @type {Node[]} */ (content.filter((c) => c || c === 0).map((c) => (c instanceof Node ? c : document.createTextNode(String(c))))),
-  );
-  place.querySelectorAll("[data-scroll]").forEach((e, k) => {
-    if (scrolled[k]) e.scrollTop = scrolled[k];
-  });
+  const nodes = content.filter((c) => c || c === 0).map((c) => (c instanceof Node ? c : document.createTextNode(String(c))));
+  becomeAll(place, nodes);
   if (key === null) return;
   const again = place.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (again instanceof HTMLElement || again instanceof SVGElement) {
     again.setAttribute("tabindex", "0");
-    again.focus({ preventScroll: true });
+    if (again !== document.activeElement) again.focus({ preventScroll: true });
+  }
+}
+
+/** Changes an element's children into others. @param {Element} place @param {Node[]} fresh */
+function becomeAll(place, fresh) {
+  const old = [...place.childNodes];
+  fresh.forEach((node, k) => (old[k] ? become(old[k], node) : place.append(node)));
+  for (const left of old.slice(fresh.length)) left.remove();
+}
+
+/** Changes a node into another, or puts the other in its place. @param {ChildNode} old @param {Node} fresh */
+function become(old, fresh) {
+  if (old instanceof Text && fresh instanceof Text) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+  } else if (!(old instanceof Element) || !(fresh instanceof Element) || old.tagName !== fresh.tagName || old.tagName === "CANVAS")
+    old.replaceWith(fresh);
+  else if (/^(SELECT|INPUT)$/.test(old.tagName)) {
+    if (!old.isEqualNode(fresh)) old.replaceWith(fresh); // their values are not in attributes alone
+  } else {
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    }
+    for (const { name, value } of fresh.attributes) {
+      if (name === "open" || old.getAttribute(name) === value) continue;
+      if (name === "style")
+        /** @type {HTMLElement} */ (old).style.cssText = value; // as the policy allows
+      else old.setAttribute(name, value);
+    }
+    becomeAll(old, [...fresh.childNodes]);
   }
 }
 

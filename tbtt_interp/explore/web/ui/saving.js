@@ -2,6 +2,7 @@
 
 import { button, h } from "./dom.js";
 
+const HEAD = 36; // pixels above a saved drawing, for what it is of
 const KEPT = [
   "fill",
   "fill-opacity",
@@ -15,19 +16,32 @@ const KEPT = [
   "opacity",
 ];
 
+/** How what is drawn on a canvas is drawn as SVG, when it is saved. @type {WeakMap<Element, () => SVGElement>} */
+const drawings = new WeakMap();
+
+/** Says how a canvas is saved. @param {Element} canvas @param {() => SVGElement} draw */
+export const savedAs = (canvas, draw) => drawings.set(canvas, draw);
+
 /**
  * Saves a figure's drawing in a format.
  * @param {Element} figure @param {string} format svg, png or csv @param {{address: string, models: string[]}} about
  */
 export function saveFigure(figure, format, about) {
-  const drawing = figure.querySelector("svg");
-  const canvas = figure.querySelector("canvas.flow");
+  const canvas = figure.querySelector("canvas");
+  const made = canvas ? drawings.get(canvas)?.() : null;
+  if (made) figure.append(made); // where styles reach it
+  const drawing = made ?? figure.querySelector("svg");
+  try {
+    return save(figure, drawing, format, about);
+  } finally {
+    made?.remove();
+  }
+}
+
+/** @param {Element} figure @param {SVGElement | null} drawing @param {string} format @param {{address: string, models: string[]}} about */
+function save(figure, drawing, format, about) {
   const title = figure.querySelector("h3")?.textContent ?? drawing?.getAttribute("aria-label") ?? "figure";
   const name = title.replace(/[^\w]+/g, "-").slice(0, 60);
-  if (canvas instanceof HTMLCanvasElement)
-    return canvas.toBlob((blob) => {
-      if (blob) download(blob, `${name}.png`);
-    });
   if (!drawing) return;
   if (format === "csv") {
     const rows = [...drawing.querySelectorAll("[data-tip]")].map((e) => [
@@ -41,7 +55,10 @@ export function saveFigure(figure, format, about) {
     ];
     return download(new Blob([lines.map((line) => line.map(quoted).join(",")).join("\n")], { type: "text/csv" }), `${name}.csv`);
   }
-  const { text, width, height } = standalone(drawing, `${title}. ${about.models.join(" and ")}. ${about.address}`, title);
+  const { text, width, height } = standalone(drawing, `${title}. ${about.models.join(" and ")}. ${about.address}`, [
+    title,
+    about.models.join(" and "),
+  ]);
   if (format === "svg") return download(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
   const image = new Image();
   image.onload = () => {
@@ -58,19 +75,12 @@ export function saveFigure(figure, format, about) {
 /** Puts buttons that save it into each figure of a place. @param {Element} place */
 export function addSaving(place) {
   for (const figure of place.querySelectorAll("figure")) {
-    const formats = figure.querySelector("canvas.flow")
-      ? ["png"]
-      : figure.querySelector("svg [data-tip]")
-        ? ["svg", "png", "csv"]
-        : figure.querySelector("svg")
-          ? ["svg", "png"]
-          : [];
-    if (formats.length)
+    if (figure.querySelector("svg, canvas"))
       figure.append(
         h(
           "span",
           { class: "save" },
-          ...formats.map((format) =>
+          ...["svg", "png", "csv"].map((format) =>
             button(`save ${format}`, format.toUpperCase(), {
               "aria-label": `save this figure as ${format.toUpperCase()}`,
               "data-key": null,
@@ -81,8 +91,8 @@ export function addSaving(place) {
   }
 }
 
-/** A drawing with its styles in it, on its ground, with a title. @param {SVGElement} drawing @param {string} words @param {string} title */
-function standalone(drawing, words, title) {
+/** A drawing with its styles in it, on its ground, with a title. @param {SVGElement} drawing @param {string} words @param {string[]} head */
+function standalone(drawing, words, head) {
   const copy = /** @type {SVGElement} */ (drawing.cloneNode(true));
   const pairs = [drawing, ...drawing.querySelectorAll("*")].map((e, k) => [e, [copy, ...copy.querySelectorAll("*")][k]]);
   for (const [from, to] of pairs) {
@@ -90,10 +100,10 @@ function standalone(drawing, words, title) {
     for (const name of KEPT) to.setAttribute(name, style.getPropertyValue(name));
     for (const { name } of [...to.attributes]) if (/^(data-|aria-|tabindex|class|role)/.test(name)) to.removeAttribute(name);
   }
-  const [width, height] = [Number(drawing.getAttribute("width")), Number(drawing.getAttribute("height")) + 24];
+  const [width, height] = [Number(drawing.getAttribute("width")), Number(drawing.getAttribute("height")) + HEAD];
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   copy.setAttribute("height", String(height));
-  copy.setAttribute("viewBox", `0 -24 ${width} ${height}`);
+  copy.setAttribute("viewBox", `0 -${HEAD} ${width} ${height}`);
   const ink = getComputedStyle(document.body);
   const make = (/** @type {string} */ tag, /** @type {Record<string, string>} */ attributes, text = "") => {
     const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -103,8 +113,14 @@ function standalone(drawing, words, title) {
   };
   copy.prepend(
     make("desc", {}, words),
-    make("rect", { x: "0", y: "-24", width: String(width), height: String(height), fill: ink.backgroundColor }),
-    make("text", { x: "4", y: "-8", fill: ink.color, "font-size": "12px", "font-family": "sans-serif" }, title),
+    make("rect", { x: "0", y: `-${HEAD}`, width: String(width), height: String(height), fill: ink.backgroundColor }),
+    ...head.map((line, k) =>
+      make(
+        "text",
+        { x: "4", y: String(14 * (k + 1) - HEAD), fill: ink.color, "font-size": k ? "9px" : "12px", "font-family": "sans-serif" },
+        line,
+      ),
+    ),
   );
   return { text: new XMLSerializer().serializeToString(copy), width, height };
 }

@@ -50,8 +50,14 @@ export function curves(opened, width) {
   parts.push(s("path", { d: line(own.loss, most), class: "curve loss" }));
   for (const [name] of drawn) parts.push(s("path", { d: line(own[name], 1), class: `curve ${name}` }));
   for (const step of opened.steps) {
+    const at = steps.indexOf(step);
+    const said = [...drawn, ["loss", "loss, nats per character"]].flatMap(([name, words]) =>
+      at >= 0 && own[name][at] !== null ? [`${words} ${Number(own[name][at]).toFixed(3)}`] : [],
+    );
     parts.push(
       s("circle", {
+        "data-tip": `step ${count(step)}: ${said.join(", ") || "not evaluated"}`,
+        "data-value": step,
         cx: x(step),
         cy: height - bottom,
         r: step === opened.step ? 5 : 2.5,

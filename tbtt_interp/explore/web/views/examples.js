@@ -61,7 +61,7 @@ export function examples(scene, state, changes) {
     ),
     h(
       "div",
-      { class: "tall", "data-scroll": true, tabindex: 0, role: "region", "aria-label": "Examples" },
+      { class: "tall", tabindex: 0, role: "region", "aria-label": "Examples" },
       h(
         "table",
         {},

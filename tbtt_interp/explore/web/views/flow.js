@@ -1,8 +1,9 @@
 /** The whole computation of a layer on this prompt, number by number, as one drawing. */
 
 import { dot } from "../engine/numbers.js";
+import { savedAs } from "../ui/saving.js";
 import { hideTip, showTip } from "../ui/tips.js";
-import { button, h, signed, visible } from "../ui/dom.js";
+import { button, h, s, signed, visible } from "../ui/dom.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
@@ -21,6 +22,7 @@ export function flow(scene, state, pane, number, width) {
   const query = pinned.length ? pinned[pinned.length - 1] : asked;
   const { canvas, place } = draw(scene, strips, layer, query, width);
   watch(canvas, strips, place, scene.names.length);
+  savedAs(canvas, () => asSvg(scene.names, strips, place, width));
   const layers = scene.opened.model.shape.layers;
   const choices =
     layers > 1
@@ -51,6 +53,7 @@ export function flow(scene, state, pane, number, width) {
     h(
       "figure",
       {},
+      h("h3", { class: "unseen" }, `Data flow of layer ${layer} on ${scene.text}`),
       canvas,
       h(
         "figcaption",
@@ -241,6 +244,27 @@ function draw(scene, strips, layer, query, width) {
     }
   });
   return { canvas, place };
+}
+
+/** The numbers as a drawing to be saved. @param {string[]} names @param {Strip[]} strips @param {{column: number, tops: number[]}} place @param {number} width */
+function asSvg(names, strips, { column, tops }, width) {
+  const height = tops[tops.length - 1] + TALL + 8;
+  const parts = names.map((name, k) => s("text", { x: LEFT + (k + 0.5) * column - 3, y: 14, class: "name middle" }, visible(name)));
+  strips.forEach(({ name, units, data }, k) => {
+    parts.push(s("text", { x: LEFT - 8, y: tops[k] + 12, class: "end" }, name));
+    const most = data.reduce((a, x) => Math.max(a, Math.abs(x)), 1e-9);
+    const size = (column - 6) / units;
+    data.forEach((value, at) => {
+      const [pos, unit] = [Math.floor(at / units), at % units];
+      const where = { x: LEFT + pos * column + unit * size, y: tops[k], width: size, height: TALL };
+      const shade = Math.sqrt(Math.abs(value) / most).toFixed(3);
+      const tip = `${name} ${unit} at token ${pos + 1}, ${visible(names[pos])}: ${signed(value, 4)}`;
+      parts.push(
+        s("rect", { ...where, class: `cell ${value < 0 ? "neg" : "pos"}`, "fill-opacity": shade, "data-value": value, "data-tip": tip }),
+      );
+    });
+  });
+  return s("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, ...parts);
 }
 
 /** Shows the number under the pointer, or under the cursor that arrow keys move. @param {HTMLCanvasElement} canvas @param {Strip[]} strips @param {{column: number, tops: number[]}} place @param {number} n */

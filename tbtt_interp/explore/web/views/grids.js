@@ -64,8 +64,9 @@ function exampleGrid(scene, pane, size) {
   const rows = Math.ceil(task.examples.length / across);
   const said = wrongAnswers(scene, "all");
   return h(
-    "div",
+    "figure",
     { class: "grid" },
+    h("h3", { class: "unseen" }, "Margins of all examples, nats"),
     cellMap({
       key: `${pane}/examples`,
       size,

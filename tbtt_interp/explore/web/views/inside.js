@@ -4,6 +4,7 @@ import { argmax, product } from "../engine/numbers.js";
 import { principalPlane } from "../engine/geometry.js";
 import { cellMap } from "../ui/cells.js";
 import { tooLarge } from "../scene.js";
+import { savedAs } from "../ui/saving.js";
 import { button, h, s, signed, visible } from "../ui/dom.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
@@ -152,6 +153,8 @@ export function neurons(scene, pane, number) {
       "data-tip": `neuron ${unit}: writes most to ${strongest(scene, layer, unit)}; largest activation ${most.toFixed(2)}`,
     });
   });
+  const first = maps[0]?.querySelector("canvas");
+  if (first) savedAs(first, () => neuronsSvg(task.grids, m, value));
   const heads = Array.from({ length: model.shape.heads }, (_, head) => {
     const off = pane.off.some((one) => one.kind === "head" && one.layer === layer && one.unit === head);
     return button(`off head.${layer}.${head}`, `head ${layer}.${head}${off ? " is 0" : ""}`, {
@@ -179,6 +182,29 @@ export function neurons(scene, pane, number) {
       "Left a + b, right a − b, rows a, columns b; each neuron has its own scale, blue positive, orange negative. The grids below follow what is set to 0.",
     ),
   );
+}
+
+/** Every neuron's grids as a drawing to be saved. @param {import("../task.js").Task["grids"]} grids @param {number} m @param {(example: number, unit: number) => number} value */
+function neuronsSvg(grids, m, value) {
+  const [size, wide, tall] = [4, 10 + grids.length * 44, 62];
+  const parts = [];
+  for (let unit = 0; unit < m; unit++) {
+    const [left, top] = [(unit % 7) * wide, Math.floor(unit / 7) * tall];
+    const most = Math.max(1e-6, ...grids.flatMap((grid) => grid.cells.flat().map((k) => Math.abs(value(k, unit)))));
+    parts.push(s("text", { x: left, y: top + 12, class: "small" }, `neuron ${unit}`));
+    grids.forEach((grid, g) =>
+      grid.cells.forEach((row, r) =>
+        row.forEach((k, c) => {
+          const [x, here] = [left + g * 44 + c * size, value(k, unit)];
+          const tip = `neuron ${unit}, ${grid.rows[r]}${grid.operator}${grid.columns[c]}`;
+          const colour = { class: `cell ${here < 0 ? "neg" : "pos"}`, "fill-opacity": (Math.abs(here) / most).toFixed(3) };
+          parts.push(s("rect", { x, y: top + 16 + r * size, width: size, height: size, ...colour, "data-value": here, "data-tip": tip }));
+        }),
+      ),
+    );
+  }
+  const [width, height] = [7 * wide, Math.ceil(m / 7) * tall];
+  return s("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, ...parts);
 }
 
 /** The characters that a neuron raises and lowers most. @param {Scene} scene @param {number} layer @param {number} unit */

@@ -20,15 +20,16 @@ import { answerLine, changes, controls, status } from "./pane.js";
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
 
-/** The page's width in pixels; a window that is not laid out yet has none. */
-function pageWidth() {
-  return Math.max(320, Math.min(document.documentElement.clientWidth || innerWidth, 1440));
+let pageWidth = 1280; // pixels
+
+/** Measures the page's width, before anything is drawn that would have to be laid out for that. */
+export function measurePage() {
+  pageWidth = Math.max(320, Math.min(document.documentElement.clientWidth || innerWidth, 1440));
 }
 
 /** The width that a pane's figures have, in pixels. */
 export function paneWidth() {
-  const page = pageWidth();
-  return page < 900 ? page - 44 : (page - 36 - 16) / 2 - 30;
+  return pageWidth < 900 ? pageWidth - 44 : (pageWidth - 36 - 16) / 2 - 30;
 }
 
 /** What a changed model is known by. @param {State} state @param {number} k */
@@ -97,8 +98,8 @@ export function sharedContent(scenes, runs, state) {
   if (state.view === "story") return [legend()];
   if (state.view === "examples") return [examplesChoices(state)];
   if (state.view === "probes") return [probesLegend()];
-  if (state.view === "ladder") return ladder(runs, state, pageWidth() - 70);
-  if (state.view === "inside") return [attribution(scenes, state, pageWidth() - 70)];
+  if (state.view === "ladder") return ladder(runs, state, pageWidth - 70);
+  if (state.view === "inside") return [attribution(scenes, state, pageWidth - 70)];
   if (state.view === "train") {
     const like = scenes[1] instanceof Error ? null : scenes[1].opened;
     return [...trainChoices(like, state), legend()];
