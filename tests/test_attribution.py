@@ -66,7 +66,8 @@ def differences_by_hand(model: "HookedTransformer", examples: Sequence[Example])
 @pytest.mark.parametrize("size", SIZES)
 def test_parts_sum_to_the_logit_difference_in_every_size(size, bias):
     model = in_double(random_model(shape_of(**SIZES[size], bias=bias)))
-    prompts, expected = prompts_of(SOME), differences_by_hand(model, SOME)
+    asked = SOME[:2] if size == "mlt" else SOME  # for mlt's are many parts
+    prompts, expected = prompts_of(asked), differences_by_hand(model, asked)
     assert abs(expected).max() > 1  # there is something to sum to
     parts = contributions(model, prompts.batch(), own_weights(model, prompts))
     assert parts[Component(ALL)].tolist() == pytest.approx(expected, abs=1e-4)
@@ -120,7 +121,8 @@ def test_where_parts_do_not_sum_an_error_has_the_difference():
 @pytest.mark.parametrize("bias", [False, True], ids=["without biases", "with biases"])
 def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias):
     """Taken out by a hook, with all that would react to it held where it was."""
-    model = in_double(random_model(shape_of(**SIZES["mlt"], bias=bias)))
+    shape = shape_of(layers=4, heads=6, d_model=24, d_mlp=30, bias=bias)
+    model = in_double(random_model(shape))
     example = EVERY[157]  # 5-7: three characters
     prompts = prompts_of([example])
     batch, weights = prompts.batch(), own_weights(model, prompts)

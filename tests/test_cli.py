@@ -4,19 +4,19 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tbtt_interp.cli import main
 from tbtt_interp.cli.training import _again, default_name
 from tbtt_interp.runs import load_run
 from tbtt_interp.train.recipe import resolve_recipe
+from tbtt_interp.train.step import CompiledStack
 
 SHORT = ["train", "--size", "small", "--framing", "line", "--seeds", "2", "--steps", "5"]
 
@@ -165,25 +165,23 @@ def test_runs_are_named_after_what_is_not_the_default(recipe, flags, name):
     assert default_name(resolve_recipe(recipe, flags)) == name
 
 
-def test_ctrl_c_leaves_a_run_that_can_go_on():
-    command = [sys.executable, "-m", "tbtt_interp.train", "--size", "small", "--framing", "line",
-               "--out", "cut", "--no-compile"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True,
-        # a shell starts what it runs in the background deaf to it, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
-    for _ in range(600):
-        if Path("cut/resume/state.safetensors").is_file():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    last = err.strip().splitlines()[-1]
-    assert last.startswith("interrupted; to resume: python -m tbtt_interp.train --size small")
-    assert last.endswith("--resume")
+def test_ctrl_c_leaves_a_run_that_can_go_on(capsys, monkeypatch):
+    """In this process; real signals end others in test_resuming.py and test_backends.py."""
+    advance = CompiledStack.advance
+
+    def interrupted(stack: CompiledStack, start: int, until: int) -> None:
+        if start >= 100:
+            raise KeyboardInterrupt
+        advance(stack, start, until)
+
+    monkeypatch.setattr(CompiledStack, "advance", interrupted)
+    words = ["train", "--size", "small", "--framing", "line", "--out", "cut"]
+    monkeypatch.setattr(sys, "argv", ["tbtt", *words])
+    assert main(words) == 130
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        last == "interrupted; to resume: tbtt train --size small --framing line --out cut --resume"
+    )
     assert not load_run("cut").is_complete
 
 

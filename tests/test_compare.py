@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from tiny import unhashed
 
-from tbtt_interp.cli import main
 from tbtt_interp.compare import compare_runs, differing_settings
 from tbtt_interp.errors import TbttError
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
@@ -120,21 +119,17 @@ def test_an_imported_model_is_compared_by_its_answers(line_run: Run) -> None:
 
 
 def test_the_command_prints_and_writes_a_table_of_two_different_runs(
-    line_run: Run, file_run: Run, capsys: pytest.CaptureFixture[str]
+    line_run: Run, file_run: Run, printed, refused
 ) -> None:
     command = ["compare", str(line_run.folder), str(file_run.folder)]
-    assert main([*command, "--out", "both.csv"]) == 0
-    said = capsys.readouterr().out
+    said = printed(*command, "--out", "both.csv")
     for words in ("held out, right, share", "other framing", "Differing settings:",
                   "framing: line | file"):  # fmt: skip
         assert words in said
-    assert main([*command, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(printed(*command, "--json"))
     written = pd.read_csv("both.csv")
     assert [row["measure"] for row in rows] == written["measure"].tolist()
     assert rows[0]["difference"] == pytest.approx(written["difference"][0])
-    assert main([*command, "--out", "both.csv"]) == 2
-    error = capsys.readouterr().err
+    error = refused(*command, "--out", "both.csv")
     assert error == "error: both.csv exists: nothing was written; give another --out FILE\n"
-    assert main(["compare", command[1], command[1]]) == 2
-    assert "is given twice: compare it with another run" in capsys.readouterr().err
+    assert "is given twice: compare it with another run" in refused("compare", *command[1:2] * 2)

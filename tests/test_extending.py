@@ -12,7 +12,7 @@ import pytest
 
 import tbtt_interp as tbtt
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli import analyses, main
+from tbtt_interp.cli import analyses
 from tbtt_interp.errors import TbttError
 from tbtt_interp.probes.features import FEATURES, Feature, register_feature
 from tbtt_interp.runs import Run, load_run
@@ -53,19 +53,15 @@ def registered() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("by_torch")
-def test_a_registered_task_is_trained_asked_and_evaluated(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_registered_task_is_trained_asked_and_evaluated(printed) -> None:
     train = ["train", "--task", "products", "--size", "L1H1D4M4", "--steps", "2", "--seeds", "2"]
-    assert main([*train, "--held-out", "2,3", "--out", "run"]) == 0
-    assert "held-out" in capsys.readouterr().out
+    assert "held-out" in printed(*train, "--held-out", "2,3", "--out", "run")
     run = load_run("run")
     assert run.task.prompts(held_out=True)["prompt"].tolist() == ["2*3=", "3*2="]
     assert run.task.varied == ("a", "operator", "b")
-    assert main(["ask", "run", "2*3", "--json"]) == 0
-    assert [row["held_out"] for row in json.loads(capsys.readouterr().out)] == [True, True]
-    assert main(["evaluate", "run", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(printed("ask", "run", "2*3", "--json"))
+    assert [row["held_out"] for row in rows] == [True, True]
+    rows = json.loads(printed("evaluate", "run", "--json"))
     of = {(row["by"], row["group"]): row["of"] for row in rows}
     assert of["all", "seen_lines"] == 2 * 14 and of["all", "held_out"] == 2 * 2
     assert of["additive model", "held_out"] == of["nearest seen equation", "held_out"] == 2
@@ -82,15 +78,12 @@ def test_a_name_that_is_taken_is_refused() -> None:
         register_task("facts", products)
 
 
-def test_a_registered_feature_is_read_by_the_command(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_registered_feature_is_read_by_the_command(line_run: Run, printed) -> None:
     mine = Feature("mine", "whether a is b", lambda e: e.labels["a"] == e.labels["b"])
     register_feature(mine)
     register_feature(mine)  # registering it again changes nothing
     command = ["probes", str(line_run.folder), "--feature", "mine", "--position", "-1", "--site"]
-    assert main([*command, "hook_embed", "--controls", "2", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = json.loads(printed(*command, "hook_embed", "--controls", "2", "--json"))
     assert (row["feature"], row["of"]) == ("mine", 2 * 200)
     assert row["accuracy"] == row["majority"] == pytest.approx(0.9)  # at = there is no operand yet
     assert row["control"] is not None, "digits are renamed for it as for the others"
@@ -112,22 +105,17 @@ def weight_norms(
     return tbtt.Result(name="weight-norms", tables={"weight-norms": table}, display=table)
 
 
-def test_a_registered_analysis_is_a_command_like_the_others(
-    line_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_registered_analysis_is_a_command_like_the_others(line_run: Run, printed) -> None:
     tbtt.register_analysis(weight_norms)
     tbtt.register_analysis(weight_norms)  # registering it again changes nothing
-    assert main(["analyses", "--help"]) == 0
-    assert "How large are the embeddings of each model?" in capsys.readouterr().out
-    assert main(["analyses", "weight-norms", "--help"]) == 0
-    printed = capsys.readouterr().out
-    assert "--power" in printed and "The norm's power." in printed and "--over-steps" in printed
+    assert "How large are the embeddings of each model?" in printed("analyses", "--help")
+    help_page = printed("analyses", "weight-norms", "--help")
+    assert all(word in help_page for word in ("--power", "The norm's power.", "--over-steps"))
     command = ["analyses", "weight-norms", str(line_run.folder)]
-    assert main([*command, "--power", "1", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(printed(*command, "--power", "1", "--json"))
     expected = [line_run.model(seed).W_E.abs().sum().item() for seed in line_run.seeds]
     assert [row["norm"] for row in rows] == pytest.approx(expected)
-    assert main([*command, "--out", "out"]) == 0
+    printed(*command, "--out", "out")
     assert pd.read_csv("out/weight-norms.csv")["power"].tolist() == [2, 2]
     with pytest.raises(TbttError, match="there is an analysis 'paths' already: give another name"):
         tbtt.register_analysis(weight_norms, "paths")

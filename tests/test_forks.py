@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from test_changes import DIGITS, QUIET
 from tiny import contents, short, unhashed
 
-from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.train.recipe import recorded_recipe, resolve_recipe
@@ -142,15 +141,13 @@ def test_grafted_digits_are_the_donor_s_up_to_a_rotation() -> None:
         train_models(short(**flags, seeds=3), "more")
 
 
-def test_a_command_forks_and_changes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_forks_and_changes(printed) -> None:
     train_models(short(), "run")
     command = ["train", "--from", "run", "--step", "8", "--set", "changes.smooth=1"]
-    assert main([*command, "--json"]) == 0
-    capsys.readouterr()
+    printed(*command, "--json")
     (folder,) = Path("runs").iterdir()
     assert folder.name == "arithmetic-small-line-short-smooth-1.0-from-8"
-    assert main(["verify", str(folder)]) == 0
-    assert "after 12 steps: the same bytes" in capsys.readouterr().out
+    assert "after 12 steps: the same bytes" in printed("verify", folder)
     before = contents(folder)
-    assert main(command) == 0
+    printed(*command)
     assert contents(folder) == before

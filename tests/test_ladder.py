@@ -105,14 +105,6 @@ def test_framings_are_compared_where_all_train(result: Result) -> None:
     assert large.verdict == "supported"
 
 
-def test_the_paper_s_figures_are_consistent() -> None:
-    """It counts a ± 0 once: 182 questions, 2 of each operator held out, of which none is right."""
-    joint = study.PUBLISHED.loc[("joint", "large")]
-    assert joint["addition"] == round(890 / 910, 3) == round(89 / 91, 3)
-    assert study.PUBLISHED.loc[("arithmetic", "small"), "held_out"] == 1.0
-    assert study.PUBLISHED.loc[("facts", "small"), "facts"] == 0.082
-
-
 def test_a_folder_with_a_cell_twice_is_an_error() -> None:
     models = planted()
     double = pd.concat([models, models.assign(run="again-" + models["run"])])

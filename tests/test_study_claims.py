@@ -2,12 +2,10 @@
 
 import pandas as pd
 import pytest
-from planted_tables import cell, over_training
 from scipy import stats
 from sweeps import by_seed, check_one_each, claim_over_models, interval_note
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model_tables import plot_over_training, with_accuracies
 from tbtt_interp.results import Claim
 
 TABLE = pd.DataFrame({
@@ -47,16 +45,3 @@ def test_a_seed_twice_in_a_cell_is_an_error() -> None:
 def test_what_few_models_show_is_the_sign_test_s_least_p() -> None:
     note = interval_note([claim(pd.Series([0.25] * 8))])
     assert "has 8 models" in note and f"p = {0.5**8:.3f}" in note
-
-
-def test_curves_are_each_model_and_their_mean_above_the_floors() -> None:
-    models = pd.concat(
-        [cell([None] * 4, task="facts", facts=[3, 4, 5, 4]), cell([1, 2], framing="line")]
-    )
-    figure = plot_over_training(with_accuracies(over_training(models)))
-    assert len(figure.data) == 3 * (4 + 1 + 2 + 1) + (2 + 1), "facts have none held out"
-    seen = [t for t in figure.data if t.line.width == 2.6 and t.name == "file" and t.yaxis == "y2"]
-    assert list(seen[0].x) == [250, 500, 1_000]
-    assert list(seen[0].y) == pytest.approx([0.015, 0.035, 0.08])  # of 50 facts, rounded down
-    assert sorted({round(s.y0, 9) for s in figure.layout.shapes}) == [0.53, 0.66, 0.77]
-    assert all(axis.type == "log" for axis in figure.select_xaxes())

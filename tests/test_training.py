@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from tiny import contents, short, unhashed
 
-from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.metrics import Row
@@ -58,55 +57,44 @@ def test_seeds_may_hold_out_different_pairs() -> None:
         _ = run.task
 
 
-def test_a_seed_may_hold_out_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_seed_may_hold_out_nothing(printed) -> None:
     run = train_models(short(held_out_each=[[], [[5, 7]]]), "run")
     late = [row.get("late_held_out") for row in run.summary()["seeds"]]
     assert late == [None, [0, 1]]
-    assert main(["evaluate", "run"]) == 0
-    assert "0/4" in capsys.readouterr().out
+    assert "0/4" in printed("evaluate", "run")
 
 
 @pytest.mark.usefixtures("by_torch")
 @pytest.mark.parametrize("task", ["facts", "joint"])
-def test_the_other_tasks_go_through_every_command(task: str, capsys) -> None:
+def test_the_other_tasks_go_through_every_command(task: str, printed) -> None:
     for framing in ("file", "shuffled", "line"):
         flags = ["--task", task, "--framing", framing, "--size", "small", "--seeds", "1"]
-        assert main(["train", *flags, "--steps", "2", "--set", "training.batch=8"]) == 0
-        out = capsys.readouterr().out
+        out = printed("train", *flags, "--steps", "2", "--set", "training.batch=8")
         assert "seen facts" in out and "margin" in out
         run = f"runs/{task}-small-{framing}"
-        assert main(["evaluate", run]) == 0
-        assert ("held-out" in capsys.readouterr().out) == (task == "joint")
-        assert main(["ask", run, "the USA"]) == 0
-        assert capsys.readouterr().out.startswith("Capital␣of␣the␣USA␣is␣")
-        assert main(["export", run, "--out", f"{framing}.pt"]) == 0
-    assert main(["runs"]) == 0
+        assert ("held-out" in printed("evaluate", run)) == (task == "joint")
+        assert printed("ask", run, "the USA").startswith("Capital␣of␣the␣USA␣is␣")
+        printed("export", run, "--out", f"{framing}.pt")
+    printed("runs")
 
 
 @pytest.mark.usefixtures("by_torch")
-def test_a_user_s_own_corpus_goes_through_every_command(capsys) -> None:
+def test_a_user_s_own_corpus_goes_through_every_command(printed, refused) -> None:
     header = "prompt,answer,held_out,group,operator,a\n"
     rows = "a: ,x [/b] :smile:,no,[red],+,1\nb: ,y,yes,[red],+,2\nc: ,z,no,odd,-,3\n"
     Path("own.csv").write_text(header + rows)
     command = ["train", "--task", "own.csv", "--size", "small", "--seeds", "2", "--steps", "2"]
-    assert main([*command, "--framing", "line"]) == 0
-    assert "seen [red]" in capsys.readouterr().out
+    assert "seen [red]" in printed(*command, "--framing", "line")
     folder = "runs/own-small-line"
     Path("own.csv").unlink()  # the corpus travels with its run
-    assert main(["evaluate", folder]) == 0
-    assert "nearest" not in capsys.readouterr().out, "its operands are no digits"
-    assert main(["ask", folder, "a:"]) == 0
-    assert capsys.readouterr().out.startswith("a:␣\n")
-    assert main(["evaluate", folder, "--operands", "0-9"]) == 2
-    assert "has no equations" in capsys.readouterr().err
+    assert "nearest" not in printed("evaluate", folder), "its operands are no digits"
+    assert printed("ask", folder, "a:").startswith("a:␣\n")
+    assert "has no equations" in refused("evaluate", folder, "--operands", "0-9")
     run = load_run(folder)
     assert run.task.prompts(held_out=True)["prompt"].tolist() == ["b: "]
     assert run.task.prompts()["operator"].tolist() == ["+", "+", "-"]
-    assert run.metrics()[["seen_[red]_of", "seen_odd_of", "held_out_of"]].iloc[-1].tolist() == [
-        1,
-        1,
-        1,
-    ]
+    counts = run.metrics()[["seen_[red]_of", "seen_odd_of", "held_out_of"]]
+    assert (counts.iloc[-1] == 1).all()
 
 
 def test_a_refused_training_gives_its_reason_and_writes_nothing() -> None:
