@@ -10,7 +10,7 @@ from browser.pointing import expect, pane
 
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.catalogue import Catalogue
-from tbtt_interp.explore.page_server import PageServer
+from tbtt_interp.explore.server import PageServer
 from tbtt_interp.runs import Run
 from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.training import train_models
