@@ -211,7 +211,7 @@ export function address(state) {
       if (own[name].length) found.set(`${at}.${name}`, own[name].map(write).join(","));
     }
   });
-  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",")}`;
+  return `#${found.toString().replaceAll("%3D", "=").replaceAll("%2C", ",").replaceAll("%40", "@")}`;
 }
 
 /**
