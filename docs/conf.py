@@ -23,6 +23,7 @@ nb_execution_in_temp = True  # what a tutorial trains is not left here
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds for one cell, on a busy machine
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress, which differs from build to build
 os.environ["PLOTLY_RENDERER"] = "sphinx_gallery"
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm wants ipywidgets
 URLS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"][
@@ -52,14 +53,13 @@ def with_colab_link(_app: Sphinx, name: str, source: list[str]) -> None:
 def with_own_plotly(
     _app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object
 ) -> None:
-    """Figures load plotly from the site, once a page, and not from elsewhere."""
+    """Figures load plotly from the site, once a page, and scroll where they are wide."""
     body, n_scripts = re.subn(
         r'<script[^>]*src="https://[^>]*></script>', "", context.get("body", "")
     )
     if n_scripts:
-        context["body"] = (
-            f'<script src="{context["pathto"]("_static/plotly.min.js", 1)}"></script>{body}'
-        )
+        plotly = f'<script src="{context["pathto"]("_static/plotly.min.js", 1)}"></script>'
+        context["body"] = f"<style>.output {{ overflow-x: auto }}</style>{plotly}{body}"
 
 
 def write_plotly_and_notebooks(app: Sphinx, error: Exception | None) -> None:

@@ -250,7 +250,8 @@ def heatmaps(
     figure.update_xaxes(type="category", tickangle=-60, title=axes[1])
     scale = {"colorscale": "RdBu_r", "cmid": 0, "cmin": -reach, "cmax": reach} if signed else {
         "colorscale": "Blues", "cmin": low, "cmax": high}  # fmt: skip
-    return figure.update_layout(coloraxis=scale | {"colorbar": {"title": title}})
+    bar = {"title": title, "lenmode": "pixels", "len": 150, "y": 1, "yanchor": "top"}
+    return figure.update_layout(coloraxis=scale | {"colorbar": bar})
 
 
 def curves(

@@ -178,7 +178,7 @@ def claims_html(claims: Sequence[Claim]) -> str:
 
 def table_html(table: "pd.DataFrame") -> str:
     """A table as HTML, escaped, with a head as a terminal has it and at most TALLEST rows."""
-    named = table.rename(columns=lambda name: str(name).replace("_", " "))
+    named = table.rename(columns=lambda name: str(name).replace("_", " ")).rename_axis(columns=None)
     text = _whole_intervals(named.to_html(index=False, border=0, na_rep="", max_rows=TALLEST))
     left = re.sub("<(t[hd])>", r'<\1 style="text-align: left">', text)  # not as a page has it
     return f'<div style="overflow-x: auto">{left}</div>'
