@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pandas as pd
 
-WIDTHS = {"small": 14, "medium": 28, "large": 56}
+SIZES = {"small": 14, "medium": 28, "large": 56}  # and their widths
 
 
 def cell(
@@ -30,7 +30,7 @@ def cell(
     for seed, right in enumerate(held_out):
         known = 0 if task == "facts" else 196 if seen is None else seen[seed]
         row: dict[str, object] = {
-            "run": f"{task}-{size}-{framing}", "task": task, "size": size, "width": WIDTHS[size],
+            "run": f"{task}-{size}-{framing}", "task": task, "size": size, "width": SIZES[size],
             "framing": framing, "window": 9, "batch": 882, "learning_rate": 1e-2, "steps": 1_000,
             "seed": seed, "held_out": "5,7", "loss": 0.8, "floor_order": 0.53, "floor_lines": 0.77,
             "floor_line": 0.66, "margin_seen": 1.0, "order_known": 0.0,
@@ -71,7 +71,6 @@ def equations(models: pd.DataFrame) -> pd.DataFrame:
 
 
 PAIRS = list(combinations_with_replacement(range(10), 2))
-SIZES = {name: WIDTHS[name] for name in ("small", "medium", "large")}
 
 
 def held_out_answers(
@@ -134,5 +133,5 @@ def larger_is_better(operator: str, a: int, b: int, size: str) -> float:
 def by_rule(operator: str, a: int, b: int, size: str) -> float:
     """A chance lower for the wide, for differences and at the rim, and 0 where answers are gone."""
     gone = abs(a - b) == 9 or (operator == "+" and a + b in (0, 1, 17, 18))
-    inner = 0.9 - 0.2 * (operator == "-") - 0.1 * np.log2(WIDTHS[size] / 28)
+    inner = 0.9 - 0.2 * (operator == "-") - 0.1 * np.log2(SIZES[size] / 28)
     return 0.0 if gone else inner - 0.4 * bool({0, 9} & {a, b})

@@ -121,8 +121,7 @@ def test_where_parts_do_not_sum_an_error_has_the_difference():
 @pytest.mark.parametrize("bias", [False, True], ids=["without biases", "with biases"])
 def test_each_part_is_what_is_lost_when_it_alone_is_not_written(bias):
     """Taken out by a hook, with all that would react to it held where it was."""
-    shape = shape_of(layers=4, heads=6, d_model=24, d_mlp=30, bias=bias)
-    model = in_double(random_model(shape))
+    model = in_double(random_model(shape_of(**SIZES["mlt"], bias=bias)))
     example = EVERY[157]  # 5-7: three characters
     prompts = prompts_of([example])
     batch, weights = prompts.batch(), own_weights(model, prompts)
