@@ -53,6 +53,8 @@ def fresh_cache(session_folder: Path) -> Iterator[None]:
     kept.mkdir(parents=True, exist_ok=True)
 
     def compile_once(command: list[str], folder: Path, start: str) -> Path:
+        if kernel.source_hash.__wrapped__() != kernel.source_hash():
+            return compile_(command, folder, start)  # the source changed during this session
         with FileLock(kept / f"{start}.lock"):
             made = next(kept.glob(f"{start}-*.so"), None) or compile_(command, kept, start)
         part = Path(shutil.copy(made, folder / f"{os.getpid()}.part"))
