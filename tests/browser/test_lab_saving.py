@@ -19,7 +19,7 @@ FIGURES = {"story": 3, "flow": 3, "attention": 3, "patching": 7, "inside": 5, "l
 
 def saved(page: Page, figure: Page, kind: str) -> bytes:
     with page.expect_download() as found:
-        figure.locator(f"[data-act='save {kind}']").dispatch_event("click")
+        figure.locator(f"[data-act='save {kind}']").click()
     assert found.value.suggested_filename.endswith(f".{kind}")
     return Path(found.value.path()).read_bytes()
 
@@ -36,7 +36,7 @@ def test_every_figure_is_saved_with_what_it_is_of(opened, view: str) -> None:
         assert any("line/0/2500 and deep/0/" in text and f"view={view}" in text for text in words)
         titles.add(words[1])
         shapes = [e for e in drawing.iter() if e.tag.split("}")[1] in ("rect", "circle", "path")]
-        assert len(shapes) > 5
+        assert len(shapes) > 3
         assert saved(page, figure, "png").startswith(b"\x89PNG")
         rows = list(csv.DictReader(io.StringIO(saved(page, figure, "csv").decode())))
         assert rows and all(view in row["address"] and "line/0" in row["models"] for row in rows)
@@ -46,12 +46,12 @@ def test_every_figure_is_saved_with_what_it_is_of(opened, view: str) -> None:
 
 def test_what_is_trained_stands_in_the_address(opened) -> None:
     page = opened("served", f"view=train&{PROMPTS}")
-    page.get_by_label("trained on").first.select_option("shuffled windows")
+    page.locator("#shared").get_by_label("trained on").select_option("shuffled windows")
     expect(page.locator("#train-words")).to_contain_text(
         re.compile("6,000 steps take about [\\d,]+ (s|min) here"), timeout=120_000
     )
     for name, value in (("width", "20"), ("learning rate", "0.003"), ("hold out", "3,4")):
-        page.get_by_label(name, exact=True).select_option(value)
+        page.get_by_role("combobox", name=name, exact=True).select_option(value)
     seed = page.get_by_role("spinbutton", name="seed")
     seed.fill("12")
     seed.press("Enter")
@@ -59,7 +59,7 @@ def test_what_is_trained_stands_in_the_address(opened) -> None:
     for part in parts:
         expect(page).to_have_url(re.compile(re.escape(f"train.{part}")))
     page.reload()
-    expect(page.get_by_label("width", exact=True)).to_have_value("20")
+    expect(page.get_by_role("combobox", name="width", exact=True)).to_have_value("20")
     expect(page.get_by_role("spinbutton", name="seed")).to_have_value("12")
     page = opened("served", f"view=train&{PROMPTS}&train.width=99")
     expect(page.locator("#problems")).to_contain_text("the page cannot train with width “99”")
