@@ -1,6 +1,6 @@
 """Whether models that the page trains answer as many held-out equations as the kernel's do.
 
-python tests/benchmarks/page_training.py [--seeds 20]  # 5 to 10 min on a free machine
+python tests/benchmarks/page_training.py [--seeds 20]  # 11 min of CPU time
 
 Both train small on whole lines for 3,000 steps, each seed anew; 5 and 7 are held out. The page's
 own training module runs in node. Initial weights differ, so models are compared as two samples.

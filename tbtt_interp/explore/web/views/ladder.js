@@ -85,7 +85,7 @@ function panel(runs, name, words, state, width) {
 }
 
 /**
- * A run's dots, and over them its mean with its interval.
+ * A run's dots, over them its mean with its interval, and above all what is clicked.
  * @param {Listed} row @param {string} name of the measure @param {State} state @param {number} middle @param {number} group its room
  * @param {(along: number, share: number) => [number, number]} at
  * @param {(from: [number, number], to: [number, number], more: import("../ui/dom.js").Attributes) => SVGElement} line
@@ -93,7 +93,7 @@ function panel(runs, name, words, state, width) {
 function runMarks(row, name, state, middle, group, at, line) {
   const seeds = Object.entries(row.final).filter(([, one]) => one[name] !== null);
   const step = Math.min(TARGET, (group - 18) / Math.max(seeds.length - 1, 1));
-  const dots = seeds.flatMap(([seed, one], place) => {
+  const marks = seeds.map(([seed, one], place) => {
     const value = Math.max(0, Math.min(1, Number(one[name])));
     const now = state.panes.some((pane) => pane.run === row.name && (pane.seed < 0 ? seeds[0][0] : String(pane.seed)) === seed);
     const [cx, cy] = at(middle + (place - (seeds.length - 1) / 2) * step, value);
@@ -115,8 +115,9 @@ function runMarks(row, name, state, middle, group, at, line) {
       }),
     ];
   });
+  const [dots, targets] = [0, 1].map((k) => marks.map((mark) => mark[k]));
   const interval = row.intervals[name];
-  if (!interval) return dots;
+  if (!interval) return [...dots, ...targets];
   const [mean, low, high] = interval;
   const half = Math.min(14, group / 2 - 2);
   const tip = `${row.name}: mean ${mean.toFixed(2)}, 95 % CI ${low.toFixed(2)} to ${high.toFixed(2)}, n = ${seeds.length} models`;
@@ -124,5 +125,6 @@ function runMarks(row, name, state, middle, group, at, line) {
     ...dots,
     line(at(middle, low), at(middle, high), { class: "interval" }),
     line(at(middle - half, mean), at(middle + half, mean), { class: "mean", "data-tip": tip, "data-value": mean }),
+    ...targets,
   ];
 }
