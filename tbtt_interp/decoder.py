@@ -8,7 +8,7 @@ a pass has. Here every hook point stands where HookedTransformer has it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ from transformer_lens import ActivationCache, FactoredMatrix
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
-from transformer_lens.utilities import lm_cross_entropy_loss, sample_logits
+from transformer_lens.utilities import (
+    lm_cross_entropy_loss,  # pyright: ignore[reportPrivateImportUsage] # 3.9 has it elsewhere
+    sample_logits,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from tbtt_interp.errors import TbttError
 
@@ -46,6 +49,10 @@ class _Module(nn.Module):
             setattr(self, name, nn.Parameter(torch.zeros(shape)))
         for name in hooks.split():
             setattr(self, f"hook_{name}", HookPoint())
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Embed(_Module):
@@ -105,7 +112,7 @@ class MLP(_Module):
     """Two layers and an exact GELU."""
 
     def __init__(self, cfg: DecoderConfig):
-        d, m = cfg.d_model, cfg.d_mlp
+        d, m = cfg.d_model, cast(int, cfg.d_mlp)
         super().__init__("pre post", W_in=(d, m), b_in=(m,), W_out=(m, d), b_out=(d,))
 
     def forward(self, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, EDITED]:
@@ -224,7 +231,7 @@ class HookedDecoder(HookedRootModule):
         """A text's tokens; a text longer than the context loses its left end."""
         if prepend_bos:
             raise TbttError("this model has no token for a beginning: leave prepend_bos out")
-        side = {"padding_side": padding_side} if padding_side else {}
+        side: dict[str, Any] = {"padding_side": padding_side} if padding_side else {}
         tokens = self._tokenizer()(
             input if isinstance(input, str) else list(input), return_tensors="pt", padding=True,
             truncation=truncate, max_length=self.cfg.n_ctx if truncate else None, **side,
@@ -251,7 +258,7 @@ class HookedDecoder(HookedRootModule):
 
     def to_single_str_token(self, int_token: int) -> str:
         """One token as text."""
-        return self._tokenizer().decode([int_token])
+        return str(self._tokenizer().decode([int_token]))
 
     def tokens_to_residual_directions(self, tokens: Any) -> Float[Tensor, "... d_model"]:
         """What is read from the stream as the logit of each token, or of a text of one token."""
@@ -278,11 +285,13 @@ class HookedDecoder(HookedRootModule):
         """
         is_text = not isinstance(input, Tensor)
         tokens = self.to_tokens(input, padding_side="left") if is_text else input
-        end = self.tokenizer.eos_token_id if stop_at_eos and self.tokenizer else None
+        end: Any = self.tokenizer.eos_token_id if stop_at_eos and self.tokenizer else None
         ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
         for _ in range(max_new_tokens):
             logits = self(tokens[:, -self.cfg.n_ctx :])[:, -1]
-            options = {**sampling, "tokens": tokens} if do_sample else {"temperature": 0.0}
+            options: dict[str, Any] = {"temperature": 0.0}
+            if do_sample:
+                options = {**sampling, "tokens": tokens}
             written = sample_logits(logits, **options)
             if end is not None:
                 written = written.masked_fill(ended, end)

@@ -99,7 +99,7 @@ class Run:
         what = f"{self.folder.name}: {Path(config.task).stem}, {config.size}, {config.framing}"
         table = pd.DataFrame([flat_row(row) for row in rows] or [{"seed": s} for s in self.seeds])
         shown = table[["seed"]].copy()
-        for name in table.filter(regex="_of$"):
+        for name in map(str, table.filter(regex="_of$")):
             group = name.removesuffix("_of")
             right = table[f"{group}_right"].astype(str)
             shown[group_label(group)] = right + "/" + table[name].astype(str)

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -99,7 +99,7 @@ def _findings(kind: str, places: Iterable[str], claims: Iterable[Claim]) -> Iter
         yield Measurement(kind, place, effect.mean, effect.low, effect.high, found)
 
 
-def _unnamed(row: Mapping[str, float], value: str, null: float) -> Claim:
+def _unnamed(row: Mapping[Any, Any], value: str, null: float) -> Claim:
     return Claim(text="", effect=Interval.of_row(row, value), unit="", null=null, null_name="")
 
 
@@ -201,7 +201,7 @@ def _ablation(models: Models) -> Iterator[Measurement]:
     table = ablation.ablation_summary(over_seeds(models, ablation.ablation_table))
     rows = table[(table["kind"] == "head") & (table["mode"] == "resample")]
     for row in rows.itertuples():
-        claims = ablation.ablation_claims(rows.loc[[row.Index]])
+        claims = ablation.ablation_claims(rows[rows.index == row.Index])
         places = [f"head {row.layer}.{row.number}"] * len(claims)
         yield from _findings("accuracy drop", places, claims)
 
