@@ -139,9 +139,11 @@ class _KernelLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, flat, kernel, windows):
         weights = np.ones(windows.shape[:2])
-        found = kernel.evaluate(flat.numpy(force=True), windows.numpy(), weights, gradients=True)
-        ctx.save_for_backward(torch.from_numpy(found.gradients))
-        return torch.from_numpy(found.losses)
+        parameters = flat.numpy(force=True)
+        gradients = np.zeros_like(parameters)
+        losses = kernel.losses(parameters, windows.numpy(), weights, gradients)
+        ctx.save_for_backward(torch.from_numpy(gradients))
+        return torch.from_numpy(losses)
 
     @staticmethod
     def backward(ctx, *grad_outputs):

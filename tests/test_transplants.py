@@ -1,14 +1,13 @@
 """What an early part brings back is found in made courses, and is not where parts bring nothing."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import transplants
 
 
 def made(shares: dict[str, float]) -> pd.DataFrame:
-    """Sixteen models with four held-out equations each, whose share after 200 steps is given."""
-    rng, rows = np.random.default_rng(0), []
+    """Sixteen models, of four held-out equations each; shares after 200 steps are as given."""
+    rows = []
     words = [f"transplant-{part}-{donor}" for part in transplants.PARTS
              for donor in transplants.DONORS]  # fmt: skip
     for word in ["unchanged", *words]:
@@ -16,7 +15,7 @@ def made(shares: dict[str, float]) -> pd.DataFrame:
             for step, share in ((7_800, 0.1), (8_000, shares.get(word, 0.1))):
                 rows.append({
                     "run": f"arithmetic-large-shuffled-{word}", "seed": seed, "step": step,
-                    "held_out_right": rng.binomial(4, share), "held_out_of": 4,
+                    "held_out_right": int(4 * share) + seed % 2, "held_out_of": 4,
                     "seen_accuracy": 1.0,
                 })  # fmt: skip
     return pd.DataFrame(rows)
