@@ -7,13 +7,12 @@ from tbtt_interp.activations import read_texts, record, run_activations, site_na
 from tbtt_interp.errors import TbttError
 
 
-def test_every_site_of_every_seed_is_what_transformer_lens_caches(line_run):
-    found = run_activations(line_run)
-    model = line_run.model(line_run.seeds[1])
-    assert list(found.sites) == site_names(model)
-    assert found.tokens.shape == (200, 8)
+@pytest.mark.parametrize("step", [250, None])
+def test_every_site_of_every_seed_is_what_transformer_lens_caches(step, line_run):
+    found = run_activations(line_run, step=step)
+    model = line_run.model(line_run.seeds[1], step)
     _, cache = model.run_with_cache(found.tokens)
-    assert set(cache) == set(found.sites)
+    assert list(found.sites) == site_names(model) and set(cache) == set(found.sites)
     for site, activations in found.sites.items():
         assert activations.shape[:2] == (2, 200)
         assert torch.equal(activations[1], cache[site]), site
@@ -32,13 +31,6 @@ def test_a_text_longer_than_the_context_loses_its_left_end(line_run):
     tokens, lengths = read_texts(["<1+2=3>  \n<3+4="], vocabulary, 9)
     assert lengths.tolist() == [9]
     assert vocabulary.decode(tokens[0].tolist()) == ">  \n<3+4="
-
-
-def test_an_earlier_checkpoint_has_its_own(line_run):
-    site = "blocks.0.attn.hook_pattern"
-    first = run_activations(line_run, ["<3+4="], sites=[site], step=min(line_run.checkpoints))
-    last = run_activations(line_run, ["<3+4="], sites=[site])
-    assert not torch.allclose(first[site], last[site])
 
 
 def test_what_is_not_there_is_named(line_run):

@@ -46,9 +46,7 @@ def test_a_command_prints_and_writes_all_it_found(line_run, printed, monkeypatch
 @pytest.mark.parametrize(
     ("words", "n_rows", "columns"),
     [
-        (f"additivity --site {POST} --step 100 --position -1", 12, {"share", "untrained"}),
-        ("memorization", 12, {"seed", "measure", "value", "most", "null", "literature"}),
-        (f"patching --clean 3+4 --corrupt 3+9 --site {Z}", 84, {"position", "fraction_restored"}),
+        (f"patching --clean 3+4 --corrupt 3+9 --site {Z} --step 100", 84, {"fraction_restored"}),
         ("geometry --over-steps", None, {"step", "measure", "value", "null", "untrained", "p"}),
     ],
 )
@@ -69,7 +67,6 @@ def test_json_is_the_rows_of_a_table(words, n_rows, columns, file_run, printed):
         ("paths line --pairs 2", "pairs must be at least 4, half of them to rank edges on"),
         ("attention line --over-steps --step 3", "--over-steps reads every checkpoint: leave"),
         ("geometry facts", "there is no grid of operands here: this analysis needs"),
-        ("additivity facts", "there is no grid of operands here: this analysis needs"),
         ("order line", "was trained on one line at a time, so there is no order"),
         ("memorization line --site hook_embed", "site 'hook_embed' is not there: the nearest"),
         *((f"additivity line --site {site}", f"site '{site}' is not there: the nearest are")

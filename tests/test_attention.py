@@ -12,18 +12,10 @@ from transformer_lens import FactoredMatrix
 
 from tbtt_interp.activations import cached
 from tbtt_interp.analyses import attention, heads
-from tbtt_interp.analyses.token_roles import PROMPT, RoleBatch, batches_by_context, prompt_roles
+from tbtt_interp.analyses.token_roles import PROMPT, RoleBatch, batches_by_context
 from tbtt_interp.interventions import knock_out_attention, random_pairs, uniform_attention
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.results import Result
-from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
-from tbtt_interp.tasks.facts import capitals
-
-
-@pytest.fixture(scope="module")
-def result(file_run: Run) -> Result:
-    return attention.analyse_attention(file_run, examples=range(0, 200, 7))
 
 
 @pytest.mark.parametrize("fixture", ["file_run", "facts_run", "line_run"])
@@ -33,21 +25,20 @@ def test_every_token_has_the_role_of_its_character(fixture, request):
     prompts = PromptSet.of_seed(run, run.seeds[1])
     contexts = batches_by_context(prompts)
     assert len(contexts) == (1 if fixture == "line_run" else 2)
-    literal = {"<": "<", "=": "=", "newline": "\n"}
     for context in contexts:
-        rows = zip(context.batch.row_example, context.batch.tokens.tolist(), context.roles,
-                   strict=True)  # fmt: skip
-        for k, row, roles in rows:
-            example = prompts.examples[k]
-            text = run.task.vocabulary.decode(row)
-            known = {name: str(example.labels.get(name)) for name in ("a", "b", "operator")}
-            country = "".join(c for c, role in zip(text, roles, strict=True) if role == "country")
-            assert str(example.labels.get("country", "")).endswith(country)
+        of_rows = context.batch.row_example, context.batch.tokens.tolist(), context.roles
+        for k, row, roles in zip(*of_rows, strict=True):
+            example, text = prompts.examples[k], run.task.vocabulary.decode(row)
+            labels = {name: str(example.labels.get(name)) for name in ("a", "b", "operator")}
+            expected = {"<": "<", "=": "=", "newline": "\n"} | labels
             for character, role in zip(text, roles, strict=True):
-                expected = {**literal, **known}.get(role)
-                assert expected is None or character == expected
-            answer = "".join(c for c, r in zip(text, roles, strict=True) if r.startswith("answer"))
-            assert example.answer.startswith(answer)
+                assert character == expected.get(role, character)
+
+            def shown(name: str, text: str = text, roles: list[str] = roles) -> str:
+                return "".join(c for c, r in zip(text, roles, strict=True) if r.startswith(name))
+
+            assert str(example.labels.get("country", "")).endswith(shown("country"))
+            assert example.answer.startswith(shown("answer"))
 
 
 def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run):
@@ -59,11 +50,6 @@ def test_the_preceding_line_is_that_of_the_model_s_own_file(file_run):
         if not example.held_out and not text.startswith(example.line):
             row = batch.tokens[batch.answer_row[k], : batch.answer_pos[k] + 1]
             assert VOCABULARY.decode(row.tolist()) in text
-
-
-def test_roles_of_facts():
-    roles = prompt_roles(capitals()[0], ["a", "country"])  # it has no label a
-    assert roles == ["Capital␣of␣"] * 11 + ["country"] * 6 + ["␣is␣"] * 4
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))
@@ -139,11 +125,10 @@ def test_detection_patterns_by_hand():
 
 def test_heads_are_compared_with_uniform_attention(file_run):
     prompts = PromptSet.of_seed(file_run, file_run.seeds[0])
-    scores = heads.head_scores(file_run.model(), prompts).set_index("kind")
-    assert set(scores.index) == {"previous token", "induction", "previous line", "copying"}
-    uniform = np.mean([1 / n for n in range(2, 10)])
-    assert scores["uniform"]["previous token"] == pytest.approx(uniform)
     untrained = heads.head_scores(Models.of(file_run).untrained[0], prompts).set_index("kind")
+    assert set(untrained.index) == {"previous token", "induction", "previous line", "copying"}
+    uniform = np.mean([1 / n for n in range(2, 10)])
+    assert untrained["uniform"]["previous token"] == pytest.approx(uniform)
     assert untrained["score"]["previous token"] == pytest.approx(uniform, abs=0.01)
     text = "".join(file_run.tasks[0].file(file_run.config.order_seeds[0]))
     windows = heads.training_texts(prompts)
@@ -151,18 +136,17 @@ def test_heads_are_compared_with_uniform_attention(file_run):
     assert all(VOCABULARY.decode(row) in text for row in windows.tolist())
 
 
-def test_claims_compare_the_most_needed_key_with_random_ones(result):
+def test_claims_compare_the_most_needed_key_with_random_ones(file_run):
+    result = attention.analyse_attention(file_run, examples=range(0, 200, 7))
     summary = result.tables["attention"]
     assert {"uniform", "untrained", "logprob_drop_random"} <= set(result.display.columns)
     claim = result.claim("prompt: without attention from =")
     rows = summary[(summary["context"] == PROMPT) & (summary["query"] == "=")]
     assert claim.effect.mean == rows["accuracy_drop"].max() and claim.effect.n == 2
     assert claim.null_name == "without attention to random keys"
-    assert (
-        result.claim("Induction attention is highest in head 0.0").null_name == "uniform attention"
-    )
-    nothing_right = summary.assign(accuracy_drop=np.nan)
-    assert not attention.attention_claims(nothing_right)
+    induction = result.claim("Induction attention is highest in head 0.0")
+    assert induction.null_name == "uniform attention"
+    assert not attention.attention_claims(summary.assign(accuracy_drop=np.nan))
     drawn = result.figures["attention"]().data[0]
     assert list(drawn["x"])[:2] == ["previous line", "newline"]  # in the order of the text
 
