@@ -46,7 +46,7 @@ def test_a_command_prints_and_writes_all_it_found(line_run, printed, monkeypatch
 @pytest.mark.parametrize(
     ("words", "n_rows", "columns"),
     [
-        (f"patching --clean 3+4 --corrupt 3+9 --site {Z} --step 100", 84, {"fraction_restored"}),
+        (f"patching --clean 3+4 --corrupted 3+9 --site {Z} --step 100", 84, {"fraction_restored"}),
         ("geometry --over-steps", None, {"step", "measure", "value", "null", "untrained", "p"}),
     ],
 )
@@ -61,8 +61,8 @@ def test_json_is_the_rows_of_a_table(words, n_rows, columns, file_run, printed):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ("patching line --clean 3+4", "--clean and --corrupt go together: give both, or"),
-        ("patching line --clean 3+4 --corrupt 3+9 --pairs 3", "leave out --held-out"),
+        ("patching line --clean 3+4", "--clean and --corrupted go together: give both, or"),
+        ("patching line --clean 3+4 --corrupted 3+9 --pairs 3", "leave out --held-out"),
         ("patching line --pairs 0", "pairs must be at least 1, got 0"),
         ("paths line --pairs 2", "pairs must be at least 4, half of them to rank edges on"),
         ("attention line --over-steps --step 3", "--over-steps reads every checkpoint: leave"),

@@ -256,7 +256,7 @@ def patching_claims(table: pd.DataFrame) -> list[Claim]:
 
 def analyse_patching(
     run: Models | Run, pairs: Pairs | None = None, *, clean: str | None = None,
-    corrupt: str | None = None, held_out: str | None = None, n_pairs: int | None = None,
+    corrupted: str | None = None, held_out: str | None = None, n_pairs: int | None = None,
     sites: Sequence[str] | None = None, seed: int = 0,
 ) -> Result:  # fmt: skip
     """Activation patching as in `patching_table`, and the drops under ablation.
@@ -266,15 +266,15 @@ def analyse_patching(
     Raises:
         TbttError: if options do not go together, or a site is unknown.
     """
-    if (clean is None) != (corrupt is None):
-        raise TbttError("--clean and --corrupt go together: give both, or neither for all pairs")
+    if (clean is None) != (corrupted is None):
+        raise TbttError("--clean and --corrupted go together: give both, or neither for all pairs")
     if clean is not None and (held_out or n_pairs):
-        raise TbttError("--clean and --corrupt name one pair: leave out --held-out and --pairs")
+        raise TbttError("--clean and --corrupted name one pair: leave out --held-out and --pairs")
     if n_pairs is not None and n_pairs < 1:
         raise TbttError(f"pairs must be at least 1, got {n_pairs}")
     models = Models.of(run)
     if pairs is None:
-        pairs = chosen_pairs(models, clean, corrupt, held_out=held_out, count=n_pairs, seed=seed)
+        pairs = chosen_pairs(models, clean, corrupted, held_out=held_out, count=n_pairs, seed=seed)
     table, notes = patching_table(models, pairs, sites=sites, seed=seed), pairs.notes()
     result = Result(
         name="patching", tables={"patching": table}, display=patching_display(table),

@@ -48,7 +48,7 @@ def patching(
     run: "Source",
     *,
     clean: Annotated[str | None, "One pair alone: the clean prompt, as in 3+4."] = None,
-    corrupt: Annotated[str | None, "Its corrupted prompt, as in 3+9."] = None,
+    corrupted: Annotated[str | None, "Its corrupted prompt, as in 3+9."] = None,
     held_out: Annotated[str | None, "Only clean equations of a held-out pair, as in 5,7."] = None,
     pairs: Annotated[int | None, f"{PAIRS} 64 beyond a million parameters]"] = None,
     site: Sites = None,
@@ -57,12 +57,12 @@ def patching(
 
     tbtt analyses patching runs/arithmetic-medium-file
 
-    tbtt analyses patching runs/arithmetic-medium-file --clean "3+4" --corrupt "3+9"
+    tbtt analyses patching runs/arithmetic-medium-file --clean "3+4" --corrupted "3+9"
     """
     from tbtt_interp.analyses.patching import analyse_patching
 
     return analyse_patching(
-        run, clean=clean, corrupt=corrupt, held_out=held_out, n_pairs=pairs, sites=site
+        run, clean=clean, corrupted=corrupted, held_out=held_out, n_pairs=pairs, sites=site
     )
 
 
