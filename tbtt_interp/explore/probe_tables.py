@@ -28,23 +28,20 @@ from tbtt_interp.tasks.task import Label
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
-    from transformer_lens import HookedTransformer
-
-    from tbtt_interp.probes.datasets import ProbeTask
-    from tbtt_interp.prompts import PromptSet
 
 Table = dict[str, Any]
 FOLDER = Path(__file__).parent / "probes"
 CONTROLS = 9  # control tasks per feature, of the 99 that `tbtt probes` draws
 POSITIONS = (-5, -4, -3, -2, -1)  # counted from the prompt's last token
 SHIPPED_POSITIONS = (-2, -1)  # "b" and "=" of an equation: those before have read one operand
+COLUMNS = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high",
+           "control": "control", "thresholds": "thresholds", "untrained": "untrained"}  # fmt: skip
 IN_TEXT = 0.995  # accuracy from which a probe of the one-hot text leaves nothing to find
 ONE = threading.Lock()  # tables are computed one at a time
 
 
 def probe_table(run: Run, step: int, positions: Sequence[int] = POSITIONS) -> Table:
-    """Cross-validated probes of all models of a checkpoint, with the nulls of `probe_grid`.
+    """`probe_grid` of all models of a checkpoint, with fewer control tasks, as the page reads it.
 
     Returns:
         features, sites, positions, seeds, controls (the number of control tasks).
@@ -55,146 +52,51 @@ def probe_table(run: Run, step: int, positions: Sequence[int] = POSITIONS) -> Ta
         first layer, 3 where a probe of the one-hot text is always right, else 0. By feature: the
         nulls one_hot and majority, and held_out_of; by feature and site: the null operands.
     """
-    from tbtt_interp.probes.datasets import ProbeDataset
-    from tbtt_interp.probes.grid import default_sites
+    from tbtt_interp.probes.grid import default_sites, probe_grid
     from tbtt_interp.seeds import Models
 
     models = Models.of(run, step)
     examples = models.shared_prompts.examples
-    features = find_features(None, examples)
-    shortest = min(len(example.prompt) for example in examples)
-    positions = tuple(pos for pos in positions if -pos <= shortest)
-    dataset = ProbeDataset.of_prompts(models.prompts, features, controls=CONTROLS)
-    cells = default_sites(models.first.cfg.n_layers)[1:], positions
-    trained = _activations(models.models, models.prompts, dataset.texts, *cells)
-    widths = tuple(x.shape[-1] for x in trained.values())
-    one_hot, majority, operands = _text_nulls(run, widths)
-    untrained = _untrained(run, models.seeds, *map(tuple, cells))
-    scores = [
-        [_scores(task, x, site, one_hot[number]) for site, x in trained.items()]
-        for number, task in enumerate(dataset.tasks)
-    ]
-    columns = {
-        name: [_thousandths([one[name] for one in of]) for of in scores]
-        for name in ("accuracy", "low", "high", "control", "thresholds")
-    }
-    counts = {
-        name: [[one[name] for one in of] for of in scores] for name in ("held_out", "trivial")
-    }
-    splits = [[s.n_tested for s in task.held_out if s is not None] for task in dataset.tasks]
+    prompts = [example.prompt[-run.shape.n_ctx :] for example in examples]
+    names = [feature.name for feature in find_features(None, examples)]
+    positions = [pos for pos in positions if -pos <= min(map(len, prompts))]
+    grid = probe_grid(
+        models, names, sites=default_sites(run.shape.layers)[1:], positions=positions,
+        controls=CONTROLS,
+    )  # fmt: skip
+    sites = list(dict.fromkeys(grid["site"]))
+
+    def column(name: str) -> "Float[np.ndarray, 'feature site pos']":
+        cells = grid[name].to_numpy().reshape(len(sites), len(positions), len(names))
+        return np.moveaxis(cells, -1, 0)
+
+    columns = {name: [*map(_thousandths, column(of))] for name, of in COLUMNS.items()}
+    of_features = {name: _thousandths(column(name)[:, 0, 0]) for name in ("one_hot", "majority")}
+    trivial = [[[_trivial(site, pos, prompts, one_hot) for pos in positions] for site in sites]
+               for one_hot in column("one_hot")[:, 0, 0]]  # fmt: skip
     return {
-        "features": [f.name for f in features], "sites": list(trained),
-        "positions": list(positions), "seeds": list(models.seeds),
-        "controls": CONTROLS, **columns, **counts, "held_out_of": [sum(of) for of in splits],
-        "untrained": [_thousandths(of) for of in untrained], "one_hot": _thousandths(one_hot),
-        "majority": _thousandths(majority), "operands": _thousandths(operands.T),
+        "features": names, "sites": sites, "positions": positions, "seeds": list(models.seeds),
+        "controls": CONTROLS, **columns, "held_out": column("held_out_correct").tolist(),
+        "trivial": trivial, "held_out_of": column("held_out_of")[:, 0, 0].tolist(), **of_features,
+        "operands": _thousandths(column("operands")[..., 0]),
     }  # fmt: skip
 
 
-def _activations(
-    models: "Sequence[HookedTransformer]", prompts: "Sequence[PromptSet]", texts: Sequence[str],
-    sites: Sequence[str], positions: Sequence[int],
-) -> "dict[str, Float[Tensor, 'model pos text d']]":  # fmt: skip
-    """The activations of every model at each site, heads apart."""
-    import torch
-
-    from tbtt_interp.probes.datasets import read_cells
-
-    cells = [
-        read_cells(model, own, texts, sites, positions)
-        for model, own in zip(models, prompts, strict=True)
-    ]
-    return {
-        site: torch.stack([torch.stack([of[site, pos] for pos in positions]) for of in cells])
-        for site in dict.fromkeys(site for site, _ in cells[0])
-    }
-
-
-def _scores(
-    task: "ProbeTask", x: "Float[Tensor, 'model pos every d']", site: str, one_hot: float
-) -> dict[str, Any]:
-    """The scores of a feature's probes at a site, by position."""
-    from tbtt_interp.probes.linear import count_correct
-    from tbtt_interp.shares import share_over_models
-    from tbtt_interp.stats import SHARE, ratios_over_models
-
-    labels, of, same = task.labels, task.folds.n_tested, x.std(-2).amax((0, -1)) < 1e-5
-    x = task.only(x)
-    share = count_correct(x, labels.of_model(0), task.folds) / of  # [model, pos, draw]
-    mean, low, high, _ = ratios_over_models(np.moveaxis(share[..., 0], 0, -1), 1.0, bounds=SHARE)
-    for pos in np.flatnonzero(low == high):  # models that do not differ: of counts, as in the grid
-        alike = share_over_models([(round(hits * of), of) for hits in share[:, pos, 0]])
-        low[pos], high[pos] = alike.low, alike.high
-    others, right = None, np.zeros(len(mean), int)
-    if labels.thresholds is not None:
-        others = count_correct(x, labels.thresholds, task.folds).mean((0, -1)) / of
-    for values, split in zip(x, task.held_out, strict=True):
-        if split is not None:
-            right = right + count_correct(values, labels.of_model(0)[:1], split)[:, 0]
-    known = 2 if site.endswith(".0.hook_resid_pre") else 3 if one_hot > IN_TEXT else 0
-    return {
-        "accuracy": mean, "low": low, "high": high, "thresholds": others,
-        "control": share[..., 1:].mean((0, -1)) if len(labels.controls) else None,
-        "held_out": right.tolist(), "trivial": np.where(same, 1, known).tolist(),
-    }  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def _text_nulls(
-    run: Run, widths: tuple[int, ...]
-) -> "tuple[list[float], list[float], Float[np.ndarray, 'site feature']]":
-    """The nulls that need no model: one-hot text, majority class, operands as plain numbers."""
-    import torch
-
-    from tbtt_interp.probes.datasets import ProbeDataset
-    from tbtt_interp.probes.features import one_hot_text
-    from tbtt_interp.probes.linear import count_correct, fold_counts
-    from tbtt_interp.probes.nulls import operands_accuracy
-    from tbtt_interp.prompts import PromptSet
-
-    prompts = PromptSet.of_seed(run, run.seeds[0])
-    features = find_features(None, prompts.examples)
-    dataset = ProbeDataset.of_prompts([prompts], features, controls=0)
-    text = torch.from_numpy(one_hot_text(dataset.texts)).double()
-    one_hot, majority = [], []
-    for task in dataset.tasks:
-        labels, of = task.labels.real, task.folds.n_tested
-        one_hot.append(int(count_correct(task.only(text), labels, task.folds)[0]) / of)
-        majority.append(fold_counts(task.folds, labels[0])["majority"] / of)
-    return one_hot, majority, operands_accuracy(dataset, np.array(widths))
-
-
-@lru_cache(maxsize=4)
-def _untrained(
-    run: Run, seeds: tuple[int, ...], sites: tuple[str, ...], positions: tuple[int, ...]
-) -> "list[list[Float[np.ndarray, ' pos']]]":
-    """The accuracies of probes of the models before training, by feature and site."""
-    from tbtt_interp.activations import untrained_models
-    from tbtt_interp.probes.datasets import ProbeDataset
-    from tbtt_interp.probes.linear import count_correct
-    from tbtt_interp.prompts import PromptSet
-
-    models = [model for model, seed in zip(untrained_models(run), run.seeds, strict=True)
-              if seed in seeds]  # fmt: skip
-    prompts = [PromptSet.of_seed(run, seed) for seed in seeds]
-    features = find_features(None, prompts[0].examples)
-    dataset = ProbeDataset.of_prompts(prompts, features, controls=0)
-    found = _activations(models, prompts, dataset.texts, sites, positions)
-    return [
-        [count_correct(task.only(x), task.labels.real, task.folds)[..., 0].mean(0)
-         / task.folds.n_tested for x in found.values()]
-        for task in dataset.tasks
-    ]  # fmt: skip
+def _trivial(site: str, pos: int, prompts: Sequence[str], one_hot: float) -> int:
+    """Why a cell has nothing to find, as in `probe_table`; 0 where it may."""
+    is_first = site.endswith(".0.hook_resid_pre")  # this stream has read no token before its own
+    if len({(len(p), p[pos]) if is_first else p[: len(p) + 1 + pos] for p in prompts}) == 1:
+        return 1
+    return 2 if is_first else 3 if one_hot > IN_TEXT else 0
 
 
 def _thousandths(values: Any) -> Any:
     """Shares as whole thousandths, nested as they are; null where undefined."""
-    if values is None:
-        return None
     if np.ndim(values):
         found = [_thousandths(value) for value in values]
         return None if all(value is None for value in found) else found
-    return round(1_000 * float(values)) if np.isfinite(values) else None
+    # a mean's last bits do not decide where a half is rounded to
+    return round(round(1_000 * float(values), 6)) if np.isfinite(values) else None
 
 
 def feature_labels(task: Task) -> dict[str, list[Label | None]]:
