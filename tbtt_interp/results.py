@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Verdict = Literal["supported", "contradicted", "undecided"]
 Direction = Literal["above", "below", "different"]
 Origin = Literal["the paper", "expected before the run", "explored"]
+NullRule = Literal["closest", "highest", "strongest"]
 FEWEST_MODELS = 3  # models that a verdict needs
 P_LEVEL = 0.05
 POWER = 0.8
@@ -68,17 +69,21 @@ class Claim:
 
     @classmethod
     def of_row(
-        cls, row: Mapping[Any, Any], value: str, nulls: Mapping[str, float], **words: Any
-    ) -> "Claim":
-        """The claim of a row that `summarize` made, with the closest of its nulls.
+        cls, row: Mapping[Any, Any], value: str, nulls: Mapping[str, str],
+        rule: NullRule = "closest", **words: Any,
+    ) -> "Claim":  # fmt: skip
+        """The claim of a row that `summarize` made, with one of its nulls.
 
         Args:
             value: the column of the effect.
+            nulls: the nulls' columns, and what each is called, as for figures.
+            rule: which of them, as in `choose_null`.
             words: `text`, `unit` and what else the claim has.
         """
-        null, null_name = closest_null(row[value], nulls)
-        effect = Interval.of_row(row, value)
-        return cls(effect=effect, null=null, null_name=null_name, **words)
+        known = {name: row.get(column, math.nan) for column, name in nulls.items()}
+        null, null_name = choose_null(row[value], known, rule)
+        words = {"null": null, "null_name": null_name} | words
+        return cls(effect=Interval.of_row(row, value), **words)
 
     @property
     def verdict(self) -> Verdict:
@@ -199,27 +204,31 @@ def all_of(claims: Sequence[Claim]) -> Claim:
     return min(claims, key=strength)
 
 
-def closest_null(value: float, nulls: Mapping[str, float]) -> tuple[float, str]:
-    """The null closest to an effect, and its name; nan and "no null" where none is known.
+def choose_null(
+    value: float, nulls: Mapping[str, float], rule: NullRule = "closest"
+) -> tuple[float, str]:
+    """The null that an effect is compared with, and its name; nan where none is known.
 
-    >>> closest_null(0.9, {"permuted digits": 0.1, "untrained model": 0.6})
-    (0.6, 'untrained model')
+    Args:
+        nulls: by name.
+        rule: the one closest to the effect, the highest, or the strongest, which goes furthest in
+            the effect's own direction.
+
+    >>> nulls = {"permuted digits": -0.2, "untrained model": 0.6}
+    >>> choose_null(0.9, nulls), choose_null(-0.5, nulls, "strongest")
+    ((0.6, 'untrained model'), (-0.2, 'permuted digits'))
     """
     known = {name: null for name, null in nulls.items() if not math.isnan(null)}
     if not known:
-        return math.nan, "no null"
-    name = min(known, key=lambda name: abs(known[name] - value))
+        return math.nan, next(iter(nulls)) if len(nulls) == 1 else "no null"
+    sign = 1 if value >= 0 else -1
+    keys: dict[NullRule, Callable[[str], Any]] = {
+        "closest": lambda name: -abs(known[name] - value),
+        "highest": lambda name: (known[name], name),
+        "strongest": lambda name: sign * known[name],
+    }
+    name = max(known, key=keys[rule])
     return known[name], name
-
-
-def strongest_null(value: float, nulls: Sequence[float]) -> float:
-    """The null that goes furthest in an effect's own direction; nan where none is known.
-
-    >>> strongest_null(0.5, [0.1, 0.3, math.nan]), strongest_null(-0.5, [-0.2, 0.3])
-    (0.3, -0.2)
-    """
-    known = [null for null in nulls if not math.isnan(null)]
-    return (max if value >= 0 else min)(known, default=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -20,7 +20,7 @@ from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
-from tbtt_interp.stats import Interval, summarize
+from tbtt_interp.stats import summarize
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -180,10 +180,8 @@ def ablation_claims(summary: pd.DataFrame) -> list[Claim]:
             name = f"{kind[0].upper()}{kind[1:]} {layer}.{row['number']}"
             text = f"{name}, resampled from another example, costs"
             null_name = "resampled from an example with the same answer"
-        claims.append(Claim(
-            text=text, effect=Interval.of_row(row, "accuracy_drop"), null_name=null_name,
-            unit="of the right seen answers", null=row["accuracy_drop_null"],
-        ))  # fmt: skip
+        claims.append(Claim.of_row(row, "accuracy_drop", {"accuracy_drop_null": null_name},
+                                   text=text, unit="of the right seen answers"))  # fmt: skip
     return claims
 
 

@@ -243,7 +243,7 @@ def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim
     return [
         *interaction_claims(shares),
         *(Claim.of_row(
-            row, "answered", {"f(a) + g(b) of a shuffled grid": row["shuffled"]},
+            row, "answered", {"shuffled": "f(a) + g(b) of a shuffled grid"},
             text=f"f(a) + g(b) in place of {row['site']} answers",
             unit=f"of the {row['split']} equations, the model itself {row['model']:.2f}",
         ) for row in answers.to_dict("records")),
@@ -254,7 +254,7 @@ def interaction_claims(shares: pd.DataFrame) -> list[Claim]:
     """For each site and operator, that its interaction differs from the closest null's."""
     return [
         Claim.of_row(
-            row, "share", {"shuffled grid": row["shuffled"], "untrained": row["untrained"]},
+            row, "share", {"shuffled": "shuffled grid", "untrained": "untrained"},
             text=f"In {row['site']} at {row['position']}, the interaction of a and b explains",
             unit=f"of the variance over the grid of {row['operator']}", direction="different",
             p=row["p"],

@@ -25,7 +25,7 @@ from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds, summarize_over_seeds
-from tbtt_interp.stats import SHARE, Interval, summarize
+from tbtt_interp.stats import SHARE, summarize
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -137,11 +137,10 @@ def attention_claims(summary: pd.DataFrame) -> list[Claim]:
     known = summary[summary["accuracy_drop"].notna()]
     most = known.groupby(["context", "query"], sort=False)["accuracy_drop"].idxmax()
     return [
-        Claim(
+        Claim.of_row(
+            row, "accuracy_drop", {"accuracy_drop_random": "without attention to random keys"},
             text=f"{row['context']}: without attention from {row['query']} to {row['key']} in head "
-            f"{row['layer']}.{row['head']}, models lose",
-            effect=Interval.of_row(row, "accuracy_drop"), unit="of the right seen answers",
-            null=row["accuracy_drop_random"], null_name="without attention to random keys",
+            f"{row['layer']}.{row['head']}, models lose", unit="of the right seen answers",
         )
         for row in known.loc[most].to_dict("records")
     ]  # fmt: skip

@@ -248,11 +248,11 @@ def main_parts(summary: pd.DataFrame) -> pd.DataFrame:
 def attribution_claims(summary: pd.DataFrame) -> list[Claim]:
     """For each part of the layers, the share of whole answers' logit difference that it writes."""
     rows = main_parts(summary).dropna(subset="share")
+    nulls = {"mismatched": "another example's token", "untrained": "untrained"}
+    rows = rows.assign(**{name: rows[name] / rows["logit_difference"] for name in nulls})
     return [
         Claim.of_row(
-            row, "share",
-            {"another example's token": row["mismatched"] / row["logit_difference"],
-             "untrained": row["untrained"] / row["logit_difference"]},
+            row, "share", nulls,
             text=f"{row['part']} writes", unit=f"of the logit difference of {row['split']} answers",
         )
         for row in rows[rows["kind"] != ALL].to_dict("records")

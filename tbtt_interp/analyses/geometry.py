@@ -172,7 +172,7 @@ def geometry_claims(summary: pd.DataFrame) -> list[Claim]:
                       "unit": "of 1, which equal representations have"},
     }  # fmt: skip
     return [
-        Claim.of_row(row, "value", {row["null_name"]: row["null"], "untrained": row["untrained"]},
+        Claim.of_row(row, "value", {"null": row["null_name"], "untrained": "untrained"},
                      **of | {"text": f"{row['representation']} at {row['site']}: {of['text']}"})
         for row in rows.to_dict("records") if (of := words.get(row["measure"]))
     ]  # fmt: skip

@@ -22,7 +22,6 @@ from tbtt_interp.prompts import VISIBLE, PromptSet
 from tbtt_interp.results import Claim
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
-from tbtt_interp.stats import Interval
 from tbtt_interp.tasks import Vocabulary
 
 if TYPE_CHECKING:
@@ -224,11 +223,10 @@ def head_claims(summary: pd.DataFrame) -> list[Claim]:
     known = summary[summary["uniform"].notna()]
     best = known.loc[known.groupby("kind", sort=False)["score"].idxmax()]
     return [
-        Claim(
+        Claim.of_row(
+            row, "score", {"uniform": "uniform attention"}, unit="of its attention on such keys",
             text=f"{row['kind'].capitalize()} attention is highest in head {row['layer']}."
             f"{row['head']}, which puts",
-            effect=Interval.of_row(row, "score"), unit="of its attention on such keys",
-            null=row["uniform"], null_name="uniform attention",
         )
         for row in best.to_dict("records")
     ]  # fmt: skip

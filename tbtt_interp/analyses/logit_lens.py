@@ -16,8 +16,7 @@ from torch import Tensor
 from tbtt_interp.activations import cached
 from tbtt_interp.plots import curves, short_site
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.results import Claim, closest_null
-from tbtt_interp.stats import Interval
+from tbtt_interp.results import Claim
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -98,16 +97,14 @@ def logit_lens(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
 def lens_claims(summary: pd.DataFrame) -> list[Claim]:
     """Accuracy on whole answers of each stream but the last, which is the model's output."""
     of_answer = summary[(summary["role"] == WHOLE) & (summary["metric"] == "accuracy")]
-    claims = []
-    for row in of_answer[of_answer["stream"] != summary["stream"].iloc[-1]].to_dict("records"):
-        nulls = {"another example's stream": row["mismatched"], "untrained": row["untrained"]}
-        null, null_name = closest_null(row["value"], nulls)
-        claims.append(Claim(
+    return [
+        Claim.of_row(
+            row, "value", {"mismatched": "another example's stream", "untrained": "untrained"},
             text=f"Read at {row['stream']}, the right token comes first for",
-            effect=Interval.of_row(row, "value"),
-            unit=f"of the {row['split']} answer tokens", null=null, null_name=null_name,
-        ))  # fmt: skip
-    return claims
+            unit=f"of the {row['split']} answer tokens",
+        )
+        for row in of_answer[of_answer["stream"] != summary["stream"].iloc[-1]].to_dict("records")
+    ]  # fmt: skip
 
 
 def plot_logit_lens(summary: pd.DataFrame, metric: str = "accuracy") -> "Figure":

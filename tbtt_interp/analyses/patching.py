@@ -24,10 +24,10 @@ from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.interventions import Location, answer_logits, changed, index_of, run_with
 from tbtt_interp.plots import heatmaps, short_site
 from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
-from tbtt_interp.results import Claim, Result, strongest_null
+from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Arrays, Models, over_seeds
-from tbtt_interp.stats import Interval, ratios_over_models
+from tbtt_interp.stats import ratios_over_models
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -180,11 +180,8 @@ def fraction_claims(
 ) -> list[Claim]:  # fmt: skip
     """A claim per row of a table: a text, the fraction restored, and the strongest null's."""
     return [
-        Claim(
-            text=text, effect=Interval.of_row(row, "fraction_restored"), unit=unit,
-            null=strongest_null(row["fraction_restored"], [row[null] for null in nulls]),
-            null_name=null_name,
-        )
+        Claim.of_row(row, "fraction_restored", {null: null for null in nulls}, "strongest",
+                     text=text, unit=unit, null_name=null_name)
         for row, text in zip(rows.to_dict("records"), texts, strict=True)
     ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -33,7 +33,7 @@ from tbtt_interp.probes.effects import effect_claims, erasure_table
 from tbtt_interp.probes.grid import probe_claims, probe_grid
 from tbtt_interp.results import Claim
 from tbtt_interp.seeds import Models, over_seeds
-from tbtt_interp.stats import Interval, summarize
+from tbtt_interp.stats import summarize
 
 CONTROLS = 19  # draws of each null of probes and erasure: p is at least 1/20
 SHUFFLES = 39  # of the operand grid: twice the least p is 0.05
@@ -97,10 +97,6 @@ def _findings(kind: str, places: Iterable[str], claims: Iterable[Claim]) -> Iter
         effect = claim.effect
         found = claim.verdict == "supported" and effect.mean > 0
         yield Measurement(kind, place, effect.mean, effect.low, effect.high, found)
-
-
-def _unnamed(row: Mapping[Any, Any], value: str, null: float) -> Claim:
-    return Claim(text="", effect=Interval.of_row(row, value), unit="", null=null, null_name="")
 
 
 def _streams(models: Models) -> list[str]:
@@ -228,7 +224,8 @@ def _attention(models: Models) -> Iterator[Measurement]:
     table = attention.summarize_drops(drops, attention.BY)
     rows = table[(table["query"] == "=") & (table["key"] == "b")].to_dict("records")
     places = [f"head {row['layer']}.{row['head']}" for row in rows]
-    claims = [_unnamed(row, "accuracy_drop", row["accuracy_drop_random"]) for row in rows]
+    claims = [Claim.of_row(row, "accuracy_drop", {"accuracy_drop_random": "random keys"},
+                           text="", unit="") for row in rows]  # fmt: skip
     return _findings("knockout of b", places, claims)
 
 
@@ -302,7 +299,8 @@ def _order(models: Models) -> Iterator[Measurement]:
     largest = other.groupby(["seed", "character"]).size().groupby("seed").max() / 99
     counts = pd.DataFrame({**right, "majority": largest, "label": "a"}).reset_index()
     row = summarize(counts, ["label"], ["own", "other", "majority"]).to_dict("records")[0]
-    claim = _unnamed(row, "own", max(row["other"], row["majority"]))  # pyright: ignore
+    nulls = {"other": "another order", "majority": "majority class"}
+    claim = Claim.of_row(row, "own", nulls, "highest", text="", unit="")
     return _findings("next line", ["first operand"], [claim])
 
 

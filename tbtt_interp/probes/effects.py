@@ -20,13 +20,13 @@ from tbtt_interp.probes.erasure import (
     interchange,
 )
 from tbtt_interp.probes.features import find_features
-from tbtt_interp.probes.grid import as_text, highest_null
+from tbtt_interp.probes.grid import as_text
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Arrays, Models, over_seeds, over_untrained
 from tbtt_interp.shares import share_over_models
-from tbtt_interp.stats import Interval, mean_over_models
+from tbtt_interp.stats import mean_over_models
 from tbtt_interp.tasks import Example
 
 if TYPE_CHECKING:
@@ -220,12 +220,11 @@ def effect_claims(table: pd.DataFrame) -> list[Claim]:
     """For each row, that its effect is above the highest of its nulls."""
     claims = []
     for row in table.to_dict("records"):
-        null, null_name = highest_null(row, NULL_NAMES)
         text, unit = MEASURES[row["measure"]]
         is_linear = row["measure"] not in ("decoded", "decoded in code", "corrected")
-        claims.append(Claim(
-            text=text.format(f"{row['feature']} at {row['site']}"), unit=unit, p=row["p"],
-            effect=Interval.of_row(row, "effect"), null=null, null_name=null_name,
+        claims.append(Claim.of_row(
+            row, "effect", NULL_NAMES, "highest", unit=unit, p=row["p"],
+            text=text.format(f"{row['feature']} at {row['site']}"),
             blind_to="a feature that is used nonlinearly" if is_linear else "",
         ))  # fmt: skip
     return claims

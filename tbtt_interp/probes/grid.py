@@ -264,22 +264,15 @@ def probe_steps(
     return pd.concat(tables, ignore_index=True)
 
 
-def highest_null(row: Mapping[Any, Any], nulls: Mapping[str, str]) -> tuple[float, str]:
-    """The highest null in a table's row, and its name; nan where there is none."""
-    known = [(row[column], name) for column, name in nulls.items() if not pd.isna(row.get(column))]
-    return max(known, default=(np.nan, "no null"))
-
-
 def probe_claims(table: pd.DataFrame, nulls: Mapping[str, str] = NULLS) -> list[Claim]:
     """For each row with control tasks, that its accuracy is above the highest of its nulls."""
     claims = []
     for row in table[table["p"].notna()].to_dict("records"):
-        null, null_name = highest_null(row, nulls)
         at = row["site"] if row["pos"] == -1 else f"{row['site']}, position {row['pos']}"
-        claims.append(Claim(
+        claims.append(Claim.of_row(
+            row, "accuracy", nulls, "highest", unit="cross-validated",
             text=f"{row['feature']} at {at} is decoded with an accuracy of",
-            effect=Interval.of_row(row, "accuracy"), unit="cross-validated",
-            null=null, null_name=null_name, p=row["p_adjusted" if row["p_adjusted"] > 0 else "p"],
+            p=row["p_adjusted" if row["p_adjusted"] > 0 else "p"],
         ))  # fmt: skip
     return claims
 

@@ -110,13 +110,10 @@ def _null_claims(section: Section, means: pd.DataFrame, command: str) -> list[Cl
     """One claim per cell and panel, that its value is above the highest of its nulls."""
     claims = []
     for row in means[means["panel"].isin(section.above_null)].to_dict("records"):
-        nulls = {name: row[null] for null, name in section.nulls.items() if pd.notna(row[null])}
-        name = max(nulls, key=lambda name: nulls[name])
         text = section.above_null[row["panel"]].format(size=row["size"], framing=row["framing"])
-        claims.append(Claim(
+        claims.append(Claim.of_row(
+            row, "value", section.nulls, "highest", unit=section.unit, command=command,
             text=f"{text} ({row['run']})" if "(" in row["label"] else text,
-            effect=Interval.of_row(row, "value"), unit=section.unit, null=float(nulls[name]),
-            null_name=name, command=command,
         ))  # fmt: skip
     return claims
 
