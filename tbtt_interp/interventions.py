@@ -85,13 +85,6 @@ def run_with(
         return model.run_with_hooks(tokens, fwd_hooks=_adapted(model, hooks))  # pyright: ignore
 
 
-@contextmanager
-def with_hooks(model: "HookedTransformer", hooks: Sequence[Hook]) -> Iterator["HookedTransformer"]:
-    """The model with hooks in every forward pass inside, without gradients."""
-    with model.hooks(fwd_hooks=_adapted(model, hooks)), torch.no_grad():  # pyright: ignore
-        yield model
-
-
 def answer_logits(
     model: "HookedTransformer", batch: PromptBatch, hooks: Sequence[Hook] = ()
 ) -> Float[Tensor, "answer d_vocab"]:

@@ -5,7 +5,6 @@ interval fails for such counts: where all models answer 0 of 4 it has no width, 
 0 or 1 it covers the mean far too seldom (tests/test_shares.py has the table).
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -89,15 +88,3 @@ def _log_likelihood(right: int, of: int) -> "Float[np.ndarray, 'share correlatio
     size = (1 - correlation) / correlation
     a, b = share[:, None] * size, (1 - share[:, None]) * size
     return betaln(a + right, b + of - right) - betaln(a, b)
-
-
-def verdict(difference: Interval, *, least: float = 0.0) -> str:
-    """Whether a difference is above a bound: supported, contradicted or undecided.
-
-    Undecided where there is no interval, or it has no width.
-    """
-    if not math.isfinite(difference.low) or difference.low == difference.high:
-        return "undecided"
-    if difference.low > least:
-        return "supported"
-    return "contradicted" if difference.high < least else "undecided"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tbtt_interp.shares import Counts, difference_of_shares, share_over_models, verdict
+from tbtt_interp.shares import Counts, difference_of_shares, share_over_models
 from tbtt_interp.stats import Interval
 
 MODELS = (3, 4, 8, 16)
@@ -74,15 +74,14 @@ def test_a_difference_is_that_of_the_means_and_reverses() -> None:
     found, back = difference_of_shares(first, second), difference_of_shares(second, first)
     assert found.mean == pytest.approx(8 / 12) and found.n == 12
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=0.006)
-    assert verdict(found) == "supported" and verdict(back) == "contradicted"
-    assert verdict(difference_of_shares(first, first)) == "undecided"
-    assert verdict(found, least=0.6) == "undecided"
+    assert 0 < found.low < 0.6 and back.high < 0
+    same = difference_of_shares(first, first)
+    assert same.low < 0 < same.high
 
 
 def test_of_nothing_nothing_is_known() -> None:
     assert math.isnan(share_over_models([]).mean)
-    assert verdict(difference_of_shares([(0, 0)], [(1, 2)])) == "undecided"
-    assert verdict(Interval(mean=0.5, low=0.5, high=0.5, n=4)) == "undecided"
+    assert math.isnan(difference_of_shares([(0, 0)], [(1, 2)]).low)
 
 
 def test_differences_cover_too() -> None:
