@@ -8,9 +8,12 @@ import pandas as pd
 
 from tbtt_interp.analyses.representations import EMBEDDINGS, number_line, operand_representations
 from tbtt_interp.evaluate import complete, evaluate_run
-from tbtt_interp.model_tables import fits_table, over_training_table, run_settings
+from tbtt_interp.model_tables import over_training_table, run_settings
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
+from tbtt_interp.train.effects import FITTED
+from tbtt_interp.train.recipe import recorded_recipe
+from tbtt_interp.train.step import learning_rate_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -112,6 +115,54 @@ def next_kept(run: Run, steps: pd.Series) -> "Int[np.ndarray, ' step']":
     """For each step, the first kept checkpoint that is not before it."""
     kept = np.array(sorted(run.checkpoints))
     return kept[np.searchsorted(kept, steps)]
+
+
+def fits_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row per model: held-out answers at its fit, later at equal summed rates, and at the end.
+
+    Returns:
+        `models_table`'s settings of the run, `seed` and `held_out`; `fit_step`, the first
+        evaluation with 99 % of the seen right, nan where there is none; `later_step`, the first
+        evaluation by which the learning rate, summed since the fit, is the smallest such sum at
+        the end of any model of the same task, framing, rate and steps, whose rate was not lowered
+        at the fit;
+        `fit_right`, `later_right`, `best_right` and `end_right` of `held_out_of`; `end_accuracy`,
+        `end_seen_accuracy`, `loss` and `margin_held_out`, at the end.
+    """
+    runs = list(runs)
+    over, model = over_training_table(runs), ["run", "seed", "held_out"]
+    over = over.assign(summed=np.concatenate([_summed_rates(run) for run in runs] or [[]]))
+    end = over.loc[over.groupby(model, sort=False)["step"].idxmax()].set_index(model)
+    fits = _first(over[over["seen_accuracy"] >= FITTED], model)
+    over = over.join(fits["summed"].rename("at_fit"), on=model)
+    since = over["summed"] - over["at_fit"]
+    alike = [over[name] for name in ("task", "framing", "learning_rate", "steps")]
+    smallest = since.where(over["step"] == over["steps"]).groupby(alike).transform("min")
+    later = _first(over[since >= smallest * (1 - 1e-9)], model)
+    for name, rows in (("fit", fits), ("later", later)):
+        end[[f"{name}_step", f"{name}_right"]] = rows[["step", "held_out_right"]]
+    end["best_right"] = over.groupby(model)["held_out_right"].max()
+    ends = {"held_out_right": "right", "held_out_accuracy": "accuracy",
+            "seen_accuracy": "seen_accuracy"}  # fmt: skip
+    end = end.rename(columns={name: f"end_{short}" for name, short in ends.items()})
+    settings = [name for name in over.loc[:, "task":"steps"] if name != "run"]
+    read = ["fit_step", "later_step", "fit_right", "later_right", "best_right", "end_right",
+            "held_out_of", "end_accuracy", "end_seen_accuracy", "loss",
+            "margin_held_out"]  # fmt: skip
+    return end.reset_index()[["run", *settings, "seed", "held_out", *read]]
+
+
+def _first(rows: pd.DataFrame, model: list[str]) -> pd.DataFrame:
+    """Each model's first row, by model."""
+    return rows.groupby(model, sort=False)[["step", "held_out_right", "summed"]].first()
+
+
+def _summed_rates(run: Run) -> "Float[np.ndarray, ' row']":
+    """The learning rate summed up to each row of `run.metrics()`; nan if lowered at the fit."""
+    recipe = recorded_recipe(run.config.recipe or {})
+    rates = [learning_rate_at(step, recipe.training) for step in range(run.config.steps)]
+    summed = np.concatenate([[0.0], np.cumsum(rates)])[run.metrics()["step"]]
+    return summed if recipe.changes.rate == "scheduled" else np.full_like(summed, np.nan)
 
 
 def measures_table(runs: Iterable[Run]) -> pd.DataFrame:

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from measures import measures_over_training, measures_table
+from measures import fits_table, measures_over_training, measures_table
 
 from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_answers
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.model_tables import (
-    ACCURACIES,
-    fits_table,
-    models_table,
-    over_training_table,
-    run_settings,
-)  # fmt: skip
+from tbtt_interp.model_tables import ACCURACIES, models_table, over_training_table, run_settings
 from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models

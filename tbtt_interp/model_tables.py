@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError
@@ -13,12 +12,8 @@ from tbtt_interp.plots import GREY, colour_of, name_once, panels
 from tbtt_interp.runs import Run
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tasks.arithmetic import pairs_text
-from tbtt_interp.train.effects import FITTED
-from tbtt_interp.train.recipe import recorded_recipe
-from tbtt_interp.train.step import learning_rate_at
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from plotly.graph_objects import Figure
 
 ACCURACIES = ["seen_accuracy", "held_out_accuracy", "knows_all"]
@@ -59,63 +54,17 @@ def models_table(runs: Iterable[Run]) -> pd.DataFrame:
 def over_training_table(runs: Iterable[Run]) -> pd.DataFrame:
     """One row per model and evaluation: `step`, and `models_table`'s columns but the late counts.
 
+    Floors, and the order known, are those of finished runs.
+
     Raises:
-        TbttError: if there is no run, or one of them is unfinished.
+        TbttError: if there is no run.
     """
 
     def floors(run: Run) -> pd.DataFrame:
-        table = pd.DataFrame(map(flat_row, run.summary()["seeds"]))
-        return table.filter(regex="^(seed$|floor_)")
+        rows = run.summary()["seeds"] if run.is_complete else [{"seed": s} for s in run.seeds]
+        return pd.DataFrame(map(flat_row, rows)).filter(regex="^(seed$|floor_)")
 
     return _described((run, run.metrics().merge(floors(run), on="seed")) for run in runs)
-
-
-def fits_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row per model: held-out answers at its fit, later at equal summed rates, and at the end.
-
-    Returns:
-        `models_table`'s settings of the run, `seed` and `held_out`; `fit_step`, the first
-        evaluation with 99 % of the seen right, nan where there is none; `later_step`, the first
-        evaluation by which the learning rate, summed since the fit, is the smallest such sum at
-        the end of any model of the same task, framing, rate and steps, whose rate was not lowered
-        at the fit;
-        `fit_right`, `later_right`, `best_right` and `end_right` of `held_out_of`; `end_accuracy`,
-        `end_seen_accuracy`, `loss` and `margin_held_out`, at the end.
-    """
-    runs = list(runs)
-    over, model = over_training_table(runs), ["run", "seed", "held_out"]
-    over = over.assign(summed=np.concatenate([_summed_rates(run) for run in runs] or [[]]))
-    end = over.loc[over.groupby(model, sort=False)["step"].idxmax()].set_index(model)
-    fits = _first(over[over["seen_accuracy"] >= FITTED], model)
-    over = over.join(fits["summed"].rename("at_fit"), on=model)
-    since = over["summed"] - over["at_fit"]
-    alike = [over[name] for name in ("task", "framing", "learning_rate", "steps")]
-    smallest = since.where(over["step"] == over["steps"]).groupby(alike).transform("min")
-    later = _first(over[since >= smallest * (1 - 1e-9)], model)
-    for name, rows in (("fit", fits), ("later", later)):
-        end[[f"{name}_step", f"{name}_right"]] = rows[["step", "held_out_right"]]
-    end["best_right"] = over.groupby(model)["held_out_right"].max()
-    ends = {"held_out_right": "right", "held_out_accuracy": "accuracy",
-            "seen_accuracy": "seen_accuracy"}  # fmt: skip
-    end = end.rename(columns={name: f"end_{short}" for name, short in ends.items()})
-    settings = [name for name in over.loc[:, "task":"steps"] if name != "run"]
-    read = ["fit_step", "later_step", "fit_right", "later_right", "best_right", "end_right",
-            "held_out_of", "end_accuracy", "end_seen_accuracy", "loss",
-            "margin_held_out"]  # fmt: skip
-    return end.reset_index()[["run", *settings, "seed", "held_out", *read]]
-
-
-def _first(rows: pd.DataFrame, model: list[str]) -> pd.DataFrame:
-    """Each model's first row, by model."""
-    return rows.groupby(model, sort=False)[["step", "held_out_right", "summed"]].first()
-
-
-def _summed_rates(run: Run) -> "Float[np.ndarray, ' row']":
-    """The learning rate summed up to each row of `run.metrics()`; nan if lowered at the fit."""
-    recipe = recorded_recipe(run.config.recipe or {})
-    rates = [learning_rate_at(step, recipe.training) for step in range(run.config.steps)]
-    summed = np.concatenate([[0.0], np.cumsum(rates)])[run.metrics()["step"]]
-    return summed if recipe.changes.rate == "scheduled" else np.full_like(summed, np.nan)
 
 
 def run_settings(run: Run) -> dict[str, Any]:
@@ -138,7 +87,7 @@ def _described(tables: Iterable[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
         first["held_out"] = first["seed"].map(pairs)
         seen = {f"seen_{side}": table.filter(regex=f"^seen_.*_{side}$").sum(axis=1)
                 for side in ("right", "of")}  # fmt: skip
-        is_known = run.config.framing == "file" and "loss" in table  # imported models have no loss
+        is_known = run.config.framing == "file" and "floor_lines" in table  # not of imported models
         known = order_known(table) if is_known else float("nan")
         described.append(first.join(table.drop(columns="seed")).assign(**seen, order_known=known))
     if not described:

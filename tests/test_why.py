@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import why
+from measures import fits_table
 from tiny import short
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model_tables import fits_table
 from tbtt_interp.train.sweep import Contrast, read_sweep
 from tbtt_interp.train.training import train_models
 

@@ -110,7 +110,7 @@ class Contrast:
     claim: str  # what holds if the second job's share is higher
     first: str
     second: str
-    read: str = "end"  # or "fit" or "later"; model_tables.fits_table says when these are
+    read: str = "end"  # or "fit" or "later"; analyses/measures.py says when these are
     supports: float = 0.0  # the interval of the difference above this supports the claim
     refutes: float = 0.1  # and below this refutes it
 
