@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,15 @@ from tbtt_interp.explore.probe_tables import feature_labels, ready_table
 from tbtt_interp.files import AGAIN
 from tbtt_interp.integrity import check_hash
 from tbtt_interp.metrics import read_metrics
+from tbtt_interp.model import count_parameters
+from tbtt_interp.model_tables import models_table, over_training_table
 from tbtt_interp.runs import Run
 from tbtt_interp.shares import share_over_models
-from tbtt_interp.stats import mean_over_models
+from tbtt_interp.stats import SHARE, mean_over_models
 from tbtt_interp.tasks import Task
 
 Table = dict[str, Any]
+SHARES = {"seen": "seen_accuracy", "held_out": "held_out_accuracy", "order": "order_known"}
 
 
 class Checkpoint(NamedTuple):
@@ -40,7 +43,7 @@ def catalogue_table(catalogue: Catalogue) -> Table:
         rows.append({
             "name": name, "task": config.task, "framing": config.framing, "size": config.size,
             "seeds": list(config.seeds), "steps": config.steps, "shape": dict(config.shape),
-            "weights": _count_weights(config.shape), **_at_the_end(run),
+            "weights": count_parameters(run.shape), **_at_the_end(run),
         })  # fmt: skip
     return {"runs": rows, "left_out": list(catalogue.problems.values())}
 
@@ -144,70 +147,35 @@ def _example_rows(task: Task) -> list[Table]:
 
 def _metrics(run: Run) -> Table:
     """The evaluations by seed: loss, shares of seen and held-out answered, the order known."""
-    lines = read_metrics(run.folder)
-    floors: dict[int, Table] = {}
-    if run.is_complete:
-        floors = {row["seed"]: row.get("floors") or {} for row in run.summary()["seeds"]}
-    found: dict[str, Table] = {}
-    for line in lines:
-        for row in line["seeds"]:
-            own = found.setdefault(
-                str(row["seed"]), {"loss": [], "seen": [], "held_out": [], "order": []}
-            )
-            own["loss"].append(_rounded(row["loss"]))
-            seen = [value for key, value in row.items() if key.startswith("seen_")]
-            own["seen"].append(_share(seen))
-            own["held_out"].append(_share([row["held_out"]] if "held_out" in row else []))
-            known = _order_known(run, row["loss"], floors.get(row["seed"], {}))
-            own["order"].append(known)
-    return {"steps": [line["step"] for line in lines], "seeds": found}
+    if not (steps := [line["step"] for line in read_metrics(run.folder)]):
+        return {"steps": [], "seeds": {}}
+    table = over_training_table([run])
+    columns = {"loss": "loss"} | SHARES
+    found = {
+        str(seed): {name: [_rounded(x) for x in rows[of]] for name, of in columns.items()}
+        for seed, rows in table.groupby("seed", sort=False)
+    }
+    return {"steps": steps, "seeds": found}
 
 
 @lru_cache(maxsize=512)
 def _at_the_end(run: Run) -> Table:
     """Each model's shares at the last step, and their means with intervals over models."""
-    rows = run.summary()["seeds"] if run.is_complete and run.config.recipe else []
-    final: dict[str, Table] = {}
-    counts: dict[str, list[tuple[int, int]]] = {"seen": [], "held_out": []}
-    known: list[float] = []
-    for row in rows:
-        seen = [value for key, value in row.items() if key.startswith("seen_")]
-        own = {"seen": seen, "held_out": [row["held_out"]] if "held_out" in row else []}
-        for side, parts in own.items():
-            counts[side].append((sum(right for right, _ in parts), sum(of for _, of in parts)))
-        order = _order_known(run, row["loss"], row.get("floors") or {})
-        known += [] if order is None else [order]
-        final[str(row["seed"])] = {s: _share(p) for s, p in own.items()} | {"order": order}
-    intervals = {side: share_over_models(of) for side, of in counts.items()}
-    intervals |= {"order": mean_over_models(known, bounds=(0.0, 1.0))} if len(known) > 1 else {}
-    shown = {
-        name: [_rounded(i.mean), _rounded(i.low), _rounded(i.high)]
-        for name, i in intervals.items() if math.isfinite(i.low)
-    }  # fmt: skip
+    if not (run.is_complete and run.config.recipe):
+        return {"final": {}, "intervals": {}}
+    table = models_table([run])
+    counts = {
+        side: table[[f"{side}_right", f"{side}_of"]].fillna(0).astype(int)
+        for side in ("seen", "held_out")
+    }
+    intervals = {side: share_over_models(list(of.itertuples(index=False, name=None)))
+                 for side, of in counts.items()}  # fmt: skip
+    intervals["order"] = mean_over_models(table["order_known"], bounds=SHARE)
+    final = {str(row["seed"]): {name: _rounded(row[of]) for name, of in SHARES.items()}
+             for row in table.to_dict("records")}  # fmt: skip
+    shown = {name: [_rounded(i.mean), _rounded(i.low), _rounded(i.high)]
+             for name, i in intervals.items() if math.isfinite(i.low)}  # fmt: skip
     return {"final": final, "intervals": shown}
-
-
-def _order_known(run: Run, loss: float, floors: Table) -> float | None:
-    """The share of the line order that a loss shows; see `model_tables.order_known`."""
-    if run.config.framing != "file" or not {"lines", "order"} <= floors.keys():
-        return None
-    return _rounded(max(0.0, (floors["lines"] - loss) / (floors["lines"] - floors["order"])))
-
-
-def _count_weights(shape: Mapping[str, int | bool]) -> int:
-    """The trained parameters of one model, without positions, as `model.count_parameters` counts.
-
-    Here without torch, so that the page opens at once.
-    """
-    d, m = shape["d_model"], shape["d_mlp"]
-    matrices = shape["layers"] * (4 * d * d + 2 * d * m + 2 * d) + d
-    biases = (shape["layers"] * (6 * d + m) + d) if shape.get("bias") else 0
-    return matrices + biases + d * shape["d_vocab"] * (1 if shape.get("tied", True) else 2)
-
-
-def _share(counts: list[list[int]]) -> float | None:
-    total = sum(of for _, of in counts)
-    return _rounded(sum(right for right, _ in counts) / total) if total else None
 
 
 def _rounded(value: float) -> float | None:
