@@ -199,9 +199,9 @@ def plot_strata(strata: pd.DataFrame) -> Figure:
     is_slope = strata["size"] == DOUBLING
     titles = is_slope.map({False: "accuracy", True: "change per doubling of width"})
     return plots.points(
-        strata.assign(panel=titles), name="stratum", value="share", low="share_low",
-        high="share_high", by="size", panel="panel", nulls=BASELINES,
-        title="share of held-out equations right", hover=["n_models"],
+        strata.assign(panel=titles), name="stratum", value="share", by="size",
+        panel="panel", nulls=BASELINES, title="share of held-out equations right",
+        hover=["n_models"],
     )  # fmt: skip
 
 

@@ -141,8 +141,7 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
                     marker={"symbol": symbol, "color": colour, "size": 9,
                             "opacity": rows["knows_seen"].map({True: 1.0, False: 0.35})
                             if read == "end" else 1.0},
-                    error_x=plots.error_bars(rows, read, f"{read}_low", f"{read}_high")
-                    if read == "end" else None,
+                    error_x=plots.error_bars(rows, read) if read == "end" else None,
                 )  # fmt: skip
     names = list(dict.fromkeys(arms["arm"]))[::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=names)
@@ -159,8 +158,7 @@ def code_result(*tables: pd.DataFrame) -> Result:
     fits = named(pd.concat(tables[::2], ignore_index=True))
     arms = arms_table(fits, named(pd.concat(tables[1::2], ignore_index=True)))
     shown = arms.assign(**{
-        name: [Interval(mean=r[read], low=r[f"{read}_low"], high=r[f"{read}_high"],
-                        n=r["models"]).format() for r in arms.to_dict("records")]
+        name: [Interval.of_row(row, read).format() for row in arms.to_dict("records")]
         for name, read in (("at fit", "fit"), ("at the end", "end"))
     })  # fmt: skip
     columns = [*CELL, "arm", "models", "fit_models", "fit_step", "at fit", "at the end", "seen",

@@ -105,7 +105,7 @@ def draw_forecast(table: pd.DataFrame) -> "Figure":
                 x=rows["forecast"], y=rows["seen"], mode="markers+text", name=size, **place,
                 text=rows["learning_rate"].map("{:g}".format),
                 textposition="top center", marker={"color": plots.colour_of(size, sizes)},
-                error_y=plots.error_bars(rows, "seen", "seen_low", "seen_high"),
+                error_y=plots.error_bars(rows, "seen"),
                 showlegend=framing == framings[0],
             )  # fmt: skip
         figure.add_scatter(

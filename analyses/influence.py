@@ -263,7 +263,7 @@ def plot_influence(table: pd.DataFrame, halved: pd.DataFrame, relations: pd.Data
         dots = {"mode": "markers", "marker": {"color": colour, "size": 4, "opacity": 0.4}}
         x, y = both["first"], both["second"]
         figure.add_scattergl(x=x, y=y, showlegend=False, **dots, **cells[3])
-        interval = plots.error_bars(means, "influence", "influence_low", "influence_high")
+        interval = plots.error_bars(means, "influence")
         for value, bars, mark in (("null", {"array": 1.96 * means["null_sd"]}, "circle-open"),
                                   ("influence", interval, "circle")):  # fmt: skip
             figure.add_scatter(x=means[value], y=means["relation"], mode="markers", error_x=bars,

@@ -129,7 +129,8 @@ def mixed_result(held_out: pd.DataFrame) -> Result:
         more_displays={"Standard deviations of the share": deviations.round(3)},
         command="tbtt sweep atlas && python analyses/mixed_model.py runs/atlas",
         figures={"mixed-effects": lambda: plots.points(
-            fixed, name="term", value="effect", title="change of held-out share")},
+            fixed.rename(columns={"low": "effect_low", "high": "effect_high"}), name="term",
+            value="effect", title="change of held-out share")},
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def draw_parts(parts: pd.DataFrame) -> "Figure":
             figure.add_scatter(
                 x=rows["part"], y=rows["share"], mode="markers", name=donor or "unchanged", **place,
                 marker={"color": plots.colour_of(donor, ["", *DONORS.values()]), "size": 9},
-                error_y=plots.error_bars(rows, "share", "share_low", "share_high"),
+                error_y=plots.error_bars(rows, "share"),
             )  # fmt: skip
     figure.update_yaxes(range=[-0.03, 1.03]).update_yaxes(title="held-out share", col=1)
     return plots.name_once(figure)

@@ -146,8 +146,7 @@ def _text(row: Mapping[Any, Any], name: str) -> str:
     """A mean with its interval, signed where it is a difference; empty where there is none."""
     if math.isnan(row[name]):
         return ""
-    interval = Interval(mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
-    return interval.format(sign="+" if name == "difference" else "")
+    return Interval.of_row(row, name).format(sign="+" if name == "difference" else "")
 
 
 def _verdict(rows: Sequence[Mapping[Any, Any]], names: tuple[str, str]) -> str:

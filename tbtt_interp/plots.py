@@ -28,6 +28,7 @@ NULL_MARKS = (
     "circle-open", "square-open", "diamond-open", "line-ns-open", "x-thin-open", "cross-thin-open",
 )  # fmt: skip
 SUFFIXES = (".html", ".png", ".svg")  # of files that figures are written to
+ENDS = {"low": "effect_low", "high": "effect_high"}  # of a claim's interval
 SPREAD = 0.72  # room on an axis for the series of one category, where categories are 1 apart
 
 
@@ -109,9 +110,10 @@ def name_once(figure: "Figure") -> "Figure":
     return figure
 
 
-def error_bars(rows: pd.DataFrame, value: str, low: str, high: str) -> dict[str, Any]:
-    """A table's intervals as plotly's error bars."""
-    return {"array": rows[high] - rows[value], "arrayminus": rows[value] - rows[low],
+def error_bars(rows: pd.DataFrame, value: str) -> dict[str, Any]:
+    """The intervals of a column of a table as plotly's error bars."""
+    low, high = rows[f"{value}_low"], rows[f"{value}_high"]
+    return {"array": high - rows[value], "arrayminus": rows[value] - low,
             "thickness": 1.5, "width": 4}  # fmt: skip
 
 
@@ -134,9 +136,9 @@ def _known(rows: pd.DataFrame, nulls: Mapping[str, str] | None) -> list[tuple[st
 
 
 def points(
-    table: pd.DataFrame, *, name: str, value: str, title: str, low: str = "low",
-    high: str = "high", nulls: Mapping[str, str] | None = None, by: str | None = None,
-    panel: str | None = None, dots: pd.DataFrame | None = None, hover: Sequence[str] = (),
+    table: pd.DataFrame, *, name: str, value: str, title: str,
+    nulls: Mapping[str, str] | None = None, by: str | None = None, panel: str | None = None,
+    dots: pd.DataFrame | None = None, hover: Sequence[str] = (),
     horizontal: bool = True, across: int = 3, label: str = "mean over models, 95 % CI",
 ) -> "Figure":  # fmt: skip
     """A point per row with its interval, and its nulls as open marks beside it.
@@ -144,7 +146,7 @@ def points(
     Args:
         table: one row per name, series and panel.
         name: the column of the categories.
-        value, low, high: the columns of the effect and its interval.
+        value: the column of the effect; its interval's have `_low` and `_high` behind.
         title: of the value's axis, with its unit.
         nulls: the columns of the nulls, and what each is called.
         by, panel: the columns of series, which differ in colour, and of panels.
@@ -184,13 +186,13 @@ def points(
                         "color": GREY if by is None else colour},
                 hovertemplate=f"{words}: %{{{value_axis}:.3f}}<extra></extra>", **place,
             )  # fmt: skip
-        shown = [c for c in (name, low, high, *hover) if c in rows]
+        shown = [name, f"{value}_low", f"{value}_high", *(c for c in hover if c in rows)]
         lines = "".join(
             f"<br>{c.replace('_', ' ')} %{{customdata[{k}]}}" for k, c in enumerate(shown)
         )
         draw(
             rows, value, one, name=str(one), marker={"color": colour, "size": 10},
-            **{f"error_{value_axis}": error_bars(rows, value, low, high)},
+            **{f"error_{value_axis}": error_bars(rows, value)},
             customdata=rows[shown].round(3).astype(str),
             hovertemplate=f"%{{{value_axis}:.3f}}{lines}<extra></extra>", **place,
         )  # fmt: skip
@@ -256,13 +258,13 @@ def heatmaps(
 
 def curves(
     table: pd.DataFrame, *, x: str, y: str, by: str, titles: tuple[str, str],
-    panel: str | None = None, low: str = "low", high: str = "high",
-    nulls: Mapping[str, str] | None = None, log_x: bool = False, across: int = 3,
+    panel: str | None = None, nulls: Mapping[str, str] | None = None, log_x: bool = False,
+    across: int = 3,
 ) -> "Figure":  # fmt: skip
     """A line per series with its intervals, and its nulls dotted.
 
     Args:
-        table: one row per series and place on the horizontal axis.
+        table: one row per series and place on the horizontal axis; intervals as for `points`.
         titles: of both axes, with units.
         nulls: the columns of the nulls, and what each is called.
     """
@@ -276,11 +278,11 @@ def curves(
                 line={"color": colour, "dash": "dot", "width": 1},
                 marker={"symbol": mark, "size": 7}, hoverinfo="skip", **place,
             )  # fmt: skip
-        has_interval = low in rows and rows[low].notna().any()
+        has_interval = f"{y}_low" in rows and rows[f"{y}_low"].notna().any()
         figure.add_scatter(
             x=rows[x], y=rows[y], name=str(one), mode="lines+markers",
             line={"color": colour, "width": 2.4}, marker={"size": 7},
-            error_y=error_bars(rows, y, low, high) if has_interval else None,
+            error_y=error_bars(rows, y) if has_interval else None,
             hovertemplate=f"{one}, %{{x}}: %{{y:.3f}}<extra></extra>", **place,
         )  # fmt: skip
     figure.update_xaxes(title=titles[0], type="log" if log_x else None)
@@ -306,7 +308,6 @@ def models_by_group(
         raise TbttError("there is nothing to draw: none of the models compared has a value")
     keys = [key for key in dict.fromkeys((panel, x, by)) if key]
     means = summarize(known, keys, [value], bounds=bounds)
-    means = means.rename(columns={f"{value}_{end}": end for end in ("low", "high")})
     figure = points(
         means, name=x, value=value, by=by, panel=panel, title=titles[1], dots=known,
         hover=["n_models"], horizontal=False, across=across,
@@ -330,7 +331,8 @@ def claims_over_steps(claims: pd.DataFrame, n_drawn: int = 7) -> "Figure":
     far = (last["effect"] - last["null"]).abs().sort_values(ascending=False).index
     drawn = claims[claims["claim"].isin(last.loc[far, "claim"].head(n_drawn))]
     figure = curves(
-        drawn.sort_values("step"), x="step", y="effect", by="claim", nulls={"null": "its null"},
+        drawn.sort_values("step").rename(columns=ENDS), x="step", y="effect", by="claim",
+        nulls={"null": "its null"},
         titles=("training step", "effect (share)"),
     )  # fmt: skip
     legend = {"orientation": "v", "y": -0.25, "yanchor": "top"}
@@ -346,7 +348,8 @@ def claims_ranked(claims: pd.DataFrame, n_drawn: int = 40) -> "Figure":
     drawn = claims.head(n_drawn)
     text = drawn["analysis"] + ": " + drawn["claim"] + " … " + drawn["unit"]
     figure = points(
-        drawn.assign(text=text), name="text", value="effect", nulls={"null": "its null"},
-        title="effect (share)", hover=["null_name", "n_models", "verdict"],
+        drawn.assign(text=text).rename(columns=ENDS), name="text", value="effect",
+        nulls={"null": "its null"}, title="effect (share)",
+        hover=["null_name", "n_models", "verdict"],
     )  # fmt: skip
     return figure.update_layout(width=1250)

@@ -66,8 +66,9 @@ class Interval:
     @classmethod
     def of_row(cls, row: Mapping[Any, Any], value: str) -> "Interval":
         """The interval of a column in one row of a table that `summarize` made."""
+        n = row.get("n_models", math.nan)
         return cls(mean=row[value], low=row[f"{value}_low"], high=row[f"{value}_high"],
-                   n=int(row["n_models"]))  # fmt: skip
+                   n=0 if math.isnan(n) else int(n))  # fmt: skip
 
     def format(self, digits: int = 2, *, sign: str = "") -> str:
         """The mean and its interval as text; with sign "+", positive numbers have theirs, too.

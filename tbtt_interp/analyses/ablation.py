@@ -205,7 +205,7 @@ def plot_ablations(summary: pd.DataFrame) -> "Figure":
     name = (rows["kind"] + " " + layer + "." + number).where(rows["kind"] != "neuron", of_rank)
     return points(
         rows.assign(component=name), name="component", value="accuracy_drop",
-        low="accuracy_drop_low", high="accuracy_drop_high", by="mode", panel="split",
-        nulls={"accuracy_drop_null": "null"}, title="share of right answers lost",
+        by="mode", panel="split", nulls={"accuracy_drop_null": "null"},
+        title="share of right answers lost",
         hover=["right_before", "right", "of", "logprob_drop"],
     )  # fmt: skip

@@ -268,8 +268,7 @@ def plot_variance_shares(shares: pd.DataFrame) -> "Figure":
     title = "a " + shares["operator"] + " b, at " + shares["position"]
     return points(
         shares.assign(site=shares["site"].map(short_site), panel=title), name="site", by="effect",
-        value="share", low="share_low", high="share_high", panel="panel", across=2,
-        title="share of variance", horizontal=False,
+        value="share", panel="panel", across=2, title="share of variance", horizontal=False,
         nulls={"shuffled": "shuffled grid", "untrained": "untrained models"},
     )  # fmt: skip
 
@@ -278,8 +277,8 @@ def plot_main_effect_answers(answers: pd.DataFrame) -> "Figure":
     """The share of equations answered with f(a) + g(b) in place of each site's activation."""
     return points(
         answers.assign(site=answers["site"].map(short_site)), name="site", value="answered",
-        low="answered_low", high="answered_high", panel="split", across=2, horizontal=False,
-        title="share of equations answered", label="f(a) + g(b) in place of the site, 95 % CI",
+        panel="split", across=2, horizontal=False, title="share of equations answered",
+        label="f(a) + g(b) in place of the site, 95 % CI",
         nulls={"shuffled": "f(a) + g(b) of a shuffled grid", "model": "the models themselves"},
     )  # fmt: skip
 

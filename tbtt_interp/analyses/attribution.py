@@ -271,7 +271,7 @@ def plot_attribution(summary: pd.DataFrame) -> "Figure":
     rows = rows[rows["pos"].isna() | rows["part"].isin(drawn)]
     return points(
         rows[rows.groupby("part")["effect"].transform("any")], name="part", value="effect",
-        low="effect_low", high="effect_high", by="split", panel="role", title="nats of logit",
+        by="split", panel="role", title="nats of logit",
         nulls={"mismatched": "another example's token", "untrained": "untrained model"},
         hover=["share", "n_answers"],
     )  # fmt: skip
@@ -288,9 +288,8 @@ def _display(lens: pd.DataFrame, summary: pd.DataFrame, units: pd.DataFrame) -> 
     written = pd.concat([main_parts(summary), neurons[neurons["part"].isin(top)]])
     rows = pd.concat([streams.assign(measure="lens, accuracy", part=streams["stream"]),
                       written.assign(measure="writes, nats")])  # fmt: skip
-    bounds = rows[["effect", "effect_low", "effect_high"]].to_numpy()
     cells = rows.assign(
-        value=[Interval(mean=m, low=low, high=high).format() for m, low, high in bounds],
+        value=[Interval.of_row(row, "effect").format() for row in rows.to_dict("records")],
         mismatched=rows["mismatched"].map("{:.2f}".format),
         untrained=rows["untrained"].map("{:.2f}".format),
     ).pivot_table(

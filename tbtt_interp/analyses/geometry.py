@@ -190,8 +190,8 @@ def plot_geometry(table: pd.DataFrame, dimensions: int = DIMENSIONS) -> "Figure"
             else rows["dimensions"].astype(str) + " dimensions",
             measure=rows["measure"].map(TITLES),
         ),
-        name="name", value="value", low="value_low", high="value_high", by="series", across=5,
-        panel="measure", title="", nulls=NULL_COLUMNS, hover=["p"],
+        name="name", value="value", by="series", across=5, panel="measure", title="",
+        nulls=NULL_COLUMNS, hover=["p"],
     )  # fmt: skip
     return figure.update_layout(title=f"in {dimensions} dimensions" if several else "")
 

@@ -285,8 +285,7 @@ def plot_bits(lines: pd.DataFrame) -> "Figure":
 def plot_next(by_label: pd.DataFrame) -> "Figure":
     """How often each label of the next line is predicted, with its nulls."""
     return points(
-        by_label, name="label", value="accuracy", low="accuracy_low", high="accuracy_high",
-        title="share of lines", horizontal=False,
+        by_label, name="label", value="accuracy", title="share of lines", horizontal=False,
         nulls={"majority": "majority class", "other_order": "a file of another order",
                "untrained": "untrained model"},
     )  # fmt: skip

@@ -113,7 +113,7 @@ def plot_logit_lens(summary: pd.DataFrame, metric: str = "accuracy") -> "Figure"
     unit = "share of answer tokens" if metric == "accuracy" else "nats"
     figure = curves(
         rows.assign(stream=rows["stream"].map(short_site)),
-        x="stream", y="value", low="value_low", high="value_high", by="split", panel="role",
+        x="stream", y="value", by="split", panel="role",
         titles=("residual stream", f"{metric}, {unit}"),
         nulls={"mismatched": "another example's stream", "untrained": "untrained model"},
     )  # fmt: skip

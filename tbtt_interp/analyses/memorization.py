@@ -192,8 +192,8 @@ def plot_memorization(table: pd.DataFrame) -> "Figure":
     )  # fmt: skip
     figure = points(
         summarize(shares, ["measure"], ["share", "null"]), name="measure", value="share",
-        low="share_low", high="share_high", dots=shares, nulls={"null": "null"},
-        hover=["n_models"], title="share of all there could be, or of the literature's figure",
+        dots=shares, nulls={"null": "null"}, hover=["n_models"],
+        title="share of all there could be, or of the literature's figure",
     )  # fmt: skip
     return figure.add_vline(x=1, line={"dash": "dash", "width": 1}).update_layout(width=820)
 

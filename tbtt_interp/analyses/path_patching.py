@@ -247,7 +247,7 @@ def plot_paths(table: pd.DataFrame) -> "Figure":
     rows = table.assign(name=name, panel=table["changed"] + " differs")
     return points(
         rows[name.isin(drawn)], name="name", value="fraction_restored",
-        low="fraction_restored_low", high="fraction_restored_high", panel="panel",
+        panel="panel",
         nulls={"random": "random source", "same_answer": "source with the corrupted answer"}
         | METHODS, title="fraction of the logit difference restored", label="exact, 95 % CI",
     )  # fmt: skip
@@ -257,7 +257,7 @@ def plot_circuits(by_size: pd.DataFrame) -> "Figure":
     """Faithfulness of circuits by size, and of as many random edges."""
     return curves(
         by_size.assign(edges_kept="strongest edges, 95 % CI"), x="edges", y="faithfulness",
-        by="edges_kept", low="faithfulness_low", high="faithfulness_high",
+        by="edges_kept",
         nulls={"random": "random edges, mean", "random_most": "random edges, most"},
         titles=("edges kept", "share of the logit difference kept"),
     )  # fmt: skip

@@ -172,8 +172,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
         return f"{row[a]}/{row[b]}" if row[b] else ""
 
     def interval(row: Any, name: str) -> str:
-        of = Interval(mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
-        return "" if math.isnan(of.mean) else of.format()
+        return "" if math.isnan(row[name]) else Interval.of_row(row, name).format()
 
     return pd.DataFrame([
         {

@@ -92,11 +92,8 @@ def _print_cells(
             head, name = side.replace("_", "-"), f"{side}_accuracy"
             shown |= {head: "", f"{head} accuracy [95 %]": ""}
             if not pd.isna(row.get(name)):
-                interval = Interval(
-                    mean=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"]
-                )
                 shown[head] = f"{row[f'{side}_right']:.0f}/{row[f'{side}_of']:.0f}"
-                shown[f"{head} accuracy [95 %]"] = interval.format()
+                shown[f"{head} accuracy [95 %]"] = Interval.of_row(row, name).format()
         done = "" if row["done"] == 1 else f"{row['done']:.0%} done"
         loss = "" if pd.isna(row.get("loss")) else f"{row['loss']:.3f}"
         return shown | {"loss": loss, "": "failed" if row["problem"] else done}

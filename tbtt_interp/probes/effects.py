@@ -252,6 +252,6 @@ def plot_effects(table: pd.DataFrame) -> "Figure":
     rows = table[~table["measure"].str.startswith(("margin", "logit"))]
     return points(
         rows.assign(name=rows["feature"] + " at " + rows["site"].map(short_site)), name="name",
-        value="effect", low="effect_low", high="effect_high", panel="measure", nulls=NULL_NAMES,
+        value="effect", panel="measure", nulls=NULL_NAMES,
         title="share of pairs" if "whole" in rows else "share of wrong held-out answers",
     )  # fmt: skip

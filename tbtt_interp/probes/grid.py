@@ -356,7 +356,7 @@ def plot_probe_steps(table: pd.DataFrame) -> "Figure":
     """Selectivity of each feature over training steps, of a table that `probe_steps` made."""
     return curves(
         table.dropna(subset="selectivity"), x="step", y="selectivity", by="feature",
-        low="selectivity_low", high="selectivity_high", titles=("training step", "selectivity"),
+        titles=("training step", "selectivity"),
     )  # fmt: skip
 
 
@@ -364,8 +364,7 @@ def plot_probe_accuracies(table: pd.DataFrame) -> "Figure":
     """The accuracy of each row, compared with its nulls."""
     return points(
         table.assign(name=table["feature"] + " at " + _places(table)), name="name",
-        value="accuracy", low="accuracy_low", high="accuracy_high",
-        title="accuracy, cross-validated", nulls=NULLS,
+        value="accuracy", title="accuracy, cross-validated", nulls=NULLS,
     )  # fmt: skip
 
 

@@ -142,7 +142,6 @@ def plot_by_size(means: pd.DataFrame, models: pd.DataFrame, section: Section) ->
     """
     return points(
         means.sort_values(["layers", "width"], kind="stable"), name="size", value="value",
-        low="value_low", high="value_high", by="framing", panel="panel",
-        dots=models if "seed" in models else None,
+        by="framing", panel="panel", dots=models if "seed" in models else None,
         nulls=section.nulls, title=section.title, hover=["n_models"], horizontal=False,
     ).update_xaxes(tickangle=0)  # fmt: skip
