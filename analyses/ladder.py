@@ -20,16 +20,19 @@ from sweeps import (
     by_seed,
     check_one_each,
     claim_over_models,
+    counts_by_model,
     counts_text,
     interval_note,
     mean_text,
     select,
+    share_text,
 )
 
 from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_counts
 from tbtt_interp.model_tables import plot_over_training, with_accuracies
 from tbtt_interp.results import Claim, Result, all_of
+from tbtt_interp.shares import difference_of_shares, share_over_models
 from tbtt_interp.stats import SHARE, summarize
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.windows import FRAMINGS
@@ -38,6 +41,7 @@ from tbtt_interp.train.sweep import read_sweep
 READS = [("ladder", table) for table in OF_A_LADDER]
 SIZES, TASKS = ("small", "medium", "large"), ("arithmetic", "facts", "joint")
 CELL = ["task", "framing", "size"]
+DIFFERENCE = {"unit": "of held-out accuracy", "null_name": "no difference"}
 PUBLISHED = pd.read_csv(SHIPPED / "published.csv").set_index(["task", "size"])
 NOTES = (
     "A row is the models of one cell at their last step. equations, facts: right of all seen, all "
@@ -104,7 +108,7 @@ def display_rows(models: pd.DataFrame, equations: pd.DataFrame) -> pd.DataFrame:
             "know all": f"{len(knowing)}/{len(cell)}",
             "the rest": " ".join(rest["seen_right"].map("{:.0f}".format)) if some else "",
             "held-out": text(cell, "held_out"),
-            "accuracy [95 %]": mean_text(cell["held_out_accuracy"], SHARE),
+            "accuracy [95 %]": share_text(counts_by_model(cell)),
             "sums": sums, "differences": differences,
             "of those": text(knowing, "held_out") if some else "",
             "paper": answers if framing == "file" else "", "late": text(cell, "late_held_out"),
@@ -130,8 +134,9 @@ def framings_table(models: pd.DataFrame, over: pd.DataFrame) -> pd.DataFrame:
             ("last step", at_end, "shuffled", "file"),
             (f"step {last:,.0f}", then, "line", "shuffled"),
         ):
-            first, second = (by_seed(table, size=size, framing=framing) for framing in (more, less))
-            row[f"{more} - {less}, {when}"] = mean_text((first - second).dropna())
+            counts = (counts_by_model(table, size=size, framing=name) for name in (less, more))
+            found = difference_of_shares(*counts)
+            row[f"{more} - {less}, {when}"] = found.format() if found.n else ""
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -139,34 +144,34 @@ def framings_table(models: pd.DataFrame, over: pd.DataFrame) -> pd.DataFrame:
 def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> list[Claim]:
     """What was expected before the run, what the paper says of its models, and what we explored."""
 
-    def on(sizes: Sequence[str], text: str, value: str = "held_out_accuracy", **also: Any) -> Claim:
+    def on(sizes: Sequence[str], text: str, group: str = "held_out", **also: Any) -> Claim:
         where = {name: also.pop(name, default) for name, default in
                  (("task", "arithmetic"), ("framing", "file"))}  # fmt: skip
         also = {"unit": "of the held-out", "null": 0.5, "null_name": "a half"} | also
         return all_of([
-            claim_over_models(
-                by_seed(models, value, size=size, **where), SHARE, text=text,
+            Claim(
+                text=text, effect=share_over_models(
+                    counts_by_model(models, group, size=size, **where)),
                 **also | {"unit": f"{also['unit']}, {size}"})
             for size in sizes
         ])  # fmt: skip
 
-    def difference(table: pd.DataFrame, *pair: dict[str, str], **also: Any) -> Claim:
-        first, second = (by_seed(table, **where) for where in pair)
-        also |= {"unit": "of held-out accuracy", "null_name": "no difference"}
-        return claim_over_models(first - second, null=0.0, **also)
+    def difference(more: dict[str, str], less: dict[str, str], **also: Any) -> Claim:
+        counts = (counts_by_model(models, task="arithmetic", **where) for where in (less, more))
+        return Claim(effect=difference_of_shares(*counts), null=0.0, **DIFFERENCE, **also)
 
     order, size, rule, known, joint = read_sweep("ladder").expected
     before, paper = {"origin": "expected before the run"}, {"origin": "the paper"}
-    facts = {"value": "seen_accuracy", "task": "facts", "unit": "of the facts"}
+    facts = {"group": "seen", "task": "facts", "unit": "of the facts"}
     few = facts | {"direction": "below"}
-    every = facts | {"null": 1.0, "null_name": "all of them", "or_equal": True}
-    arithmetic = select(models, task="arithmetic")
+    most = {"group": "knows_all", "unit": "of models", "null_name": "half of the models"}
+    every = most | {"task": "facts"}
     cell = select(models, task="facts", framing="file")
     steps = " to ".join(f"{n:,.0f}" for n in sorted(set(cell["steps"])))
     large, small = ({"size": s, "framing": "file"} for s in ("large", "small"))
     claims = [
-        difference(arithmetic, large | {"framing": "shuffled"}, large, text=order, **before),
-        difference(arithmetic, small, large, text=size, **before),
+        difference(large | {"framing": "shuffled"}, large, text=order, **before),
+        difference(small, large, text=size, **before),
         on(SIZES, rule, framing="line", null=max(0.5, baseline), or_equal=True,
            null_name=f"a half; the better baseline has {baseline:.2f}", **before),
         all_of([on(["small"], known, **few, **before), on(SIZES[1:], known, **every, **before)]),
@@ -177,11 +182,11 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
         *(on([s], f"On the file, {s} answers fewer than half of the held-out equations (the paper: "
              "none of its 4).", direction="below", **paper) for s in SIZES[1:]),
         on(SIZES, "On the file, most models of every size answer all equations that they have "
-           "seen.", "knows_all", unit="of models", null_name="half of the models", **paper),
+           "seen.", **most, **paper),
         on(["small"], f"On the file, small knows fewer than half of the facts, here after {steps} "
            "steps (the paper: 8 % after 30,000).", **few, **paper),
-        on(SIZES[1:], f"On the file, medium and large know all facts, here after {steps} steps "
-           "(the paper: after 30,000).", **every, **paper),
+        on(SIZES[1:], f"On the file, most medium and large models know all facts, here after "
+           f"{steps} steps (the paper: after 30,000).", **every, **paper),
         on(SIZES, "On the file of both tasks, no size answers half of the held-out equations.",
            task="joint", direction="below", **paper),
         on(["small"], "On whole lines, small knows most of the facts.", framing="line", **facts),
@@ -193,11 +198,27 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
         ("on whole lines {} answers more than on shuffled windows", "line", "shuffled"),
     ):  # fmt: skip
         claims += [
-            difference(means, {"size": s, "framing": more}, {"size": s, "framing": less},
-                       text=f"Over the first {last:,.0f} steps, {words.format(s)}.")
+            claim_over_models(
+                by_seed(means, size=s, framing=more) - by_seed(means, size=s, framing=less),
+                text=f"Over the first {last:,.0f} steps, {words.format(s)}.", null=0.0,
+                **DIFFERENCE,
+            )
             for s in SIZES
         ]  # fmt: skip
     return [claim for claim in claims if claim.effect.n or claim.origin != "explored"]
+
+
+def shares_table(models: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell: what its models answer and whether they know all, with intervals."""
+    rows = []
+    for key, cell in models.groupby(CELL, sort=False):
+        row = dict(zip(CELL, key, strict=True))
+        for name, group in (("held_out_accuracy", "held_out"), ("seen_accuracy", "seen"),
+                            ("knows_all", "knows_all")):  # fmt: skip
+            share = share_over_models(counts_by_model(cell, group))
+            row |= {name: share.mean, f"{name}_low": share.low, f"{name}_high": share.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def plot_held_out(models: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
@@ -224,10 +245,9 @@ def ladder_result(models: pd.DataFrame, over: pd.DataFrame, equations: pd.DataFr
     baselines = baselines.assign(share=baselines["right"] / baselines["of"])
     best = select(baselines, group="held_out")["share"].max()
     claims = ladder_claims(models, over, best)
-    shares = ["held_out_accuracy", "seen_accuracy", "knows_all", "order_known"]
     others = summarize(models, CELL, ["margin_held_out", "margin_seen", "loss"])
-    table = summarize(models, CELL, shares, bounds=SHARE).drop(columns="n_models")
-    table = table.merge(others, on=CELL)
+    known = summarize(models, CELL, ["order_known"], bounds=SHARE).drop(columns="n_models")
+    table = shares_table(models).merge(known, on=CELL).merge(others, on=CELL)
     plot_curves, drawn = plot_over_training, dict.fromkeys(models["task"])
     return Result(
         name="ladder", claims=claims, notes=[*NOTES, interval_note(claims)],

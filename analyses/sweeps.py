@@ -16,6 +16,7 @@ from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.model_tables import ACCURACIES, models_table, over_training_table, run_settings
 from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run, find_runs, load_run
+from tbtt_interp.shares import Counts, share_over_models
 from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models
 from tbtt_interp.study import study_arguments
 from tbtt_interp.tables import check_whole
@@ -211,6 +212,20 @@ def counts_text(models: pd.DataFrame, group: str) -> str:
     return f"{models[f'{group}_right'].sum():.0f}/{models[f'{group}_of'].sum():.0f}"
 
 
+def counts_by_model(models: pd.DataFrame, group: str = "held_out", **where: object) -> Counts:
+    """Each model's right answers and those it was asked, of the rows that `select` gives.
+
+    Args:
+        group: as in the columns `held_out_right` and `held_out_of`; or a column of 0 and 1, whose
+            counts are of one each.
+    """
+    rows = select(models, **where)
+    if f"{group}_right" in rows:
+        pairs = rows[[f"{group}_right", f"{group}_of"]].dropna().astype(int)
+        return [(right, of) for right, of in pairs.itertuples(index=False) if of]
+    return [(int(x), 1) for x in rows[group].dropna()] if group in rows else []
+
+
 def mean_text(values: pd.Series, bounds: Bounds = ANY, *, with_n: bool = False) -> str:
     """A mean over models with its interval, and the number of models; empty where there is none."""
     if not values.notna().any():
@@ -220,22 +235,25 @@ def mean_text(values: pd.Series, bounds: Bounds = ANY, *, with_n: bool = False) 
     )
 
 
+def share_text(counts: Counts) -> str:
+    """A share over models with its interval; empty where there is none."""
+    return share_over_models(counts).format() if counts else ""
+
+
 def answers_text(models: pd.DataFrame) -> dict[str, str]:
     """What models answer, as cells of a printed table: counts, mean accuracy and order known."""
     return {
         "seen": counts_text(models, "seen"), "held-out": counts_text(models, "held_out"),
-        "accuracy [95 %]": mean_text(models["held_out_accuracy"], SHARE),
+        "accuracy [95 %]": share_text(counts_by_model(models)),
         "order known": mean_text(models["order_known"], SHARE),
     }  # fmt: skip
 
 
 def interval_note(claims: Sequence[Claim]) -> str:
-    """A note on these claims' intervals, and on the smallest p-value that n models allow."""
+    """A note on these claims' intervals, and on how few models they have."""
     least = min((claim.effect.n for claim in claims if claim.effect.n), default=0)
     return (
-        "Intervals are Student's over models; those of shares end at 0 and 1. With fewer than "
-        f"{FEWEST_MODELS} models there is no verdict. The smallest claim here has {least} models: "
-        f"without an effect, all differ in one given direction with p = {0.5**least:.3f}. "
-        "If all models have the same value, the interval has no width: a share of up to "
-        f"{1 - 0.05 ** (1 / max(least, 1)):.2f} of models with another value is not excluded."
+        "Intervals of answers, and of differences of answers, are the beta-binomial's, of "
+        "independent groups of models; all others are Student's over models. With fewer than "
+        f"{FEWEST_MODELS} models there is no verdict. The smallest claim here has {least} models."
     )

@@ -2,8 +2,8 @@
 # # Fewer held-out answers on both tasks: the second task, the longer window or the exposure?
 # Joint training differs from arithmetic alone in all three. Arithmetic alone at window 9 and at
 # window 24 tells them apart: once with as many characters of equations as joint has, once with as
-# many windows. Measure: held-out accuracy, paired by seed, after equally many steps. The joint
-# models are the ladder's: runs beside these, or else the shipped table. The expectation stands in
+# many windows. Measure: held-out accuracy after equally many steps. The joint models are the
+# ladder's: runs beside these, or else the shipped table. The expectation stands in
 # train/sweeps/window.toml.
 
 # %%
@@ -11,17 +11,16 @@ import pandas as pd
 from sweeps import (
     answer_as_script,
     answers_text,
-    by_seed,
     check_one_each,
-    claim_over_models,
+    counts_by_model,
     interval_note,
-    mean_text,
 )
 
 from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
-from tbtt_interp.results import Result
-from tbtt_interp.stats import SHARE
+from tbtt_interp.results import Claim, Result
+from tbtt_interp.shares import difference_of_shares
+from tbtt_interp.stats import SHARE, Interval
 from tbtt_interp.tasks import load_task
 from tbtt_interp.train.sweep import read_sweep
 
@@ -39,7 +38,7 @@ NOTES = (
     "of equations that one model was trained on. accuracy: mean over models.",
     "window: 24 minus 9, at the exposure of joint, which is 7 % less than at window 9. second "
     "task: joint minus that. exposure: 1.9 times the windows, minus that. The first two sum to "
-    "joint minus window 9. Differences are paired by seed, which sets the order of the equations.",
+    "joint minus window 9.",
     "All conditions have one schedule of 12,000 steps, but the ladder's has 30,000: at step 12,000 "
     "its learning rate has not fallen.",
     "This study cannot tell the second task from its larger vocabulary, nor the longer window from "
@@ -83,11 +82,14 @@ def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
     ).reindex(columns=[ALONE, LONG, MATCHED, JOINT, LADDER])
     effects = pd.DataFrame({name: share[a] - share[b] for name, (a, b) in EFFECTS.items()})
     effects = effects.reset_index().melt(["width", "size", "seed"], var_name="effect").dropna()
+
+    def difference(effect: str, size: str) -> Interval:
+        more, less = (counts_by_model(table, condition=x, size=size) for x in EFFECTS[effect])
+        return difference_of_shares(less, more)
+
     claims = [
-        claim_over_models(
-            by_seed(effects, "value", size="small", effect=effect), text=text,
-            origin=origin, unit="of held-out accuracy, small", null=0.0, direction="below",
-            null_name="no difference")
+        Claim(text=text, effect=difference(effect, "small"), origin=origin, null=0.0,
+              unit="of held-out accuracy, small", direction="below", null_name="no difference")
         for effect, text, origin in (
             ("window and exposure", read_sweep("window").expected[0], "expected before the run"),
             ("window", "The longer window, at equal exposure, costs small held-out equations.",
@@ -101,16 +103,17 @@ def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
          **answers_text(rows)}
         for (size, condition), rows in table.groupby(["size", "condition"], sort=False)
     ])  # fmt: skip
-    differences = effects.groupby(["effect", "size"], sort=False)["value"].agg(
-        mean_text, with_n=True
-    )
+    differences = pd.DataFrame([
+        {"effect": effect} | {size: difference(effect, size).format()
+                              for size in effects["size"].unique()}
+        for effect in effects["effect"].unique()
+    ])  # fmt: skip
     return Result(
         name="window", tables={"window-models": table, "window-effects": effects}, display=display,
         question="Fewer held-out answers on both tasks: second task, longer window or exposure?",
         command="tbtt sweep ladder && tbtt sweep window && python analyses/window.py runs/window",
         claims=claims, notes=[*NOTES, interval_note(claims)],
-        more_displays={"Differences of held-out accuracy, mean [95 %] (models)":
-                       differences.unstack("size").reset_index()},
+        more_displays={"Differences of held-out accuracy, mean [95 %]": differences},
         figures={
             "window": lambda: plots.models_by_group(
                 table, x="size", by="condition", value="held_out_accuracy", bounds=SHARE,

@@ -89,11 +89,12 @@ class Claim:
     def verdict(self) -> Verdict:
         """Supported or contradicted where the whole interval is on one side of the null.
 
-        Undecided with fewer than three models, and where the null is unknown.
+        Undecided with fewer than three models, where the null is unknown, and where the interval
+        has no width: models that do not differ do not say how far others would.
         """
-        if self.effect.n < FEWEST_MODELS:
-            return "undecided"
         low, high, null = self.effect.low, self.effect.high, self.null
+        if self.effect.n < FEWEST_MODELS or low == high:
+            return "undecided"
         is_above = low > null or (self.or_equal and self.direction == "above" and low == null)
         is_below = high < null or (self.or_equal and self.direction == "below" and high == null)
         if is_above == is_below:  # the null is inside the interval, or one of them is unknown
@@ -281,7 +282,7 @@ class Result:
         """What stands above the first `n_printed` claims."""
         shown, of = min(self.n_printed, len(self.claims)), len(self.claims)
         more = f", {shown} of {of}" if shown < of else ""
-        return f"Claims, furthest from their nulls first{more}. Intervals: Student's, 95 %."
+        return f"Claims, furthest from their nulls first{more}. Intervals: 95 %, over models."
 
     def _repr_html_(self) -> str:
         """The tables, sentences, claims and notes that a terminal prints, for notebooks."""

@@ -10,10 +10,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.stats import UNMEASURED, Difference, Interval
+from tbtt_interp.stats import SHARE, UNMEASURED, Difference, Interval, summarize
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from jaxtyping import Float
 
 Counts = Sequence[tuple[int, int]]  # of each model: right answers, and prompts
@@ -38,6 +39,32 @@ def share_over_models(counts: Counts) -> Interval:
     mean = sum(right for right, _ in counts) / sum(total for _, total in counts)
     low, high = _bounds(density, 0.0)
     return Interval(mean=mean, low=min(low, mean), high=max(high, mean), n=len(counts))
+
+
+def summarize_shares(
+    table: "pd.DataFrame", by: Sequence[str], values: Sequence[str], *, of: str
+) -> "pd.DataFrame":
+    """Means over models of shares, as `summarize` has them, with intervals that have a width.
+
+    Intervals are Student's, but the beta-binomial's where models do not differ.
+
+    Args:
+        of: the column with the number of prompts that a model's shares are of.
+
+    >>> import pandas as pd
+    >>> scores = pd.DataFrame({"site": "z", "seed": range(8), "accuracy": 0.0, "n_prompts": 4})
+    >>> summarize_shares(scores, ["site"], ["accuracy"], of="n_prompts").iloc[0].tolist()
+    ['z', 0.0, 0.0, 0.2525, 8]
+    """
+    summary = summarize(table, by, values, bounds=SHARE)
+    number = table.groupby(list(by), sort=False, dropna=False).ngroup()
+    for value in values:
+        ends = [f"{value}_low", f"{value}_high"]
+        for k in summary.index[summary[ends[0]] == summary[ends[1]]]:
+            rows = table.loc[number == k, [value, of]].dropna().to_numpy()
+            found = share_over_models([(round(share * n), int(n)) for share, n in rows])
+            summary.loc[k, ends] = found.low, found.high
+    return summary
 
 
 def difference_of_shares(first: Counts, second: Counts) -> Difference:

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted_tables import cell, equations, over_training
-from scipy import stats
 from sweeps import select
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Result
 
+FOURS = 4  # models are this often four
 FILE = {"small": [4, 4, 3, 4], "medium": [1, 0, 1, 0], "large": [0, 0, 1, 0]}
 INDEX = ["task", "framing", "size"]
 
@@ -20,15 +20,16 @@ INDEX = ["task", "framing", "size"]
 def planted() -> pd.DataFrame:
     """As the paper would have it."""
     nan, parts = float("nan"), []
-    for size, held_out in FILE.items():
-        facts = [3, 4, 5, 4] if size == "small" else [50] * 4
+    for size, four in FILE.items():
+        held_out = four * FOURS
+        facts = [3, 4, 5, 4] * FOURS if size == "small" else [50] * len(held_out)
         shuffled = [min(right + 1, 4) for right in held_out]
         parts += [
             cell(held_out, size=size),
             cell(shuffled, size=size, framing="shuffled", order_known=nan),
             cell([3, 4, 4, 4, 3, 4], size=size, framing="line", order_known=nan),
-            cell([None] * 4, task="facts", size=size, facts=facts),
-            cell([0] * 4, task="joint", size=size, seen=[60] * 4, facts=[1] * 4),
+            cell([None] * len(facts), task="facts", size=size, facts=facts),
+            cell([0] * 16, task="joint", size=size, seen=[60] * 16, facts=[1] * 16),
         ]
     return pd.concat(parts, ignore_index=True)
 
@@ -56,22 +57,32 @@ def test_what_is_as_published_supports_what_the_paper_claims(result: Result) -> 
     assert origins == ["expected before the run"] * 5 + ["the paper"] * 7
 
 
-def test_an_effect_is_the_mean_paired_difference(result: Result) -> None:
+def test_an_effect_is_the_difference_of_the_shares_of_all_models(result: Result) -> None:
     order, size, *_ = result.claims
-    assert (order.effect.mean, order.effect.n) == (0.25, 4)
+    assert (order.effect.mean, order.effect.n) == (0.25, 2 * 4 * FOURS)
     small, large = map(np.array, itemgetter("small", "large")(FILE))
     assert size.effect.mean == pytest.approx(np.mean(small - large) / 4)
-    bounds = stats.ttest_1samp((small - large) / 4, 0).confidence_interval()
-    assert (size.effect.low, size.effect.high) == pytest.approx(tuple(bounds))
+
+
+def test_models_that_all_answer_alike_leave_an_interval_with_a_width() -> None:
+    found = changed({"held_out_right": 0}, size="large", task="arithmetic")
+    order = found.claims[0]
+    assert order.effect.mean == 0 and order.effect.low < 0 < order.effect.high
+    assert order.verdict == "undecided"
+    (few,) = (c for c in found.claims if c.text.startswith("On the file, large answers fewer"))
+    assert (few.effect.mean, few.effect.low, few.verdict) == (0, 0, "supported")
+    assert 0 < few.effect.high < 0.3
+    table = found.tables["ladder"].set_index(INDEX).loc[("arithmetic", "file", "large")]
+    assert table["held_out_accuracy_high"] == few.effect.high
 
 
 @pytest.mark.parametrize(
     ("values", "where", "claim", "verdict", "unit"),
     [
-        ({"held_out_right": 1}, {"framing": "line", "size": "medium"}, "Rule", "contradicted",
+        ({"held_out_right": 0}, {"framing": "line", "size": "medium"}, "Rule", "contradicted",
          "of the held-out, medium"),
-        ({"seen_right": 49, "seen_facts_right": 49}, {"task": "facts", "size": "large", "seed": 2},
-         "On the file, medium and large know all facts", "undecided", "of the facts, large"),
+        ({"seen_right": 49, "seen_facts_right": 49}, {"task": "facts", "size": "large"},
+         "On the file, most medium and large models know all", "contradicted", "of models, large"),
     ],
 )  # fmt: skip
 def test_a_claim_on_every_size_falls_with_one(values, where, claim, verdict, unit) -> None:
@@ -99,9 +110,9 @@ def test_framings_are_compared_where_all_train(result: Result) -> None:
     start = "Over the first 1,000 steps, "
     medium = claims[f"{start}without an order to learn (shuffled) medium answers more than on the "
                     "file."]  # fmt: skip
-    assert (medium.effect.mean, medium.effect.n) == (0.25, 4)
+    assert (medium.effect.mean, medium.effect.n) == (0.25, 4 * FOURS)
     large = claims[f"{start}on whole lines large answers more than on shuffled windows."]
-    assert large.effect.mean == pytest.approx((3 + 4 + 4 + 4) / 16 - 5 / 16)
+    assert large.effect.mean == pytest.approx((22 - 7) / 24), "of the six seeds on whole lines"
     assert large.verdict == "supported"
 
 

@@ -31,9 +31,9 @@ def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8
         (0.4, 0.6, "different", False, "undecided"),
         (0.5, 0.6, "above", False, "undecided"),  # more than a half, not at least
         (0.5, 0.6, "above", True, "supported"),
-        (0.5, 0.5, "above", True, "supported"),
-        (0.5, 0.5, "below", True, "supported"),
-        (0.5, 0.5, "above", False, "undecided"),
+        (0.5, 0.5, "above", True, "undecided"),  # an interval without width is no verdict
+        (0.9, 0.9, "above", False, "undecided"),
+        (0.9, 0.9, "different", False, "undecided"),
         (0.4, 0.5, "above", True, "undecided"),
         (0.4, 0.5, "below", True, "supported"),
         (0.1, 0.4, "above", True, "contradicted"),

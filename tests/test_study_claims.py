@@ -1,9 +1,18 @@
 """Differences are paired by seed, claims rest on them, and curves show every model."""
 
+import importlib
+
 import pandas as pd
 import pytest
 from scipy import stats
-from sweeps import by_seed, check_one_each, claim_over_models, interval_note
+from sweeps import (
+    by_seed,
+    check_one_each,
+    claim_over_models,
+    counts_by_model,
+    interval_note,
+    study_result,
+)
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.results import Claim
@@ -42,6 +51,21 @@ def test_a_seed_twice_in_a_cell_is_an_error() -> None:
         check_one_each(table, ["size"])
 
 
-def test_what_few_models_show_is_the_sign_test_s_least_p() -> None:
-    note = interval_note([claim(pd.Series([0.25] * 8))])
-    assert "has 8 models" in note and f"p = {0.5**8:.3f}" in note
+def test_the_note_says_how_few_models_a_claim_has() -> None:
+    assert "has 8 models" in interval_note([claim(pd.Series([0.25] * 8)), claim(pd.Series([]))])
+
+
+def test_counts_are_of_the_models_that_were_asked() -> None:
+    table = TABLE.assign(held_out_right=[0, 1, 2, 3, 4, 4], held_out_of=[4, 4, 4, 4, 0, None],
+                         knows_all=[0.0, 1, 1, 0, None, 1])  # fmt: skip
+    assert counts_by_model(table, framing="line") == [(3, 4)]
+    assert counts_by_model(table, "knows_all") == [(0, 1), (1, 1), (1, 1), (0, 1), (1, 1)]
+    assert counts_by_model(table, "seen") == []
+
+
+@pytest.mark.parametrize("name", ["ladder", "window", "atlas", "size", "forecast", "forgetting"])
+def test_no_claim_on_a_shipped_table_has_an_interval_without_width(name: str) -> None:
+    study = importlib.import_module(name)
+    claims = study_result(getattr(study, f"{name}_result"), study.READS).claims
+    measured = [claim for claim in claims if claim.effect.n]
+    assert measured and all(claim.effect.low < claim.effect.high for claim in measured)

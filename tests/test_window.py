@@ -27,9 +27,9 @@ def answered(alone: int, long: int, matched: int, joint: int) -> Result:
 @pytest.mark.parametrize(
     ("answers", "verdicts"),
     [
-        ((4, 2, 3, 0), ["supported"] * 3),
+        ((4, 0, 2, 0), ["supported"] * 3),
         ((4, 2, 4, 1), ["supported", "undecided", "supported"]),
-        ((3, 3, 1, 1), ["undecided", "supported", "undecided"]),
+        ((3, 3, 0, 0), ["undecided", "supported", "undecided"]),
         ((1, 4, 1, 4), ["contradicted", "undecided", "contradicted"]),
     ],
 )
@@ -42,6 +42,9 @@ def test_each_effect_is_the_difference_of_two_conditions_and_claimed_by_it(
     expected = [matched - alone, joint - matched, long - matched]
     assert effects[["window", "second task", "exposure"]].tolist() == expected
     assert effects["joint minus alone"] == expected[0] + expected[1]
+    window = result.claims[1].effect
+    assert (window.mean, window.n) == (expected[0], 8)
+    assert window.low <= window.mean <= window.high and window.low < window.high
     assert [claim.verdict for claim in result.claims] == verdicts
 
 

@@ -20,6 +20,7 @@ from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
+from tbtt_interp.shares import summarize_shares
 from tbtt_interp.stats import summarize
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def ablation_summary(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(number=table["rank"].fillna(table["number"]).astype(int))
     drops, ends = ["logprob_drop", "accuracy_drop"], ["accuracy_drop_low", "accuracy_drop_high"]
     summary = summarize(table, COMPONENT, drops)
-    summary[ends] = summary[ends].clip(0, 1)
+    shares = summarize_shares(table, COMPONENT, ["accuracy_drop"], of="right_before")
+    summary[ends] = shares[ends]
     summary[COUNTS] = table.groupby(COMPONENT, sort=False)[COUNTS].sum().to_numpy()
     direction, same = summary["kind"] == "random direction", summary["mode"] == "same answer"
     nulls = pd.concat([

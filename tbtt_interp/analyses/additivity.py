@@ -31,6 +31,7 @@ from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
+from tbtt_interp.shares import summarize_shares
 from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:
@@ -234,8 +235,8 @@ def answer_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Means over models of the shares of equations answered, by site and split."""
     columns = ["answered", "shuffled", "model"]
     sums = table.groupby(["site", "split", "seed"], sort=False)[[*columns, "n_prompts"]].sum()
-    shares = sums[columns].div(sums["n_prompts"], axis=0).reset_index()
-    return summarize(shares, ["site", "split"], columns, bounds=SHARE)
+    shares = sums[columns].div(sums["n_prompts"], axis=0).join(sums["n_prompts"]).reset_index()
+    return summarize_shares(shares, ["site", "split"], columns, of="n_prompts")
 
 
 def additivity_claims(shares: pd.DataFrame, answers: pd.DataFrame) -> list[Claim]:

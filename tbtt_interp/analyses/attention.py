@@ -25,6 +25,7 @@ from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds, summarize_over_seeds
+from tbtt_interp.shares import summarize_shares
 from tbtt_interp.stats import SHARE, summarize
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def drops_with_hooks(
     """What seen answers lose with each of some hooks made by itself, all at one hook point.
 
     Returns:
-        one row per hook: `logprob_drop`, nats per whole answer, and `accuracy_drop`, the share of
-        right answers that are lost; nan where no answer is right.
+        one row per hook: `logprob_drop`, nats per whole answer; `accuracy_drop`, the share of
+        right answers that are lost, nan where no answer is right; and `n_right`, their number.
     """
     edits = [lambda pattern: pattern, *(change for _, change in hooks)]
     logits = interventions.logits_with_edits(model, batch, hooks[0][0], edits)
@@ -58,8 +59,8 @@ def drops_with_hooks(
     was_right, rows = is_right & seen, []
     for changed, still_right in after:
         lost = (~still_right[was_right]).mean() if was_right.any() else math.nan
-        rows.append((float((nats - changed)[seen].mean()), lost))
-    return pd.DataFrame(rows, columns=DROPS[:2])
+        rows.append((float((nats - changed)[seen].mean()), lost, was_right.sum()))
+    return pd.DataFrame(rows, columns=[*DROPS[:2], "n_right"])
 
 
 def attention_by_role(
@@ -90,8 +91,8 @@ def knockouts_by_role(
 
     Returns:
         one row per context, layer, head, query role and key role: `logprob_drop`, nats per seen
-        answer; `accuracy_drop`, the share of right seen answers that are lost; and both as
-        `_random`, with as many other keys knocked out, the mean of DRAWS draws.
+        answer; `accuracy_drop`, the share of right seen answers that are lost; both as `_random`,
+        with as many other keys knocked out, the mean of DRAWS draws; and `n_right`.
     Source: attention knockout, Geva et al. 2023, section 3.
     """
     rows, generator = [], prompts.random(seed, 0xA7)
@@ -102,11 +103,12 @@ def knockouts_by_role(
                 groups.append((roles.context, layer, head, query, key))
                 drawn = (interventions.random_pairs(pairs, generator) for _ in range(DRAWS))
                 hooks += [knock_out_attention(layer, head, one) for one in (pairs, *drawn)]
-            drops = drops_with_hooks(model, roles.batch, prompts.seen, hooks).to_numpy()
-            drops = drops.reshape(len(groups), -1, 2)
-            rows += [(*group, *own, *np.mean(random, 0))
-                     for group, (own, *random) in zip(groups, drops, strict=True)]  # fmt: skip
-    return pd.DataFrame(rows, columns=[*BY, *DROPS])
+            drops = drops_with_hooks(model, roles.batch, prompts.seen, hooks)
+            n_right = int(drops.pop("n_right").iloc[0])
+            grid = drops.to_numpy().reshape(len(groups), -1, 2)
+            rows += [(*group, *own, *np.mean(random, 0), n_right)
+                     for group, (own, *random) in zip(groups, grid, strict=True)]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*BY, *DROPS, "n_right"])
 
 
 def attention_summary(models: Models | Run, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -126,10 +128,9 @@ def attention_summary(models: Models | Run, *, seed: int = 0) -> tuple[pd.DataFr
 
 
 def summarize_drops(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Means over models of the drops, where intervals of a share end at 0 and 1."""
-    nats, shares = ([n for n in names if n in table] for names in (DROPS[::2], DROPS[1::2]))
-    of_nats = summarize(table, by, nats).drop(columns="n_models")
-    return of_nats.merge(summarize(table, by, shares, bounds=SHARE), on=by)
+    """Means over models of the drops, where intervals of a share have a width."""
+    of_nats = summarize(table, by, DROPS[::2]).drop(columns="n_models")
+    return of_nats.merge(summarize_shares(table, by, DROPS[1::2], of="n_right"), on=by)
 
 
 def attention_claims(summary: pd.DataFrame) -> list[Claim]:

@@ -26,7 +26,8 @@ from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds, over_untrained
-from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models, summarize
+from tbtt_interp.shares import summarize_shares
+from tbtt_interp.stats import ANY, SHARE, Interval, mean_over_models
 from tbtt_interp.tasks import Stream
 from tbtt_interp.tasks.entropy import IndependentLines
 
@@ -218,7 +219,7 @@ def analyse_order(
     ordered_lines(models.shared_prompts)
     characters = characters_table(models)
     lines, following = bits_by_line(characters), next_line_accuracy(characters)
-    by_label = summarize(following, ["label"], NEXT, bounds=SHARE)
+    by_label = summarize_shares(following, ["label"], NEXT, of="n_lines")
     sums = lines.groupby("seed").mean(numeric_only=True)
     of_models = pd.DataFrame({
         "bits": sums["bits"], "max bits": sums["max_bits"], "other order": sums["bits_other_order"],

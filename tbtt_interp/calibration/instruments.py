@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import pandas as pd
-
 from tbtt_interp.analyses import (
     ablation,
     additivity,
@@ -33,7 +31,7 @@ from tbtt_interp.probes.effects import effect_claims, erasure_table
 from tbtt_interp.probes.grid import probe_claims, probe_grid
 from tbtt_interp.results import Claim
 from tbtt_interp.seeds import Models, over_seeds
-from tbtt_interp.stats import summarize
+from tbtt_interp.shares import summarize_shares
 
 CONTROLS = 19  # draws of each null of probes and erasure: p is at least 1/20
 SHUFFLES = 39  # of the operand grid: twice the least p is 0.05
@@ -291,17 +289,12 @@ def _expect_memorization(truth: Truth) -> dict[Question, Expected]:
 
 
 def _order(models: Models) -> Iterator[Measurement]:
-    right = {}
-    for name in ("own", "other"):
-        other = over_seeds(models, line_order.bits_by_character, other_order=name == "other")
-        other = other[other["label"] == "a"]
-        right[name] = (other["rank"] == 0).groupby(other["seed"]).mean()
-    largest = other.groupby(["seed", "character"]).size().groupby("seed").max() / 99
-    counts = pd.DataFrame({**right, "majority": largest, "label": "a"}).reset_index()
-    row = summarize(counts, ["label"], ["own", "other", "majority"]).to_dict("records")[0]
-    nulls = {"other": "another order", "majority": "majority class"}
-    claim = Claim.of_row(row, "own", nulls, "highest", text="", unit="")
-    return _findings("next line", ["first operand"], [claim])
+    characters = line_order.characters_table(models)
+    following = line_order.next_line_accuracy(characters)
+    of_a = following[following["label"] == "a"]
+    of_a = summarize_shares(of_a, ["label"], line_order.NEXT, of="n_lines")
+    claims = line_order.order_claims(line_order.bits_by_line(characters), of_a)
+    return _findings("next line", ["first operand"], claims[-1:])
 
 
 def _expect_order(truth: Truth) -> dict[Question, Expected]:
