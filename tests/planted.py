@@ -1,16 +1,20 @@
 """Models whose circuits or knowledge are known, since they are written by hand; random models."""
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tbtt_interp.model import Shape, hooked_transformer, initial_parameters, parameter_shapes
+from tbtt_interp.calibration import design as channels
+from tbtt_interp.calibration.plants import copies
+from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import Example, Vocabulary, load_task
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
 
 TASK = load_task("arithmetic")
 VOCABULARY = TASK.vocabulary
-DIGITS = "0123456789"
 PLACES = 9
 
 
@@ -77,36 +80,19 @@ def random_transformer(**settings: object) -> "HookedTransformer":
     return model.eval()
 
 
-def copying_model() -> "HookedTransformer":
-    """Two heads: head 0 copies the operand b to "=", where it is answered; head 1 does nothing.
-
-    Channels: one for each token, one for each position. At "=" (position 4) head 0 looks at b
-    (position 3) alone, and writes the digit that stands there into the digits' own channels.
-    """
-    tokens = len(VOCABULARY)
-    shape = shape_of(heads=2, d_model=tokens + PLACES, d_mlp=4)
-    p = {name: torch.zeros(size) for name, size in parameter_shapes(shape).items()}
-    for norm in ("blocks.0.ln1.w", "blocks.0.ln2.w", "ln_final.w"):
-        p[norm] += 1
-    p["embed.W_E"][:, :tokens] = torch.eye(tokens)
-    p["pos_embed.W_pos"][:, tokens:] = torch.eye(PLACES)
-    digits = [VOCABULARY.index[c] for c in DIGITS]
-    for channel, token in enumerate(digits):
-        p["blocks.0.attn.W_V"][0, token, channel] = 1
-        p["blocks.0.attn.W_O"][0, channel, token] = 2
-    p["blocks.0.attn.W_Q"][0, tokens + 4, 12] = 10
-    p["blocks.0.attn.W_K"][0, tokens + 3, 12] = 10
-    return hooked_transformer({name: x.double() for name, x in p.items()}, shape)
-
-
 def copying_models() -> Models:
-    """The model that copies, and equations whose answer is b."""
-    examples = [
-        Example.of(f"<{a}+{b}=", f"{b}>", {"a": a, "operator": "+", "b": b})
-        for a in range(10)
-        for b in range(10)
-    ]
-    return models_of(copying_model(), examples=examples, name="copying")
+    """A model whose head 0 copies the operand b to "=", where it is answered; head 1 is idle.
+
+    As the plant "copied operand", but without noise and in double precision: what has no effect
+    has exactly none.
+    """
+    design = channels.Design.of(dataclasses.replace(channels.SHAPE, heads=2))
+    design.attend(0, 0, channels.AT_END, channels.AT_B)
+    design.move(0, 0, channels.TOKEN, channels.ANSWER)
+    weights = design.in_random_basis(np.random.default_rng(0), noise=0.0)
+    model = hooked_transformer({name: x.double() for name, x in weights.items()}, design.shape)
+    examples = channels.equations(copies(1))
+    return Models.of_models([model], examples, channels.VOCABULARY, name="copying")
 
 
 class Reader:

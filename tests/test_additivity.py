@@ -21,6 +21,7 @@ from tbtt_interp.analyses.additivity import (
     shuffled_additivity,
     variance_shares,
 )
+from tbtt_interp.calibration.plants import PLANTS
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.runs import Run
@@ -171,6 +172,20 @@ def test_models_of_one_s_own_have_no_untrained_models(line_run):
     assert np.allclose(table.loc[table["pos"] == -1, "share"], whole)  # the only one there is
     assert result.claims[0].text == f"In {head} at =, the interaction of a and b explains"
     assert set(result.display["site"]) == {head, "model"}
+
+
+def test_a_planted_sum_is_found_in_models_of_attention_alone():
+    """Their hooks of MLPs never run, and are no sites."""
+    planted = PLANTS["attention only"].draw(effect=0.5, seed=0)
+    two = Models.of_models(planted.models.models[:2], planted.models.shared_prompts.examples,
+                           planted.models.shared_prompts.vocabulary)  # fmt: skip
+    result = analyse_additivity(two)
+    shares = result.tables["additivity"]
+    assert {site for site in shares["site"] if "mlp" in site} == set()
+    found = shares[(shares["site"] == "logits") & (shares["effect"] == "b")]["share"]
+    assert (found > 0.95).all() and not result.display.empty
+    with pytest.raises(TbttError, match=r"'blocks\.0\.hook_mlp_out' is not there"):
+        analyse_additivity(two, sites=["blocks.0.hook_mlp_out"])
 
 
 def test_a_claim_has_the_closest_null():

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import DIGITS, VOCABULARY, copying_model, copying_models
+from planted import VOCABULARY, copying_models
 from transformer_lens import FactoredMatrix
 
 from tbtt_interp.activations import cached
 from tbtt_interp.analyses import attention, heads
 from tbtt_interp.analyses.token_roles import PROMPT, RoleBatch, batches_by_context
+from tbtt_interp.calibration.design import DIGITS
 from tbtt_interp.interventions import knock_out_attention, random_pairs, uniform_attention
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models, over_seeds
@@ -87,7 +88,7 @@ def test_the_planted_attention_is_what_costs():
 
 
 def test_the_planted_head_copies_and_attends_by_position_alone():
-    model, tokens = copying_model(), [VOCABULARY.index[c] for c in DIGITS]
+    model, tokens = copying_models().first, DIGITS
     with torch.no_grad():
         ov, idle = (heads.ov_circuit(model, 0, head, tokens) for head in (0, 1))
         qk = heads.qk_circuit(model, 0, 0, tokens).AB

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import TASK, copying_models, models_of, random_transformer
+from planted import TASK, copying_models, models_of, prompts_of, random_transformer
 from transformer_lens import patching as tl_patching
 
 from tbtt_interp.analyses import patching
@@ -22,6 +22,7 @@ from tbtt_interp.prompts import PromptBatch, PromptSet
 from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
+from tbtt_interp.tasks import Example
 
 
 @pytest.fixture(scope="module")
@@ -272,5 +273,7 @@ def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated():
 
 def test_random_sources_share_the_answer_as_often_as_chance_says():
     """Of ten digits one is the clean one's; the terminator is always the same."""
-    pairs = ordered_pairs(copying_models().shared_prompts)
+    examples = [Example.of(f"<{a}+{b}=", f"{b}>", {"a": a, "operator": "+", "b": b})
+                for a in range(10) for b in range(10)]  # fmt: skip
+    pairs = ordered_pairs(prompts_of(examples))
     assert pairs.shared_by_random(seed=0) == pytest.approx((0.1 + 1) / 2, abs=0.02)
