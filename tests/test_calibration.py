@@ -123,7 +123,16 @@ def test_the_table_counts_what_was_found_missed_and_called():
         "patching, fraction restored: misses"
     ]
     text = table.page([*found, *nulls, *blind], Recipe(), "tbtt calibrate")
-    assert "| untrained | patching | fraction restored | head 0 | 20/100 |" in text
+    assert "| untrained | patching | fraction restored | head 0 | 20/100 | 0.20 [0." in text
+    assert "fewer than 80 % of the large effects" in text and "reduced table" not in text
+
+
+def test_places_of_false_claims_are_counted_whatever_the_head_s_number():
+    draws = [draw("untrained", 0.0, k, (f"b through head 0.{k % 4} at -1", 0.0, k < 3, 0.0, False))
+             for k in range(20)]  # fmt: skip
+    (row,) = table.false_claims(draws).to_dict("records")
+    assert (row["place"], row["sum"], row["size"]) == ("b through a head at -1", 3, 20)
+    assert row["rate"].low < 0.15 < row["rate"].high
 
 
 def test_the_smallest_effect_that_is_found_is_below_no_miss():

@@ -26,7 +26,7 @@ models' unembedding is not tied, and their answers are one token; some have no M
 READ = """\
 - **found**: claims supported, of the planted effects of each size; a true share of 0.5 or more
   counts as large in every plant. The interval is for large effects.
-- **seen from**: the smallest planted effect that is found in {fewest:.0%} of draws, as all larger
+- **seen from**: the smallest planted effect that is found in {fewest} of draws, as all larger
   ones are. Where its true size is unknown this is the mean measured effect. Where an instrument
   finds nothing, a smaller effect may be there.
 - **wrong place**: draws whose largest effect is where nothing was planted, of those with several
@@ -42,9 +42,14 @@ READ = """\
 - **blind**: claims supported where the feature is used, but by no linear code. Erasure and
   interchange cannot see such use: 0 found is expected, and does not show that it is unused.
 
-A row fails if fewer than {fewest:.0%} of the large effects are found, or if the interval of the
-false claims in nulls begins above {level:.0%}.
+A row fails if fewer than {fewest} of the large effects are found, or if the interval of the
+false claims in nulls begins above {level}.
 """
+UNSCORED = """\
+Five measures have no row: the logit lens, restricted and excluded loss, kinds of heads, patching of
+the preceding line, and latent answers. Nothing here says how far to trust them.
+"""
+HEAD = r"head \d+\.\d+"  # draws have their heads in other orders, so that a number says nothing
 
 
 def rows_of(draws: Iterable[Draw]) -> pd.DataFrame:
@@ -94,7 +99,7 @@ def least_found(rows: pd.DataFrame) -> float:
 def covered(rows: pd.DataFrame) -> tuple[int, int]:
     """Intervals that hold the mean effect of the other draws, of all intervals with a width."""
     rows = rows[rows["low"] < rows["high"]]
-    place = rows["place"].str.replace(r"\d\.\d", "", regex=True)  # heads change places
+    place = rows["place"].str.replace(HEAD, "a head", regex=True)
     effects = rows.groupby(["plant", "size", "truth", place], dropna=False)["effect"]
     n, total = effects.transform("size"), effects.transform("sum")
     rows, n, total = rows[n > 1], n[n > 1], total[n > 1]
@@ -143,11 +148,20 @@ def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
 
 
 def false_claims(draws: Iterable[Draw]) -> pd.DataFrame:
-    """Claims supported where nothing is, by plant, kind and place: how many of how many."""
+    """Claims supported where nothing is, by plant, kind and place, where that is over LEVEL.
+
+    Returns:
+        one row per plant, kind and place: `sum` of `size` claims, and the `rate` with its interval.
+    """
     table = rows_of(draws)
-    groups = table[table["truth"] == 0].groupby(["plant", *KIND, "place"], sort=False)["is_found"]
-    counted = groups.agg(["sum", "size"]).reset_index()
-    return counted[counted["sum"] > LEVEL * counted["size"]].reset_index(drop=True)
+    table["place"] = table["place"].str.replace(HEAD, "a head", regex=True)
+    found: list[dict[str, Any]] = []
+    by = ["plant", *KIND, "place"]
+    for key, rows in table[table["truth"] == 0].groupby(by, sort=False):
+        if (hits := int(rows["is_found"].sum())) > LEVEL * len(rows):
+            of = dict(zip(by, key, strict=True))
+            found.append(of | {"sum": hits, "size": len(rows), "rate": _share(rows)})
+    return pd.DataFrame(found, columns=[*by, "sum", "size", "rate"])
 
 
 def power_by_size(planted: pd.DataFrame) -> pd.DataFrame:
@@ -165,6 +179,10 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def _number(x: float) -> str:
     return "" if math.isnan(x) else f"{x:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -210,8 +228,15 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         found=power["found"].astype(str) + "/" + power["of"].astype(str),
         effect=power["effect"].map(_number), truth=power["truth"].map(_number),
     ).drop(columns="of")  # fmt: skip
-    power = power.rename(columns={"size": "effect size", "effect": "mean effect"})
-    wrong = wrong.assign(false=wrong["sum"].astype(str) + "/" + wrong["size"].astype(str))
+    power = power.rename(columns={"size": "effect size", "kind": "finding", "truth": "true size",
+                                  "effect": "mean effect"})  # fmt: skip
+    counts = wrong.pop("sum").astype(str) + "/" + wrong.pop("size").astype(str)
+    wrong.insert(len(wrong.columns) - 1, "false", counts)
+    wrong["rate"] = [rate.format() for rate in wrong["rate"]]
+    wrong = wrong.rename(columns={"kind": "finding", "rate": "share, 95 % CI"})
+    instruments = pd.DataFrame([
+        {"instrument": one.name, "question": one.question} for one in INSTRUMENTS.values()
+    ])  # fmt: skip
     plants = pd.DataFrame([
         {"plant": x.name, "effect sizes": ", ".join(map(str, x.effects)), "what": x.what}
         for x in PLANTS.values()
@@ -232,15 +257,19 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
     parts = [
         "# Calibration: every instrument on models whose mechanism is known",
         ABOUT.format(models=MODELS),
-        f"Written by `{command}`. {recipe.bases} draw(s) of each plant and effect size, "
-        f"{recipe.nulls} of each null; {minutes:.0f} minutes of one core. "
+        f"Written by `{command}`. Draws of each plant and effect size: {recipe.bases}; of each "
+        f"null: {recipe.nulls}; {minutes:.0f} minutes of one core. "
         f"Recipe: bases={recipe.bases}, nulls={recipe.nulls}, hash `{recipe.hash}`.",
-        reduced, _markdown(_shown(table)), READ.format(fewest=FEWEST_FOUND, level=LEVEL),
+        reduced, _markdown(_shown(table)),
+        READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
         "## What fails", "\n".join(f"- {x}." for x in failures(table)) or "Nothing.",
-        "## What an instrument cannot be applied to", "\n".join(unfit),
-        "## Power by effect size", _markdown(power),
-        "## Places where more than 5 % of claims are false",
-        _markdown(wrong.drop(columns=["sum", "size"])) if len(wrong) else "None.",
+        "## Instruments", _markdown(instruments), UNSCORED,
+        "What an instrument cannot be applied to:", "\n".join(unfit),
+        "## Power by effect size",
+        "The true size is empty where it has no closed form: the effect is there, and that is all "
+        "that is known.", _markdown(power),
+        f"## Places where more than {_percent(LEVEL)} of claims are false",
+        _markdown(wrong) if len(wrong) else "None.",
         "## Plants", _markdown(plants),
         "## Time", "CPU seconds of one draw of four models.", _markdown(times),
     ]  # fmt: skip
