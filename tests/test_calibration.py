@@ -143,7 +143,7 @@ def test_the_smallest_effect_that_is_found_is_below_no_miss():
     assert math.isnan(table.least_found(table.rows_of(rows[:20])))
 
 
-def test_the_interval_rule_covers_what_it_says_and_intervals_without_width_are_not_counted():
+def test_the_interval_rule_covers_what_it_says_of_effects_that_differ():
     random, of_four = np.random.default_rng(0), stats.t.ppf(0.975, 3) / 2
     drawn = random.normal(0.5, 0.1, (400, 4))
     for factor, low, high in ((1.0, 0.92, 0.98), (0.5, 0.6, 0.85)):
@@ -151,6 +151,9 @@ def test_the_interval_rule_covers_what_it_says_and_intervals_without_width_are_n
                       half=factor * of_four * row.std(ddof=1))
                  for k, row in enumerate(drawn)]  # fmt: skip
         draws.append(draw("copied operand", 0.5, 400, ("head 0.1", 0.5, False, 0.5, False), half=0))
+        draws += [
+            draw("untrained", 0.0, k, ("head 0.1", 0.0, False, 0.0, False)) for k in range(50)
+        ]
         n_in, n = table.covered(table.rows_of(draws))
         assert n == 400 and low < n_in / n < high
 

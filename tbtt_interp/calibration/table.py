@@ -34,8 +34,9 @@ READ = """\
 - **error**: the mean distance of the effect from its true size, where that is known. The unit is
   the instrument's own: a share of 1.
 - **covered**: 95 % intervals that hold the mean of the same effect in the other draws, widened for
-  that mean's own error. Intervals without width are not counted. What the models of one draw
-  share, such as a permutation of the answers, is not in their interval.
+  that mean's own error. Effects that are the same in every draw are not counted: any interval holds
+  them. What the models of one draw share, such as a permutation of the answers, is not in their
+  interval.
 - **false, nulls**: claims supported in null draws, of all claims there, with the number of draws.
   The interval is the beta-binomial's, since the claims of one draw are not independent.
 - **false, plants**: the same in planted models, at places where nothing was planted.
@@ -97,12 +98,12 @@ def least_found(rows: pd.DataFrame) -> float:
 
 
 def covered(rows: pd.DataFrame) -> tuple[int, int]:
-    """Intervals that hold the mean effect of the other draws, of all intervals with a width."""
+    """Intervals that hold the mean effect of the other draws, of all where effects differ."""
     rows = rows[rows["low"] < rows["high"]]
     place = rows["place"].str.replace(HEAD, "a head", regex=True)
     effects = rows.groupby(["plant", "size", "truth", place], dropna=False)["effect"]
-    n, total = effects.transform("size"), effects.transform("sum")
-    rows, n, total = rows[n > 1], n[n > 1], total[n > 1]
+    n, total, differ = (effects.transform(how) for how in ("size", "sum", "nunique"))
+    rows, n, total = rows[differ > 1], n[differ > 1], total[differ > 1]
     error = ((total - rows["effect"]) / (n - 1) - rows["effect"]) / (n / (n - 1)) ** 0.5
     is_in = (rows["low"] - rows["effect"] <= error) & (error <= rows["high"] - rows["effect"])
     return int(is_in.sum()), len(rows)
