@@ -286,8 +286,8 @@ def analyse_patching(
             "clean run restores in the corrupted run (denoising), all answer tokens together.",
             *notes,
             "Random sources have answers of their own: in "
-            f"{100 * pairs.shared_by_random(seed):.0f} % of the scored tokens the same as the clean one's, "
-            "which such a source restores by its construction.",
+            f"{100 * pairs.shared_by_random(seed):.0f} % of the scored tokens the same as the "
+            "clean one's, which such a source restores by its construction.",
             "A claim names the strongest position, which these data chose; its null is of the same "
             "position.",
         ],
