@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,8 @@ def tallies(examples: int, attacks: int) -> Iterator[Tally]:
     kinds: tuple[tuple[Callable[[int], Tally], int], ...] = (
         (runs.attack_full_disk, attacks // 5), (runs.attack_killed, attacks // 5),
         (runs.attack_together, 12), (runs.attack_unfinished, attacks),
-        (runs.attack_quickly, attacks), (runs.attack_finished, attacks // 10),
+        (partial(runs.attack_finished, readers=runs.QUICK), attacks),
+        (runs.attack_finished, attacks // 10),
     )  # fmt: skip
     for attack, count in kinds:
         with workspace():

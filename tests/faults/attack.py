@@ -28,16 +28,12 @@ REFUSED, SAME = "refused", "same"  # outcomes of what is survived; any other say
 Attack = Callable[[], object]
 
 
-def nothing() -> None:
-    """Makes no file."""
-
-
 class Case(NamedTuple):
     """One attack: what it is, what is measured, what is made before, and whether it must fail."""
 
     name: str
     act: Attack
-    make: Attack = nothing
+    make: Attack = lambda: None
     must_fail: bool = False
 
 
@@ -150,12 +146,8 @@ def restored(make: Attack) -> Iterator[Callable[[Case], str]]:
         yield tried
 
 
-def try_cases(name: str, cases: Iterable[Case], make: Attack = nothing, every: int = 1) -> Tally:
-    """Tries every case of a kind, or every few.
-
-    Args:
-        make: what is in the folder before each.
-    """
+def try_cases(name: str, cases: Iterable[Case], make: Attack, every: int = 1) -> Tally:
+    """Tries every case of a kind, or every few, each beside what `make` makes."""
     tally = Tally(name)
     with restored(make) as outcome_of:
         for number, case in enumerate(cases):
@@ -166,7 +158,7 @@ def try_cases(name: str, cases: Iterable[Case], make: Attack = nothing, every: i
 
 def fuzz(
     name: str, strategy: st.SearchStrategy[Any], attack_of: Callable[[Any], Attack], examples: int,
-    make: Attack = nothing,
+    make: Attack,
 ) -> Tally:  # fmt: skip
     """Tries so many inputs from Hypothesis, the same ones every time."""
     tally = Tally(name)

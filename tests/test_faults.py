@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from faults import runs as attacks
 from faults.inputs import CASES, FUZZED, fuzz_kind, try_kind
 
 EVERY = {"nanoGPT checkpoints": 4, "config.json and safetensors headers": 10, "corpora": 6,
@@ -44,3 +45,18 @@ def test_an_ascii_locale_a_long_path_and_a_place_without_room_get_an_answer_or_a
     assert done.returncode == 0, done.stderr.decode("ascii")
     assert done.stderr.count(b"error: ") == 5 and b"Traceback" not in done.stderr
     done.stdout.decode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("attack", "count"),
+    [
+        (lambda count: attacks.attack_finished(count, ("evaluate", "runs")), 8),
+        (attacks.attack_unfinished, 10), (attacks.attack_full_disk, 4), (attacks.attack_killed, 2),
+        (attacks.attack_together, 2),
+    ],
+    ids=["finished", "unfinished", "full disk", "killed", "together"],
+)  # fmt: skip
+def test_no_attack_is_lost(attack, count: int) -> None:
+    found = attack(count)
+    assert found.tried >= count
+    assert found.lost == []
