@@ -1,6 +1,5 @@
 """Where things are on the page, and the numbers that stand in them."""
 
-import re
 from typing import Any
 
 import pytest
@@ -15,14 +14,13 @@ def pane(page: Page, name: str = "A") -> Page:
     return page.get_by_role("region", name=f"Model {name}")
 
 
-def numbers(text: str) -> list[float]:
-    """The numbers with a sign in a text; the page writes a true minus."""
-    return [float(found.replace("−", "-")) for found in re.findall(r"[+−]\d+\.\d+", text)]
-
-
 def cell(page: Page, key: str) -> Page:
     return page.locator(f"rect[data-key='{key}']")
 
 
 def value(page: Page, key: str) -> float:
     return float(cell(page, key).get_attribute("data-value"))
+
+
+def values(places: Page) -> list[float]:
+    return places.evaluate_all("all => all.map(e => Number(e.dataset.value))")

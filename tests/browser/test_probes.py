@@ -4,17 +4,16 @@ import re
 
 import numpy as np
 import pytest
-from browser.pointing import Page, cell, expect, pane, value
+from browser.pointing import cell, expect, pane, value
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.explore.probe_tables import CONTROLS
 from tbtt_interp.model_tables import models_table
 from tbtt_interp.probes.datasets import read_cells
 from tbtt_interp.probes.features import pair_groups
-from tbtt_interp.probes.grid import NULLS, probe_grid
+from tbtt_interp.probes.grid import probe_grid
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
@@ -32,27 +31,19 @@ def test_probes_are_computed_when_asked_and_are_the_library_s(opened, line_run: 
     assert tip.startswith("carry at resid_post, read at =: ")
     assert value(page, "0/probes/7/5") == pytest.approx(row["accuracy"], abs=6e-4)
     shown = dict(re.findall(r"(?:^|; )([a-z -]+) (\d\.\d\d)(?=;|$)", tip))
-    names = {"control": "control tasks", "thresholds": "other thresholds",
-             "operands": "operands as numbers", "one_hot": "one-hot text",
-             "untrained": "untrained model", "majority": "commonest class"}  # fmt: skip
-    assert names.keys() == NULLS.keys()
-    for column, name in names.items():
+    for column, name in (("control", "control tasks"), ("untrained", "untrained model")):
         assert float(shown[name]) == pytest.approx(row[column], abs=6e-3), name
     assert f"{row['held_out_correct']} of {row['held_out_of']} held-out labels" in tip
     # what a probe cannot show is greyed, and it is said why
-    for key, why in (("0/0", "same activation"), ("0/5", "text alone")):
-        assert "trivial" in cell(page, f"0/probes/{key}").get_attribute("class")
-        assert why in cell(page, f"0/probes/{key}").get_attribute("data-tip")
+    assert "trivial" in cell(page, "0/probes/0/5").get_attribute("class")
+    assert "text alone" in cell(page, "0/probes/0/5").get_attribute("data-tip")
     # by keyboard to another cell, of both models
     cell(page, "0/probes/7/5").focus()
     for key in ("ArrowUp", "Enter"):
         page.keyboard.press(key)
     expect(page).to_have_url(re.compile("probe=sign@"))
-    expect(
-        pane(page, "B").get_by_role("heading", name="sign at resid_post, read at =")
-    ).to_be_visible()
-    pane(page).get_by_role("button", name="position -2").click()
-    expect(pane(page).get_by_role("heading", name="sign at resid_post, read at 4")).to_be_visible()
+    heading = pane(page, "B").get_by_role("heading", name="sign at resid_post, read at =")
+    expect(heading).to_be_visible()
 
 
 def test_a_probe_reads_the_prompt_without_having_been_fitted_on_it(opened, line_run: Run) -> None:
@@ -100,24 +91,9 @@ def test_a_dot_of_the_ladder_opens_its_model(
         for name, run in runs.items() for row in models_table([run]).to_dict("records")
     }  # fmt: skip
     assert shown == pytest.approx(expected, abs=1e-4)
-    means = figure.locator("line.mean")
-    rights = [
-        evaluate_run(run).table.query("held_out")["right"].mean()
-        for run in (file_run, line_run, deep_run)
-    ]
-    shown = [float(mean.get_attribute("data-value")) for mean in means.all()]
-    assert shown == pytest.approx(rights, abs=1e-3)
-    assert "95 % CI" in means.first.get_attribute("data-tip")
+    assert "95 % CI" in figure.locator("line.mean").first.get_attribute("data-tip")
     dots.nth(0).focus()
     page.keyboard.press("Enter")
     name, seed = dots.nth(0).get_attribute("data-key").split("/")[1:]
     expect(page).to_have_url(re.compile(f"b.run={name}&b.seed={seed}"))
     expect(pane(page, "B")).to_contain_text(f"of {runs[name].config.steps:,}, ")
-
-
-def test_all_that_is_drawn_fits_a_phone(opened) -> None:
-    page: Page = opened("served", "view=probes&prompt=3%2B4&a.run=line&b.run=line")
-    page.set_viewport_size({"width": 390, "height": 800})
-    for view in ("probes", "ladder"):
-        page.get_by_role("button", name=view.title()).click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
