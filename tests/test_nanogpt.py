@@ -1,7 +1,6 @@
 """nanoGPT checkpoints become runs, and runs nanoGPT checkpoints; nothing in them is executed."""
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,6 @@ def imported(
     return import_checkpoint(Path(path), task, Path(folder), **of)
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
-def test_an_imported_model_has_the_original_s_logits(bias, prefix):
-    original, run = checkpoint(bias=bias, prefix=prefix), imported()
-    torch.testing.assert_close(run.model()(TOKENS), original(TOKENS), rtol=0, atol=1e-4)
-    assert list(run.checkpoints) == [700] and run.is_complete
-    assert len(evaluate_run(run).table) == 200
-
-
 def test_an_mlp_of_four_widths_goes_without_saying():
     """As in nanoGPT itself, which has no mlp_expansion and may lack bias."""
     original = checkpoint(mlp_expansion=4, bias=True)
@@ -64,43 +54,38 @@ def test_an_mlp_of_four_widths_goes_without_saying():
     torch.testing.assert_close(imported().model()(TOKENS), original(TOKENS), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_round_trip_is_exact(bias):
-    original, run = checkpoint(bias=bias), imported()
+@pytest.mark.parametrize(("bias", "prefix"), [(False, ""), (True, "_orig_mod.")])
+def test_an_imported_model_has_the_original_s_logits_and_comes_back_exactly(bias, prefix):
+    original, run = checkpoint(bias=bias, prefix=prefix), imported()
+    torch.testing.assert_close(run.model()(TOKENS), original(TOKENS), rtol=0, atol=1e-4)
+    assert list(run.checkpoints) == [700] and run.is_complete
+    assert len(evaluate_run(run).table) == 200
     export_checkpoint(run, Path("again.pt"))
     written = torch.load("again.pt", weights_only=True)
     assert written["model"].keys() == original.state_dict().keys()
     for name, value in original.state_dict().items():
         assert torch.equal(written["model"][name], value), name
     assert written["model_args"] == {**ARGUMENTS, "bias": bias, "dropout": 0.0}
-    again = imported("run2", "again.pt")
-    for name, value in run.parameters().items():
-        assert torch.equal(again.parameters()[name], value), name
 
 
 def test_the_vocabulary_may_come_from_a_text():
     characters = "".join(map(chr, range(33, 33 + 48))) + "abc \n"
-    Path("text.txt").write_text(characters + "=")
-    checkpoint(vocab_size=len(set(characters + "=")))
-    run = imported(text=Path("text.txt"))
-    assert run.config.vocabulary == "".join(sorted(set(characters + "=")))
-    assert run.task.vocabulary.index["\n"] == 0
+    Path("text.txt").write_text(characters)
+    checkpoint(vocab_size=len(characters))
+    assert imported(text=Path("text.txt")).config.vocabulary == "".join(sorted(characters))
 
 
 class Harm:
     """What a hostile checkpoint would do."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, ("touch harmed",))
+        return os.system, ("touch harmed",)
 
 
 def test_a_pickle_that_would_run_code_is_refused():
     torch.save({"model": {}, "model_args": ARGUMENTS, "config": Harm()}, "ckpt.pt")
     with pytest.raises(TbttError, match=r"ckpt\.pt was refused: loading it would run code"):
         imported()
-    Path("raw.pt").write_bytes(pickle.dumps(Harm()))
-    with pytest.raises(TbttError, match=r"raw\.pt cannot be read as a torch checkpoint"):
-        imported(path="raw.pt")
     assert not Path("harmed").exists() and not Path("run").exists()
 
 
@@ -112,24 +97,18 @@ def test_what_cannot_be_imported_says_why_and_writes_nothing():
 
     refused(r"ckpt\.pt cannot be read as a torch checkpoint")
     checkpoint()
-    whole, content = Path("ckpt.pt").read_bytes(), torch.load("ckpt.pt", weights_only=True)
+    content = torch.load("ckpt.pt", weights_only=True)
     refused(r"ckpt\.pt has 17 tokens and task 'facts' 51 characters: give the text", task="facts")
     Path("text.txt").write_text("<=>")
     refused(r"text\.txt lacks the characters", text=Path("text.txt"))
     refused(r"text nowhere\.txt cannot be read", text=Path("nowhere.txt"))
-    Path("ckpt.pt").write_bytes(whole[: len(whole) // 2])
-    refused(r"ckpt\.pt cannot be read as a torch checkpoint")
     own = {"lm_head.weight": content["model"]["lm_head.weight"] + 1}
-    lacks = r"has no tensor transformer\.wte\.weight, which its model_args ask for"
     for damaged, message in (
         ([1, 2], "is no nanoGPT checkpoint: it needs the entries model and model_args"),
-        ({"model": [], "model_args": []}, "is no nanoGPT checkpoint"),
         ({"model": {}, "model_args": {"n_layer": 1}},
          "has model_args that name no model: n_head is None, must be a whole number"),
-        ({"model": {}, "model_args": ARGUMENTS | {"n_embd": 8.0}},
-         "n_embd is 8.0, must be a whole number"),
-        ({"model": {"transformer.wte.weight": 3}, "model_args": ARGUMENTS}, lacks),
-        ({"model": {}, "model_args": ARGUMENTS}, lacks),
+        ({"model": {}, "model_args": ARGUMENTS},
+         r"has no tensor transformer\.wte\.weight, which its model_args ask for"),
         (content | {"model_args": ARGUMENTS | {"n_embd": 16}},
          r"has transformer\.wte\.weight of shape \(17, 8\), its model_args say \(17, 16\)"),
         (content | {"model": content["model"] | own},
@@ -151,16 +130,12 @@ def test_an_import_that_fails_half_way_leaves_nothing(monkeypatch):
     assert {path.name for path in Path().iterdir()} == {"ckpt.pt"}
 
 
-def test_exporting_overwrites_nothing(line_run):
+@pytest.mark.usefixtures("by_torch")
+def test_what_cannot_be_exported_overwrites_nothing(line_run):
     Path("ckpt.pt").write_bytes(b"mine")
     with pytest.raises(TbttError, match=r"ckpt\.pt exists: nothing was written; give another name"):
         export_checkpoint(line_run, Path("ckpt.pt"))
     assert Path("ckpt.pt").read_bytes() == b"mine"
-
-
-@pytest.mark.usefixtures("by_torch")
-def test_an_mlp_that_is_no_multiple_cannot_be_exported():
     run = train_models(short(**{"model.size": "L1H1D4M6", "seeds": 1}), "run")
     with pytest.raises(TbttError, match="nanoGPT's MLP is a whole multiple of the width"):
-        export_checkpoint(run, Path("ckpt.pt"))
-    assert not Path("ckpt.pt").exists()
+        export_checkpoint(run, Path("new.pt"))

@@ -22,7 +22,7 @@ from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import SHARE, summarize
-from tbtt_interp.tasks import Example, Stream, Task, load_task
+from tbtt_interp.tasks import Stream, Task, load_task
 from tbtt_interp.tasks.entropy import IndependentLines
 
 Z, PRE, POST = "blocks.0.attn.hook_z", "blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"
@@ -44,20 +44,10 @@ def readers(run: Run, *, knows_order: bool) -> Models:
     return dataclasses.replace(models, models=known)
 
 
-def in_order(task: Task, n_ctx: int, order: int) -> PromptSet:
-    training = Stream(lines=task.file(order), vocabulary=task.vocabulary, framing="file",
-                      window=n_ctx, batch=1, seed=0)  # fmt: skip
-    prompts = PromptSet.of(task.examples, task.vocabulary, n_ctx)
-    return dataclasses.replace(prompts, task=task, training=training)
-
-
-def test_knowing_the_order_is_worth_the_logarithm_of_the_lines():
+def test_an_order_is_worth_the_logarithm_of_the_lines_as_far_as_the_window_tells_it():
     of_lines, of_order = line_order.exact_predictives(("a1\n", "b2\n", "c3\n", "d4\n"), 3)
     assert of_order == pytest.approx(np.zeros(9))
     assert of_lines == pytest.approx(np.tile([-math.log(4), 0, 0], 3), abs=1e-12)
-
-
-def test_an_order_is_known_only_as_far_as_the_window_tells_it():
     # after x a window of two sees "x\n", which b and c follow alike; a window of three tells them
     lines = ("1x\n", "b\n", "2x\n", "c\n")
     short, long = (line_order.exact_predictives(lines, n)[1] for n in (2, 3))
@@ -72,8 +62,6 @@ def test_planted_knowledge_of_the_order_is_found_in_full_and_no_other(file_run, 
     lines = line_order.bits_by_line(characters)
     following = line_order.next_line_accuracy(characters)
     assert len(lines) == 2 * 195
-    sums = lines.groupby("seed").sum(numeric_only=True)
-    assert (sums["max_bits"] / 195).between(7, math.log2(196) + 1e-9).all()
     if knows_order:
         assert np.allclose(lines["bits"], lines["max_bits"], atol=1e-5)
         assert (following["accuracy"] > 0.95).all()
@@ -83,9 +71,9 @@ def test_planted_knowledge_of_the_order_is_found_in_full_and_no_other(file_run, 
         assert following.query("label == 'a'")["accuracy"].max() < 0.25
     assert (following.query("label != 'operator'")["other_order"] < 0.3).all()
     means = summarize(following, ["label"], line_order.NEXT, bounds=SHARE)
-    _, of_labels, *of_next = line_order.order_claims(lines, means)
+    _, of_labels, *_ = line_order.order_claims(lines, means)
     assert of_labels.effect.mean == pytest.approx(float(knows_order), abs=1e-5)
-    assert of_labels.null == pytest.approx(0, abs=0.05) and len(of_next) == 3
+    assert of_labels.null == pytest.approx(0, abs=0.05)
 
 
 def test_bits_are_those_of_reading_window_by_window(file_run, result):
@@ -104,22 +92,22 @@ def test_bits_are_those_of_reading_window_by_window(file_run, result):
 
 
 def test_the_other_order_is_of_the_same_lines_and_no_model_s_own(file_run):
-    every = [PromptSet.of_seed(file_run, seed) for seed in file_run.seeds]
-    other = [task.file(p.unseen_order_seed) for p in every if (task := p.task)]
-    for own in (line_order.ordered_lines(prompts).lines for prompts in every):
-        for lines in other:
-            assert set(own) == set(lines)
-            assert len(set(pairwise(own)) & set(pairwise(lines))) < 10
+    prompts = PromptSet.of_seed(file_run, 0)
+    other = file_run.task.file(prompts.unseen_order_seed)
+    for seed in file_run.seeds:
+        own = line_order.ordered_lines(PromptSet.of_seed(file_run, seed)).lines
+        assert set(own) == set(other)
+        assert len(set(pairwise(own)) & set(pairwise(other))) < 10
 
 
-def test_lines_without_labels_are_told_apart_after_what_all_begin_with():
-    task = Task.of("own", [Example.of("ab:", "c"), Example.of("ad:", "e")], window=6, batch=1)
-    prompts = dataclasses.replace(in_order(task, 6, 0), order_is_known=True)
-    characters = line_order.bits_by_character(reader(prompts, knows_order=True), prompts)
-    assert characters.query("label != ''")[["pos", "label"]].to_numpy().tolist() == [[1, "first"]]
+def in_order(task: Task, n_ctx: int, order: int) -> PromptSet:
+    training = Stream(lines=task.file(order), vocabulary=task.vocabulary, framing="file",
+                      window=n_ctx, batch=1, seed=0)  # fmt: skip
+    prompts = PromptSet.of(task.examples, task.vocabulary, n_ctx)
+    return dataclasses.replace(prompts, task=task, training=training)
 
 
-def test_prompts_are_put_after_the_line_that_they_follow_and_after_others():
+def test_prompts_are_put_after_the_line_that_they_follow_and_after_others_of_their_section():
     task = load_task("arithmetic")
     lines = task.file(5)
     table, text = preceding_ends(in_order(task, 9, 5)), "".join(lines)
@@ -130,20 +118,11 @@ def test_prompts_are_put_after_the_line_that_they_follow_and_after_others():
         own = rows.loc[rows["is_own"], "end"].tolist()
         assert len(own) == (not example.held_out and example.line != lines[0])
         assert all(end + example.prompt in text for end in own)
-
-
-def test_lines_before_are_of_the_prompt_s_own_section_and_all_equally_long():
     task = load_task("joint")
-    table = preceding_ends(in_order(task, 24, 0))
-    for number, rows in table.groupby("example"):
-        example = task.examples[number]
+    for number, rows in preceding_ends(in_order(task, 24, 0)).groupby("example"):
         assert rows["end"].str.len().nunique() == 1
-        assert len(rows["end"].iloc[0]) + len(example.prompt) <= 24
         of_facts = rows["end"].str.contains("[A-Za-z]").any()
-        assert of_facts <= (example.group == "facts")
-        assert len(rows) <= 33  # there are 196 ends of nine characters
-    no_room = [e for e in task.examples if len(e.prompt) >= 24]
-    assert no_room and not set(table["example"]) & {task.examples.index(e) for e in no_room}
+        assert of_facts <= (task.examples[number].group == "facts")
 
 
 def test_ends_are_compared_as_worked_out_by_hand():
@@ -156,9 +135,7 @@ def test_ends_are_compared_as_worked_out_by_hand():
     assert (found["logprob_other"], found["accuracy_other"]) == (-2.5, 0.25)
     assert (found["logprob_change"], found["accuracy_change"]) == (0.75 * 1 + 0.25 * 3, 0.75)
     assert (found["logprob_change_other"], found["accuracy_change_other"]) == (2, 1)
-    alone = preceding_line.compare_ends(rows[1:2])
-    assert alone["accuracy_other"] == 0 and np.isnan(alone["accuracy_change"])
-    assert np.isnan(alone["accuracy_change_other"])
+    assert np.isnan(preceding_line.compare_ends(rows[1:2])["accuracy_change"]), "no own line"
 
 
 def test_answers_are_read_with_the_window_sliding(file_run, result):
@@ -187,28 +164,13 @@ def test_a_model_that_knows_only_the_lines_answers_alike_after_every_line(file_r
 
 def test_a_patch_of_everything_has_the_total_effect(file_run):
     prompts = PromptSet.of_seed(file_run, 0)
-    drawn = preceding_line.draw_ends(preceding_ends(prompts), 20, preceding_line.DRAWS, seed=0)
-    assert len(drawn) == 20 * preceding_line.DRAWS
-    assert (drawn[["own", "base", "other"]].nunique(axis=1) == 3).all()
     table = preceding_line.patch_preceding_line(file_run.model(), prompts, sites=[PRE, Z, POST])
     assert abs(table["total_effect"]).min() > 0 and set(table["site"]) == {PRE, Z, POST}
     whole = table[table["pos"].isna()]  # all that enters; in one layer, all that attention gathers
     assert np.allclose(whole["effect"], whole["total_effect"], atol=1e-5)
-    assert np.allclose(whole["effect_other"], whole["effect_other"].iloc[0], atol=1e-5)
     # the prompt's characters are the same in all, and after the last layer nothing is read on
     at = table.set_index(["site", "pos"])[["effect", "effect_other"]]
     assert np.allclose(at.loc[[(PRE, -3), (POST, -7)]], 0, atol=1e-6)
-
-
-def test_fractions_of_the_positions_that_predict_add_up(result):
-    table = result.tables["order-patching"]
-    last = table[table["site"] == POST].set_index("position")["fraction_restored"]
-    assert last["all"] == pytest.approx(1, abs=1e-4)
-    assert last[["=", "answer 1", "answer 2"]].sum() == pytest.approx(1, abs=1e-4)
-    first = table[table["site"] == PRE].set_index("position")["fraction_restored"]
-    assert {f"before -{k}" for k in range(1, 5)} <= set(first.index)
-    assert first["before -1"] == pytest.approx(0, abs=1e-6)  # a newline, whatever the line
-    assert (table["n_prompts"] == 195).all()
 
 
 def test_what_is_not_known_or_not_there_is_refused(file_run):
@@ -219,13 +181,3 @@ def test_what_is_not_known_or_not_there_is_refused(file_run):
             line_order.analyse_order(unknown)
     with pytest.raises(TbttError, match="site 'hook_z' is not there: the nearest are"):
         over_seeds(file_run, preceding_line.patch_preceding_line, sites=["hook_z"])
-
-
-def test_where_no_line_fits_before_a_prompt_the_bits_are_still_counted(file_run, monkeypatch):
-    def one_end(*arguments: object) -> pd.DataFrame:
-        return preceding_ends(*arguments).query("end == '0> \\n'")
-
-    monkeypatch.setattr(preceding_line, "preceding_ends", one_end)
-    result = line_order.analyse_order(file_run)
-    assert list(result.figures) == ["order", "order-next"] and "order-answers" not in result.tables
-    assert result.notes[-1].startswith("No answers: 9 characters of context leave no room")

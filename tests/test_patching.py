@@ -12,14 +12,13 @@ from planted import TASK, copying_models, models_of, prompts_of, random_transfor
 from transformer_lens import patching as tl_patching
 
 from tbtt_interp.analyses import patching
-from tbtt_interp.analyses.ablation import ablation_summary, ablation_table
+from tbtt_interp.analyses.ablation import ablation_table
 from tbtt_interp.analyses.pairs import chosen_pairs, one_pair, ordered_pairs
 from tbtt_interp.analyses.path_patching import analyse_paths
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
-from tbtt_interp.interventions import Location, check_location, mean_by_position
+from tbtt_interp.interventions import Location, mean_by_position
 from tbtt_interp.prompts import PromptBatch, PromptSet
-from tbtt_interp.results import Result
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.tasks import Example
@@ -35,22 +34,16 @@ def prompts(models: Models) -> PromptSet:
     return models.shared_prompts
 
 
-@pytest.fixture(scope="module")
-def planted() -> pd.DataFrame:
-    return patching.patching_table(copying_models())
-
-
-@pytest.fixture(scope="module")
-def result(models: Models, prompts: PromptSet) -> Result:
-    return patching.analyse_patching(models, ordered_pairs(prompts).sample(60, seed=0))
-
-
 def of_answers(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["role"] == "answer") & (table["metric"] == patching.METRICS[0])]
 
 
-def test_a_planted_circuit_is_found_where_it_is_and_nowhere_else(planted):
-    """By denoising and by noising."""
+def test_a_planted_circuit_is_found_where_it_is_and_nowhere_else():
+    """By denoising and by noising; a source with the same answer restores nothing, any one half.
+
+    A random source's b lowers the corrupted answer's logit and does not raise the clean one.
+    """
+    planted = patching.patching_table(copying_models())
     carries = {
         ("hook_resid_pre", None, "b"), ("attn.hook_v", 0, "b"), ("attn.hook_z", 0, "="),
         ("hook_attn_out", None, "="), ("hook_resid_mid", None, "="),
@@ -59,18 +52,13 @@ def test_a_planted_circuit_is_found_where_it_is_and_nowhere_else(planted):
     assert set(planted["direction"]) == {"denoising", "noising"}
     assert set(planted["changed"]) == {"b"}, "where a differs both prompts have one answer"
     rows = of_answers(planted)
+    value = rows.query("site == 'blocks.0.attn.hook_v' and head == 0 and position == 'b'").iloc[0]
+    assert value["same_answer"] == pytest.approx(0, abs=1e-9)
+    assert 0.4 < value["random"] < 0.6
     for row in rows[rows["position"] != "all"].to_dict("records"):
         head = None if pd.isna(row["head"]) else row["head"]
         key = (row["site"].removeprefix("blocks.0."), head, row["position"])
         assert row["fraction_restored"] == pytest.approx(float(key in carries), abs=1e-9), key
-
-
-def test_a_source_with_the_same_answer_restores_nothing_and_a_random_one_half(planted):
-    """A random source's b lowers the corrupted answer's logit and does not raise the clean one."""
-    row = of_answers(planted).query("direction == 'denoising' and position == 'b' and head == 0")
-    row = row[row["site"] == "blocks.0.attn.hook_v"].iloc[0]
-    assert row["same_answer"] == pytest.approx(0, abs=1e-9)
-    assert 0.4 < row["random"] < 0.6
 
 
 def test_patching_a_run_with_itself_changes_nothing(models, prompts):
@@ -131,8 +119,6 @@ def test_every_ordered_pair_is_listed_once(prompts):
 
 def test_answers_are_scored_up_to_the_end_of_the_shorter(prompts):
     assert one_pair(prompts, "3+4", "3+9").roles == ["units", "terminator"]  # 7> and 12>
-    assert one_pair(prompts, "3+9", "3+4").roles == ["tens", "units"]
-    assert one_pair(prompts, "8+9", "8+5").roles == ["tens", "units", "terminator"]
     assert one_pair(prompts, "3-4", "3-2").roles == ["sign", "units"]
 
 
@@ -155,9 +141,8 @@ def test_countries_align_by_length_and_a_note_says_that_long_prompts_are_cut(fac
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["3+4", "3*9"], r"'<3\*9=' has '\*'|'3\*9' has '\*', which this model has no token for"),
+        (["3+4", "3*9"], r"3\*9=?' has '\*', which this model has no token for"),
         (["3+4", "4+3"], "have the same answer, '7>': give two that differ"),
-        (["3+4", "3+4"], "have the same answer"),
         (["3+4", "12"], r"prompt '12' has no known answer: give one of the task's own, such as"),
     ],
 )
@@ -186,7 +171,7 @@ def test_null_sources_have_the_base_s_answer_and_are_not_of_the_pair(prompts):
 
 
 def test_an_interrupted_grid_goes_on_where_it_was(line_run, printed, refused, monkeypatch, capsys):
-    command = ["analyses", "patching", str(line_run.folder), "--pairs", "40",
+    command = ["analyses", "patching", str(line_run.folder), "--clean", "3+4", "--corrupt", "3+9",
                "--site", "blocks.0.attn.hook_z"]  # fmt: skip
     printed(*command, "--out", "whole")
     real, done = patching.patching_sums, []
@@ -201,8 +186,7 @@ def test_an_interrupted_grid_goes_on_where_it_was(line_run, printed, refused, mo
     monkeypatch.setattr(patching, "patching_sums", cut_off)
     assert main([*command, "--out", "cut"]) == 130
     assert "finished seeds are in cut/parts: the same command goes on" in capsys.readouterr().err
-    error = refused(*command[:-2], "--out", "cut")
-    assert "parts of another analysis (other site)" in error
+    assert "parts of another analysis" in refused(*command[:-2], "--out", "cut")
     printed(*command, "--out", "cut")
     assert done == [0, 1, 1], "the first model was not patched again"
     assert Path("cut/patching.csv").read_bytes() == Path("whole/patching.csv").read_bytes()
@@ -219,36 +203,16 @@ def test_ablating_what_a_planted_model_needs_costs_its_answers():
     assert abs(drop["head", 0, "same answer"]) < 0.1  # after "=" it attends a little everywhere
 
 
-def test_a_neuron_stands_beside_the_random_direction_of_its_rank(result):
-    table, summary = result.tables["ablations-by-seed"], result.tables["ablations"]
-    seen = summary.query("kind == 'neuron' and mode == 'mean' and split == 'seen'")
-    seen = seen.sort_values("number")
-    assert seen["number"].tolist() == list(range(14))
-    for column in ("logprob_drop", "logprob_drop_null"):
-        assert (np.diff(seen[column]) <= 1e-9).all()
-    first = table.query("kind == 'neuron' and mode == 'mean' and rank == 0 and split == 'seen'")
-    assert seen["logprob_drop"].iloc[0] == pytest.approx(first["logprob_drop"].mean())
-
-
-def test_means_are_taken_at_the_same_position_from_the_prompt_s_end():
-    batch = PromptBatch.of_tokens([([1], [1, 1]), ([1, 1], [1, 1])], n_ctx=9)
-    values = torch.tensor([[1.0, 2.0, 9.0], [5.0, 6.0, 7.0]])[..., None]
-    means = mean_by_position(values, batch)
-    assert means[..., 0].tolist() == [[3.5, 4.5, 0.0], [5.0, 3.5, 4.5]]  # 9 is padding
-
-
-def test_a_result_has_figures_claims_and_a_display(result):
-    assert result.figures.keys() == {"patching", "patching-roles", "ablations"}
+def test_a_result_has_figures_claims_and_a_display(models, prompts):
+    result = patching.analyse_patching(models, ordered_pairs(prompts).sample(20, seed=0))
     assert "costs 0." in str(result.claim("Head 0.0, resampled from another example,"))
     assert "restores" in str(result.claim("Where a differs, blocks.0.hook_mlp_out at"))
     assert result.display.shape == (3 * 8, 2 + 8)
     titles = [note.text for note in result.figures["patching"]().layout.annotations]
     assert any("denoising, a differs" in title and "nats apart" in title for title in titles)
-
-
-def test_where_no_other_example_has_the_answer_the_null_is_unknown(facts_run):
-    summary = ablation_summary(over_seeds(facts_run, ablation_table))
-    assert summary["logprob_drop_null"][summary["kind"] != "neuron"].isna().all()
+    assert all(draw().data for draw in result.figures.values())
+    neurons = result.tables["ablations"].query("kind == 'neuron' and mode == 'mean'")
+    assert sorted(neurons.query("split == 'seen'")["number"]) == list(range(14))
 
 
 def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated():
@@ -257,18 +221,19 @@ def test_a_model_without_mlps_is_patched_and_its_heads_are_ablated():
     result = patching.analyse_patching(
         models, ordered_pairs(models.shared_prompts).sample(8, seed=0)
     )
-    sites = result.tables["patching"]["site"].str.removeprefix("blocks.0.").unique()[:6].tolist()
-    assert sites == ["hook_resid_pre", "attn.hook_v", "attn.hook_pattern", "attn.hook_z",
-                     "hook_attn_out", "hook_resid_post"]  # fmt: skip
+    assert "hook_attn_out" in " ".join(result.tables["patching"]["site"])
     assert set(result.tables["ablations"]["kind"]) == {"head"}
-    assert all(draw().data for draw in result.figures.values())
     with pytest.raises(TbttError, match=r"'blocks\.0\.hook_mlp_out' is not there: the nearest"):
         patching.patching_table(models, sites=["blocks.0.hook_mlp_out"])
     with pytest.raises(TbttError, match="paths go through MLPs, and this model has none"):
         analyse_paths(models, n_pairs=4)
-    absent, batch = Location("blocks.0.hook_mlp_out", pos=-1), models.shared_prompts.batch()
-    with pytest.raises(TbttError, match=r"'blocks\.0\.hook_mlp_out' is not there: the nearest"):
-        check_location(model, absent, batch)
+
+
+def test_means_are_taken_at_the_same_position_from_the_prompt_s_end():
+    batch = PromptBatch.of_tokens([([1], [1, 1]), ([1, 1], [1, 1])], n_ctx=9)
+    values = torch.tensor([[1.0, 2.0, 9.0], [5.0, 6.0, 7.0]])[..., None]
+    means = mean_by_position(values, batch)
+    assert means[..., 0].tolist() == [[3.5, 4.5, 0.0], [5.0, 3.5, 4.5]]  # 9 is padding
 
 
 def test_random_sources_share_the_answer_as_often_as_chance_says():

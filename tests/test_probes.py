@@ -1,7 +1,5 @@
 """Probes find what is planted, and nothing where nothing is."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,24 +70,19 @@ def grid(values: torch.Tensor, features: list[str], controls: int = 9, **options
     return table_of(ProbeDataset.of_prompts(prompts, chosen, controls=controls), values, **options)
 
 
-@pytest.mark.parametrize("feature", ["carry", "borrow", "sign", "units"])
+@pytest.mark.parametrize("feature", ["carry", "units"])
 def test_a_planted_feature_is_found_with_high_selectivity(feature):
-    """Carry and borrow are linear in the operands, and so decoded no better than their null.
-
-    The sign is read without an error by all three models, which leaves a wide interval.
-    """
+    """The carry is linear in the operands, and so decoded no better than its null."""
     row = grid(planted(feature, seeds=3), [feature], controls=39).loc[feature]
     assert row["accuracy"] > 0.99
     assert row["selectivity"] > 0.2
     assert row["p"] == row["p_adjusted"] == 1 / 40
     assert row["untrained"] < row["majority"] + 0.15
     assert row["held_out_correct"] == row["held_out_of"]
-    assert row["degenerate"] == row["unseen"] == 0
     (claim,) = probe_claims(row.to_frame().T)
     hardest = row[list(NULLS)].max()
     assert (claim.null, claim.p) == (hardest, 1 / 40)
     assert (claim.verdict == "supported") == (feature == "units")
-    assert claim.effect.low < claim.effect.high
 
 
 def test_operands_as_numbers_are_a_null_of_arithmetic_features():
@@ -122,17 +115,13 @@ def test_what_the_mlp_adds_is_a_difference_of_paired_models():
     assert claim.verdict == "supported" and claim.null == max(0, table["mlp_gain_control"][1])
 
 
-def test_a_planted_order_is_explained():
-    assert grid(planted("answer", noise=0.05), ["answer"], controls=1).loc["answer", "r2"] > 0.99
-
-
 @pytest.mark.parametrize("kind", ["noise", "operands"])
 def test_where_nothing_is_represented_significance_is_rare(kind):
-    """Of noise, and of operands seen through a random map: at most nominal, in 200 draws."""
+    """Of noise, and of operands seen through a random map: at most nominal, in 100 draws."""
     chance = np.random.default_rng(0)
     groups, operands = pair_groups(ADDITIONS), one_hot_text([e.prompt for e in ADDITIONS])
     found = {"carry": 0, "units": 0}
-    draws, controls = 200, 19
+    draws, controls = 100, 19
     for draw in range(draws):
         if kind == "noise":
             values = chance.standard_normal((len(ADDITIONS), 14))
@@ -143,8 +132,8 @@ def test_where_nothing_is_represented_significance_is_rare(kind):
             labels = label_examples(FEATURES[name], ADDITIONS, controls=controls, seed=draw)
             right = linear.count_correct(torch.from_numpy(values), labels.of_model(0), folds)
             found[name] += (1 + (right[1:] >= right[0]).sum()) / (1 + controls) <= 0.05
-    # 0.05 of 200 is 10; a fair 5 % passes 17 once in a hundred times
-    assert all(count <= 17 for count in found.values()), found
+    # a fair 5 % of 100 passes 11 once in two hundred times
+    assert max(found.values()) <= 11, found
 
 
 @pytest.mark.parametrize("width", [14, 300])
@@ -175,34 +164,25 @@ def test_the_closed_forms_are_scikit_learn_s(width):
     assert linear.r_squared(values[0], target, folds) == pytest.approx(r2_score(target, said))
 
 
-def test_a_fitted_probe_predicts_what_is_planted_and_needs_two_classes():
-    real = label_examples(FEATURES["sign"], EXAMPLES, controls=0).real[0]
-    x = planted("sign", noise=0.2)[0].double().numpy()
-    assert linear.fit_probe(x, real).score(x, real) > 0.99
-    with pytest.raises(TbttError, match="a probe needs two classes, every label is 1"):
-        linear.fit_probe(x, np.ones(len(x), int))
-
-
 def test_folds_never_split_a_pair_of_operands():
     folds = linear.grouped_folds(pair_groups(EXAMPLES), seed=4)
     assert (folds.test.sum(0) == 1).all() and (folds.train != folds.test).all()
-    pairs = [frozenset((e.labels["a"], e.labels["b"])) for e in EXAMPLES]
+    pairs = np.array([sorted((e.labels["a"], e.labels["b"])) for e in EXAMPLES])
     for train, test in zip(folds.train, folds.test, strict=True):
-        asked = {pair for pair, there in zip(pairs, test, strict=True) if there}
-        assert not asked & {pair for pair, there in zip(pairs, train, strict=True) if there}
+        assert not set(map(tuple, pairs[train])) & set(map(tuple, pairs[test]))
     with pytest.raises(TbttError, match="5 folds need as many groups, there are 2"):
         linear.grouped_folds(np.array([0, 1, 1]))
+    with pytest.raises(TbttError, match="a probe needs two classes, every label is 1"):
+        linear.fit_probe(np.eye(3), np.ones(3, int))
 
 
-@pytest.mark.parametrize("name", ["carry", "large"])
-def test_a_control_task_keeps_the_structure_and_loses_the_meaning(name):
-    """Of our equations, and of other operands and operators than these."""
-    other = [
+def test_a_control_task_keeps_the_structure_and_loses_the_meaning():
+    """Of other operands and operators than ours, too."""
+    examples = [
         Example.of(f"{a}@{b}=", "?", {"a": a, "operator": "@", "b": b, "large": a + 3 * b > 20})
         for a in range(10, 20) for b in range(-3, 7)
     ]  # fmt: skip
-    examples = ADDITIONS if name == "carry" else other
-    (feature,) = find_features([name], examples)
+    (feature,) = find_features(["large"], examples)
     labels = label_examples(feature, examples, controls=20)
     grid = labels.real.reshape(10, 10)
     for row in labels.controls:
@@ -210,12 +190,6 @@ def test_a_control_task_keeps_the_structure_and_loses_the_meaning(name):
         order = np.argsort(renamed.sum(1)), np.argsort(renamed.sum(0))
         assert np.array_equal(renamed[order[0]][:, order[1]], np.sort(np.sort(grid, 0), 1))
     assert len({row.tobytes() for row in labels.controls}) == 20
-
-
-def test_a_feature_of_one_operand_has_no_control_task():
-    assert label_examples(FEATURES["units"], EXAMPLES, controls=3).controls.shape == (3, 200)
-    for name in ("a", "b", "operator"):
-        assert len(label_examples(FEATURES[name], EXAMPLES, controls=3).controls) == 0
 
 
 def test_heads_are_read_one_by_one_and_positions_from_each_text_s_end():
@@ -229,8 +203,6 @@ def test_heads_are_read_one_by_one_and_positions_from_each_text_s_end():
         z = models.first.run_with_cache(tokens)[1][hook][0]
         for head, pos in ((0, -1), (1, -1), (0, -3)):
             assert torch.allclose(cells[f"{hook}.{head}", pos][row], z[pos, head])
-    alone = read_cells(models.first, models.shared_prompts, texts, [f"{hook}.1"], [-1, -9])
-    assert list(alone) == [(f"{hook}.1", -1)]
     with pytest.raises(TbttError, match=r"site 'blocks\.0\.attn\.hook_pattern' is unknown"):
         read_cells(models.first, models.shared_prompts, texts, ["blocks.0.attn.hook_pattern"])
 
@@ -242,14 +214,12 @@ def test_the_online_code_is_that_of_scikit_learn_s_discriminant():
     x = values[0].double().numpy()
     # folds that have learned both classes, which scikit-learn asks for
     growing = linear.growing_folds(pair_groups(EXAMPLES)[labels.has], seed=1)
-    asked = np.zeros(len(x), int)
-    for train, test in zip(growing.train, growing.test, strict=True):
-        assert np.array_equal(asked > 0, train & (asked > 0)) and not (train & test).any()
-        asked += test
-    assert asked.max() == 1  # what is asked is learned by the next, and never asked again
+    asked = np.cumsum(growing.test, axis=0)  # what is asked is learned by the next, and once
+    assert asked.max() == 1 and (growing.train[1:] >= asked[:-1]).all()
+    assert not (growing.train & growing.test).any()
     lengths = linear.code_length(values[0], labels.of_model(0), growing)
     for row, found in zip(labels.of_model(0), lengths, strict=True):
-        bits = float((asked == 0).sum())  # of two classes, each
+        bits = float((asked[-1] == 0).sum())  # of two classes, each
         for train, test in zip(growing.train, growing.test, strict=True):
             scaler = StandardScaler().fit(x[train])
             model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
@@ -268,18 +238,7 @@ def test_the_online_code_is_that_of_scikit_learn_s_discriminant():
 
 def test_labels_get_short_for_who_has_them_and_never_much_longer():
     row = grid(planted("carry", noise=0.05), ["carry"]).loc["carry"]
-    assert row["compression"] > 4 > 1.3 > row["control_compression"]
-    noise = torch.randn(2, len(EXAMPLES), 12, generator=torch.Generator().manual_seed(0))
-    assert 0.9 < grid(noise, ["carry"], controls=1).loc["carry", "compression"] < 1.05
-
-
-def test_random_projections_keep_what_fills_the_space_and_differ_between_models():
-    values = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
-    both = values @ linear.random_projections(30, 10, 2)
-    assert both.shape == (2, 50, 10) and not torch.allclose(both[0], both[1])
-    shares = both.square().sum((1, 2)) / values.square().sum()
-    assert shares.numpy() == pytest.approx(1 / 3, abs=0.05)
-    assert torch.equal(values @ linear.random_projections(30, 30, 1)[0], values)
+    assert row["compression"] > 4 > 1.3 > row["control_compression"] > 0.9
 
 
 def test_in_equal_dimensions_a_wide_model_has_no_advantage():
@@ -287,7 +246,9 @@ def test_in_equal_dimensions_a_wide_model_has_no_advantage():
     wide = torch.randn(2, len(EXAMPLES), 300, generator=torch.Generator().manual_seed(0))
     wide[:, :, 0] += 3 * planted("carry", 1, 1, 0.0)[0, :, 0].sign()
     free = grid(wide, ["carry"]).loc["carry"]
-    narrow = wide @ linear.random_projections(300, 12, 2)
+    projections = linear.random_projections(300, 12, 2)
+    narrow = wide @ projections
+    assert not torch.allclose(*projections), "each model has its own"
     row = grid(narrow, ["carry"], dimensions=12).loc["carry"]
     assert row["accuracy"] < free["accuracy"]
     assert row["one_hot"] != free["one_hot"]  # which is projected, too
@@ -301,14 +262,14 @@ def test_degenerate_folds_are_counted():
     assert linear.fold_counts(linear.Split(~test, test), labels) == expected
 
 
-def test_a_constant_feature_is_refused_and_own_labels_are_features():
+def test_features_of_one_operand_have_no_control_task_and_own_labels_are_features():
+    assert len(label_examples(FEATURES["a"], EXAMPLES, controls=3).controls) == 0
     with pytest.raises(TbttError, match=r"feature 'operator' is \+ in every example here"):
         find_features(["operator"], ADDITIONS)
     own = [
-        Example(line=f"{k}?\n", prompt=f"{k}", answer="?\n", group="lines",
-                labels={"colour": "red" if k % 3 else "blue", "weight": k})
+        Example.of(f"{k}", "?", {"colour": "red" if k % 3 else "blue", "weight": k})
         for k in range(10)
-    ]  # fmt: skip
+    ]
     found = {feature.name: feature for feature in find_features(None, own)}
     assert set(found) == {"colour", "weight"}
     assert found["weight"].is_ordinal and not found["colour"].is_ordinal
@@ -326,27 +287,17 @@ def test_what_only_looks_like_our_equations_has_its_own_labels():
     for examples in (modular, modular[:-1]):  # without a full grid, labels are permuted
         found = {feature.name: feature for feature in find_features(None, examples)}
         assert set(found) == {"a", "b", "value", "odd"}
-        for name in ("value", "odd"):
-            labels = label_examples(found[name], examples, controls=5)
-            assert [sorted(row) for row in labels.controls] == [sorted(labels.real[0])] * 5
+        labels = label_examples(found["value"], examples, controls=5)
+        assert [sorted(row) for row in labels.controls] == [sorted(labels.real[0])] * 5
     gates = [Example.of(f"{x}&{y}=", str(x & y), {"operator": "and", "x": x, "y": y})
              for x in (0, 1) for y in (0, 1)]  # fmt: skip
     assert len(set(pair_groups(gates))) == 4
-    own = [dataclasses.replace(e, labels={**e.labels, "odd": bool(k % 2)})
-           for k, e in enumerate(EXAMPLES)]  # fmt: skip
-    assert len(label_examples(find_features(["odd"], own)[0], own, controls=4).controls) == 4
-
-
-def test_the_last_layer_is_the_model_s_and_not_the_last_that_was_read():
-    values = planted("carry")
-    assert grid(values, ["carry"], controls=3, layers=1)["p_adjusted"].notna().all()
-    assert grid(values, ["carry"], controls=3, layers=2)["p_adjusted"].isna().all()
 
 
 def test_digits_have_a_code_on_a_circle_and_numbers_on_a_line():
-    units = label_examples(FEATURES["units"], EXAMPLES, controls=0).codes
-    gaps = np.linalg.norm(np.diff(np.concatenate([units, units[:1]]), axis=0), axis=1)
+    units, answer = (
+        label_examples(FEATURES[name], EXAMPLES, controls=0).codes for name in ("units", "answer")
+    )
+    gaps = np.linalg.norm(units - np.roll(units, 1, axis=0), axis=1)
     assert units.shape == (10, 2) and np.allclose(gaps, gaps[0])  # 9 is as near to 0 as to 8
-    assert label_examples(FEATURES["answer"], EXAMPLES, controls=0).codes[:, 0].tolist() == [
-        *range(-9, 19)
-    ]
+    assert answer[:, 0].tolist() == [*range(-9, 19)]

@@ -25,18 +25,14 @@ def test_a_run_is_read_at_every_site_and_position(line_run, monkeypatch):
     assert len(table) == 2 * 7 * 5
     assert set(table["pos"]) == {-5, -4, -3, -2, -1}
     last = table[(table["site"] == SITE) & (table["pos"] == -1)].set_index("feature")
-    assert last.loc["carry", "of"] == 2 * 100
-    assert last.loc["carry", "held_out_of"] == 2 * 2
-    assert last.loc["carry", "accuracy"] > last.loc["carry", "majority"]
+    assert (last.loc["carry", "of"], last.loc["carry", "held_out_of"]) == (2 * 100, 2 * 2)
     assert np.isfinite(last.loc["carry", "p_adjusted"])
     assert np.isnan(last.loc["a", "selectivity"]) and np.isnan(last.loc["a", "p"])
     nothing = table[(table["pos"] == -5) & (table["feature"] == "carry")]  # every prompt begins <
     assert np.allclose(nothing["accuracy"], nothing["majority"])
     # what is printed are the last streams, since nothing was named
     assert len(result.display) == 2 * 2 and set(result.display["pos"]) == {"-1"}
-    assert any("rows; --out FOLDER and --json have all." in note for note in result.notes)
-    claimed = {claim.text.partition(" at ")[0] for claim in result.claims}
-    assert claimed == {"carry"}
+    assert {claim.text.partition(" at ")[0] for claim in result.claims} == {"carry"}
     assert {claim.verdict for claim in result.claims} == {"undecided"}, "two models decide nothing"
 
 
@@ -45,8 +41,6 @@ def test_one_head_and_a_position_of_some_texts_alone_can_be_read(file_run):
     table = probe_grid(file_run, ["carry", "next"], sites=[head], positions=[-6], controls=2)
     assert set(table["site"]) == {head}
     assert set(table["feature"]) == {"next"}  # equations have five characters
-    with pytest.raises(TbttError, match="no text has a position -7: count back from -1"):
-        probe_grid(file_run, ["carry", "next"], sites=[head], positions=[-7], controls=2)
     with pytest.raises(TbttError, match="no feature with two different labels"):
         find_features(None, EXAMPLES[:1])
     with pytest.raises(TbttError, match=r"hook_z\.1' is unknown"):
@@ -64,15 +58,11 @@ def test_every_checkpoint_is_read(line_run):
 
 def test_models_from_anywhere_are_read_as_a_run_s_are(line_run):
     models, early = ([line_run.model(s, step) for s in line_run.seeds] for step in (None, 0))
-    settings = {"sites": [SITE], "features": ["carry", "tens"], "positions": [-2], "controls": 5}
+    settings = {"sites": [SITE], "features": ["carry"], "positions": [-2], "controls": 5}
     own = models_of(*models)
     expected = probe_grid(line_run, **settings)
     pd.testing.assert_frame_equal(probe_grid(own, untrained=early, **settings), expected)
-    alone = probe_grid(own, **settings)
-    assert alone["untrained"].isna().all()
-    pd.testing.assert_frame_equal(
-        alone.drop(columns="untrained"), expected.drop(columns="untrained")
-    )
+    assert probe_grid(own, **settings)["untrained"].isna().all()
 
 
 def test_the_command_prints_a_table_and_writes_its_figure(line_run, printed, refused):
@@ -83,11 +73,10 @@ def test_the_command_prints_a_table_and_writes_its_figure(line_run, printed, ref
     written = pd.read_csv("found/probes.csv")
     assert len(written) == 10
     assert "selectivity" in Path("found/probes.html").read_text()
-    rows = json.loads(printed(*asked, "--json"))
+    rows = json.loads(Path("found/probes.json").read_text())
     assert [row["correct"] for row in rows] == written["correct"].tolist()
-    assert "found exists: nothing was written; give another --out FOLDER" in refused(
-        *asked, "--out", "found"
-    )
+    exists = "found exists: nothing was written; give another --out FOLDER"
+    assert exists in refused(*asked, "--out", "found")
     # a feature without control tasks has no selectivity, but accuracies to draw
     printed("probes", line_run.folder, "--feature", "a", "--site", SITE, "--out", "none")
     assert "accuracy, cross-validated" in Path("none/probes.html").read_text()
@@ -102,7 +91,6 @@ def test_the_command_erases_interchanges_and_looks_back(line_run, printed):
     assert Path("back/probes-over-steps.html").is_file()
     rows = json.loads(Path("back/probes.json").read_text())
     assert [row["step"] for row in rows] == list(line_run.checkpoints)
-    assert {(row["pos"], row["site"]) for row in rows} == {(-1, SITE)}
     rows = json.loads(printed(*asked, "--position", "-2", "--dimensions", "5", "--json"))
     assert {row["pos"] for row in rows} == {-2}
 
@@ -113,10 +101,8 @@ def test_the_command_erases_interchanges_and_looks_back(line_run, printed):
         ("--over-steps --causal", "--over-steps reads every checkpoint at the last position"),
         ("--causal --dimensions 3", "--causal takes one --position, and no --dimensions"),
         ("--position 3", "no text has a position 3: count back from -1"),
-        ("--dimensions 0", "dimensions must be at least 1, got 0"),
         ("--controls 0", "controls must be at least 1, got 0"),
         ("--feature cary", "feature 'cary' is unknown (did you mean 'carry'?)"),
-        ("--feature initial", "feature 'initial' is unknown: choose a, b, operator"),
         ("--site resid", "site 'resid' is not there: the nearest are blocks"),
     ],
 )

@@ -14,8 +14,7 @@ from tbtt_interp.train.recipe import recipe_names, recipes_folder, resolve_recip
 def test_every_recipe_resolves_and_says_what_it_is_for() -> None:
     assert recipe_names() == ["grokking", "influence", "mlt-cpu", "paper", "paper-wd", "quick"]
     for name in recipe_names():
-        recipe = resolve_recipe(name)
-        assert recipe.name == name
+        assert resolve_recipe(name).name == name
         table = tomllib.loads((recipes_folder() / f"{name}.toml").read_text())
         assert table["summary"].endswith(".")
 
@@ -54,24 +53,14 @@ def written(text: str) -> str:
     return "mine.toml"
 
 
-def test_a_recipe_of_one_s_own_says_only_what_differs() -> None:
-    text = "[model]\nlayers = 2\nheads = 2\nd_model = 8\nd_mlp = 32\n"
-    text += "[training]\nlearning_rate = 1e-3"
-    recipe = resolve_recipe(written(text))
-    assert recipe.name == "mine"
-    assert recipe.model.size == "L2H2D8M32", "a size's name is for its own numbers alone"
-    assert (recipe.training.learning_rate, recipe.training.steps) == (1e-3, 30_000)
-    assert resolve_recipe("mine.toml", {"model.size": "medium"}).model.d_model == 28
-    assert resolve_recipe("mine.toml", {"model.size": "large"}).model.d_model == 56
-
-
-def test_what_a_recipe_says_outright_beats_its_base_s_sizes() -> None:
+def test_a_recipe_of_one_s_own_beats_its_base_s_sizes_and_flags_beat_both() -> None:
     text = 'base = "paper"\n[model]\nsize = "mlt"\n[training]\nlearning_rate = 3e-4'
-    recipe = resolve_recipe(written(text))
-    assert (recipe.training.learning_rate, recipe.training.weight_decay) == (3e-4, 0.1)
-    flags = {"training.learning_rate": 1e-3, "training.weight_decay": 0.0}
+    training = resolve_recipe(written(text)).training
+    assert (training.learning_rate, training.weight_decay, training.steps) == (3e-4, 0.1, 30_000)
+    flags = {"training.learning_rate": 1e-3, "training.weight_decay": 0.0, "model.size": "medium"}
     recipe = resolve_recipe("mine.toml", flags)
     assert (recipe.training.learning_rate, recipe.training.weight_decay) == (1e-3, 0.0)
+    assert (recipe.name, recipe.model.d_model) == ("mine", 28)
 
 
 def test_held_out_pairs_are_unordered_and_counted_once() -> None:
@@ -87,53 +76,38 @@ def test_pairs_are_dealt_to_models_that_hold_them_out() -> None:
         assert sorted(pair for hand in deal for pair in hand) == every
         assert {len(hand) for hand in deal} == {11}
     assert set(recipe.held_out_each[:5]) != set(recipe.held_out_each[5:])
-
-
-def test_each_pair_is_held_out_by_a_model_of_its_own() -> None:
-    recipe = resolve_recipe(written("base = 'influence'\ndeal_pairs = 55"), {"seeds": 2})
-    every = {((a, b),) for b in range(10) for a in range(b + 1)}
-    assert set(recipe.held_out_each[:55]) == set(recipe.held_out_each[55:]) == every
-    assert [len(task.lines) for task in recipe.tasks()[:2]] == [198, 196]
+    alone = resolve_recipe(written("base = 'influence'\ndeal_pairs = 55"), {"seeds": 1})
+    assert list(alone.held_out_each) == [(pair,) for pair in every]
     one_pair = resolve_recipe("influence", {"seeds": 3, "held_out": [[5, 7]]})
     assert (one_pair.seeds, one_pair.held_out_each) == (3, ())
 
 
 def test_a_size_has_a_name_an_alias_or_its_numbers() -> None:
-    for alias, size in {"n14": "small", "n28": "medium", "n56": "large"}.items():
-        assert resolve_recipe("quick", {"model.size": alias}).model.size == size
+    assert resolve_recipe("quick", {"model.size": "n56"}).model.size == "large"
     model = resolve_recipe("quick", {"model.size": "L2H4D32M64"}).model
-    assert (model.size, model.layers, model.heads) == ("L2H4D32M64", 2, 4)
-    assert (model.d_model, model.d_mlp) == (32, 64)
-    assert resolve_recipe("quick", {"model.size": "L1H1D14M14"}).model.size == "L1H1D14M14"
-    text = '[model]\nsize = "tiny"\nlayers = 1\nheads = 1\nd_model = 4\nd_mlp = 4'
-    assert resolve_recipe(written(text)).model.size == "tiny"
+    numbers = (model.layers, model.heads, model.d_model, model.d_mlp)
+    assert (model.size, numbers) == ("L2H4D32M64", (2, 4, 32, 64))
+    text = "[model]\nlayers = 1\nheads = 1\nd_model = 4\nd_mlp = 4"
+    assert resolve_recipe(written(text)).model.size == "L1H1D4M4", "the base's name is not its own"
+    assert resolve_recipe(written(f'{text}\nsize = "tiny"')).model.size == "tiny"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("deal_pairs = true", "key deal_pairs must be a whole number"),
         ("deal_pairs = 56", "deal_pairs is 56: give 2 to 55, the number of models"),
         ("sedes = 3", "recipe mine.toml key 'sedes' is unknown (did you mean 'seeds'?): choose"),
         ("[training]\nstep = 3", "key 'training.step' is unknown (did you mean 'training.steps'?)"),
         ("[training]\nsteps = 'many'", "key training.steps must be a whole number, got 'many'"),
         ("[training]\nclip = true", "key training.clip must be a number, got True"),
-        ("same_file = 1", "key same_file must be true or false, got 1"),
-        ("task = 3", "key task must be a text, got 3"),
         ("model = 3", "key model must be a table, got 3"),
-        ("summary = 3", "key summary must be a text"),
         ("base = 'papers'", "base recipe 'papers' is unknown (did you mean 'paper'?)"),
         ("held_out = [[5]]", "held_out must be a list of operand pairs, as in [[5, 7]], got [[5]]"),
         ("held_out_each = [[[5, 7]]]", "held_out_each has 1 sets for 4 seeds: give one set"),
         ("held_out = [[5, 12]]", "held-out pair 5,12 is not of this task: give two operands"),
-        ("[sizes.mlt.training]\nx = 3", "key 'sizes.mlt.training.x' is unknown"),
-        ("[model]\nsize = 'giant'", "size 'giant' is unknown: choose small, medium, large"),
         ("[training]\nwarmup = 30_000", "warmup is 30000 and training.decay_until is 25000: give"),
         ("[sizes.mdeium.training]\nclip = 1.0", "'sizes.mdeium' is unknown (did you mean 'sizes.m"),
-        ("[sizes.mlt.model]\nlayers = 3", "key 'sizes.mlt.model' is unknown"),
         ("[training]\nlearning_rate = inf", "training.learning_rate must be above 0, got inf"),
-        ("[training]\nlearning_rate = 1e-5", "is 0.0001 and training.learning_rate is 1e-05: give"),
-        ("[training]\nlearning_rate = 0", "training.learning_rate must be above 0, got 0"),
         ("[training]\nbeta2 = 1.5", "training.beta2 must be in [0, 1), got 1.5"),
         ("[training]\nbatch = 'some'", "training.batch must be a number of windows, at least"),
         ("not toml", "recipe mine.toml is not readable TOML"),
@@ -151,16 +125,11 @@ def test_a_mistake_in_a_recipe_is_named(text: str, message: str) -> None:
          "medium, large or mlt, or give --recipe FILE"),
         ({"framing": "lines"}, "framing 'lines' is unknown (did you mean 'line'?): choose file, "
          "shuffled, line, aligned or cut"),
-        ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"steps": 0}, "training.steps must be at least 1, got 0"),
         ({"first_seed": -1}, "first_seed must be from 0 to 2^31 - 1, got -1"),
-        ({"training.batch": 0}, "training.batch must be a number of windows, at least 1"),
-        ({"task": "facts", "deal_pairs": 5}, "task 'facts' has no operand pairs"),
         ({"task": "facts", "held_out": [[5, 7]]}, "task 'facts' has no operand pairs to hold out"),
         ({"held_out": [[a, b] for a in range(10) for b in range(10)]}, "every line held out"),
-        ({"size": "small"}, "recipe flag key 'size' is unknown"),
-        ({"training.setps": 3}, "'training.setps' is unknown (did you mean 'training.steps'"),
-        ({"seeds": "many"}, "recipe flag key seeds must be a whole number, got 'many'"),
+        ({"training.setps": 3}, "recipe flag key 'training.setps' is unknown (did you mean"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_flag_is_named(flags: dict[str, Any], message: str) -> None:
@@ -169,9 +138,5 @@ def test_a_mistake_in_a_flag_is_named(flags: dict[str, Any], message: str) -> No
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    nearest = (
-        "recipe 'papper' is unknown (did you mean 'paper'?): choose grokking, influence, mlt-cpu, "
-        "paper, paper-wd or quick, or give the path of a TOML file"
-    )
-    with pytest.raises(TbttError, match=re.escape(nearest)):
+    with pytest.raises(TbttError, match=r"'papper' is unknown \(did you mean 'paper'\?\): choose"):
         resolve_recipe("papper")

@@ -1,6 +1,5 @@
 """Claims are decided by whole intervals, and a result reads in a terminal."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -24,19 +23,14 @@ def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8
     [
         (0.6, 0.9, "above", False, "supported"),
         (0.6, 0.9, "below", False, "contradicted"),
-        (0.1, 0.4, "above", False, "contradicted"),
         (0.1, 0.4, "below", False, "supported"),
         (0.1, 0.4, "different", False, "supported"),
-        (0.4, 0.6, "above", False, "undecided"),
         (0.4, 0.6, "different", False, "undecided"),
         (0.5, 0.6, "above", False, "undecided"),  # more than a half, not at least
         (0.5, 0.6, "above", True, "supported"),
         (0.5, 0.5, "above", True, "undecided"),  # an interval without width is no verdict
-        (0.9, 0.9, "above", False, "undecided"),
         (0.9, 0.9, "different", False, "undecided"),
         (0.4, 0.5, "above", True, "undecided"),
-        (0.4, 0.5, "below", True, "supported"),
-        (0.1, 0.4, "above", True, "contradicted"),
         (math.nan, math.nan, "above", True, "undecided"),
     ],
 )
@@ -56,16 +50,15 @@ def test_what_an_undecided_claim_would_have_seen_is_seen_four_times_in_five() ->
     distance = np.sqrt(np.mean([above_zero(row).detectable ** 2 for row in spreads]))
     power = np.mean([above_zero(row + distance).verdict == "supported" for row in spreads])
     assert 0.75 < power < 0.85  # its own error is 0.016
-    undecided = claim(0.4, 0.6)
-    assert f"A distance of {undecided.detectable:.2f} would have been seen" in undecided.measured
-    assert "would have been seen" not in claim(0.6, 0.9).measured
     assert math.isnan(claim(0.5, 0.5).detectable) and math.isnan(claim(0.4, 0.6, n=2).detectable)
 
 
-def test_what_a_measure_cannot_see_is_said_unless_the_claim_is_supported() -> None:
-    blind = dataclasses.replace(claim(0.4, 0.6), blind_to="nonlinear use")
-    assert blind.measured.endswith("Blind to nonlinear use.")
-    assert "Blind" not in dataclasses.replace(claim(0.6, 0.9), blind_to="nonlinear use").measured
+def test_what_would_have_been_seen_and_what_cannot_be_is_said_where_it_matters() -> None:
+    undecided = claim(0.4, 0.6, blind_to="nonlinear use")
+    assert f"A distance of {undecided.detectable:.2f} would have been seen" in undecided.measured
+    assert undecided.measured.endswith("Blind to nonlinear use.")
+    supported = claim(0.6, 0.9, blind_to="nonlinear use").measured
+    assert "would have been seen" not in supported and "Blind" not in supported
 
 
 def test_few_models_and_a_large_p_support_nothing() -> None:
@@ -102,10 +95,7 @@ def test_a_result_reads_in_a_terminal() -> None:
     assert max(map(len, lines)) <= 100
     assert any("0.25 [0.10, 0.40]" in line for line in lines)
     assert [line for line in lines if line.endswith(":")] == ["More:", "The paper:", "Explored:"]
-    verdicts = ("supported", "contradicted", "undecided")
-    assert [line.split()[0] for line in lines if line.startswith(verdicts)] == [
-        "supported", "contradicted", "undecided"
-    ], "what was explored comes furthest from its null first"  # fmt: skip
+    assert text.index("contradicted") < text.index("undecided"), "furthest from its null first"
     assert "None" not in text
 
 
@@ -117,17 +107,12 @@ def test_a_result_is_escaped_html_in_a_notebook() -> None:
     assert "3/4" in page and "None" not in page and "nan" not in page.lower()
     assert "Claims, furthest from their nulls first, 10 of 12." in page
     assert page.count(">supported</td>") == 10
-    assert claims[0].measured in claims[0]._repr_html_().replace("\xa0", " ")
     assert "[0.60,\xa00.90]" in page, "an interval stays on one line"
-    assert "<b>" not in claims[0]._repr_html_()
 
 
-def test_a_long_table_is_cut_in_a_notebook() -> None:
-    table = pd.DataFrame({"some_name": range(100), "other": "x" * 80})
-    page = table_html(table.rename_axis(columns="axis"))
-    assert "axis" not in page
-    assert page.count("<tr>") == 31 and "some name" in page  # 30 rows, and the one with dots
-    assert "x" * 80 in page, "words are never cut"
+def test_a_long_table_is_cut_in_a_notebook_and_its_words_are_not() -> None:
+    page = table_html(pd.DataFrame({"some_name": range(100), "other": "x" * 80}))
+    assert page.count("<tr>") == 31 and "some name" in page and "x" * 80 in page
 
 
 def test_a_claim_is_found_by_how_it_begins_and_tabulated() -> None:

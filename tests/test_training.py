@@ -9,9 +9,8 @@ from tiny import contents, short, unhashed
 
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.metrics import Row
 from tbtt_interp.runs import Run, load_run
-from tbtt_interp.tables import accuracy_intervals, next_step, training_rows, training_table
+from tbtt_interp.tables import accuracy_intervals, next_step, training_table
 from tbtt_interp.train.stacks import TrainingCallback
 from tbtt_interp.train.training import train_models
 
@@ -19,63 +18,51 @@ from tbtt_interp.train.training import train_models
 def test_small_on_whole_lines_answers_every_seen_equation(line_run: Run) -> None:
     table, answers = training_table(line_run), evaluate_run(line_run).table
     seeds = table[:-1]
-    assert seeds["seen_addition_right"].tolist() == seeds["seen_addition_of"].tolist() == [98, 98]
-    assert seeds["seen_subtraction_right"].tolist() == [98, 98]
+    assert (seeds[["seen_addition_right", "seen_subtraction_right"]] == 98).all(None)
     for row, seed in zip(seeds.to_dict("records"), line_run.seeds, strict=True):
         answered = answers[(answers["seed"] == seed) & answers["held_out"]]["right"]
         assert (row["held_out_right"], row["held_out_of"]) == (answered.sum(), 4)
-        assert row["loss"] == pytest.approx(row["floor_line"], abs=0.02)
-        assert row["loss"] > row["floor_line"]
+        assert row["floor_line"] < row["loss"] < row["floor_line"] + 0.02
         assert (row["margin_held_out"] > 0) == answered.all()
     together = table.iloc[-1]
     assert together["held_out_right"] == seeds["held_out_right"].sum()
     assert together["late_seen_of"] == 2 * 5
 
 
-def test_a_callback_receives_every_step_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-    lines: list[Row] = []
-    callback = TrainingCallback()
-    monkeypatch.setattr(callback, "on_step", steps.append)
-    monkeypatch.setattr(callback, "on_evaluation", lines.append)
+def test_a_callback_receives_every_step_and_evaluation() -> None:
+    steps, lines, callback = [], [], TrainingCallback()
+    callback.on_step, callback.on_evaluation = steps.append, lines.append
     run = train_models(short(), "run", callback=callback)
     assert steps == sorted(steps) and {3, 4, 6, 8, 9, 12} <= set(steps)
     assert [line["step"] for line in lines] == [0, 3, 6, 9, 12]
     metrics = run.metrics()
     assert metrics["step"].tolist() == [0, 0, 3, 3, 6, 6, 9, 9, 12, 12]
     assert metrics["seed"].tolist() == [0, 1] * 5
-    assert (metrics["held_out_of"] == 4).all()
     assert list(run.checkpoints) == [0, 4, 8, 12]
 
 
-def test_seeds_may_hold_out_different_pairs() -> None:
-    run = train_models(short(held_out_each=[[[5, 7]], [[9, 9]]]), "run")
+def test_seeds_may_hold_out_different_pairs_or_none(printed) -> None:
+    run = train_models(short(seeds=3, held_out_each=[[[5, 7]], [[9, 9]], []]), "run")
+    assert [len(task.lines) for task in run.tasks] == [196, 198, 200]
+    assert [row.get("late_held_out") for row in run.summary()["seeds"]] == [[0, 1], [0, 1], None]
     assert accuracy_intervals(training_table(run)[:-1])["held_out"].mean == 0
-    assert [len(task.lines) for task in run.tasks] == [196, 198]
-    assert run.metrics()["held_out_of"].tolist()[-2:] == [4, 2]
+    assert "0/6" in printed("evaluate", "run")
     with pytest.raises(TbttError, match=r"hold out different pairs.*use run\.tasks"):
         _ = run.task
 
 
-def test_a_seed_may_hold_out_nothing(printed) -> None:
-    run = train_models(short(held_out_each=[[], [[5, 7]]]), "run")
-    late = [row.get("late_held_out") for row in run.summary()["seeds"]]
-    assert late == [None, [0, 1]]
-    assert "0/4" in printed("evaluate", "run")
-
-
 @pytest.mark.usefixtures("by_torch")
-@pytest.mark.parametrize("task", ["facts", "joint"])
-def test_the_other_tasks_go_through_every_command(task: str, printed) -> None:
-    for framing in ("file", "shuffled", "line"):
-        flags = ["--task", task, "--framing", framing, "--size", "small", "--seeds", "1"]
-        out = printed("train", *flags, "--steps", "2", "--set", "training.batch=8")
-        assert "seen facts" in out and "margin" in out
-        run = f"runs/{task}-small-{framing}"
-        assert ("held-out" in printed("evaluate", run)) == (task == "joint")
-        assert printed("ask", run, "the USA").startswith("Capital␣of␣the␣USA␣is␣")
-        printed("export", run, "--out", f"{framing}.pt")
-    printed("runs")
+@pytest.mark.parametrize(
+    ("task", "framing"), [("facts", "shuffled"), ("facts", "line"), ("joint", "file")]
+)
+def test_the_other_tasks_go_through_every_command(task: str, framing: str, printed) -> None:
+    flags = ["--task", task, "--framing", framing, "--size", "small", "--seeds", "1"]
+    out = printed("train", *flags, "--steps", "2", "--set", "training.batch=8")
+    assert "seen facts" in out and "margin" in out
+    run = f"runs/{task}-small-{framing}"
+    assert ("held-out" in printed("evaluate", run)) == (task == "joint")
+    assert printed("ask", run, "the USA").startswith("Capital␣of␣the␣USA␣is␣")
+    printed("export", run, "--out", "ckpt.pt")
 
 
 @pytest.mark.usefixtures("by_torch")
@@ -124,16 +111,9 @@ def test_a_refused_training_gives_its_reason_and_writes_nothing() -> None:
 
 
 def test_the_next_step_follows_from_the_framing_and_the_loss() -> None:
-    for framing, words, other in (
-        ("line", "windows of fresh orders", "shuffled"),
-        ("shuffled", "whose order can be memorized", "file"),
-        ("file", "no order to memorize", "line"),
-    ):
+    for framing, other in (("line", "shuffled"), ("shuffled", "file"), ("file", "line")):
         run = train_models(short(framing=framing, steps=2, **{"training.batch": 8}), framing)
-        assert words in next_step(run)[0]
         assert next_step(run)[1] == other
-        headers, rows = training_rows(training_table(run))
-        assert {len(row) for row in rows} == {len(headers)} and rows[-1][0] == "all"
     unhashed(run.folder)
     summary = run.summary()  # of framing file
     summary["seeds"][0]["loss"] = 0.7  # below the floor of the lines, as trained models reach it
