@@ -125,11 +125,6 @@ def fitted_slopes(shares: pd.DataFrame) -> list[float]:
     ]
 
 
-def larger_is_better(operator: str, a: int, b: int, size: str) -> float:
-    """A chance that grows with the width alone."""
-    return 0.5 + 0.3 * np.log2(SIZES[size] / 28)
-
-
 def by_rule(operator: str, a: int, b: int, size: str) -> float:
     """A chance lower for the wide, for differences and at the rim, and 0 where answers are gone."""
     gone = abs(a - b) == 9 or (operator == "+" and a + b in (0, 1, 17, 18))

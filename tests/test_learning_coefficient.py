@@ -89,9 +89,7 @@ def test_a_run_s_loss_is_its_own_on_its_windows(line_run: Run, file_run: Run, mo
     assert torch.allclose(by_torch(twice, 0).view(2, 2), found, rtol=1e-4)
 
 
-def test_a_run_s_result_has_a_row_per_model_and_compares_it_with_a_regular_one(
-    file_run: Run,
-) -> None:
+def test_a_run_s_result_has_a_row_per_model_and_compares_it_with_a_regular_one(file_run) -> None:
     result = study.learning_coefficients(Models.of(file_run), steps=100)
     table, chains = result.tables.values()
     assert table["half_parameters"].tolist() == [791, 791]

@@ -4,13 +4,10 @@ import mixed_model as study
 import numpy as np
 import pandas as pd
 import pytest
-from atlas import atlas_result
 from planted_tables import (
-    PAIRS,
     by_rule,
     fitted_slopes,
     held_out_answers,
-    larger_is_better,
     planted_shares,
 )
 from scipy import stats
@@ -76,9 +73,3 @@ def test_planted_effects_are_what_the_claims_come_to() -> None:
     assert addition.effect.mean == pytest.approx(0.2, abs=0.06)
     assert rim.effect.mean == pytest.approx(-0.4, abs=0.1)
     assert result.figures["mixed-effects"]().data
-
-
-@pytest.mark.parametrize("study_of", [study.mixed_result, atlas_result])
-def test_an_effect_of_size_the_other_way_contradicts_the_expectation(study_of) -> None:
-    table = held_out_answers(larger_is_better, pairs=PAIRS[10:30], seeds=2)
-    assert study_of(table).claims[0].verdict == "contradicted"

@@ -45,9 +45,7 @@ def test_an_imported_model_has_the_answers_of_its_weights(line_run: Run) -> None
     assert "loss" not in row and pd.isna(row["order_known"])
 
 
-def test_held_out_equations_are_right_where_greedy_completion_is(
-    line_run: Run, facts_run: Run
-) -> None:
+def test_held_out_equations_are_right_where_greedy_completion_is(line_run, facts_run) -> None:
     assert held_out_table([facts_run]).empty
     with pytest.raises(TbttError, match=r"there is no finished run to tabulate"):
         held_out_table([])
@@ -74,9 +72,7 @@ def test_cells_sum_counts_and_average_accuracies(line_run: Run) -> None:
     assert cell["loss"] == pytest.approx(models["loss"].mean())
 
 
-def test_a_sweep_s_tables_agree_and_read_back(
-    sweeps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_s_tables_agree_and_read_back(sweeps, tmp_path, monkeypatch) -> None:
     runs = finished_runs(sweeps / "atlas")
     table, models = held_out_table(runs), models_table(runs)
     answered = table.groupby(["run", "seed"])["right"].agg(["sum", "size"]).sort_index()

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +143,7 @@ def broken_folder(file_run: Run) -> Path:
     return root
 
 
-def test_broken_runs_are_said_and_the_rest_is_built(
-    file_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_runs_are_said_and_the_rest_is_built(file_run, capsys) -> None:
     root = broken_folder(file_run)
     command = ["report", str(root), "nowhere", "--only", "answers", "--out", "page.html"]
     assert main(command) == 0
@@ -165,9 +162,7 @@ def test_broken_runs_are_said_and_the_rest_is_built(
     assert Path("page.html").read_text() == text
 
 
-def test_where_nothing_can_be_read_or_written_nothing_is_built(
-    file_run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_read_or_written_nothing_is_built(file_run, refused, monkeypatch):
     shutil.rmtree(broken_folder(file_run) / "whole")
     Path("empty").mkdir()
     error = refused("report", "runs", "empty")
@@ -189,9 +184,7 @@ def test_an_imported_run_is_in_the_report_without_its_training(line_run: Run) ->
     assert re.search("order of the lines .* not known", built["order"].reason)
 
 
-def test_the_claims_as_json_are_those_of_the_page(
-    line_run: Run, printed: Callable[..., str]
-) -> None:
+def test_the_claims_as_json_are_those_of_the_page(line_run, printed) -> None:
     command = ["report", line_run.folder, "--only", "probes"]
     rows = json.loads(printed(*command, "--json"))
     assert not Path("report.html").exists()
@@ -214,9 +207,7 @@ def test_runs_are_opened_below_folders_and_once_however_often_given(file_run: Ru
     assert [run.folder for run in open_runs([again])[0]] == [again], "where it is asked for"
 
 
-def test_without_runs_those_that_ship_are_read_all_seeds_at_their_end(
-    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
-) -> None:
+def test_without_runs_those_that_ship_are_read_all_seeds_at_their_end(monkeypatch, refused) -> None:
     names = ["a-b-c", "a-b-c-over-training", "a-b-c-smooth"]  # published; its course; changed
     shipped = {name: Path("there") / name for name in names}
     monkeypatch.setattr(runs, "shipped_runs", lambda: shipped)
@@ -244,9 +235,7 @@ BY_NAME = {section.name: section for section in SECTIONS}
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME.keys() - {"order"}))
-def test_sections_over_two_sizes_compare_them(
-    name: str, two_sizes: list[Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sections_over_two_sizes_compare_them(name, two_sizes, monkeypatch) -> None:
     """Each has a row per run, narrow first, claims with known nulls, and figures that draw."""
     monkeypatch.setattr(measures, "PAIRS", 40)
     monkeypatch.setattr(measures, "N_CONTROLS", 3)

@@ -34,9 +34,7 @@ def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8
         (math.nan, math.nan, "above", True, "undecided"),
     ],
 )
-def test_a_verdict_is_where_the_whole_interval_is(
-    low: float, high: float, direction: Direction, or_equal: bool, verdict: str
-) -> None:
+def test_a_verdict_is_where_the_whole_interval_is(low, high, direction, or_equal, verdict) -> None:
     assert claim(low, high, direction, or_equal=or_equal).verdict == verdict
 
 

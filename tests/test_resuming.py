@@ -174,9 +174,7 @@ def test_what_cannot_be_trained_on_is_named(killed: None) -> None:
         (["state", "previous"], 0, "Training begins again."), ([], 9, ""),
     ],
 )  # fmt: skip
-def test_a_damaged_state_costs_steps_and_no_bit(
-    slots: list[str], start: int, then: str, uninterrupted: dict[str, bytes], killed: None
-) -> None:
+def test_a_damaged_state_costs_steps_and_no_bit(slots, start, then, uninterrupted, killed) -> None:
     for slot in slots:
         path = Path(f"run/resume/{slot}.safetensors")
         path.write_bytes(path.read_bytes()[:500])

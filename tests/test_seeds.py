@@ -7,7 +7,6 @@ import pytest
 
 import tbtt_interp as tbtt
 from tbtt_interp import seeds
-from tbtt_interp.runs import Run
 from tbtt_interp.train.recipe import resolve_recipe
 
 
@@ -18,9 +17,7 @@ def in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
 
 
-def test_an_analysis_prints_a_line_now_and_then_in_a_notebook(
-    line_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_analysis_prints_a_line_now_and_then_in_a_notebook(line_run, monkeypatch, capsys):
     def weight_norm(model: object, prompts: tbtt.PromptSet) -> pd.DataFrame:
         return pd.DataFrame([{"of": len(prompts)}])
 
@@ -33,9 +30,7 @@ def test_an_analysis_prints_a_line_now_and_then_in_a_notebook(
     ]  # fmt: skip
 
 
-def test_training_in_a_notebook_prints_about_ten_lines(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_training_in_a_notebook_prints_about_ten_lines(capsys) -> None:
     flags = {"model.size": "L1H1D4M4", "seeds": 1, "steps": 60, "training.evaluate_every": 3}
     tbtt.train_models(resolve_recipe("quick", flags), "run", callback=tbtt.ProgressBar())
     lines = capsys.readouterr().err.splitlines()

@@ -88,9 +88,7 @@ def test_the_paper_s_page_is_built_from_the_studies(run_study) -> None:
         ("analyses/learning", ["a", "b"], "is about 1 run and got 2: a b; figures end in"),
     ],
 )
-def test_a_study_says_where_it_cannot_answer(
-    name: str, words: list[str], why: str, facts_run: Run, line_run: Run, run_study
-) -> None:
+def test_a_study_says_where_it_cannot_answer(name, words, why, facts_run, line_run, run_study):
     runs = {"facts": facts_run.folder, "line": line_run.folder}
     with pytest.raises(TbttError, match=why):
         run_study(ROOT / f"{name}.py", *(runs.get(word, word) for word in words))

@@ -6,8 +6,6 @@ import window as study
 from planted_tables import cell
 
 from tbtt_interp.results import Result
-from tbtt_interp.tasks import load_task
-from tbtt_interp.train.sweep import read_sweep
 
 
 def answered(alone: int, long: int, matched: int, joint: int) -> Result:
@@ -31,9 +29,7 @@ def answered(alone: int, long: int, matched: int, joint: int) -> Result:
         ((1, 4, 1, 4), ["contradicted", "undecided", "contradicted"]),
     ],
 )
-def test_each_effect_is_the_difference_of_two_conditions_and_claimed_by_it(
-    answers: tuple[int, int, int, int], verdicts: list[str]
-) -> None:
+def test_each_effect_is_the_difference_of_two_conditions_and_claimed_by_it(answers, verdicts):
     result = answered(*answers)
     effects = result.tables["window-effects"].groupby("effect")["value"].mean()
     alone, long, matched, joint = (right / 4 for right in answers)
@@ -45,20 +41,6 @@ def test_each_effect_is_the_difference_of_two_conditions_and_claimed_by_it(
     assert window.low <= window.mean <= window.high and window.low < window.high
     assert [claim.verdict for claim in result.claims] == verdicts
     assert result.figures["window"]().data
-
-
-def test_the_sweep_s_cells_have_the_exposure_and_the_schedule_of_joint() -> None:
-    joint = load_task("joint")
-    equations = sum(map(len, load_task("arithmetic").lines)) / sum(map(len, joint.lines))
-    assert study.equation_share("joint") == pytest.approx(equations)
-    theirs, *ours = (
-        stack.recipe.training for sweep in ("ladder", "window") for stack in read_sweep(sweep).jobs
-        if sweep == "window" or stack.name == "joint-small-file"
-    )  # fmt: skip
-    assert {(r.window, r.batch) for r in ours} == {(24, 576), (9, 882), (24, 307)}
-    assert (theirs.window, theirs.batch) == (24, 576)
-    assert pytest.approx(24 * 576 * equations, rel=0.001) == 24 * 307
-    assert {(r.steps, r.decay_until) for r in ours} == {(theirs.steps, theirs.decay_until)}
 
 
 def test_the_table_has_exposure_and_counts_equations_alone() -> None:

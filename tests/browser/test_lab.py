@@ -115,9 +115,7 @@ def test_the_slider_moves_both_models_by_keyboard(opened, line_run: Run) -> None
         assert found == pytest.approx(expected, abs=0.01)
 
 
-def test_a_page_that_would_be_too_large_says_what_to_leave_out(
-    line_run: Run, monkeypatch: pytest.MonkeyPatch, refused
-) -> None:
+def test_a_page_that_would_be_too_large_says_what_to_leave_out(line_run, monkeypatch, refused):
     monkeypatch.setattr("tbtt_interp.explore.export.LIMIT", 1_000)
     error = refused("explore", line_run.folder, "--out", "page.html")
     assert "at most 0 MB are allowed: give fewer runs, --seed N for some seeds" in error

@@ -1,7 +1,5 @@
 """Patches, paths and ablations in the page, as a person makes them, and the library's numbers."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from browser.pointing import Page, expect, pane, values
@@ -74,9 +72,7 @@ def _zeroed(site: str, head: int | None = None, unit: int | None = None) -> Hook
     ("neuron 3, click to set it to 0", lambda _: _zeroed("mlp.hook_post", unit=3)),
     ("edge", lambda tokens: knock_out_attention(0, 0, _edge(tokens, 4, 1))),
 ])  # fmt: skip
-def test_grids_and_counts_follow_what_is_ablated(
-    opened, line_run: Run, name: str, hook: Callable[[torch.Tensor], Hook]
-) -> None:
+def test_grids_and_counts_follow_what_is_ablated(opened, line_run, name, hook) -> None:
     page = opened("served", VIEW)
     prompts = PromptSet.of_seed(line_run, line_run.seeds[0])
     model, batch = line_run.model(), prompts.batch()

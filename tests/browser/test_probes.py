@@ -76,9 +76,7 @@ def test_a_file_without_probes_says_how_to_have_them(opened) -> None:
     expect(pane(page)).to_contain_text("write the page with --probes")
 
 
-def test_a_dot_of_the_ladder_opens_its_model(
-    opened, line_run: Run, file_run: Run, deep_run: Run
-) -> None:
+def test_a_dot_of_the_ladder_opens_its_model(opened, line_run, file_run, deep_run) -> None:
     page = opened("served", "view=ladder&prompt=3%2B4&a.run=line&b.run=line")
     runs = {"line": line_run, "file": file_run, "deep": deep_run}
     figure = page.locator("#shared figure", has=page.get_by_role("heading", name="Held-out"))
