@@ -171,7 +171,7 @@ def test_null_sources_have_the_base_s_answer_and_are_not_of_the_pair(prompts):
 
 
 def test_an_interrupted_grid_goes_on_where_it_was(line_run, printed, refused, monkeypatch, capsys):
-    command = ["analyses", "patching", str(line_run.folder), "--clean", "3+4", "--corrupt", "3+9",
+    command = ["analyses", "patching", str(line_run.folder), "--clean", "3+4", "--corrupted", "3+9",
                "--site", "blocks.0.attn.hook_z"]  # fmt: skip
     printed(*command, "--out", "whole")
     real, done = patching.patching_sums, []
