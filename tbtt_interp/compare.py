@@ -111,7 +111,8 @@ def _comparison_row(
     row: dict[str, Any] = {"measure": words, "unit": unit}
     for column, of in zip(("first", "second", "difference"), (*means, difference), strict=True):
         row |= {column: of.mean, f"{column}_low": of.low, f"{column}_high": of.high}
-    return row | {"pairs": difference.pairs, "models": difference.models, "problem": problem}
+    n_models = 2 * difference.pairs or difference.n
+    return row | {"pairs": difference.pairs, "models": n_models, "problem": problem}
 
 
 def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:

@@ -19,7 +19,6 @@ from tbtt_interp.metrics import Row
 from tbtt_interp.model import Parameters, Shape, forward
 from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run
-from tbtt_interp.stats import Rate
 from tbtt_interp.tasks import Stream, Task, Vocabulary
 from tbtt_interp.tasks.windows import NOTHING, stack
 
@@ -111,14 +110,14 @@ class Evaluation:
         """Which models have a margin that is no finite number."""
         return np.array(~np.isfinite(self.margins[:, self.fits]).all(1))
 
-    def counts(self) -> list[dict[str, Rate]]:
-        """Per model, how many examples of each group are right; see `groups`.
+    def counts(self) -> list[dict[str, tuple[int, int]]]:
+        """Per model, how many examples of each group are right, and of how many; see `groups`.
 
         A diverged model has no answers, neither right nor wrong: its counts are 0 of 0.
         """
         return [
-            {name: Rate(hits=int((row[mask[k]] > 0).sum()), total=int(mask[k].sum()))
-             if not self.diverged[k] else Rate(hits=0, total=0)
+            {name: (0, 0) if self.diverged[k]
+             else (int((row[mask[k]] > 0).sum()), int(mask[k].sum()))
              for name, mask in self.groups.items()}
             for k, row in enumerate(self.margins)
         ]  # fmt: skip
@@ -128,7 +127,7 @@ class Evaluation:
         splits = {"seen": ~self.held_out, "held_out": self.held_out}
         return [
             {"seed": seed}
-            | {name: [rate.hits, rate.total] for name, rate in counts.items()}
+            | {name: list(right_of) for name, right_of in counts.items()}
             | {f"margin_{name}": float(self.margins[k][mask[k]].min())
                for name, mask in splits.items() if mask[k].any() and not self.diverged[k]}
             for k, (seed, counts) in enumerate(zip(self.seeds, self.counts(), strict=True))

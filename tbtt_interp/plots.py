@@ -258,8 +258,7 @@ def heatmaps(
 
 def curves(
     table: pd.DataFrame, *, x: str, y: str, by: str, titles: tuple[str, str],
-    panel: str | None = None, nulls: Mapping[str, str] | None = None, log_x: bool = False,
-    across: int = 3,
+    panel: str | None = None, nulls: Mapping[str, str] | None = None, across: int = 3,
 ) -> "Figure":  # fmt: skip
     """A line per series with its intervals, and its nulls dotted.
 
@@ -285,7 +284,7 @@ def curves(
             error_y=error_bars(rows, y) if has_interval else None,
             hovertemplate=f"{one}, %{{x}}: %{{y:.3f}}<extra></extra>", **place,
         )  # fmt: skip
-    figure.update_xaxes(title=titles[0], type="log" if log_x else None)
+    figure.update_xaxes(title=titles[0])
     return name_once(figure.update_yaxes(title=titles[1], col=1))
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.stats import SHARE, UNMEASURED, Difference, Interval, summarize
+from tbtt_interp.stats import SHARE, UNMEASURED, Interval, summarize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def summarize_shares(
     return summary
 
 
-def difference_of_shares(first: Counts, second: Counts) -> Difference:
+def difference_of_shares(first: Counts, second: Counts) -> Interval:
     """The second group's share minus the first's, with the 95 % interval of independent groups.
 
     >>> difference_of_shares([(0, 4)] * 8, [(4, 4), (3, 4)] * 4).format(sign="+")
@@ -81,7 +81,7 @@ def difference_of_shares(first: Counts, second: Counts) -> Difference:
     density = np.convolve(_posterior(list(second)), _posterior(list(first))[::-1])
     low, high = _bounds(density, -1.0)
     mean = other.mean - one.mean
-    return Difference(mean=mean, low=min(low, mean), high=max(high, mean), n=one.n + other.n)
+    return Interval(mean=mean, low=min(low, mean), high=max(high, mean), n=one.n + other.n)
 
 
 def _bounds(density: "Float[np.ndarray, ' point']", start: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Means over trained models with Student's intervals, differences of models, and rates with counts.
+"""Means over trained models with Student's intervals, and differences of models.
 
 The model is the unit everywhere: the prompts that one model answers are not independent of each
 other. Every interval in this package comes from `ratios_over_models`.
@@ -6,7 +6,7 @@ other. Every interval in this package comes from `ratios_over_models`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tbtt_interp.errors import TbttError
@@ -22,46 +22,19 @@ SHARE: Bounds = (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rate:
-    """A share that knows its counts.
-
-    >>> Rate(hits=3, total=4)
-    3/4
-    >>> Rate(hits=3, total=4).value
-    0.75
-    """
-
-    hits: int
-    total: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hits <= self.total:
-            raise TbttError(f"a rate needs 0 ≤ hits ≤ total, got {self.hits} of {self.total}")
-
-    @property
-    def value(self) -> float:
-        """The share, in [0, 1]; nan where the total is 0."""
-        return self.hits / self.total if self.total else math.nan
-
-    def __add__(self, other: "Rate") -> "Rate":
-        return Rate(hits=self.hits + other.hits, total=self.total + other.total)
-
-    def __repr__(self) -> str:
-        return f"{self.hits}/{self.total}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Interval:
     """A mean over models with its 95 % interval; the bounds are nan where there is one model.
 
     Attributes:
-        n: models that the mean is over.
+        n: models that the mean is over; of a difference all models, or pairs where they are paired.
+        pairs: of a difference, pairs of models with one seed; 0 where the seeds are others.
     """
 
     mean: float
     low: float
     high: float
     n: int = 0
+    pairs: int = 0
 
     @classmethod
     def of_row(cls, row: Mapping[Any, Any], value: str) -> "Interval":
@@ -82,24 +55,7 @@ class Interval:
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference(Interval):
-    """The second group's mean minus the first's, with its 95 % interval.
-
-    Attributes:
-        n: pairs of models where they are paired, and models of both groups together elsewhere.
-        pairs: pairs of models with one seed; 0 where the groups have other seeds.
-    """
-
-    pairs: int = 0
-
-    @property
-    def models(self) -> int:
-        """Models in both groups together."""
-        return 2 * self.pairs or self.n
-
-
-UNMEASURED = Difference(mean=math.nan, low=math.nan, high=math.nan)
+UNMEASURED = Interval(mean=math.nan, low=math.nan, high=math.nan)
 
 
 class Intervals(NamedTuple):
@@ -215,7 +171,7 @@ def summarize(
 
 def difference_over_models(
     first: "pd.Series", second: "pd.Series", *, bounds: Bounds = ANY
-) -> Difference:
+) -> Interval:
     """The second group's mean minus the first's, with its 95 % interval.
 
     Models of one seed share what the seed decides, such as the order of their file. Where two
@@ -232,7 +188,7 @@ def difference_over_models(
     >>> import pandas as pd
     >>> a, b = pd.Series([0.0, 1.0], [0, 1]), pd.Series([0.5, 1.5, 9.0], [0, 1, 2])
     >>> difference_over_models(a, b)
-    Difference(mean=0.5, low=0.5, high=0.5, n=2, pairs=2)
+    Interval(mean=0.5, low=0.5, high=0.5, n=2, pairs=2)
     """
     from scipy.stats import ttest_ind
 
@@ -244,7 +200,7 @@ def difference_over_models(
     shared = first.index.intersection(second.index)
     if len(shared) > 1:
         paired = mean_over_models(second[shared] - first[shared], bounds=bounds)
-        return Difference(**vars(paired), pairs=paired.n)
+        return replace(paired, pairs=paired.n)
     mean = float(second.mean() - first.mean())
     if min(len(first), len(second)) == 1:  # one model says nothing about how models differ
         low = high = math.nan
@@ -253,4 +209,4 @@ def difference_over_models(
     else:
         low, high = ttest_ind(second, first, equal_var=False).confidence_interval()
     low, high = max(float(low), bounds[0]), min(float(high), bounds[1])
-    return Difference(mean=mean, low=low, high=high, n=len(first) + len(second))
+    return Interval(mean=mean, low=low, high=high, n=len(first) + len(second))

@@ -15,7 +15,7 @@ from tbtt_interp.files import AGAIN
 from tbtt_interp.metrics import flat_row, group_label, read_metrics
 from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.runs import Run, find_runs, load_run
-from tbtt_interp.stats import SHARE, Interval, Rate, mean_over_models
+from tbtt_interp.stats import SHARE, Interval, mean_over_models
 from tbtt_interp.tasks.arithmetic import operand_grid
 
 Rows = list[list[str]]
@@ -157,19 +157,20 @@ def score_table(run: Run, evaluation: Evaluation) -> pd.DataFrame:
     Columns: group; by (a seed, "all", or a baseline's name); right; of; for a seed the group's
     smallest margin; for "all" accuracy, the mean over models, with its 95 % CI.
     """
-    rows, counts = [], evaluation.counts()
+    rows, of_models = [], evaluation.counts()
     for group, mask in evaluation.groups.items():
-        rates = [of_model[group] for of_model in counts]
-        smallest = np.where(mask, evaluation.margins, np.inf).min(1)
-        for seed, rate, margin in zip(evaluation.seeds, rates, smallest.tolist(), strict=True):
+        counts = [of_model[group] for of_model in of_models]
+        smallest = np.where(mask, evaluation.margins, np.inf).min(1).tolist()
+        for seed, (right, of), margin in zip(evaluation.seeds, counts, smallest, strict=True):
             rows.append(
-                {"group": group, "by": str(seed), "right": rate.hits, "of": rate.total,
-                 "margin": margin if rate.total else math.nan}
+                {"group": group, "by": str(seed), "right": right, "of": of,
+                 "margin": margin if of else math.nan}
             )  # fmt: skip
-        together = sum(rates, Rate(hits=0, total=0))
-        mean = mean_over_models([rate.value for rate in rates], bounds=SHARE)
+        right, of = np.sum(counts, axis=0).tolist()
+        shares = [right / of if of else math.nan for right, of in counts]
+        mean = mean_over_models(shares, bounds=SHARE)
         rows.append(
-            {"group": group, "by": "all", "right": together.hits, "of": together.total,
+            {"group": group, "by": "all", "right": right, "of": of,
              "accuracy": mean.mean, "accuracy_low": mean.low, "accuracy_high": mean.high}
         )  # fmt: skip
     distinct = {id(task): task for task in run.tasks}.values()

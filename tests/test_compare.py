@@ -43,7 +43,7 @@ def test_a_paired_difference_is_that_of_the_pairs_alone() -> None:
     second = (first + 0.5).sample(frac=1, random_state=1)
     second[99] = 1_000.0  # no pair: left out
     found = difference_over_models(first, second)
-    assert (found.pairs, found.models) == (12, 24)
+    assert (found.pairs, found.n) == (12, 12)
     assert [found.mean, found.low, found.high] == pytest.approx(3 * [0.5])
 
 
@@ -54,7 +54,7 @@ def test_without_shared_seeds_the_interval_is_that_of_two_groups() -> None:
     found = difference_over_models(first, second)
     half = 1.96 * np.sqrt(first.var() / 400 + second.var() / 100)  # of two independent means
     mean = second.mean() - first.mean()
-    assert found.pairs == 0 and found.models == 500
+    assert found.pairs == 0 and found.n == 500
     assert found.mean == pytest.approx(mean)
     # Student's quantile of so many degrees of freedom is within a percent or two of the normal one
     assert found.low == pytest.approx(mean - half, abs=0.02 * half)

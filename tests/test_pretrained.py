@@ -140,7 +140,7 @@ def test_what_ships_is_small_safe_and_answers_as_its_card_says(where, packed, mo
         assert {"mechanistic-interpretability", run.tasks[0].name} <= set(card.data.tags)
         evaluation = evaluate_run(run)
         for seed, counts in zip(run.seeds, evaluation.counts(), strict=True):
-            cells = " | ".join(f"{rate.hits}/{rate.total}" for rate in counts.values())
+            cells = " | ".join(f"{right}/{of}" for right, of in counts.values())
             assert f"| {seed} | {cells} |" in card.text, folder
         margins = [row["margin_seen"] for row in run.summary()["seeds"]]
         found = [row["margin_seen"] for row in evaluation.rows()]
@@ -197,7 +197,7 @@ def test_models_are_listed_with_what_they_answer(shipped, printed):
     rows = {row["name"]: row for row in json.loads(printed("models", "--json"))}
     assert rows.keys() == {TEN, FACTS}
     counts = evaluate_run(load_run(TEN)).counts()
-    seen = sum(rate.hits for model in counts for group, rate in model.items() if "seen" in group)
+    seen = sum(right for model in counts for group, (right, _) in model.items() if "seen" in group)
     assert (rows[TEN]["seen_right"], rows[TEN]["seen_of"]) == (seen, 8 * 196)
     assert (rows[TEN]["seeds"], rows[TEN]["steps"], rows[TEN]["over_training"]) == (8, 15, 13)
     line = rf"{TEN} +arithmetic +small +line +8 +15 +\d+/1568 +\d+/32 "
