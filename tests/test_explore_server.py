@@ -171,9 +171,9 @@ def test_a_checkpoint_that_is_written_meanwhile_is_there(copied: Path, tmp_path:
     before = min(load_run(copied).checkpoints)
     kept = copied / "checkpoints" / f"step-{before:06d}.safetensors"
     moved = kept.rename(tmp_path / "away")
-    assert before not in catalogue.steps(catalogue.names[0], 0)
+    assert before not in catalogue.steps(catalogue.names[0])
     moved.rename(kept)
-    assert before in catalogue.steps(catalogue.names[0], 0)
+    assert before in catalogue.steps(catalogue.names[0])
 
 
 def test_a_model_from_elsewhere_does_not_take_the_ladder_away(

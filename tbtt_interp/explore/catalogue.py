@@ -83,15 +83,12 @@ class Catalogue:
         kept = folder / "checkpoints"
         return _run(folder, config, stamp_of(kept) if kept.is_dir() else None)
 
-    def steps(self, name: str, seed: int) -> dict[int, tuple[Run, int]]:
-        """By step that is kept of one model, the run that has it and the seed's place there."""
-        run = self.run(name)
-        found = {step: (run, run.seed_index(seed)) for step in run.checkpoints}
-        twin = name + OVER_TRAINING
-        if twin in self.folders:
-            over = self._read(twin)
-            if seed in over.seeds:
-                found = {s: (over, over.seed_index(seed)) for s in over.checkpoints} | found
+    def steps(self, name: str) -> dict[int, Run]:
+        """By step that is kept, the run that has it: of all seeds, or of one over its training."""
+        run, twin = self.run(name), name + OVER_TRAINING
+        found = dict.fromkeys(run.checkpoints, run)
+        if twin in self.folders and {*run.seeds} & {*(over := self._read(twin)).seeds}:
+            found = dict.fromkeys(over.checkpoints, over) | found
         return dict(sorted(found.items()))
 
 

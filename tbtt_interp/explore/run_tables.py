@@ -4,7 +4,6 @@ import math
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,14 +88,8 @@ def checkpoint_row(checkpoint: Checkpoint, seeds: Iterable[int]) -> Table:
 
 
 def checkpoints(catalogue: Catalogue, name: str) -> list[Checkpoint]:
-    """The kept checkpoints, in order of steps; those of all seeds before those of one."""
-    run = catalogue.run(name)
-    found: dict[tuple[int, Path], Checkpoint] = {}
-    for seed in run.seeds:
-        for step, (owner, _) in catalogue.steps(name, seed).items():
-            key = step, owner.folder
-            found.setdefault(key, Checkpoint(step, owner.seeds, owner))
-    return sorted(found.values(), key=lambda c: (c.step, -len(c.seeds)))
+    """The kept checkpoints, in order of steps."""
+    return [Checkpoint(step, run.seeds, run) for step, run in catalogue.steps(name).items()]
 
 
 def weights_of(checkpoint: Checkpoint) -> bytes:
