@@ -220,9 +220,14 @@ class PromptSet:
         encode = self.vocabulary.encode
         return tuple((encode(e.prompt), encode(e.answer)) for e in self.examples)
 
-    def batch(self, examples: Sequence[int] | None = None) -> PromptBatch:
-        """The prompts and answers as a batch; only those of some examples, by number."""
+    def batch(
+        self, examples: Iterable[int] | None = None, after: Iterable[str] | None = None
+    ) -> PromptBatch:
+        """The prompts and answers as a batch; of some examples by number, each after a text."""
         chosen = self.tokens if examples is None else [self.tokens[k] for k in examples]
+        if after is not None:
+            pairs = zip(map(self.vocabulary.encode, after), chosen, strict=True)
+            chosen = [(text + prompt, answer) for text, (prompt, answer) in pairs]
         return PromptBatch.of_tokens(chosen, self.n_ctx)
 
     @cached_property

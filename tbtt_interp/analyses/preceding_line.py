@@ -17,7 +17,7 @@ import pandas as pd
 from tbtt_interp.analyses.patching import OF_HEADS, fraction_claims, locations_of, patched_scores
 from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import heatmaps, models_by_group, short_site
-from tbtt_interp.prompts import PromptBatch, PromptSet
+from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds
 from tbtt_interp.stats import SHARE, Interval, summarize
@@ -100,14 +100,6 @@ def has_room(prompts: PromptSet) -> bool:
     return not draw_ends(preceding_ends(prompts), 1, 1, 0).empty
 
 
-def batch_after(prompts: PromptSet, table: pd.DataFrame, column: str = "end") -> PromptBatch:
-    """The prompts of a table's examples after the ends of lines in one of its columns."""
-    encode, tokens = prompts.vocabulary.encode, prompts.tokens
-    rows = zip(table["example"], table[column], strict=True)
-    texts = [(encode(end) + tokens[k][0], tokens[k][1]) for k, end in rows]
-    return PromptBatch.of_tokens(texts, prompts.n_ctx)
-
-
 def answers_after_lines(
     model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
 ) -> pd.DataFrame:
@@ -119,7 +111,7 @@ def answers_after_lines(
         one row per prompt: `example`, `prompt`, `split`, and what `compare_ends` returns.
     """
     ends = preceding_ends(prompts, seed)
-    batch = batch_after(prompts, ends)
+    batch = prompts.batch(ends["example"], ends["end"])
     logits = answer_logits(model, batch)
     ends["logprob"] = batch.answer_logprobs(logits).numpy()
     ends["accuracy"] = (batch.margins(logits[None])[0] > 0).double().numpy()
@@ -207,7 +199,9 @@ def patch_preceding_line(
     is_large = sum(p.numel() for p in model.parameters()) > MANY_PARAMETERS
     count = FEW if is_large else max(FEW, TOKENS_PATCHED // DRAWS // prompts.n_ctx)
     drawn = draw_ends(preceding_ends(prompts, seed), count, 1 if is_large else DRAWS, seed)
-    base, *sources = (batch_after(prompts, drawn, name) for name in ("base", "own", "other"))
+    base, *sources = (
+        prompts.batch(drawn["example"], drawn[name]) for name in ("base", "own", "other")
+    )
     locations = locations_of(model, base, sites)
     before, after = (base.answer_logprobs(answer_logits(model, b)) for b in (base, sources[0]))
     effects = [

@@ -67,10 +67,9 @@ class RoleBatch:
     ) -> "RoleBatch":
         """The prompts of a set, each after a text of its own."""
         longest = max(len(answer) for _, answer in prompts.tokens)
-        texts, roles = [], []
+        roles = []
         for k, (prompt, answer) in enumerate(prompts.tokens):
             text = preceding[k] if preceding else ""
-            texts.append((prompts.vocabulary.encode(text) + prompt, answer))
             roles.append([NEWLINE if c == "\n" else PRECEDING_LINE for c in text])
             roles[k] += (
                 prompt_roles(prompts.examples[k], prompts.varied)
@@ -79,11 +78,12 @@ class RoleBatch:
             )
             roles[k] += [f"answer {n + 1}" if longest <= MOST_NUMBERED else "answer"
                          for n in range(len(answer))]  # fmt: skip
-        batch = PromptBatch.of_tokens(texts, prompts.n_ctx)
+        batch = prompts.batch(after=preceding)
         of_row = np.full(batch.tokens.shape, "", dtype=object)
         ends = zip(batch.row_example, batch.last_prompt_pos, batch.lengths, strict=True)
         for row, (example, end, length) in enumerate(ends):
-            first = len(texts[example][0]) - 1 - end  # the tokens before it are out of the context
+            answer = prompts.tokens[example][1]
+            first = len(roles[example]) - len(answer) - 1 - end  # what is before is cut off
             of_row[row, :length] = roles[example][first : first + length]
         return cls(context=context, batch=batch, roles=of_row)
 
