@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tbtt_interp.activations import split_head, unknown_site
+from tbtt_interp.activations import site_names, split_head, unknown_site
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import TOKENS_AT_ONCE
 from tbtt_interp.lens import check_hooks
@@ -327,10 +327,7 @@ def source_rows(
 
 def check_location(model: "HookedTransformer", location: Location, batch: PromptBatch) -> None:
     """Raises a TbttError if a model visits no such hook, or a prompt has no such position."""
-    # hook_dict lists these in models without MLPs, too, where they never run
-    unvisited = "hook_mlp" if model.cfg.attn_only else None
-    known = [name for name in model.hook_dict if unvisited is None or unvisited not in name]
-    if location.hook not in known:
+    if location.hook not in (known := site_names(model)):
         raise unknown_site(location.hook, known)
     if location.pos is None:
         return

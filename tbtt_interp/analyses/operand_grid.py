@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tbtt_interp.activations import cached, split_head, unknown_site
+from tbtt_interp.interventions import Location
 from tbtt_interp.prompts import PromptBatch, PromptSet
 
 if TYPE_CHECKING:
@@ -88,6 +89,5 @@ def read_sites(
     )
     found = {LOGITS: (logits - logits.mean(-1, keepdim=True)).cpu()}
     for site in set(sites) - {LOGITS}:
-        hook, head = split_head(site)
-        found[site] = (cache[hook] if head is None else cache[hook][:, :, head]).flatten(2).cpu()
+        found[site] = Location.of(site).read(cache).flatten(2).cpu()
     return found
