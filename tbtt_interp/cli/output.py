@@ -26,10 +26,9 @@ Runs = Annotated[
         help="Runs, or folders with runs below them. [the models that come with the package]",
     ),
 ]
-RunFolder = Annotated[
-    Path, Argument(metavar="RUN", help="A run's folder, or a name that `tbtt models` lists.")
-]
-Step = Annotated[int | None, Option(help="A kept checkpoint's step. [the last]")]
+RUN = "A run's folder, or a name that `tbtt models` lists"
+RunFolder = Annotated[Path, Argument(metavar="RUN", help=f"{RUN}.")]
+Step = Annotated[int | None, Option(help="A kept checkpoint's training step. [the last]")]
 
 
 def print_json(rows: "pd.DataFrame | Sequence[Mapping[str, object]]") -> None:

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from tbtt_interp.cli.output import AsJson, RunFolder
-from tbtt_interp.cli.registered import Out, OverSteps, Step, run_analysis
+from tbtt_interp.cli.output import AsJson, RunFolder, Step
+from tbtt_interp.cli.registered import Out, OverSteps, run_analysis
 from tbtt_interp.errors import TbttError
 
 

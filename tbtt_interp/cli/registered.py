@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli.output import AsJson, name_diverged, print_json, print_table
+from tbtt_interp.cli.output import RUN, AsJson, Step, name_diverged, print_json, print_table
 from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
@@ -24,11 +24,9 @@ Out = Annotated[Path | None, typer.Option(
     help="A folder for tables (CSV, JSON) and figures (HTML, PNG); an interrupted analysis keeps "
     "its finished seeds there."
 )]  # fmt: skip
-Step = Annotated[int | None, typer.Option(help="A kept checkpoint's training step. [the last]")]
 OverSteps = Annotated[
     bool, typer.Option("--over-steps", help="At every kept checkpoint: claims over training.")
 ]
-RUN = "A run's folder, or a name that `tbtt models` lists"
 SHARED: dict[str, tuple[Any, Any]] = {
     "step": (Step, None), "over_steps": (OverSteps, False), "out": (Out, None),
     "as_json": (AsJson, False),
