@@ -1,9 +1,9 @@
 """Every analysis by name, with the question it answers and the options that it takes.
 
 An entry is a function `f(run, *, option=default) -> Result`. The first line of its docstring is its
-question, the rest its examples; an option's help is the text in its `Annotated` type. The command
-line is made from that. To add an analysis, write its module and one entry here; from outside the
-package, call `register_analysis`.
+question, the rest further examples beside `tbtt analyses NAME RUN`; an option's help is the text in
+its `Annotated` type. The command line is made from that. To add an analysis, write its module and
+one entry here; from outside the package, call `register_analysis`.
 """
 
 from collections.abc import Callable
@@ -55,8 +55,6 @@ def patching(
 ) -> "Result":
     """Which activation, at which position, decides the answer when it is patched in?
 
-    tbtt analyses patching runs/arithmetic-medium-file
-
     tbtt analyses patching runs/arithmetic-medium-file --clean "3+4" --corrupted "3+9"
     """
     from tbtt_interp.analyses.patching import analyse_patching
@@ -72,10 +70,7 @@ def paths(
     *,
     pairs: Annotated[int | None, f"{PAIRS} 16 beyond a million parameters]"] = None,
 ) -> "Result":
-    """Along which edges and paths does a difference reach the answer, and which suffice?
-
-    tbtt analyses paths runs/arithmetic-medium-file
-    """
+    """Along which edges and paths does a difference reach the answer, and which suffice?"""
     from tbtt_interp.analyses.path_patching import analyse_paths
 
     return analyse_paths(run, n_pairs=pairs)
@@ -83,10 +78,7 @@ def paths(
 
 @register_analysis
 def attention(run: "Source") -> "Result":
-    """Where do heads attend, and what does the answer lose without it?
-
-    tbtt analyses attention runs/arithmetic-medium-file
-    """
+    """Where do heads attend, and what does the answer lose without it?"""
     from tbtt_interp.analyses.attention import analyse_attention
 
     return analyse_attention(run)
@@ -94,10 +86,7 @@ def attention(run: "Source") -> "Result":
 
 @register_analysis
 def attribution(run: "Source") -> "Result":
-    """Which parts write the answer, and from which stream on can it be read?
-
-    tbtt analyses attribution runs/arithmetic-medium-file
-    """
+    """Which parts write the answer, and from which stream on can it be read?"""
     from tbtt_interp.analyses.attribution import analyse_attribution
 
     return analyse_attribution(run)
@@ -110,8 +99,6 @@ def geometry(
     dimensions: Annotated[int, "Wider representations are projected to so many."] = 14,
 ) -> "Result":
     """How are operands represented: as a number line, in circles, the same for both?
-
-    tbtt analyses geometry runs/arithmetic-medium-file
 
     tbtt analyses geometry runs/arithmetic-medium-file runs/arithmetic-large-file --out out/
     """
@@ -135,8 +122,6 @@ def additivity(
 ) -> "Result":
     """A rule or a table: how much of each activation is f(a) + g(b), and is that enough?
 
-    tbtt analyses additivity runs/arithmetic-medium-file
-
     tbtt analyses additivity runs/arithmetic-medium-file --position -2 --position -1 --out out/
     """
     from tbtt_interp.analyses.additivity import analyse_additivity
@@ -147,8 +132,6 @@ def additivity(
 @register_analysis
 def order(run: "Source", *, site: Sites = None) -> "Result":
     """Which line follows which: how much of the file's order is memorized, and what does it do?
-
-    tbtt analyses order runs/arithmetic-large-file --out out/
 
     tbtt analyses order runs/arithmetic-large-file --site blocks.0.attn.hook_z
     """
@@ -165,10 +148,7 @@ def memorization(
         str | None, "Where a rule's directions are kept or left out. [the last hook_resid_mid]"
     ] = None,
 ) -> "Result":
-    """How much is memorized: bits stored, and the loss with and without a rule's directions?
-
-    tbtt analyses memorization runs/arithmetic-medium-file
-    """
+    """How much is memorized: bits stored, and the loss with and without a rule's directions?"""
     from tbtt_interp.analyses.memorization import analyse_memorization
 
     return analyse_memorization(run, site=site)
@@ -176,10 +156,7 @@ def memorization(
 
 @register_analysis
 def overview(run: "Source") -> "Result":
-    """What does every analysis find, at quick settings, ranked by distance from the null?
-
-    tbtt analyses overview runs/arithmetic-medium-file --out overview
-    """
+    """What does every analysis find, at quick settings, ranked by distance from the null?"""
     from tbtt_interp.analyses.overview import analyse_overview
 
     return analyse_overview(run)

@@ -27,6 +27,7 @@ Out = Annotated[Path | None, typer.Option(
 OverSteps = Annotated[
     bool, typer.Option("--over-steps", help="At every kept checkpoint: claims over training.")
 ]
+EXAMPLE = "runs/arithmetic-medium-file"
 SHARED: dict[str, tuple[Any, Any]] = {
     "step": (Step, None), "over_steps": (OverSteps, False), "out": (Out, None),
     "as_json": (AsJson, False),
@@ -47,7 +48,8 @@ def analysis_command(name: str, analysis: "Callable[..., Result]") -> Callable[.
     kind, several = (list[Path], "; several to compare") if takes_several else (Path, "")
     run = Annotated[kind, typer.Argument(metavar="RUN", help=f"{RUN}{several}.")]
     parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
-    command.__doc__ = analysis.__doc__
+    question, _, examples = (inspect.getdoc(analysis) or "").partition("\n")
+    command.__doc__ = f"{question}\n\ntbtt analyses {name} {EXAMPLE}\n{examples}"
     command.__signature__ = inspect.Signature([  # pyright: ignore
         parameter("run", annotation=run),
         *(p.replace(annotation=_option(p.annotation)) for p in options),
