@@ -19,41 +19,35 @@ class Hub(BaseHTTPRequestHandler):
     server: Any
     protocol_version = "HTTP/1.1"
 
-    def answer(self, content: bytes, status: int = 200, **headers: str) -> None:
+    def answer(self, value: object, status: int = 200, **headers: str) -> None:
+        """Bytes as they are, all else as JSON."""
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
+        for name, text in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), text)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def answer_json(self, value: object) -> None:
-        self.answer(json.dumps(value).encode(), Content_Type="application/json")
-
-    def missing(self, code: str) -> None:
-        self.answer(b"{}", 404, X_Error_Code=code, X_Error_Message="there is none")
-
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
-        is_api = path.startswith("api/models/")
         owner, name, *rest = path.removeprefix("api/models/").split("/")
         files: Files | None = self.server.repos.get(f"{owner}/{name}")
         if files is None:
-            return self.missing("RepoNotFound")
-        commit = commit_of(files)
-        if is_api and rest[:1] == ["tree"]:
-            return self.answer_json([
-                {"type": "file", "path": path, "size": len(x), "oid": hashlib.sha1(x).hexdigest()}
-                for path, x in files.items()
+            return self.answer(b"", 404, X_Error_Code="RepoNotFound")
+        if not path.startswith("api/"):
+            content = files.get("/".join(rest[2:]))
+            if content is None:
+                return self.answer(b"", 404, X_Error_Code="EntryNotFound")
+            return self.answer(content, ETag=f'"{sha1(content)}"', X_Repo_Commit=commit_of(files))
+        if rest[:1] == ["tree"]:
+            return self.answer([
+                {"type": "file", "path": path, "size": len(content), "oid": sha1(content)}
+                for path, content in files.items()
             ])  # fmt: skip
-        if is_api:
-            siblings = [{"rfilename": path} for path in files]
-            return self.answer_json({"id": f"{owner}/{name}", "sha": commit, "siblings": siblings})
-        content = files.get("/".join(rest[2:]))
-        if content is None:
-            return self.missing("EntryNotFound")
-        tag = f'"{hashlib.sha1(content).hexdigest()}"'
-        return self.answer(content, ETag=tag, X_Repo_Commit=commit)
+        siblings = [{"rfilename": path} for path in files]
+        found = {"id": f"{owner}/{name}", "sha": commit_of(files), "siblings": siblings}
+        return self.answer(found)
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -64,13 +58,13 @@ class Hub(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
             self.server.repos.setdefault(name, {})
-            return self.answer_json({"url": f"{self.server.address}/{name}"})
+            return self.answer({"url": f"{self.server.address}/{name}"})
         if path == "api/validate-yaml":  # of a model card
-            return self.answer_json({"errors": [], "warnings": []})
+            return self.answer({"errors": [], "warnings": []})
         name = "/".join(path.split("/")[2:4])
         files: Files = self.server.repos[name]
         if "/preupload/" in path:
-            return self.answer_json({"files": [
+            return self.answer({"files": [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                 for file in json.loads(body)["files"]
             ]})  # fmt: skip
@@ -80,17 +74,20 @@ class Hub(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
-        commit = commit_of(files)
-        url = f"{self.server.address}/{name}/commit/{commit}"
-        return self.answer_json({"commitUrl": url, "commitOid": commit})
+        url = f"{self.server.address}/{name}/commit/{commit_of(files)}"
+        return self.answer({"commitUrl": url, "commitOid": commit_of(files)})
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Prints nothing."""
 
 
+def sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
 def commit_of(files: Files) -> str:
     """A commit's name, from what it holds."""
-    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    return sha1(repr(sorted(files.items())).encode())
 
 
 @contextmanager

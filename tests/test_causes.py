@@ -62,11 +62,6 @@ def test_a_cell_counts_who_fits_and_who_loses_the_rule() -> None:
     assert result.figures["size"]().data
 
 
-def test_hands_and_single_pairs_are_told_apart() -> None:
-    table = size.per_model(pd.DataFrame({"held_out": ["5,7", "1,2 3,4"]}))
-    assert table["held_out_per_model"].to_list() == ["one pair", "eleven pairs"]
-
-
 CONTRASTS = [c for name in why.SWEEPS for c in read_sweep(name).contrasts]
 ALL = {c.second: 0.6 for c in CONTRASTS}
 

@@ -113,35 +113,29 @@ def test_all_directions_restore_and_exclude_everything(line_run):
 def test_erased_and_unpatched_are_what_the_unembedding_says_of_means_and_of_each(line_run):
     """At the last stream, with no hook: class means of operator and place, read out by hand."""
     prompts, model = PromptSet.of_seed(line_run, 0), line_run.model()
-    nats: dict[str, list[float]] = {"unpatched": [], "erased": []}
-    held: dict[tuple[object, int], list[Tensor]] = {}
-    asked = []
-    for example, is_held_out in zip(prompts.examples, prompts.held_out, strict=True):
+    seen = []
+    for example in [e for e in prompts.examples if not e.held_out]:
         text = prompts.vocabulary.encode(example.prompt + example.answer)
-        x = model.run_with_cache(torch.tensor([text]), names_filter=POST)[1][POST][0]
-        for place in range(len(example.answer)):
-            pos = len(example.prompt) + place - 1
-            key = (example.labels["operator"], place)
-            asked.append((key, x[pos], text[pos + 1], is_held_out))
-            if not is_held_out:
-                held.setdefault(key, []).append(x[pos])
-    for key, x, target, is_held_out in asked:
-        for name, value in (("unpatched", x), ("erased", torch.stack(held[key]).mean(0))):
-            logits = model.unembed(model.ln_final(value[None, None]))[0, 0]
-            if not is_held_out:
-                nats[name].append(-float(logits.log_softmax(-1)[target].detach()))
+        stream = model.run_with_cache(torch.tensor([text]), names_filter=POST)[1][POST][0]
+        for place, pos in enumerate(range(len(example.prompt) - 1, len(text) - 1)):
+            seen.append(((example.labels["operator"], place), stream[pos].detach(), text[pos + 1]))
+    means = {key: torch.stack([x for k, x, _ in seen if k == key]).mean(0) for key, *_ in seen}
+
+    def nats(values: list[Tensor]) -> float:
+        logits = model.unembed(model.ln_final(torch.stack(values)[None]))[0]
+        return float(F.cross_entropy(logits, torch.tensor([target for *_, target in seen])))
+
     table = over_seeds(line_run, restricted_loss, site=POST, draws=1)
     row = table[(table["seed"] == line_run.seeds[0]) & (table["split"] == "seen")].iloc[0]
-    assert row["n_answers"] == len(nats["erased"])
-    for name, values in nats.items():
-        assert row[name] == pytest.approx(np.mean(values), rel=1e-3), name
+    assert row["n_answers"] == len(seen)
+    assert row["unpatched"] == pytest.approx(nats([x for _, x, _ in seen]), rel=1e-3)
+    assert row["erased"] == pytest.approx(nats([means[key] for key, *_ in seen]), rel=1e-3)
 
 
 def test_what_is_used_costs_more_than_random_directions(line_run):
     table = over_seeds(line_run, restricted_loss)
     seen = table[table["split"] == "seen"]
     assert (seen["p"] == 1 / 20).all() and (seen["fraction"] > seen["random_fraction"] + 0.2).all()
-    assert (table["rank"] == 2).all() and (table["width"] == 14).all()
     assert len(restricted_loss_claims(table)) == 2
 
 

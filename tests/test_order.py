@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def test_planted_knowledge_of_the_order_is_found_in_full_and_no_other(file_run, 
         assert np.allclose(lines["bits"], 0, atol=1e-5)
         assert np.allclose(lines["bits_other_order"].dropna(), 0, atol=1e-5)
         assert following.query("label == 'a'")["accuracy"].max() < 0.25
-    assert (following.query("label != 'operator'")["other_order"] < 0.3).all()
+    assert (following.query("label != 'operator'")["other_order"] < 0.3).all(), "of other lines"
     means = summarize(following, ["label"], line_order.NEXT, bounds=SHARE)
     _, of_labels, *_ = line_order.order_claims(lines, means)
     assert of_labels.effect.mean == pytest.approx(float(knows_order), abs=1e-5)
@@ -89,15 +88,6 @@ def test_bits_are_those_of_reading_window_by_window(file_run, result):
     row = result.tables["order"].query("seed == 1 and line_number == 40").iloc[0]
     assert row["line"] == lines[40] and row["preceding_line"] == lines[39]
     assert row["bits"] == pytest.approx(bits, abs=1e-4)
-
-
-def test_the_other_order_is_of_the_same_lines_and_no_model_s_own(file_run):
-    prompts = PromptSet.of_seed(file_run, 0)
-    other = file_run.task.file(prompts.unseen_order_seed)
-    for seed in file_run.seeds:
-        own = line_order.ordered_lines(PromptSet.of_seed(file_run, seed)).lines
-        assert set(own) == set(other)
-        assert len(set(pairwise(own)) & set(pairwise(other))) < 10
 
 
 def in_order(task: Task, n_ctx: int, order: int) -> PromptSet:

@@ -37,8 +37,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept") / "ladder"
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder.parent)
-        train_models(short(seeds=10, **{"training.steps": 15, "training.checkpoint_every": 1}),
-                     folder / TEN)  # fmt: skip
+        each = tuple(((k, k),) for k in range(10))
+        recipe = short(seeds=10, **{"training.steps": 15, "training.checkpoint_every": 1})
+        train_models(dataclasses.replace(recipe, held_out_each=each), folder / TEN)
         facts = short(task="facts", framing="file", **{"training.batch": 8})
         train_models(facts, folder / FACTS, runtime=Runtime(compiled=False))
     shutil.copytree(folder / FACTS, folder / "cut-off")
@@ -69,7 +70,10 @@ def test_a_packed_run_is_the_first_models_of_the_sweep_s_in_the_same_bytes(swept
     assert run.summary()["seeds"] == whole.summary()["seeds"][:8]
     recipe = recorded_recipe(run.config.recipe or {})
     assert recipe.seed_list == run.seeds
-    assert tuple(recipe.order_seed(s, run.task) for s in run.seeds) == run.config.order_seeds
+    assert recipe.held_out_each == run.config.held_out == tuple(((k, k),) for k in range(8))
+    orders = tuple(recipe.order_seed(s, run.tasks[0]) for s in run.seeds)
+    assert orders == run.config.order_seeds
+    assert "Each seed holds out equations of its own" in (run.folder / "README.md").read_text()
     pack_models(swept, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(packed)
 
@@ -82,15 +86,6 @@ def test_one_model_s_checkpoints_are_spread_over_its_training(swept, packed):
     for step in steps:
         ours, theirs = (models.parameters(step)["embed.W_E"] for models in (run, whole))
         assert torch.equal(ours, theirs[:1])
-
-
-def test_what_each_model_holds_out_goes_with_it(tmp_path):
-    each = (((1, 2),), ((5, 5),), ((9, 9),))
-    recipe = dataclasses.replace(short(seeds=3), held_out_each=each)
-    run = pack_run(train_models(recipe, "run"), tmp_path / "two", models=2, steps=[12])
-    assert run.config.held_out == each[:2]
-    assert recorded_recipe(run.config.recipe or {}).held_out_each == each[:2]
-    assert "Each seed holds out equations of its own" in (run.folder / "README.md").read_text()
 
 
 def test_what_is_not_packed_is_named_with_the_reason(swept, capsys, monkeypatch):
@@ -198,9 +193,9 @@ def test_models_are_listed_with_what_they_answer(shipped, printed):
     assert rows.keys() == {TEN, FACTS}
     counts = evaluate_run(load_run(TEN)).counts()
     seen = sum(right for model in counts for group, (right, _) in model.items() if "seen" in group)
-    assert (rows[TEN]["seen_right"], rows[TEN]["seen_of"]) == (seen, 8 * 196)
+    assert (rows[TEN]["seen_right"], rows[TEN]["seen_of"]) == (seen, 8 * 198)
     assert (rows[TEN]["seeds"], rows[TEN]["steps"], rows[TEN]["over_training"]) == (8, 15, 13)
-    line = rf"{TEN} +arithmetic +small +line +8 +15 +\d+/1568 +\d+/32 "
+    line = rf"{TEN} +arithmetic +small +line +8 +15 +\d+/1584 +\d+/16 "
     assert re.search(line, printed("models"))
 
 
