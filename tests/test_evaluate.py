@@ -6,7 +6,7 @@ import torch
 from oracle import answer_logits, answer_tokens, logit_differences, next_logits
 from scipy.stats import ttest_1samp
 
-from tbtt_interp.baselines import additive, baseline_counts, nearest_seen
+from tbtt_interp.baselines import additive, nearest_seen
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete, evaluate_models, evaluate_run
 from tbtt_interp.model import (
@@ -16,7 +16,6 @@ from tbtt_interp.model import (
     one_model,
     stack_parameters,
 )
-from tbtt_interp.prompts import PromptBatch
 from tbtt_interp.stats import SHARE, mean_over_models, ratios_over_models
 from tbtt_interp.tables import operand_table, score_rows, score_table
 from tbtt_interp.tasks import load_task
@@ -54,12 +53,6 @@ def test_a_prompt_longer_than_the_window_loses_its_left_end():
             assert margins[place, number] == pytest.approx(min(gaps), abs=1e-4)
 
 
-def test_what_does_not_fit_is_known():
-    examples = [equation(3, "+", 4), equation(19, "+", 19), equation(100, "+", 5)]
-    batch = PromptBatch.of(examples, load_task("arithmetic").vocabulary, 9)
-    assert batch.fits.tolist() == [True, True, False]
-
-
 def test_completions_end_at_the_terminator_and_know_their_probabilities(line_run):
     task, models = line_run.task, (line_run.parameters(), line_run.shape)
     found = complete(*models, "<3+4=", task.vocabulary, task.terminators)
@@ -80,32 +73,22 @@ def test_operands_beyond_nine_are_counted_apart(line_run):
     assert table.loc[("beyond 9", "+"), "of"] == 2 * 300
     assert len(answers) == 2 * 800
     _, wide = operand_table(line_run, 95, 105)
-    missing = wide.set_index("operator")["does not fit"]
-    # 36 equations of two operands above 99 are 8 characters and an answer; so are most others
-    long = [f"<{a}{o}{b}={eval(f'{a}{o}{b}')}" for o in "+-" for a in range(95, 106)
-            for b in range(95, 106)]  # fmt: skip
-    assert missing["+"] == 2 * sum(len(text) > 9 for text in long if "+" in text)
-    assert missing["-"] == 2 * sum(len(text) > 9 for text in long if "+" not in text)
+    for operator, row in wide.set_index("operator").iterrows():
+        long = [f"<{a}{operator}{b}={eval(f'{a}{operator}{b}')}" for a in range(95, 106)
+                for b in range(95, 106)]  # fmt: skip
+        assert row["does not fit"] == 2 * sum(len(text) > 9 for text in long)
 
 
 def test_scores_add_up_and_carry_the_baselines(line_run):
     table = score_table(line_run, evaluate_run(line_run))
     held_out = table[table["group"] == "held_out"].set_index("by")
     assert held_out.loc["all", "right"] == held_out.loc[["0", "1"], "right"].sum()
-    assert held_out.loc["all", "accuracy_low"] <= held_out.loc["all", "accuracy"]
-    assert {"nearest seen equation", "additive model"} <= set(table["by"])
+    for baseline in ("nearest seen equation", "additive model"):
+        assert held_out.loc[baseline, ["right", "of"]].tolist() == [0, 4]
     headers, rows, notes = score_rows(line_run, table)
     assert {len(row) for row in rows} == {len(headers)}
     assert {"seed 0", "all seeds", "additive model"} <= {row[0] for row in rows}
     assert notes[0].startswith("Mean accuracy over models [95 % CI]: seen + ")
-    assert "last sixth of training" in notes[-1]
-
-
-def test_baselines_on_the_published_split():
-    table = baseline_counts(load_task("arithmetic")).set_index(["baseline", "group"])
-    for name in ("nearest seen equation", "additive model"):
-        assert table.loc[(name, "held_out"), ["right", "of"]].tolist() == [0, 4]
-    assert baseline_counts(load_task("facts")).empty
 
 
 def test_the_nearest_seen_equation_is_the_nearest():
@@ -124,15 +107,12 @@ def test_an_additive_table_is_learned_by_the_additive_model():
 
 
 def test_intervals_are_student_s_over_models():
-    values = np.random.default_rng(0).normal(size=(5, 8))
-    theirs = ttest_1samp(values, 0, axis=1).confidence_interval()
-    for row, low, high in zip(values, theirs.low, theirs.high, strict=True):
-        interval = mean_over_models(row.tolist())
-        assert (interval.low, interval.high) == pytest.approx((low, high))
-        assert interval.n == 8
-    assert np.isnan(mean_over_models([0.25]).low)
+    values = np.random.default_rng(0).normal(size=8)
+    theirs = ttest_1samp(values, 0).confidence_interval()
+    interval = mean_over_models([*values, np.nan])
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high))
+    assert interval.n == 8 and np.isnan(mean_over_models([0.25]).low)
     assert mean_over_models([0.0, 1.0, 1.0, 1.0], bounds=SHARE).high == 1
-    assert mean_over_models([0.5, np.nan, 0.7]).n == 2
     assert np.isnan(mean_over_models([]).mean)
 
 

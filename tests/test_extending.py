@@ -67,15 +67,12 @@ def test_a_registered_task_is_trained_asked_and_evaluated(printed) -> None:
     assert of["additive model", "held_out"] == of["nearest seen equation", "held_out"] == 2
 
 
-def test_a_registered_task_is_named_where_another_is_not_known() -> None:
-    with pytest.raises(TbttError, match=r"did you mean 'products'\?.*facts, joint or products, or"):
-        load_task("product")
-
-
-def test_a_name_that_is_taken_is_refused() -> None:
+def test_a_registered_task_is_named_and_its_name_is_taken() -> None:
     register_task("products", products)  # registering it again changes nothing
     with pytest.raises(TbttError, match="there is a task 'facts' already: give another name"):
         register_task("facts", products)
+    with pytest.raises(TbttError, match=r"did you mean 'products'\?.*facts, joint or products, or"):
+        load_task("product")
 
 
 def test_a_registered_feature_is_read_by_the_command(line_run: Run, printed) -> None:
