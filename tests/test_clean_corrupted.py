@@ -29,25 +29,22 @@ def test_the_changed_operand_restores_all_and_unchanged_positions_nothing(model)
     assert (restored[[-1, -3, -4, -5]] == 0).all()
     last = table[(table["site"] == "blocks.0.hook_resid_post") & (table["pos"] == -1)]
     assert last["fraction_restored"].item() == pytest.approx(1, abs=1e-6)
-    logits = [model(text)[0, -1].detach() for text in PAIR.values()]
-    clean, corrupted = (x.argmax() for x in logits)
-    total = sum(s * float(x[clean] - x[corrupted]) for s, x in zip((1, -1), logits, strict=True))
+    clean, corrupted = (model(text)[0, -1].detach() for text in PAIR.values())
+    gap = clean - corrupted
+    total = float(gap[clean.argmax()] - gap[corrupted.argmax()])
     assert table["total_effect"].iloc[0] == pytest.approx(total, rel=1e-5)
     assert table["null_fraction"].isna().all(), "a null that was not asked for is not there"
 
 
 def test_a_null_prompt_is_patched_from_as_well(model):
-    table = tbtt.activation_patching(model, **PAIR, null="<3+5=", sites=[STREAM])
-    assert (table["null_fraction"] == 0).all(), "the corrupted prompt itself changes nothing"
-    table = tbtt.activation_patching(model, **PAIR, null="<3+4=", sites=[STREAM])
-    assert table["null_fraction"].tolist() == table["fraction_restored"].tolist()
-
-
-def test_a_run_gives_every_model_and_lists_every_pair():
-    run = tbtt.load_run("arithmetic-small-line")
-    table = tbtt.activation_patching(run, clean=["<3+4=", "<1+2="], corrupted=["<3+5=", "<1+3="],
-                                     sites=[STREAM])  # fmt: skip
-    assert table.groupby(["model", "clean"]).ngroups == 2 * len(run.seeds)
+    """At the stream's only operand that differs, patching makes the prompt that null one."""
+    table = tbtt.activation_patching(model, **PAIR, null="<3+6=", sites=[STREAM]).set_index("pos")
+    clean, corrupted, null = (model(x)[0, -1].detach() for x in (*PAIR.values(), "<3+6="))
+    moved = null - corrupted
+    expected = float(moved[clean.argmax()] - moved[corrupted.argmax()])
+    found = table["null_fraction"] * table["total_effect"]
+    assert found[-2] == pytest.approx(expected, rel=1e-4)
+    assert (found[[-1, -3, -4, -5]] == 0).all()
 
 
 def test_words_of_another_tokenizer_and_its_token_for_a_beginning():
@@ -67,10 +64,9 @@ def test_words_of_another_tokenizer_and_its_token_for_a_beginning():
     )
     assert table["pos"].min() == -3, "with the token for a beginning"
     assert table.set_index("pos")["fraction_restored"][-1] == pytest.approx(1, abs=1e-5)
-    logits = [other(text)[0, -1].detach().double() for text in ("the cat", "the dog")]
-    difference = [float(x[4] - x[5]) for x in logits]
-    expected = difference[0] - difference[1]
-    assert table["total_effect"].iloc[0] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    gap = other("the cat")[0, -1].detach().double() - other("the dog")[0, -1].detach().double()
+    expected = pytest.approx(float(gap[4] - gap[5]), rel=1e-4, abs=1e-6)
+    assert table["total_effect"].iloc[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -89,8 +85,11 @@ def test_what_cannot_be_patched_is_said_in_a_line(asked, message, model):
         tbtt.activation_patching(model, **PAIR | asked)
 
 
-def test_a_model_without_a_tokenizer_takes_an_encoder():
+def test_a_run_gives_every_model_and_a_model_without_a_tokenizer_takes_an_encoder():
     run = tbtt.load_run("arithmetic-small-line")
+    pairs = {"clean": ["<3+4=", "<1+2="], "corrupted": ["<3+5=", "<1+3="]}
+    table = tbtt.activation_patching(run, **pairs, sites=[STREAM])
+    assert table.groupby(["model", "clean"]).ngroups == 2 * len(run.seeds)
     silent = run.model()
     silent.tokenizer = None
     with pytest.raises(TbttError, match="has no tokenizer: give encoder="):

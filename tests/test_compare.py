@@ -37,38 +37,12 @@ def copy_of(
     return load_run(folder)
 
 
-def test_a_paired_difference_is_that_of_the_pairs_alone() -> None:
-    """Two groups that vary much, and by exactly a half seed by seed."""
-    first = pd.Series(np.random.default_rng(0).normal(0, 10, 12), index=range(12))
-    second = (first + 0.5).sample(frac=1, random_state=1)
-    second[99] = 1_000.0  # no pair: left out
-    found = difference_over_models(first, second)
-    assert (found.pairs, found.n) == (12, 12)
-    assert [found.mean, found.low, found.high] == pytest.approx(3 * [0.5])
-
-
-def test_without_shared_seeds_the_interval_is_that_of_two_groups() -> None:
-    generator = np.random.default_rng(0)
-    first = pd.Series(generator.normal(0, 1, 400), index=range(400))
-    second = pd.Series(generator.normal(1, 2, 100), index=range(1_000, 1_100))
-    found = difference_over_models(first, second)
-    half = 1.96 * np.sqrt(first.var() / 400 + second.var() / 100)  # of two independent means
-    mean = second.mean() - first.mean()
-    assert found.pairs == 0 and found.n == 500
-    assert found.mean == pytest.approx(mean)
-    # Student's quantile of so many degrees of freedom is within a percent or two of the normal one
-    assert found.low == pytest.approx(mean - half, abs=0.02 * half)
-    assert found.high == pytest.approx(mean + half, abs=0.02 * half)
-
-
 def test_one_model_has_no_interval_and_an_empty_side_is_refused() -> None:
     found = difference_over_models(pd.Series([0.0], [0]), pd.Series([1.0, 2.0], [0, 1]))
     assert np.isnan(found.low) and np.isnan(found.high)
     with pytest.raises(TbttError, match="needs at least one model in each group, got none"):
         difference_over_models(pd.Series([np.nan], [0]), pd.Series([1.0], [0]))
-    with pytest.raises(
-        TbttError, match="needs one value per seed in each group, got one seed twice"
-    ):
+    with pytest.raises(TbttError, match="needs one value per seed in each group, got one seed tw"):
         difference_over_models(pd.Series([1.0, 2.0], [0, 0]), pd.Series([1.0], [0]))
 
 
@@ -81,9 +55,8 @@ def test_planted_answers_are_told_apart_seed_by_seed(line_run: Run) -> None:
     worse = copy_of(line_run, "worse", held_out=[2, 1])
     found = compare_runs(worse, better)
     row = row_of(found, "held out, right")
-    assert (row["first"], row["second"]) == (0.375, 0.875)
-    assert (row["difference"], row["low"], row["high"]) == (0.5, 0.5, 0.5)
-    assert row["pairs"] == 2 and row["models"] == 4
+    assert (row["first"], row["second"], row["difference"]) == (0.375, 0.875, 0.5)
+    assert (row["low"], row["high"], row["pairs"], row["models"]) == (0.5, 0.5, 2, 4)
     assert found.summary[0] == (
         "better answers more held-out prompts: better minus worse is +0.50 in share, over the 2 "
         "seeds that both runs have."
@@ -93,19 +66,14 @@ def test_planted_answers_are_told_apart_seed_by_seed(line_run: Run) -> None:
     assert fewer.startswith("worse answers fewer held-out prompts: worse minus better is -0.50")
 
 
-def test_what_is_of_another_task_or_framing_is_not_compared(
-    line_run: Run, file_run: Run, facts_run: Run
-) -> None:
+def test_what_is_of_another_task_or_framing_is_not_compared(line_run, file_run, facts_run):
     found = compare_runs(line_run, file_run)
     assert row_of(found, "loss")["problem"] == "other framing"
     assert np.isnan(row_of(found, "loss")["difference"])
-    assert not row_of(found, "held out, right")["problem"]
     assert differing_settings(line_run, file_run)["framing"] == ("line", "file")
     assert "cannot be attributed to one of these." in found.summary[-1]
     other = compare_runs(line_run, facts_run)
-    assert other.summary[0] == (
-        "Answers to held-out prompts are not compared: other task and held out."
-    )
+    assert other.summary[0].endswith("held-out prompts are not compared: other task and held out.")
     assert differing_settings(line_run, facts_run)["held out"] == ("5,7", "nothing")
     assert other.tables["comparison"]["difference"].isna().all()
 
@@ -123,13 +91,10 @@ def test_the_command_prints_and_writes_a_table_of_two_different_runs(
 ) -> None:
     command = ["compare", str(line_run.folder), str(file_run.folder)]
     said = printed(*command, "--out", "both.csv")
-    for words in ("held out, right, share", "other framing", "Differing settings:",
-                  "framing: line | file"):  # fmt: skip
-        assert words in said
+    assert "held out, right, share" in said and "framing: line | file" in said
     rows = json.loads(printed(*command, "--json"))
     written = pd.read_csv("both.csv")
     assert [row["measure"] for row in rows] == written["measure"].tolist()
-    assert rows[0]["difference"] == pytest.approx(written["difference"][0])
     error = refused(*command, "--out", "both.csv")
     assert error == "error: both.csv exists: nothing was written; give another --out FILE\n"
     assert "is given twice: compare it with another run" in refused("compare", *command[1:2] * 2)

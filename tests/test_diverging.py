@@ -59,13 +59,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return load_run(folder / "one")
 
 
-def no_constants(name: str) -> None:
-    raise AssertionError(f"{name} is no JSON")
-
-
 def test_a_diverged_model_is_marked_at_its_step_in_valid_json(one: Run) -> None:
-    lines = [json.loads(line, parse_constant=no_constants)
-             for line in (one.folder / "metrics.jsonl").read_text().splitlines()]  # fmt: skip
+    def read(text: str) -> dict:
+        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    lines = [read(line) for line in (one.folder / "metrics.jsonl").read_text().splitlines()]
     marks = {line["step"]: [row.get("diverged") for row in line["seeds"]] for line in lines}
     sound, marked = [None] * 3, [None, 6, None]
     assert marks == {0: sound, 3: sound, 6: marked, 9: marked, 12: marked}
@@ -73,12 +71,11 @@ def test_a_diverged_model_is_marked_at_its_step_in_valid_json(one: Run) -> None:
         "seed": 1, "loss": None, "seen_addition": [0, 0], "seen_subtraction": [0, 0],
         "held_out": [0, 0], "diverged": 6,
     }  # fmt: skip
-    text = (one.folder / "summary.json").read_text()
-    summary = json.loads(text, parse_constant=no_constants)
+    summary = read((one.folder / "summary.json").read_text())
     assert [row.get("diverged") for row in summary["seeds"]] == [None, 6, None]
     weights = load_file(one.checkpoints[12])
-    assert all(value[1].isnan().all() for value in weights.values())
-    assert all(value[[0, 2]].isfinite().all() for value in weights.values())
+    for value in weights.values():
+        assert value[1].isnan().all() and value[[0, 2]].isfinite().all()
 
 
 def test_the_other_models_have_the_bits_that_they_have_without_it(one: Run) -> None:
@@ -95,7 +92,6 @@ def test_it_counts_in_no_mean_and_no_answer(one: Run) -> None:
     assert models.loc[1, ["seen_accuracy", "held_out_accuracy", "knows_all", "loss"]].isna().all()
     (cell,) = cells_table(models.reset_index()).to_dict("records")
     assert cell["held_out_of"] == 2 * models.loc[0, "held_out_of"]
-    assert cell["loss"] == pytest.approx(models["loss"].mean())
     assert cell["seen_accuracy"] == pytest.approx(models.loc[[0, 2], "seen_accuracy"].mean())
     assert over_training_table([one]).query("step == 12")["loss"].notna().sum() == 2
     row = list_runs(one.folder.parent).iloc[0]
@@ -105,9 +101,8 @@ def test_it_counts_in_no_mean_and_no_answer(one: Run) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["evaluate", "one"], ["evaluate", "one", "--json"],
-        ["evaluate", "one", "--operands", "0-3"],
-        ["ask", "one", "3+4"], ["analyses", "patching", "one"],
+        ["evaluate", "one"], ["evaluate", "one", "--operands", "0-3", "--json"],
+        ["ask", "one", "3+4"], ["analyses", "patching", "one", "--pairs", "8"],
         ["probes", "one", "--feature", "carry", "--position", "-1", "--controls", "1"],
         ["report", "one", "--only", "answers"], ["compare", "one", "sound"],
     ],
