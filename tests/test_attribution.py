@@ -23,13 +23,14 @@ from tbtt_interp.analyses.attribution import (
     ALL,
     Component,
     attribution,
+    attribution_claims,
     attribution_tables,
     best_wrong_tokens,
     contributions,
     in_double,
     logit_weights,
 )
-from tbtt_interp.analyses.logit_lens import logit_lens
+from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens
 from tbtt_interp.errors import TbttError
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models, summarize_over_seeds
@@ -238,3 +239,25 @@ def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place():
     found = table.loc[("answer", "blocks.0.hook_resid_post"), "mismatched"]
     expected = pytest.approx(np.mean(means, 0), abs=1e-4)
     assert found[["accuracy", "logit difference"]].tolist() == expected
+
+
+def test_an_answer_alone_at_its_place_has_no_mismatched_stream():
+    examples = [Example.of("<1+1=", "2>", {}), Example.of("<9+1=", "10>", {})]
+    table = logit_lens(random_transformer(), prompts_of(examples)).set_index("role")
+    terminators = table.loc["terminator"]  # the third token of 10> is alone, the other is not
+    assert terminators["mismatched"].notna().all() and (terminators["n_answers"] == 2).all()
+
+
+def test_claims_are_shares_compared_with_the_closest_null():
+    part = {"kind": "MLP", "layer": 0, "pos": pd.NA, "part": "layer 0 MLP", "split": "seen",
+            "role": ALL, "effect": 6.0, "share": 0.6, "share_low": 0.5, "share_high": 0.7,
+            "mismatched": -4.0, "untrained": 0.5, "logit_difference": 10.0,
+            "n_models": 8}  # fmt: skip
+    stream = {"split": "seen", "metric": "accuracy", "value": 0.5, "value_low": 0.5,
+              "value_high": 0.5, "mismatched": 0.25, "untrained": np.nan, "n_models": 8,
+              "role": "answer", "stream": "middle"}  # fmt: skip
+    (written,) = attribution_claims(pd.DataFrame([part | {"role": "answer"}, part]))
+    (read, *_) = lens_claims(pd.DataFrame([stream, stream | {"stream": "last"}]))
+    assert (written.effect.mean, written.null, written.null_name) == (0.6, 0.05, "untrained")
+    assert (read.effect.mean, read.null) == (0.5, 0.25)
+    assert read.null_name == "another example's stream"

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,10 @@ from tbtt_interp.train.step import CompiledStack
 SHORT = ["train", "--size", "small", "--framing", "line", "--seeds", "2", "--steps", "5"]
 
 
-Command = Callable[..., str]
-
-
 def test_training_ends_in_a_table_and_a_next_step(printed, refused):
     out = printed(*SHORT)
     assert "runs/arithmetic-small-line: 5 steps" in out
-    for word in ("seed", "seen +", "seen −", "held-out", "margin", "loss", "floor:",
-                 "order", "lines", "line", "all", "Mean accuracy", "Next: "):  # fmt: skip
+    for word in ("seen −", "held-out", "margin", "floor:", "all", "Mean accuracy", "Next: "):
         assert word in out
     assert printed(*SHORT) == out
     # a finished run is not reported for a device that is none
@@ -44,7 +39,6 @@ def test_with_json_there_are_the_rows_and_nothing_else(line_run, printed):
     assert {"loss", "floor_order", "held_out_right", "margin_held_out"} <= trained[0].keys()
     assert trained[-1]["held_out_of"] == 8
     assert [row["run"] for row in rows("runs")] == ["runs/arithmetic-small-line"]
-    assert [row["seed"] for row in rows("ask", line_run.folder, "3+4")] == [0, 1]
     evaluated = {row["by"] for row in rows("evaluate", line_run.folder)}
     assert evaluated >= {"0", "1", "all", "additive model"}
 
@@ -56,8 +50,8 @@ def test_with_json_there_are_the_rows_and_nothing_else(line_run, printed):
          "--framing file", "python -m tbtt_interp.train --size small --framing file"),
         ("/bin/tbtt", "train --seeds=2 --out=x --set=training.batch=all --framing=line",
          "--framing shuffled", "tbtt train --seeds=2 --framing shuffled"),
-        ("/bin/tbtt", "train --seeds=2 --set training.batch=64", "--framing shuffled",
-         "tbtt train --seeds=2 --set training.batch=64 --framing shuffled"),
+        ("/bin/tbtt", "train --set training.batch=64", "--framing shuffled",
+         "tbtt train --set training.batch=64 --framing shuffled"),
     ],
 )  # fmt: skip
 def test_the_next_command_drops_what_goes_with_this_framing(
@@ -70,9 +64,8 @@ def test_the_next_command_drops_what_goes_with_this_framing(
 def test_asking_shows_each_character_and_whether_it_is_right(line_run, printed):
     out = printed("ask", line_run.folder, "3+4")
     assert out.splitlines()[0].strip() == "<3+4="
-    assert re.search(r"7>  right +seen", out) and re.search(r"7 0\.\d{3}  > [01]\.\d{3}", out)
-    out = printed("ask", line_run.folder, "5-7=", "--seed", "1")
-    assert "held out" in out
+    assert re.search(r"7>  right +seen +7 0\.\d{3}  > [01]\.\d{3}", out)
+    assert "held out" in printed("ask", line_run.folder, "5-7=", "--seed", "1")
     out = printed("ask", line_run.folder, "123456+7")
     assert "longer than the window: the models read" in out and "not of the task" in out
 
@@ -95,14 +88,12 @@ def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
     theirs = load_run("runs/theirs").parameters()
     for name, of_seeds in line_run.parameters().items():
         assert torch.equal(theirs[name][0], of_seeds[1]), name
-    assert "held-out" in printed("evaluate", "runs/theirs")
     (row,) = json.loads(printed("export", "runs/theirs", "--out", "b.pt", "--json"))
     assert row == {"checkpoint": "b.pt", "run": "runs/theirs", "seed": 0}
-    command = ["import", "b.pt", "--task", "arithmetic", "--out", "runs/again", "--json"]
-    (row,) = json.loads(printed(*command, "--held-out", "9,9", "--held-out", "1,2"))
-    assert row["d_model"] == 14
-    assert load_run("runs/again").task.prompts(held_out=True)["prompt"].tolist() == [
-        "<1+2=", "<2+1=", "<9+9=", "<1-2=", "<2-1=", "<9-9="]  # fmt: skip
+    pairs = ["--held-out", "9,9", "--held-out", "1,2"]
+    printed("import", "b.pt", "--task", "arithmetic", "--out", "runs/again", *pairs)
+    held_out = load_run("runs/again").task.prompts(held_out=True)["prompt"].tolist()
+    assert held_out == ["<1+2=", "<2+1=", "<9+9=", "<1-2=", "<2-1=", "<9-9="]
     assert "imported" in printed("runs")
 
 
@@ -114,11 +105,9 @@ def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
          "operands from 0 to 9, as in --held-out 5,7"),
         (["train", "--held-out", "57"], "held-out pair '57' is no pair: give two operands, as"),
         (["train", "--seeds", "0"], "seeds must be at least 1, got 0"),
-        (["train", "--steps", "x"], "Invalid value for '--steps'"),
         (["train", "--set", "training.batch=all"],
          "batch 'all' is for framing line, where it means every"),
         (["train", "--threads", "0"], "threads must be from 1 to 1024, got 0"),
-        (["train", "--device", "tpu"], "device 'tpu' is unknown (did you mean 'cpu'?): choose cpu"),
         (["train", "--out", "."], "a run needs a folder of its own: give --out a name that is new"),
         (["train", "--task", "x" * 300], "choose arithmetic, facts or joint, or give the path of a "
          "text file"),
@@ -126,10 +115,7 @@ def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
         (["train", "--siz", "small"], "No such option: --siz"),
         (["trian"], "No such command 'trian'"),
         (["evaluate", "nowhere"], "run nowhere is not there: `tbtt runs` lists those under runs/"),
-        (["ask", "nowhere", "3+4"], "run nowhere is not there"),
-        (["export", "nowhere", "--out", "x"], "run nowhere is not there"),
         (["import", "no.pt", "--task", "arithmetic", "--out", "x"], "no.pt cannot be read as a"),
-        (["export", "RUN"], "Missing option '--out'"),
         (["import", "no.pt", "--out", "x"], "no.pt does not say its task: give --task"),
         (["evaluate", "RUN", "--operands", "9"], "operands '9' is no range: give two numbers up"),
         (["evaluate", "RUN", "--operands", "9-3"], "operands '9-3' is no range"),
@@ -143,13 +129,6 @@ def test_a_checkpoint_goes_out_and_comes_back(line_run, printed):
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(arguments, message, line_run, refused):
     assert message in refused(*(line_run.folder if a == "RUN" else a for a in arguments))
-
-
-def test_an_occupied_folder_is_left_alone(refused):
-    Path("thesis").mkdir()
-    Path("thesis/chapter.tex").write_text("all of it")
-    error = refused(*SHORT, "--out", "thesis")
-    assert "thesis exists and is not a run: nothing was written" in error
 
 
 @pytest.mark.parametrize(
@@ -178,10 +157,8 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(capsys, monkeypatch):
     words = ["train", "--size", "small", "--framing", "line", "--out", "cut"]
     monkeypatch.setattr(sys, "argv", ["tbtt", *words])
     assert main(words) == 130
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert (
-        last == "interrupted; to resume: tbtt train --size small --framing line --out cut --resume"
-    )
+    again = "tbtt train --size small --framing line --out cut --resume"
+    assert capsys.readouterr().err.endswith(f"interrupted; to resume: {again}\n")
     assert not load_run("cut").is_complete
 
 

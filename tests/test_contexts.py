@@ -119,3 +119,10 @@ def test_order_is_asked_only_where_windows_were_cut_from_a_known_file(line_run, 
     assert set(table["feature"]) == {"next", "line"}
     row = table[table["feature"] == "next"].iloc[0]
     assert row["held_out_of"] == row["of"]  # every line is once not fitted on
+
+
+def test_where_lines_open_alike_for_a_whole_window_order_is_not_asked() -> None:
+    examples = tuple(Example.of("abcdefgh" * 2, letter, {}) for letter in "xyz")
+    task = dataclasses.replace(TASK, sections=(examples,))
+    assert not preceding_lines(task, window=9).texts
+    assert not shortened_prompts(task, window=9).texts

@@ -55,6 +55,8 @@ def test_an_eraser_leaves_no_covariance_and_changes_two_directions():
     assert covariance.abs().max() < 1e-8
     assert torch.linalg.matrix_rank(x - erased, tol=1e-6) == 2
     assert torch.allclose(space.erase(erased), erased)
+    other = erasure.random_subspace(x, 2, np.random.default_rng(0))
+    assert torch.allclose(other.read @ other.write, torch.eye(2, dtype=torch.double))
 
 
 def test_no_other_eraser_changes_activations_less():

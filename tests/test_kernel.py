@@ -15,20 +15,18 @@ from torch import Tensor
 
 from tbtt_interp import kernel as kernels
 from tbtt_interp.errors import TbttError
-from tbtt_interp.kernel import Kernel, KernelError, Projection, flatten, is_suited
+from tbtt_interp.kernel import Kernel, KernelError, flatten, is_suited
 from tbtt_interp.model import (
     Parameters,
     Shape,
     forward,
     initial_parameters,
-    parameter_shapes,
     stack_parameters,
 )
 from tbtt_interp.tasks.windows import NOTHING
-from tbtt_interp.train.changes import Changes
 from tbtt_interp.train.recipe import resolve_recipe
 from tbtt_interp.train.stacks import model_shape, model_streams
-from tbtt_interp.train.step import CompiledStack, TorchStack, learning_rate_at
+from tbtt_interp.train.step import CompiledStack, TorchStack
 
 SHAPES = {
     "small": Shape(layers=1, heads=1, d_model=14, d_mlp=14, n_ctx=9, d_vocab=17),
@@ -47,64 +45,59 @@ def models(shape: Shape) -> Parameters:
     return {n: x.double() + 0.3 * torch.randn(x.shape, generator=noise) for n, x in stacked.items()}
 
 
-def windows(shape: Shape, batch: int = 83) -> tuple[Tensor, Tensor]:
+def windows(shape: Shape) -> tuple[Tensor, Tensor]:
     """Random ones with their weights, some of which are 0; some have an end."""
     chance = torch.Generator().manual_seed(1)
-    size = (MODELS, batch, shape.n_ctx + 1)
+    size = (MODELS, 83, shape.n_ctx + 1)
     rows = torch.randint(shape.d_vocab, size, generator=chance)
     ends = torch.randint(2, 3 * size[-1], size[:2], generator=chance)
     rows[torch.arange(size[-1]) >= ends[..., None]] = NOTHING
-    weights = torch.randint(3, size[:2], generator=chance).double() / batch
+    weights = torch.randint(3, size[:2], generator=chance).double() / 83
     return rows, weights
 
 
-def by_kernel(
-    kernel: Kernel, flat: np.ndarray, rows: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def by_torch(
+    shape: Shape, rows: Tensor, weights: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, np.ndarray]:
     """Each model's loss, and its gradient."""
-    gradients = np.zeros_like(flat)
-    return kernel.losses(flat, rows, weights, gradients), gradients
-
-
-def by_torch(stacked: Parameters, shape: Shape, rows: Tensor, weights: Tensor) -> Tensor:
+    stacked = {name: x.to(dtype).requires_grad_() for name, x in models(shape).items()}
     tokens, targets = rows[..., :-1].clamp(min=0), rows[..., 1:]
     logits = forward(stacked, tokens, shape).flatten(0, 2)
     nats = F.cross_entropy(logits, targets.flatten(), ignore_index=NOTHING, reduction="none")
-    return (nats.view(targets.shape).sum(-1) * weights).sum(-1)
+    loss = (nats.view(targets.shape).sum(-1) * weights.to(dtype)).sum(-1)
+    slopes = torch.autograd.grad(loss.sum(), list(stacked.values()))
+    return loss.detach(), flatten(dict(zip(stacked, slopes, strict=True)), shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_loss_gradient_and_logits_are_torch_s(shape: Shape) -> None:
     """In float64 the same; in float32 as near the truth, which is that, as torch's own float32."""
     rows, weights = windows(shape)
-    known: dict[torch.dtype, tuple[Tensor, np.ndarray]] = {}
-    for dtype in (torch.float64, torch.float32):
-        stacked = {name: x.to(dtype).requires_grad_() for name, x in models(shape).items()}
-        loss = by_torch(stacked, shape, rows, weights.to(dtype))
-        loss.sum().backward()
-        slopes = {name: x.grad for name, x in stacked.items() if x.grad is not None}
-        known[dtype] = loss.detach(), flatten(slopes, shape)
-    truth, slope = known[torch.float64]
-    arrays = rows.numpy(), weights.numpy()
-    kernel, flat = Kernel(shape, "float64"), flatten(models(shape), shape)
-    losses, gradients = by_kernel(kernel, flat, *arrays)
+    (truth, slope), (_, in_float32) = (
+        by_torch(shape, rows, weights, dtype) for dtype in (torch.float64, torch.float32)
+    )
+    arrays, flat = (rows.numpy(), weights.numpy()), flatten(models(shape), shape)
+    kernel, gradients = Kernel(shape, "float64"), np.zeros_like(flat)
+    losses = kernel.losses(flat, *arrays, gradients)
     np.testing.assert_allclose(losses, truth, rtol=0, atol=1e-12)
     np.testing.assert_allclose(gradients, slope, rtol=0, atol=1e-12)
     logits = forward(models(shape), rows[..., :-1].clamp(min=0), shape).numpy()
     is_there = rows[..., :-1].numpy() >= 0
     found = kernel.logits(flat, rows[..., :-1].numpy())
     np.testing.assert_allclose(found[is_there], logits[is_there], rtol=0, atol=1e-12)
-    losses, gradients = by_kernel(Kernel(shape), flat.astype("float32"), *arrays)
+    gradients = np.zeros_like(flat, "float32")
+    losses = Kernel(shape).losses(flat.astype("float32"), *arrays, gradients)
     np.testing.assert_allclose(losses, truth, rtol=1e-6, atol=1e-6)
-    theirs = np.abs(known[torch.float32][1] - slope).max()
-    assert np.abs(gradients - slope).max() <= 3 * theirs + 1e-7
+    assert np.abs(gradients - slope).max() <= 3 * np.abs(in_float32 - slope).max() + 1e-7
 
 
-def test_models_with_biases_are_torch_s() -> None:
-    shape = dataclasses.replace(SMALL, bias=True)
-    assert not is_suited(shape)
+def test_models_with_biases_and_wide_ones_are_left_to_torch() -> None:
+    large, biased = SHAPES["large, of facts"], dataclasses.replace(SMALL, bias=True)
+    assert is_suited(large) and not is_suited(biased)
+    assert not is_suited(dataclasses.replace(large, d_model=384, d_mlp=1536))
+    assert not is_suited(dataclasses.replace(large, n_ctx=1_024))
     with pytest.raises(KernelError, match="has no biases"):
-        Kernel(shape)
+        Kernel(biased)
 
 
 @pytest.mark.parametrize("framing", ["file", "shuffled", "line"])
@@ -126,32 +119,6 @@ def test_steps_are_those_of_torch_on_the_windows_that_numpy_draws(framing: str) 
     assert ours.reference_loss() == pytest.approx(theirs.reference_loss(), abs=1e-10)
 
 
-@pytest.mark.parametrize("batch", [1, 5, 16, 83, 300])
-def test_a_model_s_bits_depend_on_nothing_but_itself(batch: int) -> None:
-    """Not on the threads, nor on the models beside it."""
-    flat = flatten(models(SMALL), SMALL).astype("float32")
-    rows, weights = (array.numpy() for array in windows(SMALL, batch))
-    first, *others = [
-        by_kernel(Kernel(SMALL, threads=threads), flat, rows, weights) for threads in (1, 2, 7)
-    ]
-    for other in others:
-        assert all(map(np.array_equal, first, other))
-    for k in range(MODELS):
-        one = slice(k, k + 1)
-        alone = by_kernel(Kernel(SMALL), flat[one], rows[one], weights[one])
-        assert all(np.array_equal(own, of[one]) for own, of in zip(alone, first, strict=True))
-
-
-def test_a_model_that_diverged_has_no_loss_and_harms_no_other() -> None:
-    flat = flatten(models(SMALL), SMALL).astype("float32")
-    rows, weights = (array.numpy() for array in windows(SMALL))
-    whole = Kernel(SMALL).losses(flat, rows, weights)
-    flat[1, 200] = np.nan
-    found = Kernel(SMALL).losses(flat, rows, weights)
-    assert np.isnan(found).tolist() == [False, True, False]
-    assert found[0] == whole[0] and found[2] == whole[2]
-
-
 @pytest.mark.parametrize("framing", ["file", "shuffled"])
 def test_a_model_that_diverged_harms_no_other_in_training(framing: str) -> None:
     """Batches fill less than a tile, whose last places then hold another model's numbers."""
@@ -169,57 +136,7 @@ def test_a_model_that_diverged_harms_no_other_in_training(framing: str) -> None:
     for name, value in broken.parameters.items():
         assert torch.equal(value[[0, 2]], whole.parameters[name][[0, 2]]), name
     assert broken.parameters["embed.W_E"][1].isnan().all()
-
-
-def two_stacks() -> tuple[CompiledStack, CompiledStack]:
-    """The same three models twice, in float64, before training on whole lines."""
-    recipe = resolve_recipe("quick", {"model.size": "small", "framing": "line", "seeds": 3})
-    streams, kernel = model_streams(recipe, recipe.tasks()), Kernel(SMALL, "float64")
-    first, second = (
-        CompiledStack(models(SMALL), SMALL, recipe.training, streams, kernel) for _ in range(2)
-    )
-    return first, second
-
-
-def test_after_each_step_rows_of_the_embedding_are_projected() -> None:
-    """A map on rows that grows with the rate, one on columns, a constant; other rows are free."""
-    plain, projected = two_stacks()
-    rng, rows = np.random.default_rng(0), np.array([5, 2, 11])
-    left, by_rate = rng.normal(size=(2, 3, 3))
-    right, constant = rng.normal(size=(14, 14)), rng.normal(size=(3, 14))
-    projected.projections = [Projection(rows, left, by_rate, right, constant)] * 3
-    for stack in (plain, projected):
-        stack.advance(0, 1)
-    before, after = (stack.parameters["embed.W_E"][0].numpy() for stack in (plain, projected))
-    rate = learning_rate_at(0, plain.training)
-    expected = (left + rate * by_rate) @ before[rows] @ right + constant
-    np.testing.assert_allclose(after[rows], expected, rtol=0, atol=1e-12)
-    rest = np.setdiff1d(np.arange(17), rows)
-    assert np.array_equal(after[rest], before[rest])
-
-
-def test_a_model_of_too_large_a_norm_is_scaled_down() -> None:
-    plain, bounded = two_stacks()
-    bounded.norms = np.array([5.0, 100.0, 7.0])
-    for stack in (plain, bounded):
-        stack.advance(0, 1)
-    before, after = (flatten(stack.parameters, SMALL) for stack in (plain, bounded))
-    norms = np.linalg.norm(before, axis=1)
-    expected = before * np.minimum(1, bounded.norms / norms)[:, None]
-    np.testing.assert_allclose(after, expected, rtol=0, atol=1e-12)
-    assert norms[0] > 5 and norms[1] < 100
-
-
-def test_a_group_s_rate_is_scaled() -> None:
-    plain, slower = two_stacks()
-    slower.change(Changes(rate_embed=0.25), ())
-    start = models(SMALL)
-    for stack in (plain, slower):
-        stack.advance(0, 1)
-    for name, value in start.items():
-        factor = 0.25 if "embed" in name else 1
-        moved = plain.parameters[name] - value
-        torch.testing.assert_close(slower.parameters[name] - value, factor * moved)
+    assert np.isnan(broken.reference_loss()).tolist() == [False, True, False]
 
 
 APPROXIMATIONS = """
@@ -277,9 +194,9 @@ def test_a_kernel_is_compiled_once_for_a_shape_and_kept(monkeypatch: pytest.Monk
     made = first.stat().st_mtime_ns
     Kernel(SHAPES["least"])
     assert first.stat().st_mtime_ns == made
+    assert first.parent.stat().st_mode & 0o777 == 0o700
     Kernel(SHAPES["least"], "float64")
-    assert len(list(Path("cache/tbtt_interp").iterdir())) == 2
-    assert Path("cache/tbtt_interp").stat().st_mode & 0o777 == 0o700
+    assert len(list(first.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:5_000], lambda whole: whole[:-1] + b"!"])
@@ -318,13 +235,6 @@ def test_a_processor_without_fused_multiply_adds_is_refused(monkeypatch) -> None
         Kernel(SMALL)
 
 
-def test_wide_models_are_left_to_torch() -> None:
-    large = SHAPES["large, of facts"]
-    assert is_suited(large)
-    assert not is_suited(dataclasses.replace(large, d_model=384, d_mlp=1536))
-    assert not is_suited(dataclasses.replace(large, n_ctx=1_024))
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
 def test_too_little_memory_is_an_error_and_no_abort() -> None:
     """The limit leaves no room for the stacks of twelve threads."""
@@ -346,10 +256,7 @@ def test_too_little_memory_is_an_error_and_no_abort() -> None:
 def test_what_a_kernel_would_misread_is_refused() -> None:
     flat = flatten(models(SMALL), SMALL)
     rows, weights = (array.numpy() for array in windows(SMALL))
-    with pytest.raises(
-        TypeError, match=r"parameters must be float32, 3 rows of 1582, side by side"
-    ):
+    with pytest.raises(TypeError, match=r"parameters must be float32, 3 rows of 1582, side by"):
         Kernel(SMALL).losses(flat, rows, weights)
     with pytest.raises(TypeError, match=r"windows have 10 characters: got 9"):
         Kernel(SMALL, "float64").losses(flat, rows[..., :9], weights)
-    assert sum(np.prod(size) for size in parameter_shapes(SMALL).values()) == flat.shape[1]
