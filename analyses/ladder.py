@@ -41,7 +41,7 @@ from tbtt_interp.train.sweep import read_sweep
 READS = [("ladder", table) for table in OF_A_LADDER]
 SIZES, TASKS = ("small", "medium", "large"), ("arithmetic", "facts", "joint")
 CELL = ["task", "framing", "size"]
-DIFFERENCE = {"unit": "of held-out accuracy", "null_name": "no difference"}
+DIFFERENCE: dict[str, Any] = {"unit": "of held-out accuracy", "null_name": "no difference"}
 PUBLISHED = pd.read_csv(SHIPPED / "published.csv").set_index(["task", "size"])
 NOTES = (
     "A row is the models of one cell at their last step. equations, facts: right of all seen, all "
@@ -147,12 +147,12 @@ def ladder_claims(models: pd.DataFrame, over: pd.DataFrame, baseline: float) -> 
     def on(sizes: Sequence[str], text: str, group: str = "held_out", **also: Any) -> Claim:
         where = {name: also.pop(name, default) for name, default in
                  (("task", "arithmetic"), ("framing", "file"))}  # fmt: skip
-        also = {"unit": "of the held-out", "null": 0.5, "null_name": "a half"} | also
+        unit = also.pop("unit", "of the held-out")
+        words: dict[str, Any] = {"null": 0.5, "null_name": "a half"}
+        words |= also
         return all_of([
-            Claim(
-                text=text, effect=share_over_models(
-                    counts_by_model(models, group, size=size, **where)),
-                **also | {"unit": f"{also['unit']}, {size}"})
+            Claim(text=text, unit=f"{unit}, {size}", **words, effect=share_over_models(
+                counts_by_model(models, group, size=size, **where)))
             for size in sizes
         ])  # fmt: skip
 

@@ -7,6 +7,8 @@
 # train/sweeps/window.toml.
 
 # %%
+from collections.abc import Sequence
+
 import pandas as pd
 from sweeps import (
     answer_as_script,
@@ -18,7 +20,7 @@ from sweeps import (
 
 from tbtt_interp import plots
 from tbtt_interp.model_tables import with_accuracies
-from tbtt_interp.results import Claim, Result
+from tbtt_interp.results import Claim, Origin, Result
 from tbtt_interp.shares import difference_of_shares
 from tbtt_interp.stats import SHARE, Interval
 from tbtt_interp.tasks import load_task
@@ -87,15 +89,17 @@ def window_result(models: pd.DataFrame, ladder: pd.DataFrame) -> Result:
         more, less = (counts_by_model(table, condition=x, size=size) for x in EFFECTS[effect])
         return difference_of_shares(less, more)
 
+    claimed: Sequence[tuple[str, str, Origin]] = (
+        ("window and exposure", read_sweep("window").expected[0], "expected before the run"),
+        ("window", "The longer window, at equal exposure, costs small held-out equations.",
+         "explored"),
+        ("second task", "The second task, at equal window and exposure, costs small held-out "
+         "equations.", "explored"),
+    )  # fmt: skip
     claims = [
         Claim(text=text, effect=difference(effect, "small"), origin=origin, null=0.0,
               unit="of held-out accuracy, small", direction="below", null_name="no difference")
-        for effect, text, origin in (
-            ("window and exposure", read_sweep("window").expected[0], "expected before the run"),
-            ("window", "The longer window, at equal exposure, costs small held-out equations.",
-             "explored"),
-            ("second task", "The second task, at equal window and exposure, costs small held-out "
-             "equations.", "explored"))
+        for effect, text, origin in claimed
     ]  # fmt: skip
     display = pd.DataFrame([
         {"size": size, "trained on": condition, "batch": rows["batch"].iloc[0],

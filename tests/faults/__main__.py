@@ -18,9 +18,14 @@ PAGE = """\
 Attacks on what the package reads and writes. One is survived if the command is unaffected, or if it
 refuses, or names the bad run and shows the rest. A refusal is one line and exit status 2, within
 {seconds:.0f} s of processor time, and {megabytes} MB more memory than before. Lost is anything
-else: a traceback, another answer without a word, a hang, or a file written elsewhere. Each attack
-is made from its number, so that all are the same on every machine. `{command}` tries them
-and writes this page; the tests try a short set.
+else: a traceback, another answer without a word, a hang, or a file written elsewhere.
+
+Each attack is made from its number, so that all are the same on every machine. The tests try a
+short set. This command tries them all and writes this page:
+
+```sh
+{command}
+```
 
 | attack | tried | refused or named | answered or unaffected | lost |
 | --- | --- | --- | --- | --- |
