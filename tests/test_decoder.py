@@ -1,6 +1,5 @@
 """What stands in for HookedTransformer on TransformerLens 4 is compared with it, on 3.9."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,8 @@ SPLIT = {
     for layer in range(SHAPE.layers)
     for name in ("hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result")
 }
+WEIGHTS = ["W_E", "W_pos", "W_U", "W_Q", "W_K", "W_V", "W_O", "W_in", "W_out", "b_U", "b_Q", "b_K",
+           "b_V", "b_O", "b_in", "b_out"]  # fmt: skip
 TOKENS = torch.randint(0, SHAPE.d_vocab, (3, 6), generator=torch.Generator().manual_seed(1))
 SETTINGS = {
     "n_layers": 2, "n_heads": 2, "d_model": 14, "d_head": 7, "d_mlp": 14, "n_ctx": 9,
@@ -107,25 +108,14 @@ def test_gradients_at_each_hook_are_the_same(pair):
         assert close(found[site], expected[site]), site
 
 
-@pytest.mark.parametrize("kind", ["W", "b"])
-def test_weights_have_the_same_names(pair, kind):
-    names = {"W": "E pos U Q K V O in out", "b": "U Q K V O in out"}[kind].split()
-    for name in names:
-        found, expected = on_both(pair, lambda m, name=name: getattr(m, f"{kind}_{name}"))
-        assert torch.equal(found, expected), name
-    for name in ("OV", "QK"):
-        found, expected = on_both(pair, lambda m, name=name: getattr(m, name)[1, 0].AB)
-        assert close(found, expected)
-        found, expected = on_both(pair, lambda m, name=name: getattr(m.blocks[0].attn, name).AB)
-        assert close(found, expected)
-
-
-def test_a_cache_decomposes_the_stream_in_the_same_way(pair):
+def test_caches_circuits_weights_and_loss_are_the_same(pair):
     def parts(model: Any) -> list[Tensor]:
         cache = model.run_with_cache(TOKENS)[1]
         return [
             cache.accumulated_resid(incl_mid=True), cache.decompose_resid(),
             cache.stack_head_results(), cache.logit_attrs(cache.decompose_resid(), tokens=5),
+            model.blocks[0].attn.OV.AB, model(TOKENS, return_type="loss"),
+            *(getattr(model, name) for name in WEIGHTS),
         ]  # fmt: skip
 
     for found, expected in zip(*on_both(pair, parts), strict=True):
@@ -133,13 +123,6 @@ def test_a_cache_decomposes_the_stream_in_the_same_way(pair):
     for is_mid in (False, True):  # HookedTransformer adds biases up in float32
         found, expected = on_both(pair, lambda model, mid=is_mid: model.accumulated_bias(1, mid))
         torch.testing.assert_close(found.float(), expected)
-
-
-def test_loss_and_precision_are_the_same(pair):
-    found, expected = on_both(pair, lambda model: model(TOKENS, return_type="loss"))
-    assert close(found, expected)
-    single = copy.deepcopy(pair[1]).to(torch.float32)
-    assert single(TOKENS).dtype is torch.float32 and pair[1](TOKENS).dtype is torch.float64
     batchless = pair[1].run_with_cache(TOKENS[:1], remove_batch_dim=True)[1]
     assert batchless["hook_embed"].shape == (6, 14)
 
@@ -147,14 +130,11 @@ def test_loss_and_precision_are_the_same(pair):
 @pytest.mark.parametrize(
     "said",
     [
-        lambda m: m.to_tokens("<5+7=").tolist(),
         lambda m: m.to_tokens(["<5+7=", "<1-2=1>"]).tolist(),
         lambda m: m.to_tokens("<1+2=3>\n<5+7=").tolist(),
-        lambda m: m.to_str_tokens("<5+7="),
         lambda m: m.to_str_tokens(["<5", "+7="]),
         lambda m: m.to_str_tokens(torch.tensor([1, 2])),
-        lambda m: m.to_string(torch.tensor([1, 2, 3])),
-        lambda m: m.to_string(torch.tensor([[1, 2], [3, 4]])),
+        lambda m: [m.to_string(torch.tensor(x)) for x in ([1, 2, 3], [[1, 2], [3, 4]])],
         lambda m: m.to_single_token("+"),
         lambda m: m.to_single_str_token(3),
         lambda m: m.generate("<5+7=", max_new_tokens=4, do_sample=False, verbose=False),
@@ -168,22 +148,31 @@ def test_text_is_read_and_written_in_the_same_way(speaking, said):
     assert found == expected
 
 
-@pytest.mark.parametrize("name", sorted(set(ANALYSES) - {"overview"}))
+def test_sampling_follows_torch_s_seed(speaking):
+    texts = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        texts.append(speaking[1].generate("<5+7=", max_new_tokens=3, temperature=2.0, top_k=5))
+    assert texts[0] == texts[1] and texts[0].startswith("<5+7=")
+
+
+@pytest.mark.parametrize("name", [*sorted(set(ANALYSES) - {"overview"}), "probes"])
 def test_every_analysis_gives_the_same_tables(name, file_run, monkeypatch):
     options = {"pairs": 8} if name in ("patching", "paths") else {}
-    expected = ANALYSES[name](file_run, **options).tables
+
+    def tables() -> dict[str, pd.DataFrame]:
+        models = tbtt.Models.of(file_run).take(1)
+        if name == "probes":
+            return {name: tbtt.probe_grid(models)}
+        return ANALYSES[name](models, **options).tables
+
+    expected = tables()
     monkeypatch.setattr("tbtt_interp.lens.lens_version", lambda: (4, 3))
     assert type(file_run.model()).__name__ == "HookedDecoder"
-    found = ANALYSES[name](file_run, **options).tables
+    found = tables()
     assert found.keys() == expected.keys()
     for key, table in expected.items():
         assert_same_table(found[key], table)
-
-
-def test_every_probe_gives_the_same_table(file_run, monkeypatch):
-    expected = tbtt.probe_grid(file_run)
-    monkeypatch.setattr("tbtt_interp.lens.lens_version", lambda: (4, 3))
-    assert_same_table(tbtt.probe_grid(file_run), expected)
 
 
 def assert_same_table(found: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -197,14 +186,6 @@ def assert_same_table(found: pd.DataFrame, expected: pd.DataFrame) -> None:
             assert found[name].equals(column), name
 
 
-def test_sampling_follows_torch_s_seed(speaking):
-    texts = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        texts.append(speaking[1].generate("<5+7=", max_new_tokens=3, temperature=2.0, top_k=5))
-    assert texts[0] == texts[1] and texts[0].startswith("<5+7=")
-
-
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -212,11 +193,8 @@ def test_sampling_follows_torch_s_seed(speaking):
         (lambda m: m("<5+7=", prepend_bos=True), "no token for a beginning: leave prepend_bos"),
     ],
 )
-def test_what_it_cannot_read_is_said_in_a_line(speaking, asked, message):
+def test_what_it_cannot_read_is_said_in_a_line(speaking, pair, asked, message):
     with pytest.raises(TbttError, match=message):
         asked(speaking[1])
-
-
-def test_text_without_a_tokenizer_is_said_in_a_line(pair):
     with pytest.raises(TbttError, match="has no tokenizer: give tokens instead of text"):
         pair[1]("<5+7=")
