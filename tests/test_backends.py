@@ -146,7 +146,7 @@ def test_a_sweep_that_is_killed_or_interrupted_leaves_nobody_behind_and_goes_on(
             assert process.returncode == 130 and "Traceback" not in err
             assert err.splitlines()[-1] == "interrupted; the same command continues"
             assert not Path("out/.sweep").exists()
-        assert left_over and psutil.wait_procs(left_over, timeout=20)[1] == []
+        assert left_over and psutil.wait_procs(left_over, timeout=PATIENCE)[1] == []
     done = {path.parent: path.stat().st_mtime_ns for path in Path("out").glob("*/summary.json")}
     assert len(done) < 2
     train_here(monkeypatch)
@@ -156,9 +156,7 @@ def test_a_sweep_that_is_killed_or_interrupted_leaves_nobody_behind_and_goes_on(
         assert (folder / "summary.json").stat().st_mtime_ns == stamp
 
 
-def test_dask_workers_train_the_same_table_though_one_is_killed(
-    undisturbed: list[pd.DataFrame],
-) -> None:
+def test_dask_workers_train_the_same_table_though_one_is_killed(undisturbed):
     sweep, messages, killed = two_jobs(), {}, []
     own = {"host": "127.0.0.1", "dashboard_address": None, "local_directory": "dask"}
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **own) as cluster:

