@@ -26,6 +26,7 @@ SPLIT = {
     for layer in range(SHAPE.layers)
     for name in ("hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result")
 }
+MID = "blocks.0.hook_resid_mid"
 WEIGHTS = ["W_E", "W_pos", "W_U", "W_Q", "W_K", "W_V", "W_O", "W_in", "W_out", "b_U", "b_Q", "b_K",
            "b_V", "b_O", "b_in", "b_out"]  # fmt: skip
 TOKENS = torch.randint(0, SHAPE.d_vocab, (3, 6), generator=torch.Generator().manual_seed(1))
@@ -158,13 +159,14 @@ def test_sampling_follows_torch_s_seed(speaking):
 
 @pytest.mark.parametrize("name", [*sorted(set(ANALYSES) - {"overview"}), "probes"])
 def test_every_analysis_gives_the_same_tables(name, file_run, monkeypatch):
-    options = {"pairs": 8} if name in ("patching", "paths") else {}
+    quick = {"patching": {"pairs": 8}, "paths": {"pairs": 8}, "order": {"site": [MID]},
+             "probes": {"controls": 3, "positions": [-1]}}.get(name, {})  # fmt: skip
 
     def tables() -> dict[str, pd.DataFrame]:
         models = tbtt.Models.of(file_run).take(1)
         if name == "probes":
-            return {name: tbtt.probe_grid(models)}
-        return ANALYSES[name](models, **options).tables
+            return {name: tbtt.probe_grid(models, **quick)}
+        return ANALYSES[name](models, **quick).tables
 
     expected = tables()
     monkeypatch.setattr("tbtt_interp.lens.lens_version", lambda: (4, 3))
