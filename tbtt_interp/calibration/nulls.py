@@ -86,8 +86,8 @@ def operands_as_numbers(effect: float, random: np.random.Generator) -> Planted:
     return Planted(models, dataclasses.replace(NOTHING, answered=0.0))
 
 
-@plant("idle heads", (0.0,))
-def idle_heads(effect: float, random: np.random.Generator) -> Planted:
+@plant("heads that write noise", (0.0,))
+def noisy_heads(effect: float, random: np.random.Generator) -> Planted:
     """Null: one head copies b to the answer; the other three attend to b and write noise."""
     design, (order, place) = Design.of(), shuffled_heads(random)
     for head in range(SHAPE.heads):
