@@ -106,7 +106,7 @@ class Claim:
 
     @property
     def detectable(self) -> float:
-        """The smallest distance from the null that would be seen in 80 % of such sets of models.
+        """The smallest difference from the null that 80 % of such sets of models would show.
 
         From the interval's half width, for models that differ as these do; nan where it has none.
         Source: Cohen, Statistical Power Analysis (1988), chapter 2.
@@ -129,7 +129,7 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """The effect and its null in words; undecided, also what would have been seen."""
+        """The effect and its null in words; if undecided, also the smallest difference seen."""
         if not self.effect.n:
             return "Not measured: there are no models of these cells."
         models = f"n = {self.effect.n} model{'s' if self.effect.n > 1 else ''}"
@@ -137,7 +137,7 @@ class Claim:
         null = "unknown" if math.isnan(self.null) else f"{self.null:.2f}"
         words = f"{self.effect.format()} {self.unit} ({models}{p}); {self.null_name}: {null}."
         if self.verdict == "undecided" and not math.isnan(self.detectable):
-            words += f" A distance of {self.detectable:.2f} would have been seen (power 80 %)."
+            words += f" The smallest difference seen at 80 % power: {self.detectable:.2f}."
         return (
             words
             if self.verdict == "supported" or not self.blind_to
@@ -282,7 +282,7 @@ class Result:
         """What stands above the first `n_printed` claims."""
         shown, of = min(self.n_printed, len(self.claims)), len(self.claims)
         more = f", {shown} of {of}" if shown < of else ""
-        return f"Claims, furthest from their nulls first{more}. Intervals: 95 %, over models."
+        return f"Claims, furthest from their nulls first{more}. Intervals: 95 %."
 
     def _repr_html_(self) -> str:
         """The tables, sentences, claims and notes that a terminal prints, for notebooks."""

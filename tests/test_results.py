@@ -53,10 +53,11 @@ def test_what_an_undecided_claim_would_have_seen_is_seen_four_times_in_five() ->
 
 def test_what_would_have_been_seen_and_what_cannot_be_is_said_where_it_matters() -> None:
     undecided = claim(0.4, 0.6, blind_to="nonlinear use")
-    assert f"A distance of {undecided.detectable:.2f} would have been seen" in undecided.measured
+    smallest = f"The smallest difference seen at 80 % power: {undecided.detectable:.2f}."
+    assert smallest in undecided.measured
     assert undecided.measured.endswith("Blind to nonlinear use.")
     supported = claim(0.6, 0.9, blind_to="nonlinear use").measured
-    assert "would have been seen" not in supported and "Blind" not in supported
+    assert "power" not in supported and "Blind" not in supported
 
 
 def test_few_models_and_a_large_p_support_nothing() -> None:
