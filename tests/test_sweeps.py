@@ -94,7 +94,10 @@ FROM_ANOTHER = ("why-graft", "why-transplants")  # take models from the runs of 
 
 def test_a_sweep_from_anothers_runs_names_the_one_that_is_not_there() -> None:
     for name, origin in zip(FROM_ANOTHER, ("why-code", "why-loss"), strict=True):
-        with pytest.raises(TbttError, match=rf"run runs/{origin}/arithmetic-.* is not there"):
+        message = (
+            rf"run runs/{origin}/arithmetic-\S+, from .*: train it first, by tbtt sweep {origin}"
+        )
+        with pytest.raises(TbttError, match=message):
             read_sweep(name)
 
 

@@ -76,8 +76,8 @@ class Changes:
             "changes.transplant": ("donor", bool(self.transplant)),
         }  # fmt: skip
         for what, (names, is_met) in needs.items():
-            if not is_met and (idle := [name for name in names.split() if name in given]):
-                raise TbttError(f"changes.{idle[0]} is for {what}: set that too, or leave it out")
+            if not is_met and (unused := [name for name in names.split() if name in given]):
+                raise TbttError(f"changes.{unused[0]} is for {what}: set that too, or leave it out")
         if code == "graft" and not self.graft:
             raise TbttError("give changes.graft = 'RUN@STEP', the run and step of the digits")
         if self.transplant and not self.donor:

@@ -6,14 +6,15 @@ if its folder is deleted or has no saved optimizer state.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, guess
 from tbtt_interp.files import read_tensors, weights_hash
-from tbtt_interp.runs import load_run, state_path
+from tbtt_interp.runs import Run, load_run, shipped_runs, state_path
 from tbtt_interp.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ class Source:
             raise TbttError(
                 f"'{text}' is not of the form RUN@STEP: give a step, as in runs/small@500"
             )
-        run = load_run(name or text)
+        run = _run_of_models(name or text)
         environment = run.config.environment
         is_ours = environment.get("compiled") and environment.get("bits") == BITS
         if run.config.recipe is None or not is_ours:
             what = f"{run.folder} was not trained by this version of the compiled kernel"
-            raise TbttError(f"{what}: train it again, to take models from it")
+            raise TbttError(f"{what}: train it again before you take models from it")
         step = int(at) if name else step
         step = max(run.checkpoints, default=0) if step is None else step
         kept = [k for k in run.checkpoints if k <= step]
@@ -84,6 +85,19 @@ class Source:
         except TbttError:
             return None
         return parameters if weights_hash(parameters) == self.weights else None
+
+
+def _run_of_models(name: str) -> Run:
+    """The run that models are taken from."""
+    from tbtt_interp.train.recipe import recipe_names
+
+    shipped = shipped_runs()
+    if os.path.isdir(name) or name in shipped:
+        return load_run(name)
+    sweep = Path(name).parent.name
+    how = f", by tbtt sweep {sweep}" if sweep in recipe_names("sweeps") else ", or give another run"
+    what = f"run {name}, from which models are taken, is not there{guess(name, shipped)}"
+    raise TbttError(f"{what}: train it first{how}")
 
 
 def own_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
