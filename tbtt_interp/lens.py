@@ -27,7 +27,7 @@ def empty_model(
     Args:
         settings: of a HookedTransformerConfig.
     Raises:
-        TbttError: if TransformerLens is not installed, or of a version that is not known.
+        TbttError: if TransformerLens is not installed, or of a version that is not supported.
     """
     if lens_version() >= (4,):
         from tbtt_interp.decoder import DecoderConfig, HookedDecoder
@@ -46,13 +46,14 @@ def empty_model(
 def lens_version() -> tuple[int, ...]:
     """The installed version, which is 3.9 or a later 3, or 4.3 or a later 4."""
     try:
-        found = version("transformer-lens")
+        installed = version("transformer-lens")
     except PackageNotFoundError:
-        found = "not installed"
-    known = re.match(r"(3)\.(9|[1-9]\d)\b|(4)\.([3-9]|[1-9]\d)\b", found)
+        installed = ""
+    known = re.match(r"(3)\.(9|[1-9]\d)\b|(4)\.([3-9]|[1-9]\d)\b", installed)
     if not known:
         raise TbttError(
-            f"models need TransformerLens 3.9, or 4.3 or later 4, and it is {found}: "
+            f"models need TransformerLens 3.9 or a later 3, or 4.3 or a later 4; "
+            f"{f'version {installed}' if installed else 'none'} is installed: "
             "pip install 'transformer-lens>=3.9,<4'"
         )
     return tuple(int(part) for part in known.groups() if part)
@@ -65,14 +66,14 @@ def check_hooks(model: object) -> None:
     """
     if any(kind.__name__ == "TransformerBridge" for kind in type(model).__mro__):
         raise TbttError(
-            "a TransformerBridge's hooks do not change what HookedTransformer's do, and the logits "
-            "would be wrong: give run.model() of a run, or a HookedTransformer of "
-            "'transformer-lens>=3.9,<4'"
+            "a TransformerBridge cannot be used here: its hooks change other things than "
+            "HookedTransformer's, and the logits would be wrong. Give run.model() of a run, or a "
+            "HookedTransformer of 'transformer-lens>=3.9,<4'"
         )
 
 
 def _refuse(*_: Any, **__: Any) -> None:
     raise TbttError(
-        "weight processing is refused: TransformerLens folds a model whose MLP is as wide as its "
-        "residual stream wrongly, and the logits change; use the model as it is"
+        "weight processing is refused: TransformerLens 3.9 makes an error in a model whose MLP is "
+        "as wide as its residual stream, and the logits change; use the model as it is"
     )

@@ -34,9 +34,9 @@ def test_weight_processing_is_refused_for_such_a_model_and_only_for_it(name):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ("4.1.0", r"need TransformerLens 3\.9, or 4\.3 .*, and it is 4\.1\.0: pip install"),
-        ("2.16.1", r"it is 2\.16\.1: pip install 'transformer-lens>=3\.9,<4'"),
-        (None, "it is not installed: pip install"),
+        ("4.1.0", r"need TransformerLens 3\.9 .*, or 4\.3 .*; version 4\.1\.0 is installed: pip"),
+        ("2.16.1", r"version 2\.16\.1 is installed: pip install 'transformer-lens>=3\.9,<4'"),
+        (None, "none is installed: pip install"),
     ],
 )
 def test_another_transformerlens_is_named_in_one_line(found, message, monkeypatch):
@@ -58,5 +58,5 @@ def test_a_bridge_whose_hooks_miss_edits_of_the_stream_is_refused():
         n_layers=1, n_heads=1, d_model=8, d_head=8, d_mlp=8, n_ctx=5, d_vocab=7, act_fn="gelu"
     )
     bridge, tokens = TransformerBridge.boot_native(config), torch.tensor([[1, 2, 3]])
-    with pytest.raises(TbttError, match=r"a TransformerBridge's hooks .*: give run\.model\(\)"):
+    with pytest.raises(TbttError, match=r"a TransformerBridge cannot .*\. Give run\.model\(\)"):
         run_with(bridge, tokens, [("blocks.0.hook_resid_mid", lambda x: x)])
