@@ -27,9 +27,9 @@ SUPPORTS = 0.5  # rank correlation above this supports the race, and below REFUT
 REFUTES = 0.0
 DRAWS = 10_000
 NOTES = (
-    "memorized: the median step at which models know 99 % of answers that were permuted; those "
-    "that never do count as the last step. seen: right held-out equations of the true task, after "
-    "the last step, with the 95 % interval of the beta-binomial.",
+    "memorized: the median step at which models know 99 % of answers that were permuted; a "
+    "model that never does counts as the last step. observed: share of held-out equations of the "
+    "true task that are right after the last step, with the 95 % interval of the beta-binomial.",
     "forecast: of a rising curve (isotonic regression) of the share over that step, fitted on the "
     "other framings alone.",
 )
@@ -94,7 +94,7 @@ def rank_correlation(table: pd.DataFrame) -> tuple[Interval, float]:
 
 
 def draw_forecast(table: pd.DataFrame) -> "Figure":
-    """Seen against forecast shares, a dot with its interval per framing, size and rate."""
+    """Observed against forecast shares, a dot with its interval per framing, size and rate."""
     framings = list(table["framing"].unique())
     figure, places = plots.panels(framings, across=3, height=280)
     sizes = list(table["size"].unique())
@@ -113,7 +113,8 @@ def draw_forecast(table: pd.DataFrame) -> "Figure":
             line={"color": plots.GREY, "dash": "dot"}, hoverinfo="skip",
         )  # fmt: skip
     figure.update_xaxes(range=[-0.05, 1.05], title="forecast held-out share")
-    return figure.update_yaxes(range=[-0.05, 1.05]).update_yaxes(title="seen", col=1)
+    figure.update_yaxes(range=[-0.05, 1.05])
+    return figure.update_yaxes(title="observed held-out share", col=1)
 
 
 def forecast_result(memory: pd.DataFrame, rule: pd.DataFrame) -> Result:
@@ -132,10 +133,12 @@ def forecast_result(memory: pd.DataFrame, rule: pd.DataFrame) -> Result:
     shown = table.assign(
         seen=[Interval.of_row(row, "seen").format() for row in table.to_dict("records")]
     )
+    display = shown[[*CELL, "memorized", "forecast", "seen", "n_models"]]
+    display = display.rename(columns={"seen": "observed"})  # "seen" are equations trained on
     return Result(
         name="forecast", question="Can the loss of the rule be forecast without a rule?",
         command="python analyses/forecast.py", tables={"forecast": table}, claims=claims,
-        display=shown[[*CELL, "memorized", "forecast", "seen", "n_models"]].round(2), notes=NOTES,
+        display=display.round({"forecast": 2}), notes=NOTES,
         summary=[f"Forecasts are off by {error:.2f} on average; one share for all cells, by "
                  f"{constant:.2f}."],
         figures={"forecast": lambda: draw_forecast(table)},

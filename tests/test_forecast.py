@@ -28,6 +28,7 @@ def test_a_race_is_forecast_on_the_framing_that_was_left_out() -> None:
     assert claim.verdict == "supported" and claim.p is not None and claim.p < 0.01
     assert (table["forecast"] - table["seen"]).abs().mean() < 0.12
     assert result.figures["forecast"]().data
+    assert set(result.display["learning_rate"]) == {1e-3, 3e-3, 1e-2}, "rates are not rounded to 0"
 
 
 def test_without_a_race_nothing_is_supported() -> None:
