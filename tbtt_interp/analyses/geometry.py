@@ -166,15 +166,18 @@ def streams_only(table: pd.DataFrame) -> pd.DataFrame:
 def geometry_claims(summary: pd.DataFrame) -> list[Claim]:
     """How much of each representation is a number line, and how similar a's and b's are."""
     rows = streams_only(summary[summary["dimensions"] == summary["width"]]).dropna(subset="value")
-    words: dict[str, dict[str, Any]] = {
-        "number line": {"text": "a number line explains", "unit": "of the variance"},
-        "alignment": {"text": "their cosine is", "direction": "different",
-                      "unit": "of 1, which equal representations have"},
-    }  # fmt: skip
+    words = {
+        "number line": ("a number line explains", "of the variance"),
+        "alignment": ("their cosine is", "of 1, which equal representations have"),
+    }
     return [
-        Claim.of_row(row, "value", {"null": row["null_name"], "untrained": "untrained"},
-                     **of | {"text": f"{row['representation']} at {row['site']}: {of['text']}"})
-        for row in rows.to_dict("records") if (of := words.get(row["measure"]))
+        Claim.of_row(
+            row, "value", {"null": row["null_name"], "untrained": "untrained"},
+            text=f"{row['representation']} at {row['site']}: {words[row['measure']][0]}",
+            unit=words[row["measure"]][1],
+            direction="different" if row["measure"] == "alignment" else "above",
+        )
+        for row in rows[rows["measure"].isin(list(words))].to_dict("records")
     ]  # fmt: skip
 
 
