@@ -1,4 +1,4 @@
-"""The calibration table: what each instrument found, missed, and called where nothing was."""
+"""The calibration table: planted effects found and missed, and false claims in nulls."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,37 +18,42 @@ SIZES = ("small", "medium", "large")
 LARGE = 0.5  # a share that is large in any plant, such as that of the head that copies most
 KIND, DRAW = ["instrument", "kind"], ["plant", "size", "number"]
 ABOUT = """\
-Each draw has {models} models of the paper's architecture in random bases, whose mechanism is known
-because it was written by hand, or a null. An instrument gets the models and their prompts, and not
-which plant they are. It finds an effect where the claim that it would print is supported. The
-models' unembedding is not tied, and their answers are one token; some have no MLP, or two layers.
+An *instrument* is an analysis, such as patching. Here each is tried on *plants*: models whose
+mechanism is known, because their weights were written by hand. Nulls are models with nothing to
+find. Each draw has {models} models of the paper's architecture, each in a random basis. An
+instrument is given the models and their prompts, and is not told which plant they are. It finds an
+effect if the claim that it would print is supported. Unlike the paper's models, these have an
+unembedding that is not tied to the embedding, and answers of one token; some have no MLP, or two
+layers.
 """
 READ = """\
-- **found**: claims supported, of the planted effects of each size; a true share of 0.5 or more
-  counts as large in every plant. The interval is for large effects.
-- **seen from**: the smallest planted effect that is found in {fewest} of draws, as all larger
-  ones are. Where its true size is unknown this is the mean measured effect. Where an instrument
-  finds nothing, a smaller effect may be there.
-- **wrong place**: draws whose largest effect is where nothing was planted, of those with several
-  places.
-- **error**: the mean distance of the effect from its true size, where that is known. The unit is
-  the instrument's own: a share of 1.
-- **covered**: 95 % intervals that hold the mean of the same effect in the other draws, widened for
-  that mean's own error. Effects that are the same in every draw are not counted: any interval holds
-  them. What the models of one draw share, such as a permutation of the answers, is not in their
-  interval.
-- **false, nulls**: claims supported in null draws, of all claims there, with the number of draws.
-  The interval is the beta-binomial's, since the claims of one draw are not independent.
-- **false, plants**: the same in planted models, at places where nothing was planted.
-- **blind**: claims supported where the feature is used, but by no linear code. Erasure and
-  interchange cannot see such use: 0 found is expected, and does not show that it is unused.
-
-A row fails if fewer than {fewest} of the large effects are found, or if the interval of the
-false claims in nulls begins above {level}.
+- **found**: effects whose claim is supported, of the planted effects of each size. Every plant has
+  its own sizes, listed under Plants. An effect whose true share is 0.5 or more counts as large in
+  every plant. The interval is that of the large effects.
+- **smallest found**: the smallest planted effect that is found in at least {fewest} of draws, as
+  all larger ones are; blank if there is none. Where its true size is unknown, the mean measured
+  effect stands here. Where an instrument finds nothing, a smaller effect may be there.
+- **wrong place**: the share of draws whose largest effect is where nothing was planted, of the
+  draws with several places.
+- **error**: the mean absolute difference of the effect from its true size, where that is known.
+  All these sizes are shares, so that 1 is the whole.
+- **covered**: 95 % intervals that contain the mean of the same effect in the other draws, of all
+  such intervals. They are widened first for the error of that mean. Effects that are the same in
+  every draw are not counted, since any interval contains them. An interval does not include what
+  the models of one draw share, such as a permutation of the answers.
+- **false, nulls**: the share of claims in null draws that are supported. The next column has the
+  number of these claims, and of the draws. The interval is the beta-binomial's, since the claims of
+  one draw are not independent.
+- **false, plants**: claims supported in planted models, at places where nothing was planted.
+- **blind**: claims supported where the feature is used, but not through a linear code. Erasure and
+  interchange cannot see such use: 0 found is expected there, and does not show that the feature is
+  unused.
+- **fails**: "misses" if fewer than {fewest} of the large effects are found. "Calls nulls" if the
+  interval of the false claims in nulls begins above {level}.
 """
 UNSCORED = """\
 Five measures have no row: the logit lens, restricted and excluded loss, kinds of heads, patching of
-the preceding line, and latent answers. Nothing here says how far to trust them.
+the preceding line, and latent answers. This page does not say how far to trust them.
 """
 HEAD = r"head \d+\.\d+"  # draws have their heads in other orders, so that a number says nothing
 
@@ -197,7 +202,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
         {
             "instrument": row["instrument"], "finding": row["kind"],
             **{f"found, {name}": counts(row, f"found_{name}", f"of_{name}") for name in SIZES},
-            "large, 95 % CI": interval(row, "power"), "seen from": _number(row["least_found"]),
+            "large, 95 % CI": interval(row, "power"), "smallest found": _number(row["least_found"]),
             "wrong place": _number(row["misplaced"]), "error": _number(row["error"]),
             "covered": counts(row, "covered", "intervals"),
             "false, nulls": interval(row, "false"),
@@ -253,7 +258,7 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
     reduced = "" if is_full else (
         f"**This is a reduced table.** `tbtt calibrate` makes the full one, of {full.bases} draws "
         f"and {full.nulls} of each null, in about {core_hours(draws, full):.1f} hours of one core. "
-        "Until then the intervals below say how little is known."
+        "Until then the intervals below are wide."
     )  # fmt: skip
     parts = [
         "# Calibration: every instrument on models whose mechanism is known",
@@ -265,10 +270,10 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
         "## What fails", "\n".join(f"- {x}." for x in failures(table)) or "Nothing.",
         "## Instruments", _markdown(instruments), UNSCORED,
-        "What an instrument cannot be applied to:", "\n".join(unfit),
+        "Plants that an instrument cannot be applied to:", "\n".join(unfit),
         "## Power by effect size",
-        "The true size is empty where it has no closed form: the effect is there, and that is all "
-        "that is known.", _markdown(power),
+        "The true size is blank where no formula gives it: the effect is there, and its size is "
+        "not known.", _markdown(power),
         f"## Places where more than {_percent(LEVEL)} of claims are false",
         _markdown(wrong) if len(wrong) else "None.",
         "## Plants", _markdown(plants),
