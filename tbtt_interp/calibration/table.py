@@ -21,8 +21,8 @@ ABOUT = """\
 An *instrument* is an analysis, such as patching. Here each is tried on *plants*: models whose
 mechanism is known, because their weights were written by hand. Nulls are models with nothing to
 find. Each draw has {models} models of the paper's architecture, each in a random basis. An
-instrument is given the models and their prompts, and is not told which plant they are. It finds an
-effect if the claim that it would print is supported. Unlike the paper's models, these have an
+instrument is given the models and their prompts, but not the name of the plant. It finds an effect
+if the claim that it would print is supported. Unlike the paper's models, these have an
 unembedding that is not tied to the embedding, and answers of one token; some have no MLP, or two
 layers.
 """
