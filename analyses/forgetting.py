@@ -24,35 +24,36 @@ FEWEST_MODELS = 6  # whose signs can be told from a coin's at 5 %, two-sided: 2 
 FEWEST_STEPS = 5  # evaluations below the floor, for a rank correlation
 SAME = ["size", "width", "learning_rate", "weight_decay", "window", "steps", "held_out"]
 MEASURES = ("accuracy", "margin")  # of the held-out equations
-FELL_MORE = "pairs where it fell more than the twin's"
+FELL_MORE = "seeds where it fell more than on shuffled"
 DISPLAY = {
     "order known at the end": "order_known", "accuracy then": "accuracy_then",
     "accuracy at the end": "accuracy_end", "its change": "accuracy_change",
-    "twin's accuracy then": "twin_accuracy_then", "twin's accuracy at the end": "twin_accuracy_end",
-    "change minus the twin's": "beyond_accuracy_change", "rank, margin": "margin_rank",
-    "twin's rank": "twin_margin_rank",
+    "shuffled, accuracy then": "twin_accuracy_then",
+    "shuffled, accuracy at the end": "twin_accuracy_end",
+    "change minus shuffled": "beyond_accuracy_change", "rank, margin": "margin_rank",
+    "shuffled, rank": "twin_margin_rank",
 }  # fmt: skip
 CLAIMS = (
     ("accuracy_change", "accuracy falls once the order is being learned.", "no change"),
     ("twin_accuracy_change", "accuracy falls in equally long training without an order.",
      "no change"),
     ("beyond_accuracy_change", "accuracy falls more once the order is being learned than in "
-     "equally long training without an order.", "the shuffled twin's change, taken off"),
+     "equally long training without an order.", "the change on shuffled, subtracted"),
     ("beyond_margin_rank", "margin falls as the order known rises, beyond what the passing time "
-     "makes of it.", "the correlation with the shuffled twin's margin, taken off"),
+     "makes of it.", "the correlation with the margin on shuffled, subtracted"),
 )  # fmt: skip
 NOTES = (
     "Means over the models that crossed the floor [95 %]; order known: the share of the order that "
     "the loss shows. Then: the last evaluation before the first whose loss is below the floor of "
     "knowing every line and not their order. At the end: mean over the last sixth of training. "
-    "Twin: the shuffled run of that seed, at the same steps.",
+    "Shuffled: the model of the same seed on shuffled windows, at the same steps.",
     "Order that is known while some lines are not does not show in the loss. So the floor is "
     "crossed late, and what was forgotten before is not counted.",
-    "An accuracy that rises in the twin and stays in the model was never learned there, not "
-    "forgotten: the change alone tells the two apart. Changes are not compared with the twin's "
-    "where exactly one of the two had no right answers then.",
-    "Rank: Spearman's correlation of order known with the held-out margin from then on; for the "
-    "twin, of the same order with the twin's margin.",
+    "If accuracy rises on shuffled and stays as it was on file, the rule was not forgotten there "
+    "but never learned: the change alone tells the two apart. Two models are not compared if "
+    "exactly one of them had no right answers then.",
+    "Rank: Spearman's correlation of order known with the held-out margin from then on; for "
+    "shuffled, of the same order known with the margin on shuffled.",
     f"Intervals are Student's over models. With fewer than {FEWEST_MODELS} models, whose signs "
     "alone could not tell an effect from chance, there is no interval and no claim.",
 )
@@ -166,14 +167,14 @@ def display_column(models: pd.DataFrame) -> dict[str, str]:
 
 
 def plot_courses(courses: pd.DataFrame, measure: str) -> Figure:
-    """A held-out measure against how far the loss has come, of models and of their twins below.
+    """A held-out measure against how far the loss has come: on file and, below, on shuffled.
 
     Right of 0 the loss is below the floor of the lines; at 1 it is at that of their order. Each
     model is a thin line, smoothed over a twentieth of its evaluations, and their mean is coloured
     by the share of training.
     """
     names = list(dict.fromkeys(courses["size"]))
-    figure, places = plots.panels([*names, *[f"twins of {x}" for x in names]], across=len(names))
+    figure, places = plots.panels([*names, *[f"{x}, shuffled" for x in names]], across=len(names))
     way = courses["floor_lines"] - courses["floor_order"]
     courses = courses.assign(come=(courses["floor_lines"] - courses["loss"]) / way)
     for k, place in enumerate(places):

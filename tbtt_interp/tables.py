@@ -145,7 +145,8 @@ def next_step(run: Run) -> tuple[str, str]:
         return "the paper's file, whose order can be memorized", "file"
     losses = [(row["loss"], row["floors"]["lines"]) for row in run.summary()["seeds"]]
     if any(loss is not None and loss < floor for loss, floor in losses):
-        return "a loss below the floor of the lines is order memorized; take the order away", "line"
+        reason = "a loss below the floor of the lines means that the order was memorized"
+        return f"{reason}; take the order away", "line"
     return "the same lines, with no order to memorize", "line"
 
 

@@ -118,5 +118,5 @@ def test_the_next_step_follows_from_the_framing_and_the_loss() -> None:
     summary = run.summary()  # of framing file
     summary["seeds"][0]["loss"] = 0.7  # below the floor of the lines, as trained models reach it
     Path("file/summary.json").write_text(json.dumps(summary))
-    reason = "a loss below the floor of the lines is order memorized; take the order away"
-    assert next_step(run) == (reason, "line")
+    reason = "a loss below the floor of the lines means that the order was memorized"
+    assert next_step(run) == (f"{reason}; take the order away", "line")

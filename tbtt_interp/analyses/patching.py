@@ -287,9 +287,9 @@ def analyse_patching(
             *notes,
             "Random sources have answers of their own: in "
             f"{100 * pairs.shared_by_random(seed):.0f} % of the scored tokens the same as the "
-            "clean one's, which such a source restores by its construction.",
-            "A claim names the strongest position, which these data chose; its null is of the same "
-            "position.",
+            "clean one's, which such a source then restores by construction.",
+            "A claim is about the strongest position, chosen on these models; its null is at the "
+            "same position.",
         ],
     )  # fmt: skip
     return result if clean else with_ablations(result, models, seed=seed)

@@ -60,17 +60,19 @@ DISPLAY = {"feature": "", "site": "", "measure": "", "effect": "interval", "coun
            "of": ".0f", **dict.fromkeys(NULL_NAMES, ".2f"), "whole": ".2f", "p": "p",
            "rank": ".0f", "width": ".0f", "variance": ".2f"}  # fmt: skip
 NOTE = (
-    "Nulls, of the code's rank: control tasks, permuted labels and random directions. p: the share "
-    "of draws with as large an effect, of the null where it is largest; not corrected for rows. "
-    "Other thresholds: of the feature's quantity, as a + b ≥ 7 for the carry; without a p. "
+    "Nulls, with as many directions as the code: control tasks, permuted labels and random "
+    "directions. p: the share of a null's draws with as large an effect, the largest of the nulls; "
+    "not corrected for the number of rows. Other thresholds: of the feature's quantity, such as "
+    "a + b ≥ 7 for the carry; they have no p. "
     "Brackets: 95 % CI over models."
 )
 ERASURE_NOTE = (
     "margin drop: nats of logit that answers lose, on average, when the code is erased (LEACE). "
     "answer follows: share of pairs where the first token becomes the source's when its code, or "
     "its whole activation, is put in; logit shift: the rise of that token's logit over the base's, "
-    "in nats. variance: the share erased. Both see linear codes alone. A feature that is used "
-    "through a table or an XOR shows no effect, so that no effect is no evidence of disuse."
+    "in nats. variance: the share erased. Erasure and interchange see linear codes alone. A "
+    "feature that is used through a table or an XOR shows no effect, so no effect does not "
+    "mean unused."
 )
 LATENT_NOTE = (
     "Effects are shares of the held-out answers that are wrong. decoded: by a probe fitted on seen "

@@ -53,7 +53,7 @@ DISPLAY = {
 }  # fmt: skip
 NOTES = (
     "accuracy: cross-validated, mean over models; folds keep 3+4, 4+3, 3-4 and 4-3 together. "
-    "held out: labels that a probe fitted on what the model was trained on predicts for the rest.",
+    "held out: labels of held-out examples that a probe fitted on seen examples predicts rightly.",
     "control: mean accuracy on control tasks, the feature after operands are renamed at random "
     "or labels permuted. p: the share of control tasks with as high an accuracy. selectivity: "
     "accuracy minus control, with its 95 % CI over models.",
