@@ -9,6 +9,7 @@
 
 # %%
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -261,7 +262,7 @@ def atlas_result(held_out: pd.DataFrame) -> Result:
         ],
         claims=claims, notes=NOTES,
         command="tbtt sweep atlas && python analyses/atlas.py runs/atlas",
-        figures={"atlas": lambda: plot_maps(cells), "atlas-strata": lambda: plot_strata(strata)},
+        figures={"atlas": partial(plot_maps, cells), "atlas-strata": partial(plot_strata, strata)},
     )  # fmt: skip
 
 

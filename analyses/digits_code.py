@@ -7,6 +7,7 @@
 
 # %%
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def code_result(*tables: pd.DataFrame) -> Result:
         command="python analyses/digits_code.py", tables={"digits_code": arms}, notes=NOTES,
         display=shown[columns].round({"seen": 2, "loss": 3, "off_by_one": 2, "number_line": 2}),
         claims=code_claims(select(fits, task="arithmetic")),
-        figures={"digits_code": lambda: draw_arms(arms)},
+        figures={"digits_code": partial(draw_arms, arms)},
     )  # fmt: skip
 
 

@@ -8,6 +8,8 @@
 # runs; without one it reads the sweep's table.
 
 # %%
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
@@ -221,8 +223,8 @@ def forgetting_result(over: pd.DataFrame) -> Result:
         display=display.rename_axis("measure").reset_index(),
         command="tbtt sweep ladder && python analyses/forgetting.py runs/ladder",
         claims=claims, notes=NOTES,
-        figures={"forgetting": lambda: plot_courses(courses, "accuracy"),
-                 "forgetting-margins": lambda: plot_courses(courses, "margin")},
+        figures={"forgetting": partial(plot_courses, courses, "accuracy"),
+                 "forgetting-margins": partial(plot_courses, courses, "margin")},
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@
 # train/sweeps/why-size.toml.
 
 # %%
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -149,7 +150,7 @@ def size_result(fits: pd.DataFrame) -> Result:
         name="size", question="Is it size, the order of the file, or the learning rate?",
         command="python analyses/size.py", tables={"size": table}, claims=claims,
         display=table.round({"seen": 2, "loss": 3}), notes=NOTES,
-        figures={"size": lambda: draw_sizes(fits)},
+        figures={"size": partial(draw_sizes, fits)},
     )  # fmt: skip
 
 

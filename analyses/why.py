@@ -7,6 +7,7 @@
 
 # %%
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,7 @@ def why_result(fits: pd.DataFrame, contrasts: Sequence[Contrast]) -> Result:
         command="python analyses/why.py", tables={"why": table, "accounts": accounts},
         display=shown[columns], claims=claims, notes=NOTES,
         more_displays={"What is left of each account": accounts},
-        figures={"why": lambda: draw_contrasts(fits, contrasts)},
+        figures={"why": partial(draw_contrasts, fits, contrasts)},
     )  # fmt: skip
 
 

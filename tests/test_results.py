@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table, table_html
+from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table, holm, table_html
 from tbtt_interp.stats import UNMEASURED, Interval, mean_over_models
 
 
@@ -120,3 +122,20 @@ def test_a_claim_is_found_by_how_it_begins_and_tabulated() -> None:
     with pytest.raises(TbttError, match=r"has no claim 'Smal win' \(did you mean 'Small wins'"):
         found.claim("Smal win")
     assert claims_table(found.claims)["verdict"].tolist() == ["supported", "contradicted"]
+
+
+@given(
+    st.floats(-1, 1), st.floats(0.01, 1), st.integers(3, 30),
+    st.lists(st.floats(0, 1) | st.just(math.nan), max_size=9),
+)  # fmt: skip
+def test_p_values_agree_with_intervals_and_holm_with_statsmodels(
+    mean: float, half: float, n: int, ps: list[float]
+) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    effect = Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+    claim = Claim(text="", unit="", null=0.0, null_name="", effect=effect)
+    assert (claim.p_value < 0.05) == (effect.low > 0 or effect.high < 0)
+    known = [p for p in ps if not math.isnan(p)]
+    wanted = multipletests(known, method="holm")[1] if known else []
+    assert [p for p in holm(ps) if not math.isnan(p)] == pytest.approx(list(wanted))

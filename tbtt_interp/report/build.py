@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tbtt_interp.results import Result
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.tables import check_whole
 
+APPENDIX = frozenset(section.name for section in SECTIONS if section.in_appendix)
 Build = Callable[[Sequence[Run], str], Result]  # of runs, with the command that reproduces it
 
 
@@ -39,7 +40,7 @@ def build_report(places: Sequence[Path] = (), *, only: Sequence[str] = ()) -> Re
 
 def build_sections(
     builders: Mapping[str, Build], places: Sequence[Path], command: str,
-    only_command: str, *, only: Sequence[str] = (),
+    only_command: str, *, only: Sequence[str] = (), appendix: Collection[str] = APPENDIX,
 ) -> Report:  # fmt: skip
     """A report with these sections, one after the other.
 
@@ -48,6 +49,7 @@ def build_sections(
         command: what builds the report.
         only_command: what builds one section, with {} for its name.
         only: sections by name; none is all.
+        appendix: the sections that stand in the appendix.
     """
     for name in only:
         if name not in builders:
@@ -63,7 +65,8 @@ def build_sections(
         except TbttError as error:
             reason = str(error)
         seconds = time.perf_counter() - start
-        built.append(Built(name=name, result=result, reason=reason, seconds=seconds))
+        built.append(Built(name=name, result=result, reason=reason, seconds=seconds,
+                           in_appendix=name in appendix))  # fmt: skip
     return Report(runs=readable, problems=problems, sections=tuple(built), command=command)
 
 

@@ -197,7 +197,8 @@ SECTIONS = (
                "shuffled windows have met no order: they are the control."],
     ),
     Section(
-        name="additivity", question="How additive are the activations in a and b?",
+        name="additivity", in_appendix=True,
+        question="How additive are the activations in a and b?",
         measure=additivity, bounds=SHARE, title="interaction, share of variance",
         unit="of the variance after the last MLP",
         nulls={"shuffled": "shuffled grid", "untrained": "untrained model"},
@@ -219,7 +220,8 @@ SECTIONS = (
                "dimensions as the smallest models have."],
     ),
     Section(
-        name="probes", question="What do linear probes decode?", measure=probes, bounds=SHARE,
+        name="probes", in_appendix=True,
+        question="What do linear probes decode?", measure=probes, bounds=SHARE,
         title="accuracy", unit="accuracy",
         nulls={"one_hot": "one-hot text", "untrained": "untrained model",
                "control": "control task", "majority": "majority class"},
@@ -229,7 +231,8 @@ SECTIONS = (
                "feature that is decoded need not be used."],
     ),
     Section(
-        name="patching", question="Which parts carry a difference to the answer?",
+        name="patching", in_appendix=True,
+        question="Which parts carry a difference to the answer?",
         measure=patching, title="fraction of the logit difference restored",
         unit="of the logit difference",
         nulls={"random": "random source", "same_answer": "source with the base's answer"},
@@ -240,7 +243,8 @@ SECTIONS = (
                "restores most."],
     ),
     Section(
-        name="attention", question="Where do heads attend, and what is lost without it?",
+        name="attention", in_appendix=True,
+        question="Where do heads attend, and what is lost without it?",
         measure=attention, bounds=SHARE, title="share of right answers lost",
         unit="of right seen answers", nulls={"random": "as many other keys"},
         above_null={"from = to a": "On {framing}, knocking out attention from = to a costs {size} "
@@ -248,7 +252,8 @@ SECTIONS = (
         notes=[f"The first {MODELS} models of each run. Of several heads the one that costs most."],
     ),
     Section(
-        name="latent-answers", question="Are wrong answers right inside?", measure=latent,
+        name="latent-answers", in_appendix=True,
+        question="Are wrong answers right inside?", measure=latent,
         bounds=SHARE, title="share of wrong held-out answers", unit="of wrong held-out answers",
         nulls={"control_task": "control task", "one_hot": "one-hot text",
                "untrained": "untrained model", "permuted_labels": "permuted labels",

@@ -5,25 +5,35 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model_tables import run_settings
-from tbtt_interp.results import Claim, Result, claims_table
+from tbtt_interp.results import Claim, Result, claims_table, holm, p_text
 from tbtt_interp.runs import Run
 from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.versions import versions
 
 LONG = 60  # seconds beyond which a section's own time is given
+IN_TEXT = 25  # claims that sections show; all are in the table
+SENTENCES = 3  # of a section's summary that stand above its figure
 N_NAMED = 3  # held-out pairs that are named
 WIDEST = 1_160  # pixels of a figure
 VERDICTS = ("supported", "contradicted", "undecided")
 ORIGINS = {"the paper": "Claims of the paper",
            "expected before the run": "Expectations written down before the runs",
            "explored": "Claims made after looking"}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """A claim as the page's tables show it."""
+
+    section: str
+    claim: Claim
+    p: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,7 @@ class Built:
     result: Result | None
     reason: str
     seconds: float
+    in_appendix: bool = False
 
     @property
     def verdicts(self) -> str:
@@ -54,23 +65,38 @@ class Report:
     Attributes:
         problems: why runs could not be read, by name.
         command: the command that builds the page.
+        lead: sentences that answer the title; without them, each section's first one stands there.
     """
 
     runs: tuple[Run, ...]
     problems: dict[str, str]
     sections: tuple[Built, ...]
     command: str
+    lead: Sequence[str] = ()
 
     def claims(self) -> list[tuple[str, Claim]]:
         """Every claim with its section's name, in order."""
         built = [(s.name, s.result) for s in self.sections if s.result is not None]
         return [(name, claim) for name, result in built for claim in result.claims]
 
+    def rows(self) -> list[Row]:
+        """Every claim with its section's name and its p-value, corrected for all of the page."""
+        claims = self.claims()
+        ps = holm([claim.p_value for _, claim in claims])
+        return [Row(name, claim, p) for (name, claim), p in zip(claims, ps, strict=True)]
+
+    def rows_in_text(self, section: str) -> list[Row]:
+        """A section's share of the claims in the text; those made before the runs come first."""
+        told = [s for s in self.sections if not s.in_appendix and s.result and s.result.claims]
+        own = [row for row in self.rows() if row.section == section and row.claim.effect.n]
+        own.sort(key=lambda row: (row.claim.origin == "explored", -row.claim.distance))
+        return own[: IN_TEXT // max(len(told), 1)]
+
     def claims_table(self) -> pd.DataFrame:
         """One row per claim, as `results.claims_table` has it, with its `section` in front."""
         table = claims_table([claim for _, claim in self.claims()])
         table.insert(0, "section", [name for name, _ in self.claims()])
-        return table
+        return table.assign(p_corrected=[row.p for row in self.rows()])
 
     def left_out(self) -> str:
         """How many runs and sections are not in the page; empty if all are."""
@@ -89,7 +115,7 @@ def render(report: Report) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"cells": cells, "words": in_words, "minus": minus}
+    environment.filters |= {"cells": cells, "words": in_words, "minus": minus, "p": p_text}
     sets = [", ".join(f"{k} {v}" for k, v in run.config.versions.items()) for run in report.runs]
     return environment.get_template("page.html.jinja").render(
         report=report,
@@ -102,6 +128,7 @@ def render(report: Report) -> str:
         made_under=list(dict.fromkeys(sets)),
         versions=versions(),
         long=LONG,
+        sentences=SENTENCES,
         plotly=get_plotlyjs(),
     )
 
@@ -112,8 +139,8 @@ def abstract(report: Report) -> list[str]:
     tasks = listed(dict.fromkeys(run.tasks[0].name for run in runs), "and")
     sentences = [
         f"This page opens {_counted(sum(len(run.seeds) for run in runs), 'model')} of "
-        f"{_counted(len(runs), 'run')}, trained on {tasks}, and makes {len(claims)} claims, none "
-        "corrected for the number of claims."
+        f"{_counted(len(runs), 'run')}, trained on {tasks}, and makes {len(claims)} "
+        "claims."
     ]
     for origin, words in ORIGINS.items():
         verdicts = Counter(claim.verdict for claim in claims if claim.origin == origin)

@@ -42,6 +42,7 @@ class Section:
         unit: of the claims' effects.
         notes: how it was measured, and what columns mean.
         more_figures: further figures of the runs, by name.
+        in_appendix: whether it stands behind what the page says first.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Section:
     by_size: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     more_figures: "Callable[[Sequence[Run]], dict[str, Callable[[], Figure]]]" = lambda _: {}
+    in_appendix: bool = False
 
 
 def build_section(section: Section, runs: Sequence[Run], command: str) -> Result:
