@@ -62,13 +62,17 @@ class Source:
         return cls(run=str(run.folder), step=step, recipe=recipe, kept=max(kept),
                    weights=weights_hash(run.parameters(max(kept))))  # fmt: skip
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the run keeps the optimizer's state at the step."""
+        return self.step == self.kept and state_path(Path(self.run), self.step).is_file()
+
     def stored_state(self) -> "Parameters | None":
         """The optimizer's state at the step, where the run keeps it and it is the recorded one."""
-        path = state_path(Path(self.run), self.step)
-        if self.step != self.kept or not path.is_file():
+        if not self.has_state:
             return None
         try:
-            state = read_tensors(path)
+            state = read_tensors(state_path(Path(self.run), self.step))
         except TbttError:
             return None
         weights = {

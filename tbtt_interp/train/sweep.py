@@ -44,6 +44,8 @@ STEP = 4e-5  # seconds per model and step, whatever its size: windows, optimizer
 def estimated_hours(recipe: Recipe) -> float:
     """Estimated hours of two CPU cores that a recipe's training takes.
 
+    A forked run without the optimizer's state is trained to its fork first, which counts.
+
     >>> round(estimated_hours(resolve_recipe("paper", {"model.size": "large", "seeds": 16})), 1)
     0.7
     """
@@ -55,7 +57,9 @@ def estimated_hours(recipe: Recipe) -> float:
     weights = layers * (4 * d**2 + 2 * d * shape.d_mlp) + 2 * d * shape.d_vocab
     operations = 6 * weights + 12 * layers * d * window  # and of attention
     step = STEP + windows * window * (operations / RATE + ACTIVATION * d * layers)
-    return step * training.steps * recipe.seeds / 3_600
+    origin = recipe.sources.get("from")
+    steps = training.steps - (origin.step if origin and origin.has_state else 0)
+    return step * steps * recipe.seeds / 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
