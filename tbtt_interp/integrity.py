@@ -57,7 +57,8 @@ def read_summary(folder: Path) -> Row:
 def damaged_summary(folder: Path) -> TbttError:
     """The error for a summary.json that is not as it was written."""
     path = folder / "summary.json"
-    return TbttError(f"{path} is damaged: restore it from a copy, or delete it and --resume")
+    then = f"delete it, and tbtt train --resume {folder} writes it again"
+    return TbttError(f"{path} is damaged: restore it from a copy, or {then}")
 
 
 def _summary_hash(summary: Row) -> str:

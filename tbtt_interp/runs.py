@@ -181,13 +181,18 @@ class Run:
             raise TbttError(f"{what}: {AGAIN}")
         return kept
 
+    @property
+    def resuming(self) -> str:
+        """What to do with an unfinished run, in words."""
+        return f"tbtt train --resume {self.folder} goes on"
+
     def parameters(self, step: int | None = None) -> "Parameters":
         """Every seed's parameters at a kept checkpoint, stacked along a leading seed axis.
 
         They carry HookedTransformer's names. Step None is the last checkpoint.
         """
         if not self.checkpoints:
-            raise TbttError(f"{self.folder} has no checkpoint yet: train it on with --resume")
+            raise TbttError(f"{self.folder} has no checkpoint yet: {self.resuming}")
         step = max(self.checkpoints) if step is None else step
         if step not in self.checkpoints:
             kept = listed(self.checkpoints)
@@ -259,7 +264,7 @@ class Run:
     def summary(self) -> Row:
         """The content of summary.json: final metrics, floors, late evaluations, seconds."""
         if not self.is_complete:
-            raise TbttError(f"{self.folder} is not finished: train it on with --resume")
+            raise TbttError(f"{self.folder} is not finished: {self.resuming}")
         summary = read_summary(self.folder)
         try:
             if [row["seed"] for row in summary["seeds"]] == list(self.seeds):

@@ -120,7 +120,8 @@ def test_a_killed_process_goes_on_from_where_it_was(capsys: pytest.CaptureFixtur
     process.send_signal(signal.SIGKILL)
     process.wait()
     run = load_run("killed")
-    assert main([*command, "--resume"]) == 0
+    assert not run.is_complete
+    assert main(["train", "--resume", "killed"]) == 0
     assert "Resuming at step" in capsys.readouterr().err
     recipe = recorded_recipe(run.config.recipe or {})
     whole = train_models(recipe, "whole", runtime=Runtime(threads=1, compiled=False))

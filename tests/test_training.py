@@ -103,7 +103,7 @@ def test_a_refused_training_gives_its_reason_and_writes_nothing() -> None:
     flags = {"training.weight_decay": 0.1}
     refused("run", r"another recipe \(weight_decay is 0.0 there and 0.1 here\)", **flags)
     Path("run/summary.json").unlink()
-    refused("run", "run holds an unfinished run of this recipe: add --resume to continue it")
+    refused("run", "run holds an unfinished run of this recipe: --resume run continues it; or")
     Path("tiny.txt").write_text("a\nb\n")
     flags = {"framing": "file", "training.batch": 8, "training.window": 24}
     message = "a window of 24 characters does not fit a file of 4"

@@ -6,9 +6,10 @@ A user error is one line on standard error, with exit status 2.
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 from typer import Option, TyperException
 
 from tbtt_interp.cli.calibrating import calibrate_command
@@ -30,7 +31,26 @@ from tbtt_interp.errors import TbttError, brief, printable
 from tbtt_interp.threads import use_one_thread
 from tbtt_interp.versions import __version__
 
+GROUPS = {
+    "Train": ("train", "sweep", "verify"),
+    "Look": ("runs", "models", "evaluate", "ask", "explore"),
+    "Explain": ("probes", "analyses", "compare", "report", "calibrate"),
+    "Share": ("import", "export"),
+}
+
+
+class Grouped(typer.core.TyperGroup):
+    """The commands under what they are for, with one whole line each."""
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        """Writes the groups instead of one list."""
+        for group, names in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name, self.commands[name].short_help) for name in names])
+
+
 app = typer.Typer(
+    cls=Grouped,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,

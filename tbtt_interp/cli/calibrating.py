@@ -23,7 +23,7 @@ def calibrate_command(
         Path | None, Option(help="File of the table. [docs/calibration.md; with --short none]")
     ] = None,
 ) -> int:
-    """Do the instruments find what was planted in a model, and nothing where nothing was?
+    """Do the instruments find what was planted, and nothing else?
 
     tbtt calibrate
 

@@ -42,7 +42,9 @@ def explore_command(
         bool, Option("--probes", help="With --out or --site: compute probes that are not there.")
     ] = False,
 ) -> None:
-    """Explore models in a browser: two side by side, their answers, attention, patching, probes.
+    """Explore models in a browser: answers, attention, patching.
+
+    Two models stand side by side on one prompt, with a slider over training.
 
     tbtt explore runs/arithmetic-small-file runs/arithmetic-large-file
 

@@ -12,7 +12,8 @@ from tbtt_interp.errors import TbttError
 def probes_command(
     run: RunFolder,
     feature: Annotated[
-        list[str] | None, Option(help="A feature to probe, repeatable. [all of the task]")
+        list[str] | None,
+        Option(help="Features, repeatable or as in a,b. [all of the task]"),
     ] = None,
     site: Annotated[
         list[str] | None, Option(help="A hook point to probe, repeatable. [all streams]")
@@ -34,7 +35,7 @@ def probes_command(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """What can linear probes read from a run's activations, compared with their nulls?
+    """What can linear probes read from activations, beside their nulls?
 
     tbtt probes runs/arithmetic-medium-file
 
@@ -51,7 +52,8 @@ def probes_command(
         )
     if causal and (dimensions or len(position or []) > 1):
         raise TbttError("--causal takes one --position, and no --dimensions")
-    options: dict[str, Any] = {"features": feature, "sites": site}
+    features = [name.strip() for names in feature or [] for name in names.split(",")]
+    options: dict[str, Any] = {"features": features or None, "sites": site}
     if causal:
         from tbtt_interp.probes.effects import analyse_erasure as analysis
 

@@ -170,7 +170,7 @@ def _write(result: "Result", out: Path) -> list[str]:
 
 
 analyses = typer.Typer(
-    help="What moves an answer, through which parts, and how the task is represented.",
+    help="What moves an answer, and how is the task represented?",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

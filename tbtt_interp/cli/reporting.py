@@ -18,7 +18,7 @@ def report_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One page about a folder of runs, with a verdict for every claim.
+    """Write one page about runs, with a verdict for every claim.
 
     tbtt report --out report.html
 

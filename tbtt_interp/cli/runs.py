@@ -21,24 +21,26 @@ def runs_command(
     root: Annotated[Path, Argument(help="The folder to search.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List the runs below a folder: task, progress and held-out answers.
+    """List the runs below a folder: task, progress, held-out answers.
 
     tbtt runs
     """
     from tbtt_interp.tables import list_runs
 
     table = list_runs(root)
+    if table.empty:
+        begin = "train one with python -m tbtt_interp.train --size medium"
+        raise TbttError(f"there are no runs below {root}: {begin}")
     if as_json:
         print_json(table)
-    elif table.empty:
-        begin = "train one with python -m tbtt_interp.train --size medium"
-        print(f"no runs below {printable(str(root))}: {begin}")
     else:
         _print_runs(table, ["run", *SHARED, "held-out", "loss", "status"])
 
 
 def models_command(as_json: AsJson = False) -> None:
-    """List the models that come with the package; every RUN may be such a name.
+    """List the models that come with the package.
+
+    Each name can stand for a run's folder in other commands.
 
     tbtt models
     """
@@ -87,7 +89,9 @@ def evaluate_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count a run's right answers, greedy and exact, and those of two baselines.
+    """Count a run's right answers, and those of two baselines.
+
+    Answers are decoded greedily, and right if every character is.
 
     tbtt evaluate runs/arithmetic-medium-file
 
@@ -136,7 +140,9 @@ def ask_command(
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show each model's greedy completion and the probability of each character.
+    """Complete a prompt, with the probability of each character.
+
+    Each model's greedy completion is shown.
 
     tbtt ask runs/arithmetic-medium-file "3+4="
     """
@@ -199,7 +205,9 @@ def import_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run of a nanoGPT checkpoint or of models for transformers; no code in it is executed.
+    """Make a run of a nanoGPT or Hugging Face checkpoint.
+
+    No code in it is executed.
 
     tbtt import out-math/ckpt.pt --task arithmetic --out runs/theirs
 
@@ -239,7 +247,9 @@ def export_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write models for nanoGPT or for transformers; an import gives back the same bits.
+    """Write models for nanoGPT or Hugging Face's transformers.
+
+    An import gives back the same bits.
 
     tbtt export runs/arithmetic-medium-file --seed 0 --out ckpt.pt
 

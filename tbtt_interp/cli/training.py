@@ -28,7 +28,10 @@ TRUE_IS_A_WORD = ("changes.order", "changes.answers")  # keys of which "true" is
 
 
 def train_command(
-    size: Annotated[str | None, Option(help="small, medium, large or mlt. [medium]")] = None,
+    size: Annotated[
+        str | None,
+        Option(help="small, medium, large, mlt, or a shape such as L2H4D32M128. [medium]"),
+    ] = None,
     task: Annotated[
         str | None, Option(help="arithmetic, facts, joint, or a file of lines. [arithmetic]")
     ] = None,
@@ -60,7 +63,9 @@ def train_command(
     ] = None,
     step: Annotated[int | None, Option(help="The step of that run. [its last]")] = None,
     out: Annotated[Path | None, Option(help="The run's folder. [runs/TASK-SIZE-FRAMING…]")] = None,
-    resume: Annotated[bool, Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[
+        Path | None, Option(help="Continue the interrupted run in this folder.", metavar="DIR")
+    ] = None,
     device: Annotated[str | None, Option(help="cpu, cuda or mps. [cpu]")] = None,
     threads: Annotated[int | None, Option(help="Processor threads. [all cores]")] = None,
     compiled: Annotated[
@@ -75,6 +80,8 @@ def train_command(
     python -m tbtt_interp.train --size small --framing line --held-out 9,9 --seeds 8
 
     python -m tbtt_interp.train --framing line --set changes.digits=arc
+
+    python -m tbtt_interp.train --resume runs/arithmetic-medium-file
     """
     from tbtt_interp.train.progress import ProgressBar
     from tbtt_interp.train.recipe import resolve_recipe
@@ -82,16 +89,25 @@ def train_command(
     from tbtt_interp.train.sweep import estimated_hours
     from tbtt_interp.train.training import existing_run, train_models
 
-    resolved = resolve_recipe(recipe, {
+    flags = {
         "model.size": size, "task": task, "framing": framing, "seeds": seeds,
         "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
         "first_seed": first_seed, "corpus_seed": corpus_seed, "same_file": same_file,
         "steps": steps, "from": origin, "from_step": step,
         **dict(map(parse_setting, settings or [])),
-    })  # fmt: skip
-    folder = out or Path("runs") / default_name(resolved)
+    }  # fmt: skip
+    if resume is None:
+        resolved = resolve_recipe(recipe, flags)
+        folder = out or Path("runs") / default_name(resolved)
+    elif out or recipe != DEFAULT_RECIPE or any(value is not None for value in flags.values()):
+        raise TbttError(
+            "--resume goes on by the run's own recipe: leave out all but --device, --threads, "
+            "--compile and --json"
+        )
+    else:
+        resolved, folder = recipe_of(resume), resume
     runtime = Runtime(device=device, threads=threads, compiled=compiled)
-    existing = existing_run(resolved, folder, resume=resume)
+    existing = existing_run(resolved, folder, resume=resume is not None)
     progress = ProgressBar()
     hours = estimated_hours(resolved)
     if existing is not None and existing.is_complete:
@@ -105,10 +121,13 @@ def train_command(
         )
     try:
         with progress.bar:
-            run = train_models(resolved, folder, resume=resume, runtime=runtime, callback=progress)
+            run = train_models(
+                resolved, folder, resume=resume is not None, runtime=runtime, callback=progress
+            )
     except KeyboardInterrupt:
         if (folder / "config.json").is_file():
-            print(f"\ninterrupted; to resume: {_again('--resume')}", file=sys.stderr)
+            again = ["--resume", str(folder)]
+            print(f"\ninterrupted; to resume: {_program()} {shlex.join(again)}", file=sys.stderr)
         else:
             print("\ninterrupted before training began; nothing was written", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -170,13 +189,29 @@ def _print_run(run: "Run", *, as_json: bool) -> None:
 
 def _again(*more: str) -> str:
     """The present command with other options at its end; another framing is another run."""
-    dropped = "resume|json"
+    dropped = "json"
     if "--framing" in more:
-        dropped += r"|set[= ]training\.batch=all|(framing|out)[= ]('[^']*'|\S+)"
-    given = re.sub(rf" --({dropped})(?= |$)", "", f" {shlex.join(sys.argv[1:])}")
-    program = Path(sys.argv[0]).name
-    start = "python -m tbtt_interp.train" if program == "__main__.py" else program
-    return f"{start}{given} {shlex.join(more)}"
+        dropped += r"|set[= ]training\.batch=all|(framing|out|resume)[= ]('[^']*'|\S+)"
+    words = sys.argv[1:] if sys.argv[1:2] != ["train"] else sys.argv[2:]
+    given = re.sub(rf" --({dropped})(?= |$)", "", f" {shlex.join(words)}")
+    return f"{_program()}{given} {shlex.join(more)}"
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "python -m tbtt_interp.train" if name == "__main__.py" else f"{name} train"
+
+
+def recipe_of(folder: Path) -> "Recipe":
+    """The recipe by which the run in a folder was begun; its own lines are read from there."""
+    from tbtt_interp.runs import load_run
+    from tbtt_interp.train.recipe import recorded_recipe
+    from tbtt_interp.train.source import own_recipe
+
+    run = load_run(folder)
+    if run.config.recipe is None:
+        raise TbttError(f"{folder} holds an imported model, which has no training to resume")
+    return recorded_recipe(own_recipe(run.config.recipe, run.folder))
 
 
 def parse_pair(text: str) -> tuple[int, int]:

@@ -50,7 +50,7 @@ class Catalogue:
             try:
                 run = load_run(folder)
                 if run.tasks and run.shape and not run.checkpoints:
-                    raise TbttError(f"{name} has no checkpoint yet: train it on with --resume")
+                    raise TbttError(f"{name} has no checkpoint yet: {run.resuming}")
             except TbttError as error:
                 problems[name] = str(error)
                 del folders[name]

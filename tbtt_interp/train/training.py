@@ -23,6 +23,7 @@ from tbtt_interp.tasks.entropy import stream_floors
 from tbtt_interp.threads import processor
 from tbtt_interp.train.recipe import Recipe
 from tbtt_interp.train.saved import Saved, newest_saved, write_newest, write_state
+from tbtt_interp.train.source import own_recipe
 from tbtt_interp.train.stacks import Runtime, TrainingCallback, begin, new_stack, threads_of_torch
 from tbtt_interp.train.step import ModelStack
 from tbtt_interp.versions import versions
@@ -72,6 +73,9 @@ def _trained(recipe: Recipe, folder: Path, runtime: Runtime, callback: TrainingC
         floors = [stream_floors(stream) for stream in stack.streams]
         config = _config(recipe, stack)
         if run is not None:
+            if recipe.task == str(folder / "corpus.tsv"):  # it keeps the name of its own lines
+                named = {"task": run.config.task}
+                config = dataclasses.replace(config, **named, recipe={**recipe.table(), **named})
             _check_config(run, config)
         saved = None if run is None else newest_saved(run, stack, callback)
         begin(stack, recipe, callback, resumed=saved is not None)
@@ -95,6 +99,8 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
     stored, wanted = run.config.recipe, json.loads(json.dumps(recipe.table()))
     if stored is None:
         raise TbttError(f"{folder} holds an imported model: give another --out FOLDER")
+    if wanted == own_recipe(stored, folder):
+        wanted = stored
     if stored != wanted:
         what = f"a run made with another recipe ({_difference(stored, wanted)})"
         raise TbttError(f"{folder} holds {what}: give another --out FOLDER, or the same settings")
@@ -104,7 +110,7 @@ def existing_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run | None:
     if not run.is_complete and not resume:
         with files.sole_owner(folder):  # who trains it now is the better reason
             pass
-        then = "add --resume to continue it, or give another --out FOLDER"
+        then = f"--resume {folder} continues it; or give another --out FOLDER"
         raise TbttError(f"{folder} holds an unfinished run of this recipe: {then}")
     return run
 

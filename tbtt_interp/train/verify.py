@@ -51,7 +51,7 @@ def verify_run(
     later = [step for step in run.checkpoints if step > first]
     kept = [step for step in later if steps is None or step <= steps]
     if not kept:
-        least = f"give --steps of at least {min(later)}" if later else "continue it with --resume"
+        least = f"give --steps of at least {min(later)}" if later else run.resuming
         upto = "" if steps is None else f" up to step {steps}"
         raise TbttError(f"{run.folder} has no checkpoint{upto}: {least}")
     until = max(kept)
