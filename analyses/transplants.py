@@ -55,7 +55,7 @@ def parts_table(over: pd.DataFrame) -> pd.DataFrame:
             rows.append({
                 "part": part, "donor": donor, "when": when, "share": share.mean,
                 "share_low": share.low, "share_high": share.high, "n_models": share.n,
-                "seen": asked["seen_accuracy"].mean(), "counts": counts,
+                "seen": asked["seen_right"].sum() / asked["seen_of"].sum(), "counts": counts,
             })  # fmt: skip
     return pd.DataFrame(rows)
 

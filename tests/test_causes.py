@@ -154,7 +154,7 @@ def test_a_measure_that_leads_is_found_to_lead_and_one_that_follows_to_follow() 
     assert (lags["first"] == 1).all()
     result = timing.timing_result(courses(0.0))
     lags = result.tables["timing"]
-    assert (lags["distance"] < lags["null"] / 2).all() and (lags["p"] < 0.01).all()
+    assert (lags["together_low"] > 0.5).all() and (lags["p"] < 0.01).all()
     assert result.figures["timing"]().data
 
 
