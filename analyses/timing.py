@@ -96,7 +96,7 @@ def draw_courses(digits: pd.DataFrame) -> "Figure":
     measures = {**LINES, "share": "held-out share"}
     long = digits.melt(["run", "seed", "step"], list(measures), "measure")
     runs = list(dict.fromkeys(digits["run"]))
-    figure, places = plots.panels(runs, across=2, height=220)
+    figure, places = plots.panels(runs, across=2, height=260, horizontal_spacing=0.08)
     for run, place in zip(runs, places, strict=True):
         models = long[long["run"] == run]
         for measure, name in measures.items():
@@ -107,7 +107,9 @@ def draw_courses(digits: pd.DataFrame) -> "Figure":
                 showlegend=run == runs[0],
             )  # fmt: skip
     figure.update_yaxes(range=[0, 1.02])
-    return figure.update_xaxes(title="training step", row=places[-1]["row"])
+    figure.update_xaxes(title="training step", row=places[-1]["row"])
+    title = "Digits leave the number line before held-out answers are lost"
+    return figure.update_layout(title={"text": title, "y": 0.97}, margin_t=110)
 
 
 def timing_result(digits: pd.DataFrame) -> Result:

@@ -88,8 +88,10 @@ def draw_parts(parts: pd.DataFrame) -> "Figure":
                 marker={"color": plots.colour_of(donor, ["", *DONORS.values()]), "size": 9},
                 error_y=plots.error_bars(rows, "share"),
             )  # fmt: skip
-    figure.update_yaxes(range=[-0.03, 1.03]).update_yaxes(title="held-out share", col=1)
-    return plots.name_once(figure)
+    figure.update_yaxes(range=[-0.03, 1.1 * parts["share_high"].max()])
+    figure.update_yaxes(title="held-out share", col=1).update_layout(scattermode="group")
+    title = "A part of the model as it was early, put back late"
+    return plots.name_once(figure).update_layout(title={"text": title, "y": 0.97}, margin_t=110)
 
 
 def transplants_result(over: pd.DataFrame) -> Result:
