@@ -74,10 +74,14 @@ def test_the_moment_is_the_last_evaluation_before_the_loss_is_below_the_floor(lo
     ],
 )
 def test_a_change_is_claimed_of_models_of_their_twins_and_beyond_these(file, twin, effects, fell):
-    result = study.forgetting_result(planted(file, twin, file, NEVER if twin is None else twin))
+    table = planted(file, twin, file, NEVER if twin is None else twin)
+    # models differ a little, since an interval without width decides nothing
+    table["held_out_right"] -= table["seed"] / 100 * (table["held_out_right"] > 0)
+    table["margin_held_out"] += table["seed"] / 100 * table["margin_held_out"]
+    result = study.forgetting_result(table)
     for claim, effect in zip(result.claims, effects, strict=True):
         assert claim.verdict == {-1: "supported", 0: "undecided", 1: "contradicted"}[effect]
-        assert "margin" in claim.text or claim.effect.mean == effect
+        assert "margin" in claim.text or claim.effect.mean == pytest.approx(effect, abs=0.02)
     assert printed(result).head(5).tolist() == ["8 of 8", "0 of 8", "1,000", *fell]
 
 
