@@ -168,22 +168,6 @@ class Claim:
         return claims_html([self])
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """P-values corrected for their number; nan stays nan and does not count.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    known = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
-    corrected, least = list(ps), 0.0
-    for done, (p, place) in enumerate(known):
-        least = max(least, min(1.0, (len(known) - done) * p))
-        corrected[place] = least
-    return corrected
-
-
 def p_text(p: float, equal: str = "") -> str:
     """A p-value as text, which is never 0.
 

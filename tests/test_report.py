@@ -103,10 +103,10 @@ def test_every_verdict_on_the_page_is_its_claim_s(file_run: Run) -> None:
 def test_few_claims_stand_in_the_text_and_all_behind_a_fold(file_run: Run) -> None:
     late = [claim(0.1, 0.2 + k / 100, text=f"Late {k}.", origin="explored") for k in range(9)]
     before = claim(0.01, 0.02, text="Before.")
-    told = [Built(name=f"t{k}", result=result(*late, before), reason="", seconds=0.0)
+    main_parts = [Built(name=f"t{k}", result=result(*late, before), reason="", seconds=0.0)
             for k in range(5)]  # fmt: skip
     behind = Built(name="a", result=result(*late), reason="", seconds=0.0, in_appendix=True)
-    report = Report(runs=(file_run,), problems={}, sections=(*told, behind), command="x")
+    report = Report(runs=(file_run,), problems={}, sections=(*main_parts, behind), command="x")
     texts = [row.claim.text for row in report.rows_in_text("t0")]
     assert texts == ["Before.", "Late 8.", "Late 7.", "Late 6.", "Late 5."]
     text, appendix = render(report).split('<h1 id="appendix">')

@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table, holm, table_html
-from tbtt_interp.stats import UNMEASURED, Interval, mean_over_models
+from tbtt_interp.results import Claim, Direction, Result, all_of, claims_table, table_html
+from tbtt_interp.stats import UNMEASURED, Interval, holm, mean_over_models
 
 
 def claim(low: float, high: float, direction: Direction = "above", *, n: int = 8,

@@ -12,8 +12,9 @@ import pandas as pd
 
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.model_tables import run_settings
-from tbtt_interp.results import Claim, Result, claims_table, holm, p_text
+from tbtt_interp.results import Claim, Result, claims_table, p_text
 from tbtt_interp.runs import Run
+from tbtt_interp.stats import holm
 from tbtt_interp.tasks.arithmetic import pairs_text
 from tbtt_interp.versions import versions
 
@@ -87,10 +88,10 @@ class Report:
 
     def rows_in_text(self, section: str) -> list[Row]:
         """A section's share of the claims in the text; those made before the runs come first."""
-        told = [s for s in self.sections if not s.in_appendix and s.result and s.result.claims]
+        main = [s for s in self.sections if not s.in_appendix and s.result and s.result.claims]
         own = [row for row in self.rows() if row.section == section and row.claim.effect.n]
         own.sort(key=lambda row: (row.claim.origin == "explored", -row.claim.distance))
-        return own[: IN_TEXT // max(len(told), 1)]
+        return own[: IN_TEXT // max(len(main), 1)]
 
     def claims_table(self) -> pd.DataFrame:
         """One row per claim, as `results.claims_table` has it, with its `section` in front."""
