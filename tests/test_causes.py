@@ -184,7 +184,7 @@ def transplanted(shares: dict[str, float]) -> Result:
     return transplants.transplants_result(pd.concat([
         pd.DataFrame({"run": f"arithmetic-large-shuffled-{word}", "seed": range(16), "step": step,
                       "held_out_right": int(4 * share) + np.arange(16) % 2, "held_out_of": 4,
-                      "seen_accuracy": 1.0})
+                      "seen_right": 196, "seen_of": 196})
         for word in ["unchanged", *words]
         for step, share in ((7_800, 0.1), (8_000, shares.get(word, 0.1)))
     ], ignore_index=True))  # fmt: skip

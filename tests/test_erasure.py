@@ -131,6 +131,8 @@ def test_a_planted_lesion_is_found_and_corrected(line_run):
     lesioned, end = whole.x[~whole.seen], 4  # where every prompt ends
 
     def turn(values: Tensor, hook: object) -> Tensor:
+        if values.shape[1] <= end:  # a shorter text, by which sites are named
+            return values
         rows = (values[:, None, end] - lesioned).abs().amax(-1).amin(1) < 1e-4
         old, values = values[rows, end], values.clone()
         values[rows, end] = space.place(old, -2 * space.coordinates(old))

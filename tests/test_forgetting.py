@@ -77,7 +77,8 @@ def test_a_change_is_claimed_of_models_of_their_twins_and_beyond_these(file, twi
     table = planted(file, twin, file, NEVER if twin is None else twin)
     # models differ a little, since an interval without width decides nothing
     table["held_out_right"] -= table["seed"] / 100 * (table["held_out_right"] > 0)
-    table["margin_held_out"] += table["seed"] / 100 * table["margin_held_out"]
+    some = (table["seed"] % 2 == 1) & (table["step"] == 2_400) & (table["framing"] == "file")
+    table["margin_held_out"] += 0.1 * (some & (twin is not file))
     result = study.forgetting_result(table)
     for claim, effect in zip(result.claims, effects, strict=True):
         assert claim.verdict == {-1: "supported", 0: "undecided", 1: "contradicted"}[effect]
