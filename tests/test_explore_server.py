@@ -185,7 +185,7 @@ def test_the_command_says_where_it_is_and_how_to_stop(line_run: Run) -> None:
         assert re.fullmatch(r"1 run at http://127\.0\.0\.1:\d+/.*; Ctrl-C stops\n", said), said
         address = said.split()[3].rstrip(";")
         with urllib.request.urlopen(address) as page:
-            assert b"tbtt lab" in page.read()
+            assert b"tbtt explorer" in page.read()
         started.send_signal(signal.SIGINT)
         try:
             out, err = started.communicate(timeout=30)

@@ -42,7 +42,7 @@ export function farOf(opened, text, state, pane, everywhere) {
     done: 0,
     task,
   }));
-  const look = kept(looks, lookKey, () => ({ look: null, words: "The model is sent to a worker…" }));
+  const look = kept(looks, lookKey, () => ({ look: null, words: "Loading the model in the background…" }));
   const slot = state.panes.indexOf(pane);
   const isDone = (look.look || !text || task.strange(text).length) && table.done === task.examples.length;
   if (!isDone && wanted[slot] !== `${lookKey} ${tableKey}`) {
@@ -73,7 +73,7 @@ export function farOf(opened, text, state, pane, everywhere) {
     worker ??= startWorker();
     worker.onmessage = ({ data }) => heard(data);
     worker.onerror = () => {
-      look.words = "The worker broke, perhaps for lack of memory: reload the page, or choose a smaller model.";
+      look.words = "The computation stopped, perhaps for lack of memory: reload the page, or choose a smaller model.";
       document.dispatchEvent(new CustomEvent("redraw"));
     };
     worker.postMessage({ ask: message });

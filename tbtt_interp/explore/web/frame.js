@@ -35,7 +35,7 @@ export function frame(catalogue, stories) {
     h(
       "header",
       {},
-      h("h1", {}, "tbtt lab"),
+      h("h1", {}, "tbtt explorer"),
       input("prompt", "Prompt"),
       input("corrupt", "Corrupted prompt"),
       h("nav", { "aria-label": "Views" }, ...VIEWS.filter((v) => v in WORDS).map((view) => button(`view ${view}`, WORDS[view]))),

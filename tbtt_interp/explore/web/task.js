@@ -102,10 +102,10 @@ export function advice(text, task) {
   const knows = task.grids.length > 0;
   if (!knows) return "This model learned capitals, not sums: ask it for France.";
   if (a > 9 || b > 9) {
-    return `The models learned sums of one-digit numbers. ${a}${match[2]}${b} is ${value}; what they say here follows no training.`;
+    return `The models learned sums of one-digit numbers. ${a}${match[2]}${b} is ${value}; such prompts were not in their training.`;
   }
   if (bare !== text.trim() || /\s/.test(text)) {
-    return `The blanks are tokens here, which training never had at these places. Without them it is ${a}${match[2]}${b}, and the answer is ${value}.`;
+    return `Here each blank is a token, and in training there was none at these places. Without them it is ${a}${match[2]}${b}, and the answer is ${value}.`;
   }
   return "";
 }

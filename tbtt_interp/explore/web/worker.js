@@ -56,7 +56,7 @@ function answer() {
     let said = 0;
     const longest = Math.max(...now.examples.map((/** @type {any} */ one) => one.answer.length));
     const hooksAt = (/** @type {number} */ start) => {
-      postMessage({ keys: now.keys, words: `The model is asked in a worker: pass ${++said}…` });
+      postMessage({ keys: now.keys, words: `The model computes in the background: pass ${++said}…` });
       return hooksOf(now.pane, now.rule, start);
     };
     const changed = now.pane.cuts.length + now.pane.off.length > 0;

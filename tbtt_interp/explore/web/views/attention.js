@@ -33,9 +33,9 @@ export function attentionChoices(state) {
     h(
       "span",
       { class: "group", role: "group", "aria-label": "After a knock-out" },
-      h("span", { class: "quiet" }, "After a knock-out the rest is"),
+      h("span", { class: "quiet" }, "After a knock-out, the other weights are"),
       button("rule renormalized", "renormalized", { "aria-pressed": String(state.rule === "renormalized") }),
-      button("rule zeroed", "left as it is", { "aria-pressed": String(state.rule === "zeroed") }),
+      button("rule zeroed", "left as they are", { "aria-pressed": String(state.rule === "zeroed") }),
     ),
   );
 }

@@ -16,7 +16,7 @@ export function attribution(scenes, state, width) {
   const [a, b] = scenes.map((scene) => (scene instanceof Error ? null : scene));
   const first = a ?? b;
   if (!first?.said || first.example < 0 || first.start)
-    return h("p", { class: "quiet" }, "What writes the answer is shown for prompts of the task, inside the context.");
+    return h("p", { class: "quiet" }, "This is shown only for prompts of the task that fit into the context.");
   const large = [a, b].find((scene) => scene?.far);
   if (large) return h("p", { class: "message note" }, tooLarge(large, "What writes the answer"));
   const { task } = first.opened;
@@ -43,7 +43,7 @@ export function attribution(scenes, state, width) {
     h(
       "figcaption",
       {},
-      "Each component's direct part; the parts add up to the sum. The right answer's earlier characters are fed in. The other token is the strongest wrong one of both models together.",
+      "Each component's direct part; the parts add up to the sum. The right answer's earlier characters are given. The other token is the strongest wrong one of both models together.",
     ),
   );
 }

@@ -57,7 +57,7 @@ export function examples(scene, state, changes) {
     h(
       "p",
       { class: "quiet" },
-      `${kept.length} of ${task.examples.length} examples, ${right} of them answered; margins in nats. Click one to ask it.`,
+      `${kept.length} of ${task.examples.length} examples, ${right} of them answered; margins in nats. Click one to make it the prompt.`,
     ),
     h(
       "div",

@@ -58,7 +58,7 @@ export function flow(scene, state, pane, number, width) {
       h(
         "figcaption",
         {},
-        "Each cell is one number: blue above 0, orange below, shaded by row. Point at a cell, or move by arrow keys, to see the sum behind it. Lines carry values from keys to the query, as wide as its attention.",
+        "Each cell is one number: blue above 0, orange below, shaded by row. Point at a cell, or move by arrow keys, to see how it is computed. Lines carry values from keys to the query, as wide as its attention.",
       ),
     ),
   ];

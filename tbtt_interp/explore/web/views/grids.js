@@ -50,7 +50,7 @@ function cellOf(scene, k, said, size) {
     pressed: undefined,
     text: answer !== undefined && size >= 22 ? [...own].map(visible).join("").slice(0, 4) || "?" : "",
     tip: `${shortForm(example.prompt)} = ${right}: ${
-      Number.isNaN(margin) ? "not asked yet" : answer === undefined ? "right" : `wrong, says ${[...answer].map(visible).join("")}${off}`
+      Number.isNaN(margin) ? "not computed yet" : answer === undefined ? "right" : `wrong, says ${[...answer].map(visible).join("")}${off}`
     }, margin ${signed(margin)} nats${out ? ", held out" : ""}`,
     act: `prompt ${shortForm(example.prompt)}`,
     lit: k === scene.example,
@@ -132,7 +132,7 @@ export function countsLine(scene, cuts) {
     part("seen in training", now.seen, now.seenOf, before?.seen),
     part("held out", now.heldOut, now.heldOutOf, before?.heldOut),
     cuts && !scene.opened.answers.fits
-      ? "These are without the knock-outs: some prompts are longer than the context, so that an edge does not stand at one place in all of them."
+      ? "These are without the knock-outs: some prompts are longer than the context, so an edge is not at the same place in all of them."
       : null,
   );
 }

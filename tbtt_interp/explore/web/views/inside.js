@@ -115,12 +115,12 @@ function lens(scene, number, width) {
   return h(
     "figure",
     {},
-    h("h3", {}, "Logit lens: what would come next"),
+    h("h3", {}, "Logit lens: the next character as each stream predicts it"),
     h("div", { class: "wide" }, map),
     h(
       "figcaption",
       {},
-      "The stream after each part, through the last LayerNorm and the unembedding. Only the last row was trained to be read so; early rows may mislead. Point at a cell for the five likeliest.",
+      "The stream after each part, through the last LayerNorm and the unembedding. Only the last row was trained to be read in this way; early rows may mislead. Point at a cell for the five likeliest.",
     ),
   );
 }
@@ -179,7 +179,7 @@ export function neurons(scene, pane, number) {
     h(
       "figcaption",
       {},
-      "Left a + b, right a − b, rows a, columns b; each neuron has its own scale, blue positive, orange negative. The grids below follow what is set to 0.",
+      "Left a + b, right a − b, rows a, columns b; each neuron has its own scale, blue positive, orange negative. The grids below show the answers with these set to 0.",
     ),
   );
 }

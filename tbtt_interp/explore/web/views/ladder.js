@@ -78,7 +78,7 @@ function panel(runs, name, words, state, width) {
       "figcaption",
       {},
       name === "order"
-        ? "A dot is a model, the bar the mean with its 95 % CI (Student's). Share of the order's bits that the loss shows, on the file alone."
+        ? "A dot is a model, the bar the mean with its 95 % CI (Student's). The share of the order's bits that the loss shows; only for models trained on the file."
         : "A dot is a model, the bar the mean share with its 95 % CI (beta-binomial). Click a dot to open it as model B.",
     ),
   );

@@ -146,7 +146,7 @@ function verdict(scene) {
   const { task } = scene.opened;
   const margin = marginHere(scene);
   if (margin === null || scene.example < 0) {
-    return [h("span", { class: "verdict" }, `no known answer; first choice leads by ${signed(scene.said?.margin ?? 0)} nats`)];
+    return [h("span", { class: "verdict" }, `no known answer; the likeliest character leads by ${signed(scene.said?.margin ?? 0)} nats`)];
   }
   const example = task.examples[scene.example];
   const out = task.heldOut.has(scene.example) ? "held out" : "seen in training";

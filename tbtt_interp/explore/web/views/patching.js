@@ -123,7 +123,7 @@ export function patching(scene, state, pane, number, width) {
       ? h(
           "p",
           { class: "message note" },
-          `This model's difference is only ${signed(whole - none)} nats from corrupted to clean: shares of so little mean little.`,
+          `This model's difference is only ${signed(whole - none)} nats from corrupted to clean: a share of so small a difference means little.`,
         )
       : null,
     ...pathMaps(model.shape, chosen, alone, number, width),

@@ -15,10 +15,10 @@ import { reading } from "./reading.js";
 const WHY = [
   "",
   "every prompt has the same activation here",
-  "before the first layer there is the token and its position, and nothing else",
+  "before the first layer there is only the token and its position",
   "a probe of the text alone is always right",
 ];
-const WAIT = "Computing: seconds for a small model, minutes for a large one. The page answers meanwhile.";
+const WAIT = "Computing: seconds for a small model, minutes for a large one. You can use the page meanwhile.";
 
 /** @type {Map<string, ProbeTable | Error | "asked">} */
 const tables = new Map();
@@ -81,7 +81,7 @@ function absent(error, number) {
     return h(
       "p",
       { class: "message note" },
-      "The probes of this checkpoint are not in this page: serve the run by tbtt explore RUN and ask there, or write the page with --probes.",
+      "The probes of this checkpoint are not in this page: open the run by tbtt explore RUN and compute them there, or write the page with --probes.",
     );
   return h(
     "div",
@@ -172,7 +172,7 @@ function cellOf(table, place) {
 /** @param {ProbeTable} table @param {Place} place */
 function heldOut(table, { feature, site, pos }) {
   const of = table.held_out_of[feature];
-  return of ? `${table.held_out[feature][site][pos]} of ${of} held-out labels read by a probe of what was seen` : "";
+  return of ? `${table.held_out[feature][site][pos]} of ${of} held-out labels decoded by a probe fitted on seen examples` : "";
 }
 
 /** Every feature at every site, each a strip from 0 to 1. @param {Scene} scene @param {ProbeTable} table @param {Place} now @param {number} number @param {number} width */
@@ -226,7 +226,7 @@ function strips(scene, table, now, number, width) {
   return h(
     "figure",
     {},
-    h("h3", {}, "Accuracy of each feature at each site, beside its nulls"),
+    h("h3", {}, "Accuracy of each feature at each site, compared with its nulls"),
     h(
       "div",
       { class: "wide" },
@@ -301,7 +301,7 @@ function detail(scene, table, place, width) {
     ? `Nothing to find here: ${cell.why}.`
     : cell.above
       ? `Above its highest null, ${name}, ${value.toFixed(2)}.`
-      : `${table.seeds.length > 2 ? "Not above" : "One or two models decide nothing; compare"} its highest null, ${name}, ${value.toFixed(2)}.`;
+      : `${table.seeds.length > 2 ? "Not above" : "One or two models are too few for a verdict; compare"} its highest null, ${name}, ${value.toFixed(2)}.`;
   const title = `${table.features[place.feature]} at ${shortSite(table.sites[place.site], table.sites)}, read at ${tokenAt(scene, table.positions[place.pos])}`;
   return h(
     "figure",

@@ -85,7 +85,7 @@ function before(chosen) {
       : known
         ? `${count(settingsOf(chosen.framing, 1).steps)} steps take about ${duration(known)} here. `
         : "Measuring how long it will take… ";
-  return `${time}Model A is trained here; model B stays the run that is chosen, to compare. Its weights are this browser's float64, not the bytes of the package's kernel.`;
+  return `${time}Model A is trained here; model B stays as chosen, for comparison. Model A's weights are computed in float64 by this browser, so they are not the same as those that the package trains.`;
 }
 
 /** @param {number} seconds */
@@ -162,7 +162,7 @@ function start(like, chosen) {
   Object.assign(training, { state: "runs", words: "starting…", opened: null, trained: JSON.stringify(chosen) });
   training.worker.onmessage = ({ data }) => heard(data, base, own, steps);
   training.worker.onerror = () => {
-    Object.assign(training, { state: "none", words: "The worker broke: reload the page." });
+    Object.assign(training, { state: "none", words: "The training stopped with an error: reload the page." });
     document.dispatchEvent(new CustomEvent("redraw"));
   };
   training.worker.postMessage({ start: begin });
@@ -174,7 +174,7 @@ function heard(said, base, own, steps) {
   training.opened = asOpened(base, new Model(own.shape, said.parameters), said.step);
   const left = (steps - said.step) / said.perSecond;
   const ends = said.diverged
-    ? "It diverged: its weights are no finite numbers; try a lower learning rate."
+    ? "It diverged: its weights are not finite; try a lower learning rate."
     : training.state === "stopped"
       ? "stopped"
       : said.done
