@@ -173,7 +173,7 @@ def _check_archive(path: Path) -> None:
         entries = archive.infolist()
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if packed or sum(entry.file_size for entry in entries) > size:
-            raise TbttError(f"{path} was refused: it unpacks to more than it is")
+            raise TbttError(f"{path} was refused: it unpacks to more bytes than it has")
         for entry in entries:
             if not entry.filename.endswith(".pkl"):
                 continue
@@ -200,10 +200,10 @@ def from_nanogpt(
         if (size := tuple(found.shape)) != (own := tuple(expected.shape)):
             raise TbttError(f"{source} has {name} of shape {size}, its model_args say {own}")
         if not found.isfinite().all():
-            raise TbttError(f"{source} has {name} with values that are no numbers: it diverged")
+            raise TbttError(f"{source} has {name} with values that are not finite: it diverged")
     if more := [name for name in state if name not in to_nanogpt(empty, shape)
                 and not name.endswith(MASKS)]:  # fmt: skip
-        raise TbttError(f"{source} has {more[0]}, which a model of its model_args has not")
+        raise TbttError(f"{source} has {more[0]}, which its model_args do not have")
     if HEAD in state and not torch.equal(state[HEAD], state[TIED]):
         raise TbttError(f"{source} has an output embedding of its own: only tied models are known")
     parameters = {}

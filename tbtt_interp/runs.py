@@ -132,7 +132,7 @@ class Run:
             return Shape(**self.config.shape)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
             path = self.folder / "config.json"
-            raise TbttError(f"{path} has a shape that is none ({error}): restore it") from error
+            raise TbttError(f"{path} has no valid model shape ({error}): restore it") from error
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:

@@ -10,10 +10,14 @@ from tbtt_interp.errors import TbttError
 
 
 def calibrate_command(
-    bases: Annotated[int, Option(help="Draws of each plant at each effect size.")] = 20,
-    nulls: Annotated[int, Option(help="Draws of each null.")] = 200,
+    bases: Annotated[int, Option(help="Draws of each planted mechanism at each effect size.")] = 20,
+    nulls: Annotated[int, Option(help="Draws of each null, where there is nothing to find.")] = 200,
     short: Annotated[
-        bool, Option("--short", help="Each plant once, at its largest effect; fast nulls only.")
+        bool,
+        Option(
+            "--short",
+            help="Each mechanism once, at its largest effect; fast nulls only.",
+        ),
     ] = False,
     processes: Annotated[int | None, Option(help="Draws made at once. [one per core]")] = None,
     out: Annotated[
@@ -23,7 +27,7 @@ def calibrate_command(
         Path | None, Option(help="File of the table. [docs/calibration.md; with --short none]")
     ] = None,
 ) -> int:
-    """Do the instruments find what was planted, and nothing else?
+    """Do analyses find a mechanism that was planted, and nothing else?
 
     tbtt calibrate
 

@@ -39,7 +39,7 @@ def explore_command(
         list[int] | None, Option(help="With --out: only this step; may be given several times.")
     ] = None,
     probes: Annotated[
-        bool, Option("--probes", help="With --out or --site: compute probes that are not there.")
+        bool, Option("--probes", help="With --out or --site: also compute missing probes.")
     ] = False,
 ) -> None:
     """Explore models in a browser: answers, attention, patching.
@@ -48,7 +48,7 @@ def explore_command(
 
     tbtt explore runs/arithmetic-small-file runs/arithmetic-large-file
 
-    The address has everything that is on screen: copy it, and another sees the same. Ctrl-C stops.
+    The address holds everything that is on screen, so a copied link shows the same. Ctrl-C stops.
     """
     from tbtt_interp.explore.catalogue import Catalogue
 
@@ -57,7 +57,7 @@ def explore_command(
         raise TbttError("--seed and --step choose what --out FILE holds: give --out, or drop them")
     if out is None and site is None:
         if probes:
-            raise TbttError("a page that is served computes probes when it is asked: drop --probes")
+            raise TbttError("a served page computes probes on request: drop --probes or give --out")
         _serve(catalogue, host, port, browser=browser)
         return
     if out is not None:

@@ -35,7 +35,7 @@ def probes_command(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """What can linear probes read from activations, beside their nulls?
+    """What can linear probes decode from activations, compared with nulls?
 
     tbtt probes runs/arithmetic-medium-file
 

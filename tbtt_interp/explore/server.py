@@ -106,7 +106,7 @@ class PageServer(ThreadingHTTPServer):
     def _kept(self, run: str, place: int) -> Checkpoint:
         kept = checkpoints(self.catalogue, run)
         if place >= len(kept):
-            raise TbttError(f"{run} has no checkpoint of that number any more: open the page anew")
+            raise TbttError(f"{run} has no checkpoint of that number any more: reload the page")
         return kept[place]
 
     def _probes(self, run: str, place: int) -> bytes:

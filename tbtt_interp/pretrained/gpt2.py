@@ -264,7 +264,7 @@ def _read_model(folder: Path) -> _Model:
             raise TbttError(f"{what}: export it again")
     state = {n: x for n, x in files.read_tensors(folder / WEIGHTS).items() if n in expected}
     if not all(value.isfinite().all() for value in state.values()):
-        raise TbttError(f"{folder / WEIGHTS} has values that are no numbers: it diverged")
+        raise TbttError(f"{folder / WEIGHTS} has values that are not finite: it diverged")
     if any(value.any() for name, value in state.items() if is_bias(name)):
         shape = replace(shape, bias=True)
     return _Model(folder, shape, vocabulary, origin, from_gpt2(state, shape, folder / WEIGHTS))

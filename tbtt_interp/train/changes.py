@@ -83,7 +83,7 @@ class Changes:
         if self.transplant and not self.donor:
             raise TbttError("give changes.donor = 'RUN@STEP', the run and step of the transplant")
         if self.smooth and self.digits not in ("free", "rank"):
-            raise TbttError("changes.smooth has no effect on digits that are set: give one of them")
+            raise TbttError("changes.smooth has no effect on frozen or grafted digits: drop it")
 
     @property
     def needs_fit(self) -> bool:

@@ -179,7 +179,7 @@ def _contrast(table: Table, jobs: Sequence[str], where: str) -> Contrast:
     try:
         contrast = Contrast(**table)
     except TypeError as error:
-        raise TbttError(f"{where} has a contrast that is none ({error})") from error
+        raise TbttError(f"{where} has a contrast that is not valid ({error})") from error
     for name in (contrast.first, contrast.second):
         if name not in jobs:
             raise unknown(f"{where} contrast's job", name, jobs)
