@@ -49,7 +49,7 @@ CELL = ["task", "framing", "size"]
 DOSES = {f"in {rank}" if rank < 14 else "in 14 dimensions": rank for rank in (2, 3, 4, 8, 14)}
 NEAR = 0.1  # of the held-out share: shams that do no more count as doing nothing
 NOTES = (
-    "Shares are of all held-out equations that the models of an arm were asked, with the 95 % "
+    "Shares are of all held-out equations that the models of a condition were asked, with the 95 % "
     "interval of the beta-binomial. at fit: at each model's first evaluation with 99 % of the "
     "seen right, of the models that have one.",
     "off by one: of the wrong held-out answers at the end. number line: the share of the digits' "
@@ -115,7 +115,7 @@ def code_claims(fits: pd.DataFrame) -> list[Claim]:
         return difference_of_shares(*both) if all(both) else UNMEASURED
 
     return [dose_claim(fits, dose)] + [
-        Claim(text=f"{text} {arm.capitalize()}, {size}, less free:", effect=less_free(size, arm),
+        Claim(text=f"{text} {arm.capitalize()}, {size}, minus free:", effect=less_free(size, arm),
               unit="of the held-out", null=null, null_name=null_name, direction="below",
               origin="expected before the run")
         for text, size, arm, null, null_name in (
@@ -126,7 +126,7 @@ def code_claims(fits: pd.DataFrame) -> list[Claim]:
 
 
 def draw_arms(arms: pd.DataFrame) -> "Figure":
-    """Held-out share of each arm: at the fit (open) and at the end; shams are orange."""
+    """Held-out share of each condition: at the fit (open) and at the end; shams are orange."""
     arms = select(arms, task="arithmetic")
     sizes: Sequence[str] = [s for s in ("large", "small") if s in set(arms["size"])]
     figure, places = plots.panels(sizes, width=420, height=620)
@@ -162,8 +162,9 @@ def code_result(*tables: pd.DataFrame) -> Result:
         name: [Interval.of_row(row, read).format() for row in arms.to_dict("records")]
         for name, read in (("at fit", "fit"), ("at the end", "end"))
     })  # fmt: skip
-    columns = [*CELL, "arm", "models", "fit_models", "fit_step", "at fit", "at the end", "seen",
-               "loss", "off_by_one", "number_line"]  # fmt: skip
+    shown = shown.rename(columns={"arm": "condition"})
+    columns = [*CELL, "condition", "models", "fit_models", "fit_step", "at fit", "at the end",
+               "seen", "loss", "off_by_one", "number_line"]  # fmt: skip
     return Result(
         name="digits_code", question="Is the digits' code the cause?",
         command="python analyses/digits_code.py", tables={"digits_code": arms}, notes=NOTES,

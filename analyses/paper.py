@@ -51,7 +51,7 @@ def answer(results: Mapping[str, Result]) -> list[str]:
     rows = results["why"].tables["why"].set_index("claim").to_dict("index")
     dose = results["digits-code"].claims[0].effect.format()
     arms = results["digits-code"].display
-    on_file = select(arms, task="joint", framing="file").set_index("arm")["at the end"]
+    on_file = select(arms, task="joint", framing="file").set_index("condition")["at the end"]
 
     def contrast(text: str) -> dict[str, str]:
         return next(row for claim, row in rows.items() if str(claim).startswith(text))

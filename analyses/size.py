@@ -105,11 +105,11 @@ def size_claims(fits: pd.DataFrame) -> list[Claim]:
                 counts_at(select(hands, size=size, learning_rate=at, framing=framing), "fit")
                 for framing in ("file", "shuffled")
             )
-            add(f"{order} Shuffled less file, {size} at {at:g}:", file, shuffled)
+            add(f"{order} Shuffled minus file, {size} at {at:g}:", file, shuffled)
     best = {size: counts_at(best_rate(select(hands, framing="shuffled", size=size)), "fit")
             for size in SIZES}  # fmt: skip
     for size in SIZES[1:]:
-        add(f"{rate} Small less {size}:", best[size], best["small"], direction="below",
+        add(f"{rate} Small minus {size}:", best[size], best["small"], direction="below",
             null=NEAR, null_name="the bound")  # fmt: skip
     large = select(hands, framing="line", size="large", learning_rate=1e-2)
     add(f"{forgetting} The end less the fit:", counts_at(large, "fit"), counts_at(large, "end"),

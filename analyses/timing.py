@@ -119,8 +119,10 @@ def timing_result(digits: pd.DataFrame) -> Result:
     for row in lags.to_dict("records"):
         if row["n_models"] < FEWEST_MODELS:
             continue
-        where = f"{row['run']}: the number line {LINES[row['measure']]}"
-        named = "expected before the run" if row["measure"] == "line_embedding" else "explored"
+        is_embedding = row["measure"] == "line_embedding"
+        place = "in the embedding" if is_embedding else LINES[row["measure"]]
+        where = f"{row['run']}: the number line {place}"
+        named = "expected before the run" if is_embedding else "explored"
         claims.append(Claim(
             text=f"{where} falls before the margin.", effect=Interval.of_row(row, "lag"),
             unit="steps", null=0.0, null_name="at once", direction="below", origin=named,

@@ -111,7 +111,7 @@ def evaluate_command(
     else:
         answers, table = tables.operand_table(run, *parse_range(operands), step=step)
         headers, rows = table, table.to_numpy()
-        notes = ["Counts are over all seeds. What does not fit the window counts as wrong."]
+        notes = ["Counts are over all seeds. What is longer than the window counts as wrong."]
     if out is not None:
         write_new(out, answers.to_csv(index=False).encode())
     if as_json:
