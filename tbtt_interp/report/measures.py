@@ -253,7 +253,7 @@ SECTIONS = (
     ),
     Section(
         name="latent-answers", in_appendix=True,
-        question="Are wrong answers right inside?", measure=latent,
+        question="Can the right answer be decoded where models answer wrongly?", measure=latent,
         bounds=SHARE, title="share of wrong held-out answers", unit="of wrong held-out answers",
         nulls={"control_task": "control task", "one_hot": "one-hot text",
                "untrained": "untrained model", "permuted_labels": "permuted labels",
