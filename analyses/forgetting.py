@@ -3,8 +3,8 @@
 # A file's loss below the floor of "knows every line, not their order" is order memorized. Question:
 # what becomes of the held-out answers from there on? Measures, per model: the change of its
 # held-out accuracy from that moment to the end of training, and the rank correlation of its
-# held-out margin with the order known. Null: its twin on windows of fresh orders, with the same
-# size, seed and steps. No direction was written down before the run. Takes a folder of
+# held-out margin with the order known. Null: its shuffled run, on windows of new orders, of the
+# same size, seed and steps. No direction was written down before the run. Takes a folder of
 # runs; without one it reads the sweep's table.
 
 # %%
@@ -30,14 +30,14 @@ FELL_MORE = "seeds where it fell more than on shuffled"
 DISPLAY = {
     "order known at the end": "order_known", "accuracy then": "accuracy_then",
     "accuracy at the end": "accuracy_end", "its change": "accuracy_change",
-    "shuffled, accuracy then": "twin_accuracy_then",
-    "shuffled, accuracy at the end": "twin_accuracy_end",
+    "shuffled, accuracy then": "shuffled_accuracy_then",
+    "shuffled, accuracy at the end": "shuffled_accuracy_end",
     "change minus shuffled": "beyond_accuracy_change", "rank, margin": "margin_rank",
-    "shuffled, rank": "twin_margin_rank",
+    "shuffled, rank": "shuffled_margin_rank",
 }  # fmt: skip
 CLAIMS = (
     ("accuracy_change", "accuracy falls once the order is being learned.", "no change"),
-    ("twin_accuracy_change", "accuracy falls in equally long training without an order.",
+    ("shuffled_accuracy_change", "accuracy falls in equally long training without an order.",
      "no change"),
     ("beyond_accuracy_change", "accuracy falls more once the order is being learned than in "
      "equally long training without an order.", "the change on shuffled, subtracted"),
@@ -63,13 +63,14 @@ NOTES = (
 
 # %%
 def paired_courses(over: pd.DataFrame) -> pd.DataFrame:
-    """One row per evaluation of each model of framing file on arithmetic, beside its twin's.
+    """One row per evaluation of each model of framing file on arithmetic, and of its shuffled run.
 
     Args:
         over: as `over_training_table` returns it.
     Returns:
         SAME, seed, step, loss, floors, order_known; `accuracy` and `margin` of held-out equations;
-        `twin_accuracy` and `twin_margin` of the shuffled run of that seed, nan where there is none.
+        `shuffled_accuracy` and `shuffled_margin` of the shuffled run of that seed, nan where there
+        is none.
     Raises:
         TbttError: if there is no model of framing file with held-out equations, or a size was
             trained in several ways.
@@ -86,9 +87,11 @@ def paired_courses(over: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
     on = [*SAME, "batch", "seed", "step"]
     file, shuffled = (table[table["framing"] == framing] for framing in ("file", "shuffled"))
-    twins = shuffled[[*on, *MEASURES]].rename(columns={name: f"twin_{name}" for name in MEASURES})
+    others = shuffled[[*on, *MEASURES]].rename(
+        columns={name: f"shuffled_{name}" for name in MEASURES}
+    )
     kept = ["run", *on, "loss", "floor_lines", "floor_order", "order_known", *MEASURES]
-    courses = file[kept].merge(twins, on=on, how="left")
+    courses = file[kept].merge(others, on=on, how="left")
     check_one_each(courses, ["size", "step"])
     return courses.sort_values(["width", "seed", "step"])
 
@@ -111,9 +114,9 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
         there is none below, or none before; `first`, whether the first is below; `order_known` at
         the end. For accuracy and margin: `X_then` at that step, `X_end` over the last sixth of
         training, `X_change`; `X_rank`, Spearman's correlation of order known with X from there
-        on. `twin_X_…` are the twin's, and `beyond_X_…` the differences.
+        on. `shuffled_X_…` are of the shuffled run, and `beyond_X_…` the differences.
     """
-    rows, twinned = [], [f"{side}{name}" for name in MEASURES for side in ("", "twin_")]
+    rows, of_both = [], [f"{side}{name}" for name in MEASURES for side in ("", "shuffled_")]
     for (size, seed), models in courses.groupby(["size", "seed"], sort=False):
         course = models.sort_values("step").reset_index(drop=True)
         end = course[course["step"] >= LATE * course["steps"].iloc[0]]
@@ -123,15 +126,15 @@ def forgetting_table(courses: pd.DataFrame) -> pd.DataFrame:
         if len(below) and below[0]:
             then = course.loc[below[0] - 1 :]
             row["crossed"], order = then["step"].iloc[0], then["order_known"]
-            for name in twinned:
+            for name in of_both:
                 first, last = then[name].iloc[0], end[name].mean()
                 row |= {
                     f"{name}_then": first, f"{name}_end": last, f"{name}_change": last - first,
                     f"{name}_rank": spearman(order, then[name]),
                 }  # fmt: skip
             for name in (f"{m}_{kind}" for m in MEASURES for kind in ("change", "rank")):
-                row[f"beyond_{name}"] = row[name] - row[f"twin_{name}"]
-            if (row["accuracy_then"] == 0) != (row["twin_accuracy_then"] == 0):
+                row[f"beyond_{name}"] = row[name] - row[f"shuffled_{name}"]
+            if (row["accuracy_then"] == 0) != (row["shuffled_accuracy_then"] == 0):
                 row["beyond_accuracy_change"] = np.nan  # one of the two had nothing to lose
         rows.append(row)
     wanted = [column for column, *_ in CLAIMS] + list(DISPLAY.values())
@@ -181,7 +184,7 @@ def plot_courses(courses: pd.DataFrame, measure: str) -> Figure:
     courses = courses.assign(come=(courses["floor_lines"] - courses["loss"]) / way)
     for k, place in enumerate(places):
         rows = courses[courses["size"] == names[k % len(names)]]
-        column = measure if k < len(names) else f"twin_{measure}"
+        column = measure if k < len(names) else f"shuffled_{measure}"
         x, y = (rows.pivot(index="step", columns="seed", values=c) for c in ("come", column))
         y = y.dropna(axis=1, how="all")
         y = y.rolling(max(1, round(len(y) / 20)), center=True, min_periods=1).mean()

@@ -97,7 +97,7 @@ def test_who_has_nothing_to_lose_is_not_compared_with_a_twin_that_has() -> None:
 
 def test_margins_that_fall_with_time_alone_are_no_finding_and_with_the_order_alone_are() -> None:
     models = of_models(planted(KEPT, KEPT, FADING, FADING))
-    for column, rank in (("margin", -1), ("twin_margin", -1), ("beyond_margin", 0)):
+    for column, rank in (("margin", -1), ("shuffled_margin", -1), ("beyond_margin", 0)):
         assert models[f"{column}_rank"].tolist() == pytest.approx([rank] * 8)
     rank = study.forgetting_result(planted(KEPT, KEPT, FADING, NOISE)).claims[3]
     assert rank.verdict == "supported" and rank.effect.mean < -0.7
@@ -121,7 +121,7 @@ def test_twins_are_of_the_same_seed_and_settings() -> None:
     is_twin = table["framing"] == "shuffled"
     for column, value, pairs in (("seed", table["seed"] + 4, 4), ("learning_rate", 0.001, 0)):
         other = table.assign(**{column: table[column].mask(is_twin, value)})
-        assert of_models(other)["twin_accuracy_change"].count() == pairs
+        assert of_models(other)["shuffled_accuracy_change"].count() == pairs
 
 
 def test_a_table_without_files_or_held_out_equations_is_refused() -> None:
