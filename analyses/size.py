@@ -122,11 +122,12 @@ def draw_sizes(fits: pd.DataFrame) -> "Figure":
     hands = select(fits, held_out_per_model="eleven pairs")
     trained = set(zip(hands["size"], hands["framing"], strict=True))
     rates = sorted(hands["learning_rate"].unique())
-    titles = [f"{size}, {framing}" for framing in FRAMINGS for size in SIZES
-              if (size, framing) in trained]  # fmt: skip
+    panels = [(size, framing) for framing in FRAMINGS for size in SIZES
+              if framing in set(hands["framing"])]  # fmt: skip
+    titles = [f"{size}, {framing}" + ": not trained" * ((size, framing) not in trained)
+              for size, framing in panels]  # fmt: skip
     figure, places = plots.panels(titles, height=230, gap=60)
-    for title, place in zip(titles, places, strict=True):
-        size, framing = title.split(", ")
+    for (size, framing), place in zip(panels, places, strict=True):
         for rate in rates:
             models = select(hands, size=size, framing=framing, learning_rate=rate)
             figure.add_scatter(
