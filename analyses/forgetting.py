@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Does forgetting the rule follow learning the order?
-# A file's loss below the floor of "knows every line, not their order" is order memorized. Question:
-# what becomes of the held-out answers from there on? Measures, per model: the change of its
+# A loss on file below the floor of "knows every line, not their order" shows memorized order. So
+# what becomes of the held-out answers from then on? Measures, per model: the change of its
 # held-out accuracy from that moment to the end of training, and the rank correlation of its
 # held-out margin with the order known. Null: its shuffled run, on windows of new orders, of the
 # same size, seed and steps. No direction was written down before the run. Takes a folder of

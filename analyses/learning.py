@@ -1,6 +1,6 @@
 # %% [markdown]
 # # When does a model learn the lines, and when their order?
-# A loss below the floor of "knows every line, not their order" is order memorized, and only framing
+# A loss below the floor of "knows every line, not their order" shows memorized order; only framing
 # file allows it. Measure, per model: the first evaluation at which every seen answer is right, the
 # first whose loss is below that floor, and the share of the order that its last loss shows. What
 # happens to the held-out answers meanwhile, analyses/forgetting.py compares over many runs.
