@@ -8,6 +8,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import atlas
 import digits_code
@@ -53,7 +54,7 @@ def answer(results: Mapping[str, Result]) -> list[str]:
     arms = results["digits-code"].display
     on_file = select(arms, task="joint", framing="file").set_index("condition")["at the end"]
 
-    def contrast(text: str) -> dict[str, str]:
+    def contrast(text: str) -> dict[Any, Any]:
         return next(row for claim, row in rows.items() if str(claim).startswith(text))
 
     two, smooth = contrast("Two dimensions"), contrast("Smoothing the digits brings")

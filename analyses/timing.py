@@ -84,9 +84,9 @@ def lags_table(digits: pd.DataFrame) -> pd.DataFrame:
                    if both.any() else np.nan, "together": np.nan, "p": np.nan}  # fmt: skip
             if both.sum() > FEWEST_MODELS and np.ptp(mine) and np.ptp(margin):
                 ranks = pearsonr(rankdata(mine), rankdata(margin))
+                correlation, p = ranks
                 low, high = ranks.confidence_interval()
-                row |= {"together": ranks.statistic, "together_low": low, "together_high": high,
-                        "p": ranks.pvalue}  # fmt: skip
+                row |= {"together": correlation, "together_low": low, "together_high": high, "p": p}
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tbtt_interp.errors import TbttError
@@ -124,6 +124,7 @@ def test_a_claim_is_found_by_how_it_begins_and_tabulated() -> None:
     assert claims_table(found.claims)["verdict"].tolist() == ["supported", "contradicted"]
 
 
+@settings(max_examples=30)
 @given(
     st.floats(-1, 1), st.floats(0.01, 1), st.integers(3, 30),
     st.lists(st.floats(0, 1) | st.just(math.nan), max_size=9),

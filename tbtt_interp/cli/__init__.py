@@ -42,7 +42,7 @@ GROUPS = {
 class Grouped(typer.core.TyperGroup):
     """The commands under what they are for, with one whole line each."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes the groups instead of one list."""
         for group, names in GROUPS.items():
             with formatter.section(group):
