@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 READS = [("why-code", "fits"), ("why-code", "measures"),
+         ("why-code-windows", "fits"), ("why-code-windows", "measures"),
          ("why-joint", "fits"), ("why-joint", "measures")]  # fmt: skip
 RATE = 1e-2
 ARMS = {  # the end of a run's name: what is done to the rows of W_E
@@ -127,7 +128,7 @@ def code_claims(fits: pd.DataFrame) -> list[Claim]:
 
 def draw_arms(arms: pd.DataFrame) -> "Figure":
     """Held-out share of each condition: at the fit (open) and at the end; shams are orange."""
-    arms = select(arms, task="arithmetic")
+    arms = select(arms, task="arithmetic", framing="line")
     sizes: Sequence[str] = [s for s in ("large", "small") if s in set(arms["size"])]
     figure, places = plots.panels(sizes, width=420, height=620)
     for size, place in zip(sizes, places, strict=True):
@@ -155,7 +156,7 @@ def draw_arms(arms: pd.DataFrame) -> "Figure":
 
 
 def code_result(*tables: pd.DataFrame) -> Result:
-    """The study's result on the fits and measures of why-code, and on those of why-joint."""
+    """The study's result on the fits and measures of why-code, its windows, and why-joint."""
     fits = named(pd.concat(tables[::2], ignore_index=True))
     arms = arms_table(fits, named(pd.concat(tables[1::2], ignore_index=True)))
     shown = arms.assign(**{
@@ -169,7 +170,7 @@ def code_result(*tables: pd.DataFrame) -> Result:
         name="digits_code", question="Is the digits' code the cause?",
         command="python analyses/digits_code.py", tables={"digits_code": arms}, notes=NOTES,
         display=shown[columns].round({"seen": 2, "loss": 3, "off_by_one": 2, "number_line": 2}),
-        claims=code_claims(select(fits, task="arithmetic")),
+        claims=code_claims(select(fits, task="arithmetic", framing="line")),
         figures={"digits_code": partial(draw_arms, arms)},
     )  # fmt: skip
 
