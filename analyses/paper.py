@@ -2,7 +2,7 @@
 # # When does a model learn the rule, when does it memorize, and what made it so?
 # One page: an answer in five sentences, causes first, what models of each size answer, and what is
 # inside the models that come with the package. `python analyses/paper.py [SECTION]...
-# [PAGE.html]`; some 6 min for all.
+# [PAGE.html]`; some 5 min for all.
 
 # %%
 import dataclasses
