@@ -21,7 +21,8 @@ def test_it_answers_in_a_worker_and_the_page_goes_on(opened, forms: dict[str, st
     forms["large"] = f"http://127.0.0.1:{server.port}/"
     page = opened("large", "view=attention&prompt=3%2B4")
     page.set_default_timeout(120_000)
-    expect(pane(page).get_by_role("status").first).to_contain_text("in the background", timeout=60_000)
+    status = pane(page).get_by_role("status").first
+    expect(status).to_contain_text("in the background", timeout=60_000)
     page.get_by_role("button", name="Story").click()  # meanwhile
     expect(page.locator("svg[data-map='0/grid+']")).to_be_visible()
     table = evaluate_run(mlt).table
