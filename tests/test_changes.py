@@ -230,7 +230,7 @@ REFUSED = [
     ({"changes.digits": "graft"}, "give changes.graft = 'RUN@STEP', the run and step of the"),
     ({"changes.smooth": -1.0}, "changes.smooth must be 0 or more, got -1.0"),
     ({"changes.rate_mlp": 0.0}, "changes.rate_mlp must be above 0, got 0.0"),
-    ({"changes.digits": "arc", "changes.smooth": 1.0}, "no effect on digits that are set"),
+    ({"changes.digits": "arc", "changes.smooth": 1.0}, "no effect on frozen or grafted digits"),
     ({"changes.digits": "arc", "task": "facts"}, "the task has no digit 0: changes.digits needs"),
     ({"changes.digits": "rank", "changes.rank": 15}, "changes.rank is 15, the model has 14 chan"),
     ({"changes.transplant": "mlp", "changes.donor": "run@8"}, "is for forked runs: give --from"),

@@ -174,7 +174,7 @@ def tensors(change: object) -> object:
         (edited("tokenizer.json", model={"vocab": {"<5": 0}}), "models of words or subwords"),
         (tensors(lambda s: s.pop("transformer.wpe.weight")), r"wpe\.weight absent"),
         (tensors(lambda s: s.update(more=torch.ones(3))), r"has more \(3,\), .* says absent"),
-        (tensors(lambda s: s["transformer.wte.weight"].fill_(torch.nan)), "no numbers"),
+        (tensors(lambda s: s["transformer.wte.weight"].fill_(torch.nan)), "not finite"),
         (tensors(lambda s: s.update({k: v.half() for k, v in s.items()})), "of F16, and param"),
         (lambda f: (f / "config.json").write_text("[" * 10**5), r"config\.json is damaged"),
         (lambda f: (f / "config.json").write_text("[]"), "has activation_function 'gelu_new'"),
