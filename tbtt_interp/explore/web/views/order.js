@@ -21,7 +21,8 @@ export function order(scene) {
   const newline = task.index.get("\n");
   if (newline === undefined) return [h("p", { class: "message" }, "This task's lines do not end in a newline.")];
   const known = /** @type {Record<string, string>} */ ({
-    shuffled: "This model was trained on lines in a new order for every window, so it had no order to learn. Below is the order of a file with its seed.",
+    shuffled:
+      "This model was trained on lines in a new order for every window, so it had no order to learn. Below is the order of a file with its seed.",
     line: "This model was trained on whole lines, one at a time, so it had no order to learn. Below is the order of a file with its seed.",
   })[run.framing];
   const place = lineOf(scene, lines);
@@ -94,7 +95,13 @@ function share(opened, lines) {
   }
   const { right, done, of } = counted.get(opened.key) ?? { right: 0, done: 0, of: lines.length - 1 };
   const words = done < of ? ` (of ${done} counted so far; counting…)` : ` (${right} of ${of})`;
-  return h("p", { role: "status" }, "Next lines predicted rightly: ", h("b", {}, done ? `${((100 * right) / done).toFixed(0)} %` : "…"), words);
+  return h(
+    "p",
+    { role: "status" },
+    "Next lines predicted rightly: ",
+    h("b", {}, done ? `${((100 * right) / done).toFixed(0)} %` : "…"),
+    words,
+  );
 }
 
 /** @param {Opened} opened @param {string[]} lines */
