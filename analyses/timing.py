@@ -33,9 +33,9 @@ NOTES = (
     "lag: steps from the end of the measure's maximum to the end of the held-out margin's; below 0 "
     "the measure falls first. Models in which one of the two does not fall are left out.",
     "together: the rank correlation, over models, of the steps at which the two leave their "
-    "maximum, with its 95 % interval (Fisher's). Before the run, lags within models were to be "
-    "compared with lags between models. Where one always falls first the two have the same mean, "
-    "so that comparison says nothing; this one was chosen after seeing that.",
+    "maximum, with its 95 % interval (Fisher's). The plan was to compare each model's lag with "
+    "lags between different models. If the measure always falls first, both kinds of lag have the "
+    "same mean, and that comparison cannot tell. This correlation replaced it after that was seen.",
 )
 
 
@@ -130,8 +130,9 @@ def timing_result(digits: pd.DataFrame) -> Result:
         if np.isfinite(row["together"]):
             effect = Interval.of_row(row, "together")
             claims.append(Claim(
-                text=f"{where} falls the sooner, the sooner the margin does.", effect=effect,
-                unit="rank correlation", null=0.0, null_name="no relation", p=row["p"],
+                text=f"In models whose margin falls sooner, it falls sooner, too: {where}.",
+                effect=effect, unit="rank correlation", null=0.0, null_name="no relation",
+                p=row["p"],
             ))  # fmt: skip
     shown = lags.assign(
         measure=lags["measure"].map(LINES),

@@ -217,5 +217,5 @@ def unwritable(path: Path, error: OSError) -> TbttError:
     """The error for a file or folder that cannot be written."""
     reason, then = error.strerror or error, "give another --out FOLDER"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        then = "make room, and repeat the command, for a training with --resume"
+        then = "make room and repeat the command; tbtt train --resume FOLDER continues a training"
     return TbttError(f"{path} cannot be written ({reason}): {then}")

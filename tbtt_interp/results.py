@@ -124,7 +124,9 @@ class Claim:
 
     @property
     def p_value(self) -> float:
-        """Two-sided: of its own test, or the level at which its interval would end at the null.
+        """Of its own test, or two-sided: the level at which its interval would end at the null.
+
+        Approximate where the interval is not Student's, or ends at a bound.
 
         nan with fewer than three models, and where models do not differ.
         """

@@ -184,7 +184,7 @@ class Run:
     @property
     def resuming(self) -> str:
         """What to do with an unfinished run, in words."""
-        return f"tbtt train --resume {self.folder} goes on"
+        return f"continue it with tbtt train --resume {self.folder}"
 
     def parameters(self, step: int | None = None) -> "Parameters":
         """Every seed's parameters at a kept checkpoint, stacked along a leading seed axis.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tbtt_interp import cli
 from tbtt_interp.cli import main
 from tbtt_interp.cli.training import _again, default_name
 from tbtt_interp.runs import load_run
@@ -161,7 +162,9 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(capsys, monkeypatch):
     assert last == "interrupted; to resume: tbtt train --resume cut"
     assert not load_run("cut").is_complete
     assert main(["train", "--resume", "cut", "--size", "small"]) == 2
-    assert "goes on by the run's own recipe: leave out all but" in capsys.readouterr().err
+    assert (
+        "continues a run with the settings it was begun with: beside it" in capsys.readouterr().err
+    )
 
 
 def test_help_has_an_example_and_needs_no_torch():
@@ -183,3 +186,8 @@ def test_help_has_an_example_and_needs_no_torch():
     example = re.compile(r"^ +(tbtt \w+|python -m tbtt_interp\.train --size)", re.MULTILINE)
     *pages, _ = done.stdout.split("END\n")
     assert len(pages) == len(asked) and all(map(example.search, pages))
+
+
+def test_the_help_lists_every_command_once():
+    grouped = [name for names in cli.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(cli.COMMANDS)

@@ -125,9 +125,11 @@ def test_a_run_without_checkpoints_or_end_says_so(copied):
         path.unlink()
     (copied / "summary.json").unlink()
     run = load_run(copied)
-    with pytest.raises(TbttError, match="has no checkpoint yet: tbtt train --resume"):
+    with pytest.raises(
+        TbttError, match="has no checkpoint yet: continue it with tbtt train --resume"
+    ):
         run.parameters()
-    with pytest.raises(TbttError, match="is not finished: tbtt train --resume"):
+    with pytest.raises(TbttError, match="is not finished: continue it with tbtt train --resume"):
         run.summary()
     (copied / "config.json").unlink()
     with pytest.raises(TbttError, match=r"is not a run: it has no config\.json"):

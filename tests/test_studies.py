@@ -76,6 +76,9 @@ def test_every_study_answers_on_a_run_and_draws(
 def test_the_paper_s_page_is_built_from_the_studies(run_study) -> None:
     assert re.match(r"window: .*\d+ ", run_study(ROOT / "analyses/paper.py", "window", "page.html"))
     assert "python analyses/paper.py" in Path("page.html").read_text()
+    run_study(ROOT / "analyses/paper.py", "why", "digits-code", "answer.html")
+    answer = Path("answer.html").read_text().split('id="abstract-h"')[1].split("</ol>")[0]
+    assert answer.count("<li>") == 5 and "0.60 [0.51, 0.69]" in answer
 
 
 @pytest.mark.parametrize(

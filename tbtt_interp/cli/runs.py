@@ -28,7 +28,7 @@ def runs_command(
     from tbtt_interp.tables import list_runs
 
     table = list_runs(root)
-    if table.empty:
+    if table.empty and not as_json:
         begin = "train one with python -m tbtt_interp.train --size medium"
         raise TbttError(f"there are no runs below {root}: {begin}")
     if as_json:

@@ -101,8 +101,8 @@ def train_command(
         folder = out or Path("runs") / default_name(resolved)
     elif out or recipe != DEFAULT_RECIPE or any(value is not None for value in flags.values()):
         raise TbttError(
-            "--resume goes on by the run's own recipe: leave out all but --device, --threads, "
-            "--compile and --json"
+            "--resume continues a run with the settings it was begun with: beside it, give only "
+            "--device, --threads, --compile or --json"
         )
     else:
         resolved, folder = recipe_of(resume), resume
@@ -182,7 +182,8 @@ def _print_run(run: "Run", *, as_json: bool) -> None:
         notes.insert(0, f"The first {SHOWN - 1} of {len(rows) - 1} models; --json prints all.")
         rows = rows[: SHOWN - 1] + rows[-1:]
     reason, framing = tables.next_step(run)
-    notes += ["", f"Next: {reason}: {_again('--framing', framing)}"]
+    if not any(word.startswith("--resume") for word in sys.argv):  # it has none of the options
+        notes += ["", f"Next: {reason}: {_again('--framing', framing)}"]
     title = f"{run.folder}: {run.config.steps:,} steps"
     print_table(headers, rows, title=title, notes=notes, rule_before_last=1)
 
@@ -191,7 +192,7 @@ def _again(*more: str) -> str:
     """The present command with other options at its end; another framing is another run."""
     dropped = "json"
     if "--framing" in more:
-        dropped += r"|set[= ]training\.batch=all|(framing|out|resume)[= ]('[^']*'|\S+)"
+        dropped += r"|set[= ]training\.batch=all|(framing|out)[= ]('[^']*'|\S+)"
     words = sys.argv[1:] if sys.argv[1:2] != ["train"] else sys.argv[2:]
     given = re.sub(rf" --({dropped})(?= |$)", "", f" {shlex.join(words)}")
     return f"{_program()}{given} {shlex.join(more)}"

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,7 @@ class Report:
         built = [(s.name, s.result) for s in self.sections if s.result is not None]
         return [(name, claim) for name, result in built for claim in result.claims]
 
+    @cached_property
     def rows(self) -> list[Row]:
         """Every claim with its section's name and its p-value, corrected for all of the page."""
         claims = self.claims()
@@ -89,7 +91,7 @@ class Report:
     def rows_in_text(self, section: str) -> list[Row]:
         """A section's share of the claims in the text; those made before the runs come first."""
         main = [s for s in self.sections if not s.in_appendix and s.result and s.result.claims]
-        own = [row for row in self.rows() if row.section == section and row.claim.effect.n]
+        own = [row for row in self.rows if row.section == section and row.claim.effect.n]
         own.sort(key=lambda row: (row.claim.origin == "explored", -row.claim.distance))
         return own[: IN_TEXT // max(len(main), 1)]
 
@@ -97,7 +99,7 @@ class Report:
         """One row per claim, as `results.claims_table` has it, with its `section` in front."""
         table = claims_table([claim for _, claim in self.claims()])
         table.insert(0, "section", [name for name, _ in self.claims()])
-        return table.assign(p_corrected=[row.p for row in self.rows()])
+        return table.assign(p_corrected=[row.p for row in self.rows])
 
     def left_out(self) -> str:
         """How many runs and sections are not in the page; empty if all are."""
