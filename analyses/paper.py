@@ -19,6 +19,7 @@ import why
 import window
 from sweeps import select, study_result
 
+from tbtt_interp.errors import TbttError
 from tbtt_interp.files import write_new
 from tbtt_interp.report.build import APPENDIX, Build, build_sections, shipped_places
 from tbtt_interp.report.measures import SECTIONS
@@ -48,18 +49,31 @@ INSIDE = {section.name: functools.partial(build_section, section) for section in
 
 # %%
 def answer(results: Mapping[str, Result]) -> list[str]:
-    """The five sentences that answer the title, with the numbers of the studies."""
-    rows = results["why"].tables["why"].set_index("claim").to_dict("index")
+    """The five sentences that answer the title, with the numbers of the studies.
+
+    Raises:
+        TbttError: if a contrast has another verdict than its sentence says.
+    """
+    rows = results["why"].tables["why"]
     dose = results["digits-code"].claims[0].effect.format()
     arms = results["digits-code"].display
     on_file = select(arms, task="joint", framing="file").set_index("condition")["at the end"]
 
-    def contrast(text: str) -> dict[Any, Any]:
-        return next(row for claim, row in rows.items() if str(claim).startswith(text))
+    def contrast(start: str, verdict: str) -> dict[Any, Any]:
+        row = rows[rows["claim"].str.startswith(start)].iloc[0].to_dict()
+        if row["verdict"] != verdict:
+            raise TbttError(
+                f"the page's answer takes a claim for {verdict} that is {row['verdict']}: "
+                f"{row['claim']} Rewrite its sentence in {__file__}"
+            )
+        return row
 
-    two, smooth = contrast("Two dimensions"), contrast("Smoothing the digits brings")
-    joint, deep, rate = contrast("Smoothing the digits, but"), contrast("Three"), contrast("Ten")
-    grown = contrast("A norm clamped")
+    two = contrast("Two dimensions", "supported")
+    smooth = contrast("Smoothing the digits brings", "supported")
+    joint = contrast("Smoothing the digits, but", "supported")
+    deep = contrast("Three layers", "supported")
+    rate = contrast("Ten times", "refuted")
+    grown = contrast("A norm clamped", "undecided")
     return [
         "As published, small models answer held-out equations and large ones do not; but width is "
         f"not what decides: large with its ten digits' embeddings confined to two dimensions "

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import paper
 import pytest
 
 from tbtt_interp.errors import TbttError
@@ -79,6 +80,15 @@ def test_the_paper_s_page_is_built_from_the_studies(run_study) -> None:
     run_study(ROOT / "analyses/paper.py", "why", "digits-code", "answer.html")
     answer = Path("answer.html").read_text().split('id="abstract-h"')[1].split("</ol>")[0]
     assert answer.count("<li>") == 5 and "0.60 [0.51, 0.69]" in answer
+
+
+def test_a_verdict_that_turns_is_no_longer_the_page_s_answer() -> None:
+    results = {name: paper.SWEEPS[name]([], "") for name in ("why", "digits-code")}
+    assert len(paper.answer(results)) == 5
+    rows = results["why"].tables["why"]
+    rows.loc[rows["claim"].str.startswith("Three layers"), "verdict"] = "undecided"
+    with pytest.raises(TbttError, match="a claim for supported that is undecided: Three layers"):
+        paper.answer(results)
 
 
 @pytest.mark.parametrize(
