@@ -1,7 +1,7 @@
 """Ablation: what answers lose without a head, an MLP or one neuron."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,18 +44,20 @@ class Component(NamedTuple):
     site: str
 
 
-def components_of(model: "HookedTransformer", cache: "ActivationCache") -> list[Component]:
+def components_of(
+    model: "HookedTransformer", cache: "ActivationCache", kinds: Sequence[str] = tuple(SITES)
+) -> list[Component]:
     """Every head and MLP; each layer's neurons that write most; as many random directions."""
     found = []
     for layer in range(model.cfg.n_layers):
         numbers = {"head": list(range(model.cfg.n_heads))}
-        if not model.cfg.attn_only:
+        if not model.cfg.attn_only and set(kinds) != {"head"}:
             post, block = cache[f"blocks.{layer}.{SITES['neuron']}"], model.blocks[layer]
             writes = post.flatten(0, 1).std(0) * block.mlp.W_out.norm(dim=1).cpu()  # pyright: ignore
             chosen = writes.topk(min(NEURONS, len(writes))).indices.sort().values.tolist()
             numbers |= {"MLP": [0], "neuron": chosen, "random direction": list(range(len(chosen)))}
         found += [Component(kind, layer, k, f"blocks.{layer}.{SITES[kind]}")
-                  for kind in numbers for k in numbers[kind]]  # fmt: skip
+                  for kind in numbers if kind in kinds for k in numbers[kind]]  # fmt: skip
     return found
 
 
@@ -76,14 +78,14 @@ def ablated(
 
 def ablated_logits(
     model: "HookedTransformer", batch: PromptBatch, cache: "ActivationCache",
-    sources: Mapping[str, Tensor], seed: int,
+    sources: Mapping[str, Tensor], seed: int, kinds: Sequence[str] = tuple(SITES),
 ) -> Iterator[tuple[Component, str, Float[Tensor, "answer d_vocab"]]]:  # fmt: skip
     """Each component, ablation mode, and the logits that predict the answers.
 
     Args:
         sources: for each resampling mode, each row's source row, or -1.
     """
-    for site, components in groupby(components_of(model, cache), key=lambda one: one.site):
+    for site, components in groupby(components_of(model, cache, kinds), key=lambda one: one.site):
         values = cache[site]
         new = {"zero": torch.zeros_like(values), "mean": mean_by_position(values, batch)}
         for mode, rows in sources.items():
@@ -105,13 +107,18 @@ def scored(
     return batch.answer_logprobs(logits).numpy(), batch.margins(logits[None])[0].numpy() > 0
 
 
-def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0) -> pd.DataFrame:
+def ablation_table(
+    model: "HookedTransformer", prompts: PromptSet, seed: int = 0,
+    kinds: Sequence[str] = tuple(SITES),
+) -> pd.DataFrame:  # fmt: skip
     """Drop in log-probability and accuracy when a component is ablated at every position.
 
     Mode `zero` sets its output to 0, `mean` to its mean over all examples at the same position,
     and `resample` to a random other example's. For heads and MLPs, `same answer` resamples from an
     example with the same answer; examples without one are left out.
 
+    Args:
+        kinds: of component, all of SITES or some.
     Returns:
         One row per component, mode and split: `logprob_drop`, nats per whole answer;
         `accuracy_drop`, the share of right answers lost; the counts of answers `right_before`,
@@ -129,7 +136,7 @@ def ablation_table(model: "HookedTransformer", prompts: PromptSet, seed: int = 0
     logits, cache = cached(model, batch.tokens, sites)
     logprobs_before, right_before = scored(batch, batch.at_answers(logits))
     rows, sums = [], []
-    for component, mode, logits in ablated_logits(model, batch, cache, sources, seed):
+    for component, mode, logits in ablated_logits(model, batch, cache, sources, seed, kinds):
         logprobs, right = scored(batch, logits)
         of_answer = np.stack([logprobs_before - logprobs, right_before, right_before & right,
                               right, np.ones(len(batch))])  # fmt: skip

@@ -43,7 +43,13 @@ class Edge(NamedTuple):
 
 
 def ends_of(model: "HookedTransformer") -> tuple[dict[str, Location], dict[str, Location]]:
-    """Each sender's output and each receiver's input, both in the order of a forward pass."""
+    """Each sender's output and each receiver's input, both in the order of a forward pass.
+
+    Raises:
+        TbttError: if the model has no MLPs.
+    """
+    if model.cfg.attn_only:
+        raise TbttError("paths go through MLPs, and this model has none: patch it instead")
     senders, receivers = {EMBED: Location("blocks.0.hook_resid_pre")}, {}
     for layer in range(model.cfg.n_layers):
         for k in range(model.cfg.n_heads):
@@ -60,12 +66,7 @@ def edges_of(model: "HookedTransformer", batch: PromptBatch) -> list[Edge]:
     """Every edge: of one layer at each position where it can matter, of more at all positions.
 
     In one layer, queries, MLPs and logits matter only where an answer token is predicted.
-
-    Raises:
-        TbttError: if the model has no MLPs.
     """
-    if model.cfg.attn_only:
-        raise TbttError("paths go through MLPs, and this model has none: patch it instead")
 
     def stage(name: str) -> tuple[float, bool]:
         if name in (EMBED, LOGITS):

@@ -46,9 +46,14 @@ def offsets_of(batch: PromptBatch) -> range:
 
 
 def locations_of(
-    model: "HookedTransformer", batch: PromptBatch, sites: Sequence[str] | None = None
-) -> list[Location]:
-    """Every head of some sites (None is all), at each position and at all positions.
+    model: "HookedTransformer", batch: PromptBatch, sites: Sequence[str] | None = None,
+    positions: Sequence[int | None] | None = None,
+) -> list[Location]:  # fmt: skip
+    """Every head of some sites, at some positions.
+
+    Args:
+        sites: None is all.
+        positions: None is each position, and all at once.
 
     Raises:
         TbttError: if a site is unknown or cannot be patched.
@@ -62,7 +67,7 @@ def locations_of(
         Location(site, head, pos)
         for site in sites or known
         for head in (range(model.cfg.n_heads) if site.endswith(OF_HEADS) else [None])
-        for pos in (*offsets_of(batch), None)
+        for pos in (positions or (*offsets_of(batch), None))
     ]
 
 
@@ -136,7 +141,7 @@ def groups_of(pairs: Pairs) -> list[tuple[str, str]]:
 
 def patching_sums(
     model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, locations: Sequence[Location],
-    seed: int = 0,
+    seed: int = 0, directions: Sequence[str] = tuple(DIRECTIONS),
 ) -> Arrays:  # fmt: skip
     """Sums of `patch_pairs` over the answer tokens of each group of `groups_of`.
 
@@ -150,7 +155,7 @@ def patching_sums(
         [label == changed and of in (role, WHOLE) for label, of in groups]
         for changed, role in tokens
     ]).double()  # fmt: skip
-    for direction in DIRECTIONS:
+    for direction in directions:
         total, effect = patch_pairs(model, pairs, locations, direction, seed)
         known = effect[:, :1].isfinite().double()
         of_token = {"effect": effect.nan_to_num(), "total_effect": total * known, "n": known}
@@ -188,12 +193,16 @@ def fraction_claims(
 
 def patching_table(
     run: Models | Run, pairs: Pairs | None = None, *, sites: Sequence[str] | None = None,
-    seed: int = 0,
+    positions: Sequence[int | None] | None = None, seed: int = 0,
+    directions: Sequence[str] = tuple(DIRECTIONS),
 ) -> pd.DataFrame:  # fmt: skip
     """The fraction of the total effect that a patch restores, per location, with two nulls.
 
     The nulls are the same fraction where the source is another example with the base's answer
     (`same_answer`), and any other example (`random`).
+
+    Args:
+        sites, positions: as in `locations_of`.
 
     Returns:
         One row per direction, changed label, role of the answer token (`answer` is all together),
@@ -203,14 +212,15 @@ def patching_table(
     models = Models.of(run)
     pairs = ordered_pairs(models.shared_prompts) if pairs is None else pairs
     batch = pairs.batch(pairs.clean)
-    locations, offsets = locations_of(models.first, batch, sites), offsets_of(batch)
+    locations = locations_of(models.first, batch, sites, positions)
+    offsets = offsets_of(batch)
     names = {**pairs.prompts.position_names(offsets[0], offsets[-1]), None: "all"}
     table = pd.DataFrame(
-        [(direction, *group, metric, *at, names[at.pos]) for direction in DIRECTIONS
+        [(direction, *group, metric, *at, names[at.pos]) for direction in directions
          for group in groups_of(pairs) for metric in METRICS for at in locations],
         columns=["direction", "changed", "role", "metric", "site", "head", "pos", "position"],
     ).astype({"head": "Int64", "pos": "Int64"})  # fmt: skip
-    sums = over_seeds(models, patching_sums, pairs, locations, seed)
+    sums = over_seeds(models, patching_sums, pairs, locations, seed, directions)
     axes = "model direction source location metric group"
     effect, total, n = (
         rearrange(sums[name], f"{axes} -> source direction group metric location model")

@@ -4,13 +4,14 @@ Each edge, or path, is patched by itself and the model is run on: this is exact.
 stand beside it with their errors, and circuits: what the strongest edges alone would answer.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from tbtt_interp.analyses import graph
 from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs
@@ -47,21 +48,39 @@ def path_effects(
         `total_effect` [pair]; `exact` [source, edge + path, pair], nan where there is no null
         source; `eap` and `eap_ig` [edge, pair]; and the arrays of `circuit_scores`.
     """
-    base, exact, arrays = pairs.batch(pairs.corrupted), [], {}
-    edges, paths = graph.edges_of(model, base), graph.paths_of(model)
+    edges = graph.edges_of(model, pairs.batch(pairs.corrupted))
+    effects = exact_effects(model, prompts, pairs, edges, graph.paths_of(model), seed)
+    with split_inputs(model):
+        run = path_patching(model, pairs, "pair", seed)[0]
+        fast = {"eap": run.attributions(edges), "eap_ig": run.attributions(edges, STEPS)}
+    exact = effects["exact"][0, : len(edges)]
+    scores = circuit_scores(model, prompts, pairs, exact, seed, n_random)
+    return effects | {name: values.numpy() for name, values in fast.items()} | scores
+
+
+def path_patching(
+    model: "HookedTransformer", pairs: Pairs, kind: str, seed: int = 0
+) -> tuple[graph.PathPatching, Bool[np.ndarray, " pair"]]:
+    """The corrupted run with a source of this kind, and which pairs have one."""
+    source, is_known = pairs.source_examples(kind, pairs.corrupted, seed)
+    batches = pairs.batch(pairs.corrupted), pairs.batch(source)
+    return graph.PathPatching(model, *batches, pairs.corrupted_tokens), is_known
+
+
+def exact_effects(
+    model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, edges: Sequence[graph.Edge],
+    paths: Sequence[tuple[str, ...]], seed: int = 0,
+) -> Arrays:  # fmt: skip
+    """`total_effect` and `exact` of `path_effects`, for some edges and paths alone."""
+    exact, total = [], []
     with split_inputs(model):
         for kind in SOURCES:
-            source, is_known = pairs.source_examples(kind, pairs.corrupted, seed)
-            run = graph.PathPatching(model, base, pairs.batch(source), pairs.corrupted_tokens)
+            run, is_known = path_patching(model, pairs, kind, seed)
             hooks = [*(run.edge_hooks([edge]) for edge in edges), *map(run.path_hooks, paths)]
             effects = torch.stack([run.differences(hook) for hook in hooks]) - run.differences()
             exact.append(np.where(is_known, effects, np.nan))
-            if kind == "pair":
-                of_pair = {"total_effect": run.total_effects(), "eap": run.attributions(edges),
-                           "eap_ig": run.attributions(edges, STEPS)}  # fmt: skip
-                arrays = {name: values.numpy() for name, values in of_pair.items()}
-    scores = circuit_scores(model, prompts, pairs, exact[0][: len(edges)], seed, n_random)
-    return arrays | {"exact": np.stack(exact)} | scores
+            total.append(run.total_effects().numpy())
+    return {"exact": np.stack(exact), "total_effect": total[0]}
 
 
 def circuit_sizes(n_edges: int) -> list[int]:
@@ -157,15 +176,24 @@ def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
              for path in graph.paths_of(models.first)]  # fmt: skip
     columns = ["kind", "name", "sender", "receiver", "pos", "position"]
     cells = pd.DataFrame(rows, columns=columns).astype({"pos": "Int64"})
-    found = []
-    for label, numbers in pairs.by_change().items():
-        exact = np.moveaxis(effects["exact"][..., numbers], 0, -1)  # [source, edge, pair, model]
-        total = effects["total_effect"][:, numbers].T  # [pair, model]
-        fractions = fraction_columns(np.nansum(exact, -2), (np.isfinite(exact) * total).sum(-2))
-        fast = {name: pd.Series(effects[name][..., numbers].sum((0, 2)) / total.sum())
+    found, numbers = [], pairs.by_change()
+    for label, fractions in fractions_by_change(pairs, effects).items():
+        total = effects["total_effect"][:, numbers[label]].sum()
+        fast = {name: pd.Series(effects[name][..., numbers[label]].sum((0, 2)) / total)
                 for name in METHODS}  # fmt: skip
         found.append(cells.assign(changed=label, **fractions, **fast))
     return pd.concat(found, ignore_index=True)
+
+
+def fractions_by_change(pairs: Pairs, effects: Arrays) -> dict[str, pd.DataFrame]:
+    """For each changed label, `fraction_columns` of the `exact_effects` of all models."""
+    found = {}
+    for label, numbers in pairs.by_change().items():
+        exact = np.moveaxis(effects["exact"][..., numbers], 0, -1)  # [source, edge, pair, model]
+        total = effects["total_effect"][:, numbers].T  # [pair, model]
+        sums = np.nansum(exact, -2), (np.isfinite(exact) * total).sum(-2)
+        found[label] = pd.DataFrame(fraction_columns(*sums))
+    return found
 
 
 def approximations_table(table: pd.DataFrame) -> pd.DataFrame:

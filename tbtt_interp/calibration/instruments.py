@@ -25,7 +25,7 @@ from tbtt_interp.analyses import (
 )
 from tbtt_interp.analyses.logit_lens import WHOLE
 from tbtt_interp.analyses.pairs import Pairs, ordered_pairs
-from tbtt_interp.calibration.plants import MID, POST, UNKNOWN, Truth
+from tbtt_interp.calibration.truth import MID, POST, UNKNOWN, Truth
 from tbtt_interp.model import Shape, hooked_transformer, initial_parameters
 from tbtt_interp.probes.effects import effect_claims, erasure_table
 from tbtt_interp.probes.grid import probe_claims, probe_grid
@@ -156,9 +156,9 @@ def _head(changed: object, layer: object, head: object, pos: object) -> str:
 
 def _patching(models: Models) -> Iterator[Measurement]:
     sites = [f"blocks.{layer}.attn.hook_z" for layer in range(models.first.cfg.n_layers)]
-    table = patching.patching_table(models, _pairs(models, PAIRS), sites=sites)
-    rows = table[(table["direction"] == "denoising") & (table["metric"] == patching.METRICS[0])]
-    rows = rows[(rows["role"] == WHOLE) & rows["pos"].isin([-1, -2])]
+    table = patching.patching_table(models, _pairs(models, PAIRS), sites=sites, positions=[-1, -2],
+                                    directions=["denoising"])  # fmt: skip
+    rows = table[(table["metric"] == patching.METRICS[0]) & (table["role"] == WHOLE)]
     layers, heads = rows["site"].str.split(".").str[1], rows["head"].astype(int)
     places = map(_head, rows["changed"], layers, heads, rows["pos"].astype(int))
     return _findings("fraction restored", places, patching.fraction_claims(rows, rows["site"]))
@@ -175,11 +175,12 @@ def _expect_patching(truth: Truth) -> dict[Question, Expected]:
 
 def _paths(models: Models) -> Iterator[Measurement]:
     pairs = _pairs(models, FEW_PAIRS)
-    effects = over_seeds(models, path_patching.path_effects, pairs, n_random=0)
-    table = path_patching.paths_table(models, pairs, effects)
-    rows = table[table["name"].str.match(rf"{graph.EMBED} → v \S+ → {graph.LOGITS}$")]
-    places = rows["changed"] + " through head " + rows["name"].str.split().str[3]
-    return _findings("value path", places, patching.fraction_claims(rows, rows["name"]))
+    heads = [name for name in graph.ends_of(models.first)[1] if name.startswith("v")]
+    paths = [(head,) for head in heads]
+    effects = over_seeds(models, path_patching.exact_effects, pairs, [], paths)
+    for changed, rows in path_patching.fractions_by_change(pairs, effects).items():
+        places = [f"{changed} through head {name.removeprefix('v ')}" for name in heads]
+        yield from _findings("value path", places, patching.fraction_claims(rows, places))
 
 
 def _expect_paths(truth: Truth) -> dict[Question, Expected]:
@@ -192,7 +193,7 @@ def _expect_paths(truth: Truth) -> dict[Question, Expected]:
 
 
 def _ablation(models: Models) -> Iterator[Measurement]:
-    table = ablation.ablation_summary(over_seeds(models, ablation.ablation_table))
+    table = ablation.ablation_summary(over_seeds(models, ablation.ablation_table, kinds=["head"]))
     rows = table[(table["kind"] == "head") & (table["mode"] == "resample")]
     for row in rows.itertuples():
         claims = ablation.ablation_claims(rows[rows.index == row.Index])

@@ -9,11 +9,8 @@ import torch.nn.functional as F
 from tbtt_interp.calibration import design as d
 from tbtt_interp.calibration.design import SHAPE, SUMS, VOCABULARY, Design, equations
 from tbtt_interp.calibration.plants import (
-    MID,
     MODELS,
-    POST,
     Planted,
-    Truth,
     copies,
     drawn,
     lookup_table,
@@ -21,6 +18,7 @@ from tbtt_interp.calibration.plants import (
     plant,
     shuffled_heads,
 )
+from tbtt_interp.calibration.truth import MID, POST, Truth
 from tbtt_interp.model import (
     Parameters,
     forward,

@@ -12,8 +12,8 @@ layers. Their answers are one token, 0 to 18.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +21,8 @@ import torch
 
 from tbtt_interp.calibration import design as d
 from tbtt_interp.calibration.design import SHAPE, SUMS, VOCABULARY, Design, equations
-from tbtt_interp.model import (
-    hooked_transformer,
-)
+from tbtt_interp.calibration.truth import MID, POST, UNKNOWN, Truth
+from tbtt_interp.model import hooked_transformer
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import Example, Stream, Task
@@ -32,39 +31,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 MODELS = 4  # of a draw: what a claim is about
-MID, POST = "resid_mid", "resid_post"
-UNKNOWN = math.nan  # the size of an effect that is there, and whose size has no closed form
 SPREAD = 0.5  # of the noise that the unused bit has in each equation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """What is so in planted models; what is not named here is not known, and not scored.
-
-    Attributes:
-        carries: for each operand, layer, head and position, the share of the answer's logit
-            difference that this head's z carries; heads not named carry 0 of a named operand.
-        decoded: by feature and stream of the last layer, the accuracy of the best linear probe
-            where it reads more than its nulls; 0 where it does not.
-        used: likewise, whether the answer depends on the feature's linear code.
-        used_nonlinearly: features that the answer depends on, and not by their linear code.
-        written: shares of the logit difference written by attention to b, and by the MLP.
-        number_line: the share of a's variance after attention that is a line.
-        additive: by stream or "logits", the share of the variance over the grid that is
-            f(a) + g(b); 0 is a table drawn at random.
-        answered: the share of answers that are known.
-        order: the share of lines whose next line's first operand is known.
-    """
-
-    carries: Mapping[tuple[str, int, int, int], float] = field(default_factory=dict)
-    decoded: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    used: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    used_nonlinearly: Sequence[tuple[str, str]] = ()
-    written: Mapping[str, float] = field(default_factory=dict)
-    number_line: float | None = None
-    additive: Mapping[str, float] = field(default_factory=dict)
-    answered: float | None = None
-    order: float | None = None
 
 
 @dataclass(frozen=True)

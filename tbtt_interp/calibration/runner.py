@@ -1,15 +1,22 @@
-"""Draws of every plant, read by every instrument; kept one by one, so that a run can be resumed."""
+"""Draws of every plant, read by every instrument; kept one by one, so that a run can be resumed.
 
-import dataclasses
+A draw stands in a file with the name of its plant's code and of each instrument that read it. After
+a change of plants or instruments only what this makes out of date is measured again.
+"""
+
+import functools
 import hashlib
+import inspect
 import json
+import lzma
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tbtt_interp.calibration import design, nulls, plants
+from tbtt_interp.calibration import design, nulls, plants  # noqa: F401 (adds the nulls to PLANTS)
 from tbtt_interp.calibration.instruments import INSTRUMENTS, scored
 from tbtt_interp.calibration.plants import PLANTS
 from tbtt_interp.errors import TbttError
@@ -51,115 +58,150 @@ class Recipe:
 
     @property
     def jobs(self) -> list[Job]:
-        """Every draw, plants and nulls by turns, so that a part of the table has some of each."""
+        """Every draw: the plants by turns, then the nulls by turns.
+
+        So a part of the table has some draws of each plant.
+        """
         found = [
             Job(plant.name, effect, number)
             for plant in PLANTS.values()
             for effect in plant.effects[-1 if self.largest_only else 0 :]
             for number in range(self.nulls if plant.is_null else self.bases)
         ]
-        return sorted(found, key=lambda job: job.number)
+        return sorted(found, key=lambda job: (PLANTS[job.plant].is_null, job.number))
 
-    @property
-    def hash(self) -> str:
-        """A name for the recipe, the plants' code and the instruments' questions."""
-        return _digest([dataclasses.asdict(self), plants_hash()])
-
-
-def plants_hash() -> str:
-    """A name for the plants' own code and the instruments' questions.
-
-    A table is only as new as its hash says: other plants need a new table.
-    """
-    code = [Path(str(module.__file__)).read_text(encoding="utf-8").replace("\r\n", "\n")
-            for module in (design, plants, nulls)]  # fmt: skip
-    return _digest([code, [(one.name, one.question) for one in INSTRUMENTS.values()]])
-
-
-def _digest(plain: object) -> str:
-    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
+    def instruments(self, job: Job) -> list[str]:
+        """The instruments that are to read a draw."""
+        fast_alone = self.fast_nulls and PLANTS[job.plant].is_null
+        return [one.name for one in INSTRUMENTS.values() if one.is_fast or not fast_alone]
 
 
 SHORT = Recipe(bases=1, largest_only=True, fast_nulls=True)
 
 
-def measure(job: Job, fast_nulls: bool = False) -> Draw:
-    """One draw, read by every instrument that has a truth to be scored against, and the seconds."""
-    plant = PLANTS[job.plant]
-    start = time.process_time()
+@functools.cache
+def plant_code(name: str) -> str:
+    """A name for the code that decides what a plant's models are."""
+    own = sys.modules[PLANTS[name].build.__module__]
+    return _digest(map(inspect.getsource, dict.fromkeys((design, plants, own))))
+
+
+@functools.cache
+def instrument_code(name: str) -> str:
+    """A name for an instrument's question, how it reads models, and what it should find."""
+    one = INSTRUMENTS[name]
+    return _digest([one.question, *map(inspect.getsource, (one.read, one.expected))])
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
+
+
+def measure(job: Job, names: Sequence[str], known: Draw | None = None) -> Draw:
+    """One draw, read by some instruments, after what others have read of it.
+
+    Returns:
+        the job; `code`, of the plant; `read`, by instrument its code, also where it has nothing to
+        be scored against; CPU `seconds` by instrument; and the `rows` of `scored`, to four digits.
+    """
+    plant, start = PLANTS[job.plant], time.process_time()
     planted = plant.draw(job.effect, job.number)
-    rows, seconds = [], {"plant": time.process_time() - start}
-    for name, instrument in INSTRUMENTS.items():
-        is_asked = instrument.expected(planted.truth) and plant.name not in instrument.unfit
-        if not is_asked or (fast_nulls and plant.is_null and not instrument.is_fast):
+    seconds = {"plant": time.process_time() - start}
+    read, rows = {name: instrument_code(name) for name in names}, []
+    for name in names:
+        instrument, start = INSTRUMENTS[name], time.process_time()
+        if plant.name in instrument.unfit or not instrument.expected(planted.truth):
             continue
-        start = time.process_time()
         rows += scored(instrument, planted.models, planted.truth)
         seconds[name] = time.process_time() - start
-    return {**job._asdict(), "seconds": seconds, "rows": rows}
+    seconds = {name: round(x, 3) for name, x in seconds.items()}
+    rows = [{name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in row.items()}
+            for row in rows]  # fmt: skip
+    if known:
+        read, rows = known["read"] | read, known["rows"] + rows
+        seconds = known["seconds"] | seconds
+    return {**job._asdict(), "code": plant_code(plant.name), "read": read, "seconds": seconds,
+            "rows": rows}  # fmt: skip
 
 
-def finished(path: Path, fast_nulls: bool = False) -> list[Draw]:
-    """The draws that a file has; none where it is not there.
+def finished(*paths: Path) -> dict[Job, Draw]:
+    """The draws that files have of the present plants, as far as present instruments read them.
 
-    Raises:
-        TbttError: if they are of other plants.
+    Of several lines with the same draw the last one counts. A file that is not there has none.
     """
-    if not path.is_file():
-        return []
-    first, *lines = path.read_text(encoding="utf-8").splitlines()
-    if json.loads(first) != _header(fast_nulls):
-        raise TbttError(
-            f"{path} has draws of other plants or with other instruments: nothing was written; "
-            "give another --out FOLDER"
-        )
-    draws = []
-    for line in lines:
-        try:
-            draws.append(json.loads(line))
-        except ValueError:  # the last one, where a run was killed
-            break
-    return draws
+    found: dict[Job, Draw] = {}
+    for path in filter(Path.is_file, paths):
+        read = lzma.open if path.suffix == ".xz" else open
+        with read(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                try:
+                    draw = json.loads(line)
+                except ValueError:  # where a run was killed
+                    continue
+                job = Job(draw.get("plant", ""), draw.get("effect", 0.0), draw.get("number", 0))
+                if job.plant in PLANTS and draw.get("code") == plant_code(job.plant):
+                    found[job] = _up_to_date(draw)
+    return found
 
 
-def _header(fast_nulls: bool) -> dict[str, object]:
-    return {"plants": plants_hash(), "fast_nulls": fast_nulls}
+def _up_to_date(draw: Draw) -> Draw:
+    """A draw without what other instruments read, or these when their question was another."""
+    read = {name: code for name, code in draw["read"].items()
+            if name in INSTRUMENTS and code == instrument_code(name)}  # fmt: skip
+    kept = {"plant", *read}
+    return {
+        **draw, "read": read, "rows": [row for row in draw["rows"] if row["instrument"] in read],
+        "seconds": {name: x for name, x in draw["seconds"].items() if name in kept},
+    }  # fmt: skip
 
 
-def run_recipe(recipe: Recipe, folder: Path, *, processes: int = 1) -> Iterator[Draw]:
-    """Every draw of a recipe, in any order, of which those in the folder are not made again.
+def keep(draws: Iterable[Draw], path: Path) -> None:
+    """Writes draws into one compressed file, from which another machine can go on."""
+    text = "".join(json.dumps(draw) + "\n" for draw in draws)
+    write_whole(path, lzma.compress(text.encode()))
+
+
+def run_recipe(
+    recipe: Recipe, folder: Path, *, shipped: Path | None = None, processes: int = 1
+) -> Iterator[Draw]:
+    """Every draw of a recipe, in any order, of which finished ones are not made again.
 
     A draw does not depend on how many there are, so that a larger recipe goes on from a smaller.
+    Where an instrument has not read a finished draw, the same models are made for it alone.
 
     Args:
         folder: gets `draws.jsonl`, a line for each draw.
+        shipped: a file of `keep` with finished draws.
     """
     path = folder / "draws.jsonl"
-    known = finished(path, recipe.fast_nulls)
+    known = finished(*([shipped] if shipped else []), path)
+    left: dict[Job, list[str]] = {}
+    for job in recipe.jobs:
+        names = recipe.instruments(job)
+        if job in known:
+            names = [name for name in names if name not in known[job]["read"]]
+        if names or job not in known:
+            left[job] = names
+        else:
+            yield known[job]
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(_header(recipe.fast_nulls)), *map(json.dumps, known)]
-    write_whole(path, ("\n".join(lines) + "\n").encode())
-    left = set(recipe.jobs)
-    for draw in known:
-        if (job := Job(draw["plant"], draw["effect"], draw["number"])) in left:
-            left.remove(job)
-            yield draw
-    jobs = [job for job in recipe.jobs if job in left]
+    is_cut = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with open(path, "a", encoding="utf-8") as file:
-        for draw in _measured(jobs, recipe.fast_nulls, processes):
+        file.write("\n" * bool(is_cut))
+        for draw in _measured([(job, left[job], known.get(job)) for job in left], processes):
             file.write(json.dumps(draw) + "\n")
             file.flush()
             yield draw
 
 
-def _measured(jobs: Sequence[Job], fast_nulls: bool, processes: int) -> Iterator[Draw]:
+def _measured(jobs: Sequence[tuple[Job, list[str], Draw | None]], processes: int) -> Iterator[Draw]:
     if processes == 1:
-        yield from (measure(job, fast_nulls) for job in jobs)
+        yield from (measure(*job) for job in jobs)
         return
     from concurrent.futures import as_completed
 
     from loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(processes, initializer=use_one_thread) as pool:
-        for future in as_completed(pool.submit(measure, job, fast_nulls) for job in jobs):
+        for future in as_completed(pool.submit(measure, *job) for job in jobs):
             yield future.result()

@@ -16,6 +16,7 @@ LEVEL = 0.05  # nominal rate of false claims
 FEWEST_FOUND = 0.8  # of plants of the largest effect; fewer is a miss
 SIZES = ("small", "medium", "large")
 LARGE = 0.5  # a share that is large in any plant, such as that of the head that copies most
+DRAWS = "calibration.jsonl.xz"  # beside the page
 KIND, DRAW = ["instrument", "kind"], ["plant", "size", "number"]
 ABOUT = """\
 An *instrument* is an analysis, such as patching. Here each is tried on *plants*: models whose
@@ -265,7 +266,7 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         ABOUT.format(models=MODELS),
         f"Written by `{command}`. Draws of each plant and effect size: {recipe.bases}; of each "
         f"null: {recipe.nulls}; {minutes:.0f} minutes of one core. "
-        f"Recipe: bases={recipe.bases}, nulls={recipe.nulls}, hash `{recipe.hash}`.",
+        f"The draws are in `{DRAWS}`, from which the command goes on.",
         reduced, _markdown(_shown(table)),
         READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
         "## What fails", "\n".join(f"- {x}." for x in failures(table)) or "Nothing.",

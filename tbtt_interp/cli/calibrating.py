@@ -24,7 +24,11 @@ def calibrate_command(
         Path, Option(help="Folder of finished draws; the same command goes on from them.")
     ] = Path("runs/calibration"),
     page: Annotated[
-        Path | None, Option(help="File of the table. [docs/calibration.md; with --short none]")
+        Path | None,
+        Option(
+            help="File of the table, with finished draws in a file beside it. "
+            "[docs/calibration.md; with --short none]"
+        ),
     ] = None,
 ) -> int:
     """Do analyses find a mechanism that was planted, and nothing else?
@@ -32,13 +36,16 @@ def calibrate_command(
     tbtt calibrate
 
     tbtt calibrate --short --out runs/calibration-short
+
+    Draws that are finished are not made again, unless their plant has changed. After a change of an
+    instrument they are made for it alone.
     """
     from loky import cpu_count
     from rich.console import Console
     from rich.progress import track
 
-    from tbtt_interp.calibration.runner import Recipe, run_recipe
-    from tbtt_interp.calibration.table import calibration_table, failures
+    from tbtt_interp.calibration.runner import Recipe, finished, keep, run_recipe
+    from tbtt_interp.calibration.table import DRAWS, calibration_table, failures
     from tbtt_interp.calibration.table import page as written
     from tbtt_interp.files import write_whole
     from tbtt_interp.lens import lens_version
@@ -51,19 +58,22 @@ def calibrate_command(
     if processes is not None and processes < 1:
         raise TbttError(f"processes must be at least 1, got {processes}")
     recipe = Recipe(bases=1 if short else bases, nulls=nulls, largest_only=short, fast_nulls=short)
+    page = Path("docs/calibration.md") if page is None and not short else page
+    shipped = page and page.with_name(DRAWS)
     draws = list(track(
-        run_recipe(recipe, out, processes=processes or cpu_count()), "calibrating",
+        run_recipe(recipe, out, shipped=shipped, processes=processes or cpu_count()), "calibrating",
         total=len(recipe.jobs), console=Console(stderr=True), transient=True,
         disable=not sys.stderr.isatty(),
     ))  # fmt: skip
     draws.sort(key=lambda draw: (draw["plant"], draw["effect"], draw["number"]))
     table = calibration_table(draws)
-    if page is not None or not short:
-        page = Path("docs/calibration.md") if page is None else page
+    if page and shipped:
         options = f" --bases {bases}" * (bases != 20) + f" --nulls {nulls}" * (nulls != 200)
         command = "tbtt calibrate" + (" --short" if short else options)
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, written(draws, recipe, command).encode())
+        known = finished(shipped, out / "draws.jsonl")
+        keep((known[job] for job in sorted(known)), shipped)
         print(f"{page} has the table of {len(draws):,} draws.")
     columns = ["instrument", "kind", "found_large", "of_large", "false", "null_draws", "verdict"]
     print(table[columns].round(3).to_string(index=False))
