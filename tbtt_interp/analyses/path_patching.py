@@ -185,14 +185,14 @@ def paths_table(models: Models, pairs: Pairs, effects: Arrays) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def fractions_by_change(pairs: Pairs, effects: Arrays) -> dict[str, pd.DataFrame]:
+def fractions_by_change(pairs: Pairs, effects: Arrays) -> dict[str, dict[str, np.ndarray]]:
     """For each changed label, `fraction_columns` of the `exact_effects` of all models."""
     found = {}
     for label, numbers in pairs.by_change().items():
         exact = np.moveaxis(effects["exact"][..., numbers], 0, -1)  # [source, edge, pair, model]
         total = effects["total_effect"][:, numbers].T  # [pair, model]
         sums = np.nansum(exact, -2), (np.isfinite(exact) * total).sum(-2)
-        found[label] = pd.DataFrame(fraction_columns(*sums))
+        found[label] = fraction_columns(*sums)
     return found
 
 

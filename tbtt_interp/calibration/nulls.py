@@ -18,7 +18,7 @@ from tbtt_interp.calibration.plants import (
     plant,
     shuffled_heads,
 )
-from tbtt_interp.calibration.truth import MID, POST, Truth
+from tbtt_interp.calibration.truth import MID, MID_0, POST, PRE_0, Truth
 from tbtt_interp.model import (
     Parameters,
     forward,
@@ -30,10 +30,11 @@ from tbtt_interp.model import (
 
 TRAINED_STEPS, RATE = 120, 1e-2  # of the models trained on permuted answers
 NOTHING = Truth(
-    order=0.0,
+    order=0.0, preceding=0.0, lens={PRE_0: 0.0},
     decoded={(f, s): 0.0 for f in ("parity", "carry") for s in (MID, POST)},
     used={(f, s): 0.0 for f in ("parity", "carry") for s in (MID, POST)},
-)
+)  # fmt: skip
+KINDS = ("previous token", "induction", "previous line")
 
 
 def _initial(random: np.random.Generator) -> list[Parameters]:
@@ -44,7 +45,10 @@ def _initial(random: np.random.Generator) -> list[Parameters]:
 def untrained(effect: float, random: np.random.Generator) -> Planted:
     """Null: models as they are before training."""
     models = [hooked_transformer(parameters, SHAPE) for parameters in _initial(random)]
-    truth = dataclasses.replace(NOTHING, answered=0.0, number_line=0.0)
+    truth = dataclasses.replace(
+        NOTHING, answered=0.0, number_line=0.0, lens={PRE_0: 0.0, MID_0: 0.0},
+        attends={(kind, 0, head): 0.0 for kind in KINDS for head in range(SHAPE.heads)},
+    )  # fmt: skip
     return Planted(models_of(models, equations(SUMS)), truth)
 
 
@@ -81,7 +85,8 @@ def operands_as_numbers(effect: float, random: np.random.Generator) -> Planted:
         design.attend(0, head, d.AT_END, flag)
         design.move(0, head, d.LINE, slot.start)
     models = drawn(design, random, equations(SUMS))
-    return Planted(models, dataclasses.replace(NOTHING, answered=0.0))
+    lens = {PRE_0: 0.0, MID_0: 0.0}
+    return Planted(models, dataclasses.replace(NOTHING, answered=0.0, lens=lens))
 
 
 @plant("heads that write noise", (0.0,))
@@ -103,6 +108,6 @@ def random_table(effect: float, random: np.random.Generator) -> Planted:
     """Null: the whole lookup table, whose answers are no sum of functions of a and of b."""
     planted = lookup_table.build(1.0, random)
     truth = dataclasses.replace(
-        NOTHING, used={}, number_line=0.0, additive={"logits": 0.0},
+        NOTHING, used={}, number_line=0.0, additive={"logits": 0.0}, lens={PRE_0: 0.0, MID_0: 0.0},
     )  # fmt: skip
     return Planted(planted.models, truth)

@@ -21,7 +21,16 @@ import torch
 
 from tbtt_interp.calibration import design as d
 from tbtt_interp.calibration.design import SHAPE, SUMS, VOCABULARY, Design, equations
-from tbtt_interp.calibration.truth import MID, POST, UNKNOWN, Truth
+from tbtt_interp.calibration.truth import (
+    MID,
+    MID_0,
+    MID_1,
+    POST,
+    POST_0,
+    PRE_0,
+    UNKNOWN,
+    Truth,
+)
 from tbtt_interp.model import hooked_transformer
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models
@@ -157,7 +166,7 @@ def _copying(effect: float, random: np.random.Generator, has_mlp: bool = True) -
     truth = Truth(
         carries=carries, decoded=unread, used=unread, answered=1.0,
         written={"attention from b": 1.0, **({"MLP": 0.0} if has_mlp else {})},
-        additive={"logits": 1.0},
+        additive={"logits": 1.0}, lens={PRE_0: 0.0, **({MID_0: 1.0} if has_mlp else {})},
     )  # fmt: skip
     return Planted(models, truth)
 
@@ -199,6 +208,8 @@ def number_line(effect: float, random: np.random.Generator) -> Planted:
         answered=1.0 if effect > 0.5 else None,
         decoded={("carry", MID): 0.0, ("parity", MID): 0.0}, used={("parity", MID): 0.0},
         written={"MLP": 0.0}, additive={MID: 1.0},
+        lens={PRE_0: 0.0, MID_0: 1.0} if effect > 0.5 else {},
+        rule={"restricted": 1.0, "excluded": 1.0} if effect > 0.5 else {},
     )  # fmt: skip
     return Planted(drawn(design, random, equations(SUMS), heads=order), truth)
 
@@ -218,6 +229,7 @@ def lookup_table(effect: float, random: np.random.Generator) -> Planted:
         decoded=nothing, answered=effect, number_line=0.0,
         additive={MID: 1.0, **({"logits": 0.0} if whole else {})},
         written={"MLP": 1.0, "attention from b": 0.0} if whole else {},
+        lens={PRE_0: 0.0, MID_0: 0.0},
     )  # fmt: skip
     return Planted(drawn(design, random, equations(answers), heads=order), truth)
 
@@ -241,7 +253,7 @@ def unused_feature(effect: float, random: np.random.Generator) -> Planted:
         carries={("b", 0, int(place[1]), -1): 1.0}, answered=1.0,
         decoded={("parity", POST): best, ("parity", MID): 0.0, ("carry", MID): 0.0},
         used={("parity", POST): 0.0, ("parity", MID): 0.0},
-        written={"attention from b": 1.0, "MLP": 0.0},
+        written={"attention from b": 1.0, "MLP": 0.0}, lens={PRE_0: 0.0, MID_0: 1.0},
     )  # fmt: skip
     return Planted(drawn(designs, random, equations(copies(1)), heads=order), truth)
 
@@ -266,6 +278,8 @@ def xor(effect: float, random: np.random.Generator) -> Planted:
         decoded={("parity", POST): 1.0, ("parity", MID): 0.0, ("carry", MID): 0.0},
         used={("parity", POST): UNKNOWN}, used_nonlinearly=[("parity", MID)],
         written={"MLP": 1.0}, answered=1.0 if effect == 1 else None,
+        lens={PRE_0: 0.0, MID_0: 0.0},
+        rule={"restricted": 1.0, "excluded": 1.0} if effect == 1 else {},
     )  # fmt: skip
     return Planted(drawn(design, random, equations(SUMS % 2), heads=order), truth)
 
@@ -284,7 +298,9 @@ def composed_heads(effect: float, random: np.random.Generator) -> Planted:
     design.move(1, 0, d.A, d.ANSWER, effect)
     head = int(place[0])
     truth = Truth(carries={("a", 0, head, -2): 1.0, ("a", 1, head, -1): 1.0},
-                  decoded={("parity", POST): 0.0, ("carry", POST): 0.0})  # fmt: skip
+                  decoded={("parity", POST): 0.0, ("carry", POST): 0.0},
+                  lens={PRE_0: 0.0, MID_0: 0.0, POST_0: 0.0, MID_1: 1.0} if effect == 1 else {},
+                  )  # fmt: skip
     return Planted(drawn(design, random, equations(copies(0)), heads=order), truth)
 
 
@@ -307,5 +323,6 @@ def line_order(effect: float, random: np.random.Generator) -> Planted:
         })  # fmt: skip
         designs.append(design)
     models = drawn(designs, random, examples, heads=heads)
-    truth = Truth(order=effect, decoded={("parity", POST): 0.0, ("carry", POST): 0.0})
+    truth = Truth(order=effect, decoded={("parity", POST): 0.0, ("carry", POST): 0.0},
+                  preceding=0.0)  # fmt: skip
     return Planted(models_of(models.models, examples, orders), truth)
