@@ -44,17 +44,16 @@ def empty_model(
 
 
 def lens_version() -> tuple[int, ...]:
-    """The installed version, which is 3.9 or a later 3, or 4.3 or a later 4."""
+    """The installed version: from 3.9 on and below 4, or from 4.3 on and below 5."""
     try:
         installed = version("transformer-lens")
     except PackageNotFoundError:
         installed = ""
     known = re.match(r"(3)\.(9|[1-9]\d)\b|(4)\.([3-9]|[1-9]\d)\b", installed)
     if not known:
+        which = f" {installed} is not supported" if installed else " is not installed"
         raise TbttError(
-            f"models need TransformerLens 3.9 or a later 3, or 4.3 or a later 4; "
-            f"{f'version {installed}' if installed else 'none'} is installed: "
-            "pip install 'transformer-lens>=3.9,<4'"
+            f"TransformerLens{which}: pip install 'transformer-lens>=3.9,<4', or '>=4.3,<5'"
         )
     return tuple(int(part) for part in known.groups() if part)
 

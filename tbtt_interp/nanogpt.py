@@ -28,11 +28,13 @@ from tbtt_interp.tasks import PUBLISHED_HELD_OUT, Task, Vocabulary, load_task
 from tbtt_interp.tasks.arithmetic import Pair
 from tbtt_interp.versions import versions
 
-CODE = "loading it would run code, or it is no torch checkpoint. Only tensors and plain values"
+CODE = "loading it would run code, or it is no torch checkpoint"
+PLAIN = "save it again with tensors and plain values alone (torch.save of model and model_args)"
 KNOWN = re.compile(  # what the pickle of a checkpoint may name
     r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)"
 )
 PICKLE = 2**18  # bytes; GPT-2 medium with its optimizer has half of them
+TRAINED = "give the model_args that it was trained with"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HEAD, TIED = "lm_head.weight", "transformer.wte.weight"  # one tensor in nanoGPT
 ARGUMENTS = {
@@ -120,7 +122,7 @@ def export_checkpoint(
     if shape.d_mlp % shape.d_model:
         raise TbttError(
             f"nanoGPT's MLP is a whole multiple of the width, and {run.folder} has {shape.d_mlp} "
-            f"for {shape.d_model}: it cannot be written for nanoGPT"
+            f"for {shape.d_model}: it cannot be written for nanoGPT; give --to huggingface"
         )
     arguments = {
         "n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.d_model,
@@ -143,19 +145,20 @@ def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except TbttError:
         raise
     except pickle.UnpicklingError as error:
-        raise TbttError(f"{path} was refused: {CODE} are read") from error
+        raise TbttError(f"{path} was refused ({CODE}): {PLAIN}") from error
     except Exception as error:  # a hostile pickle can raise any
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TbttError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
+        what = f"{path} cannot be read as a torch checkpoint ({reason})"
+        raise TbttError(f"{what}: give nanoGPT's ckpt.pt, or a folder for transformers") from error
     parts = [content.get(k) if isinstance(content, dict) else None for k in ("model", "model_args")]
     if not all(isinstance(part, dict) for part in parts):
-        needs = "it needs the entries model and model_args"
-        raise TbttError(f"{path} is no nanoGPT checkpoint: {needs}")
+        what = f"{path} is no nanoGPT checkpoint, which has the entries model and model_args"
+        raise TbttError(f"{what}: give the ckpt.pt that nanoGPT's train.py wrote")
     state = {str(name).removeprefix(COMPILED): tensor for name, tensor in content["model"].items()}
     for name, tensor in state.items():
         if isinstance(tensor, Tensor) and tensor.dtype not in FLOATS:
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise TbttError(f"{path} has {name} of {kind}: only tensors of real floats are read")
+            raise TbttError(f"{path} has {name} of {kind}: save it again with .float() tensors")
     tensors = [x for name, x in state.items() if isinstance(x, Tensor) and name != HEAD]
     claimed, size = sum(x.numel() * x.element_size() for x in tensors), path.stat().st_size
     if claimed > size:
@@ -185,7 +188,7 @@ def _check_archive(path: Path) -> None:
                 if not is_plain or (
                     operation.name == "GLOBAL" and not KNOWN.fullmatch(str(argument))
                 ):
-                    raise TbttError(f"{path} was refused: {CODE} are read")
+                    raise TbttError(f"{path} was refused ({CODE}): {PLAIN}")
 
 
 def from_nanogpt(
@@ -196,16 +199,20 @@ def from_nanogpt(
     for name, expected in to_nanogpt(empty, shape).items():
         found = state.get(name, state[TIED] if name == HEAD and TIED in state else None)
         if not isinstance(found, Tensor):
-            raise TbttError(f"{source} has no tensor {name}, which its model_args ask for")
+            what = f"{source} has no tensor {name}, which its model_args ask for"
+            raise TbttError(f"{what}: {TRAINED}")
         if (size := tuple(found.shape)) != (own := tuple(expected.shape)):
-            raise TbttError(f"{source} has {name} of shape {size}, its model_args say {own}")
+            what = f"{source} has {name} of shape {size}, its model_args say {own}"
+            raise TbttError(f"{what}: {TRAINED}")
         if not found.isfinite().all():
-            raise TbttError(f"{source} has {name} with values that are not finite: it diverged")
+            what = f"{source} has {name} with values that are not finite"
+            raise TbttError(f"{what}: it diverged, so give an earlier checkpoint")
     if more := [name for name in state if name not in to_nanogpt(empty, shape)
                 and not name.endswith(MASKS)]:  # fmt: skip
-        raise TbttError(f"{source} has {more[0]}, which its model_args do not have")
+        raise TbttError(f"{source} has {more[0]}, which its model_args do not have: {TRAINED}")
     if HEAD in state and not torch.equal(state[HEAD], state[TIED]):
-        raise TbttError(f"{source} has an output embedding of its own: only tied models are known")
+        what = f"{source} has an output embedding of its own, and nanoGPT ties it"
+        raise TbttError(f"{what}: give the model as a folder for transformers")
     parameters = {}
     for name in empty:
         theirs, pattern = _counterpart(name)
@@ -254,7 +261,8 @@ def _vocabulary(text: Path) -> Vocabulary:
     try:
         return Vocabulary.of([text.read_text(encoding="utf-8")])
     except (OSError, UnicodeDecodeError) as error:
-        raise TbttError(f"text {text} cannot be read ({error})") from error
+        what = f"text {text} cannot be read ({error})"
+        raise TbttError(f"{what}: give the text that the model was trained on") from error
 
 
 def _held_out(task: Task) -> tuple[Pair, ...]:

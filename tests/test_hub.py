@@ -71,7 +71,8 @@ def test_a_run_goes_as_models_for_transformers(repositories, tmp_path):
 
 def test_what_the_hub_or_the_command_refuses_is_one_line(file_run, repositories, monkeypatch):
     for name, message in (
-        ("me/none", "the model hub refused or was not reached: "), ("no name//", "Repo id must"),
+        ("me/none", r"the model hub refused 'me/none' .*: check the name \(owner/name\)"),
+        ("no name//", "it says: Repo id must"),
     ):  # fmt: skip
         with pytest.raises(TbttError, match=message) as caught:
             tbtt.load_from_hub(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-from tbtt_interp.errors import TbttError, folder_word, unknown
+from tbtt_interp.errors import TbttError, brief, folder_word, unknown
 from tbtt_interp.files import user_cache
 from tbtt_interp.pretrained.card import model_card
 from tbtt_interp.pretrained.gpt2 import WEIGHTS, export_huggingface, import_huggingface
@@ -48,7 +48,7 @@ def push_pretrained(
             export_huggingface(run, folder, steps=None if steps is None else list(steps))
         else:
             _copy_run(run, folder, model_card(run, name))
-        with _hub() as hub:
+        with _hub(repo_id) as hub:
             hub.create_repo(repo_id, private=private, exist_ok=True)
             hub.upload_folder(
                 repo_id=repo_id, folder_path=folder,
@@ -74,7 +74,7 @@ def load_from_hub(repo_id: str, *, revision: str | None = None, task: str | None
         repo_id: "owner/name" of a run, or of models for transformers, which are imported.
         task: of models that do not name theirs; see `import_huggingface`.
     """
-    with _hub() as hub:
+    with _hub(repo_id) as hub:
         found = hub.snapshot_download(repo_id, revision=revision, allow_patterns=FETCHED)
     folder = Path(found)
     if (folder / "checkpoints").is_dir():
@@ -88,7 +88,8 @@ def load_from_hub(repo_id: str, *, revision: str | None = None, task: str | None
 
 
 @contextmanager
-def _hub() -> "Iterator[HfApi]":
+def _hub(repo_id: str) -> "Iterator[HfApi]":
+    """The hub's client, whose errors become one line each."""
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.utils import HfHubHTTPError, HFValidationError
@@ -103,4 +104,7 @@ def _hub() -> "Iterator[HfApi]":
         yield HfApi()
     except (*lost, OSError, HFValidationError) as error:
         reason = " ".join(str(error).split())
-        raise TbttError(f"the model hub refused or was not reached: {reason}") from error
+        raise TbttError(
+            f"the model hub refused {brief(repo_id)} or was not reached: check the name "
+            f"(owner/name), the connection and your login (hf auth login); it says: {reason}"
+        ) from error
