@@ -188,7 +188,7 @@ def forward(
                          "role s h d e -> s d (role h e)")  # fmt: skip
         qkv = linear(norm(x, f"{block}.ln1"), read, bias)
         q, k, v = rearrange(qkv, "s (b p) (role h e) -> role (s b h) p e", b=batch, role=3, h=h)
-        scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(shape.d_head)
+        scores = torch.bmm(q, k.transpose(1, 2)) * shape.d_head**-0.5  # GPT2Model's rounding, too
         pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
         z = rearrange(torch.bmm(pattern, v), "(s b h) p e -> s (b p) (h e)", b=batch, h=h)
         write = stacked[f"{block}.attn.W_O"].flatten(1, 2)

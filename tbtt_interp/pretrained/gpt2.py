@@ -105,6 +105,7 @@ def _write_model(folder: Path, run: Run, seed: int, step: int, parameters: Param
             "architectures": ["GPT2LMHeadModel"], **KIND,
             **{name: getattr(shape, ours) for name, ours in SIZES.items()},
             "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "dtype": "float32",
+            "attn_implementation": "eager",  # sums in our order: in float32, too, the same logits
             "tie_word_embeddings": shape.tied, **special, OWN: origin,
         },
         "generation_config": {"do_sample": False, "max_new_tokens": longest, **special},
@@ -239,7 +240,7 @@ def _read_model(folder: Path) -> _Model:
     for name, own in KIND.items():
         if config[name] != own:
             what = f"{path} has {name} {brief(config[name])}, where these models have {own!r}"
-            raise TbttError(f"{what}: another kind of model cannot be imported")
+            raise TbttError(f"{what}: give a model that tbtt export wrote, or one of its kind")
     said = config.get(OWN)
     origin = UNSAID | (said if isinstance(said, dict) else {})
     sizes: dict[str, Any] = {ours: config.get(name) for name, ours in SIZES.items()}
@@ -264,7 +265,8 @@ def _read_model(folder: Path) -> _Model:
             raise TbttError(f"{what}: export it again")
     state = {n: x for n, x in files.read_tensors(folder / WEIGHTS).items() if n in expected}
     if not all(value.isfinite().all() for value in state.values()):
-        raise TbttError(f"{folder / WEIGHTS} has values that are not finite: it diverged")
+        what = f"{folder / WEIGHTS} has values that are not finite"
+        raise TbttError(f"{what}: it diverged, so give another seed or an earlier step")
     if any(value.any() for name, value in state.items() if is_bias(name)):
         shape = replace(shape, bias=True)
     return _Model(folder, shape, vocabulary, origin, from_gpt2(state, shape, folder / WEIGHTS))
@@ -281,4 +283,4 @@ def _characters(path: Path, d_vocab: int) -> str:
         if len(known) == len(text) == d_vocab and all(len(one) == 1 for one in known):
             return text
     what = f"{path} is no tokenizer of {d_vocab:,} single characters, as its config.json says"
-    raise TbttError(f"{what}: models of words or subwords cannot be imported")
+    raise TbttError(f"{what}: give a model with a token per character, not of words or subwords")
