@@ -15,15 +15,16 @@ from tbtt_interp.versions import __version__
 if TYPE_CHECKING:
     from tbtt_interp.activations import run_activations
     from tbtt_interp.analyses.additivity import analyse_additivity
-    from tbtt_interp.analyses.attention import analyse_attention
-    from tbtt_interp.analyses.attribution import analyse_attribution
+    from tbtt_interp.analyses.attention import analyse_attention, attention_knockout
+    from tbtt_interp.analyses.attribution import analyse_attribution, direct_logit_attribution
     from tbtt_interp.analyses.clean_corrupted import activation_patching
     from tbtt_interp.analyses.geometry import analyse_geometry
     from tbtt_interp.analyses.line_order import analyse_order
+    from tbtt_interp.analyses.logit_lens import logit_lens
     from tbtt_interp.analyses.memorization import analyse_memorization
     from tbtt_interp.analyses.overview import analyse_overview
     from tbtt_interp.analyses.patching import analyse_patching
-    from tbtt_interp.analyses.path_patching import analyse_paths
+    from tbtt_interp.analyses.path_patching import analyse_paths, path_patching
     from tbtt_interp.analyses.registry import register_analysis
     from tbtt_interp.compare import compare_runs
     from tbtt_interp.evaluate import evaluate_run
@@ -31,8 +32,13 @@ if TYPE_CHECKING:
     from tbtt_interp.pretrained.gpt2 import export_huggingface, import_huggingface
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import list_models, load_pretrained
-    from tbtt_interp.probes.effects import analyse_erasure, erasure_table, latent_answers
-    from tbtt_interp.probes.features import register_feature
+    from tbtt_interp.probes.effects import (
+        analyse_erasure,
+        erasure_table,
+        interchange,
+        latent_answers,
+    )
+    from tbtt_interp.probes.features import Feature, register_feature
     from tbtt_interp.probes.grid import analyse_probes, probe_grid
     from tbtt_interp.probes.linear import fit_probe
     from tbtt_interp.prompts import PromptBatch, PromptSet
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
     from tbtt_interp.runs import Run, load_run
     from tbtt_interp.seeds import Models, over_seeds
     from tbtt_interp.stats import summarize
-    from tbtt_interp.tasks import Task, entropy_floors, load_task, register_task
+    from tbtt_interp.tasks import Example, Task, entropy_floors, load_task, register_task
     from tbtt_interp.train.progress import ProgressBar
     from tbtt_interp.train.recipe import Recipe, resolve_recipe
     from tbtt_interp.train.training import train_models
@@ -48,15 +54,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "activations": "run_activations",
     "analyses.additivity": "analyse_additivity",
-    "analyses.attention": "analyse_attention",
-    "analyses.attribution": "analyse_attribution",
+    "analyses.attention": "analyse_attention attention_knockout",
+    "analyses.attribution": "analyse_attribution direct_logit_attribution",
     "analyses.clean_corrupted": "activation_patching",
     "analyses.geometry": "analyse_geometry",
     "analyses.line_order": "analyse_order",
+    "analyses.logit_lens": "logit_lens",
     "analyses.memorization": "analyse_memorization",
     "analyses.overview": "analyse_overview",
     "analyses.patching": "analyse_patching",
-    "analyses.path_patching": "analyse_paths",
+    "analyses.path_patching": "analyse_paths path_patching",
     "analyses.registry": "register_analysis",
     "compare": "compare_runs",
     "evaluate": "evaluate_run",
@@ -64,8 +71,8 @@ _HOMES = {
     "pretrained.gpt2": "export_huggingface import_huggingface",
     "pretrained.hub": "load_from_hub push_pretrained",
     "pretrained.models": "list_models load_pretrained",
-    "probes.effects": "analyse_erasure erasure_table latent_answers",
-    "probes.features": "register_feature",
+    "probes.effects": "analyse_erasure erasure_table interchange latent_answers",
+    "probes.features": "Feature register_feature",
     "probes.grid": "analyse_probes probe_grid",
     "probes.linear": "fit_probe",
     "prompts": "PromptBatch PromptSet",
@@ -73,7 +80,7 @@ _HOMES = {
     "runs": "Run load_run",
     "seeds": "Models over_seeds",
     "stats": "summarize",
-    "tasks": "Task entropy_floors load_task register_task",
+    "tasks": "Example Task entropy_floors load_task register_task",
     "train.progress": "ProgressBar",
     "train.recipe": "Recipe resolve_recipe",
     "train.training": "train_models",

@@ -6,7 +6,7 @@ A site is a hook point by TransformerLens' name, such as `blocks.0.hook_resid_po
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -57,6 +57,15 @@ def unknown_site(site: str, known: list[str]) -> TbttError:
     near = get_close_matches(site, known, n=3, cutoff=0) if known else []
     nearest = f"the nearest are {listed(near)}; site_names() lists all" if near else "there is none"
     return TbttError(f"site '{site}' is not there: {nearest}")
+
+
+def as_list(values: Any) -> list[Any]:
+    """A site's name, or a position, or several of them, as a list.
+
+    >>> as_list("hook_embed"), as_list((-2, -1))
+    (['hook_embed'], [-2, -1])
+    """
+    return [values] if isinstance(values, str | int) else list(values)
 
 
 def split_head(site: str) -> tuple[str, int | None]:

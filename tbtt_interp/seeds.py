@@ -25,21 +25,33 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tbtt_interp.activations import untrained_models
-from tbtt_interp.errors import TbttError
+from tbtt_interp.errors import TbttError, brief
 from tbtt_interp.files import write_json, write_whole
 from tbtt_interp.prompts import PromptSet
-from tbtt_interp.runs import Run
+from tbtt_interp.runs import Run, load_run
 from tbtt_interp.stats import ANY, Bounds, summarize
-from tbtt_interp.tasks import Encoder, Example
+from tbtt_interp.tasks import (
+    Encoder,
+    Example,
+    Prompts,
+    TokenizerEncoder,
+    Vocabulary,
+    examples_of,
+)
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
+
+    ModelsLike: TypeAlias = (
+        "Models | Run | str | Path | HookedTransformer | Sequence[HookedTransformer]"
+    )
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,15 +76,54 @@ class Models:
     run: Run | None = None
 
     @classmethod
-    def of(cls, given: "Models | Run", step: int | None = None) -> "Models":
-        """Every seed of a run that did not diverge; models that are given as such are returned.
+    def of(
+        cls, given: "ModelsLike", step: int | None = None, *, prompts: "Prompts | None" = None,
+        encoder: Encoder | None = None,
+    ) -> "Models":  # fmt: skip
+        """Models with labelled prompts, in whichever form they come.
 
         Args:
-            step: of a kept checkpoint; None is the last.
+            given: a run, its folder or name, of which every seed that did not diverge is taken; a
+                model; several models of one shape; or Models.
+            step: of a run's kept checkpoint; None is the last.
+            prompts: as in `examples_of`, or one or several texts. A text is found among a run's
+                own prompts; for other models its answer is the token that they say next. None is
+                the run's own.
+            encoder: turns text into tokens, for models without a tokenizer.
+
+        >>> from tbtt_interp import load_run
+        >>> models = Models.of(load_run("arithmetic-small-line").model(), prompts="<3+4=")
+        >>> models.shared_prompts.examples[0].answer
+        '7'
         """
-        if isinstance(given, Models):
-            return given
-        run = given
+        given = load_run(given) if isinstance(given, str | Path) else given
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        if isinstance(texts, list | tuple) and texts and all(isinstance(x, str) for x in texts):
+            prompts = None
+        else:
+            texts = None
+        if isinstance(given, Models | Run):
+            models = given if isinstance(given, Models) else cls._of_run(given, step)
+            if texts is not None:
+                return models.with_examples([models.shared_prompts.find(str(x)) for x in texts])
+            return models if prompts is None else models.with_prompts(prompts)
+        own = [given] if isinstance(given, torch.nn.Module) else list(given)
+        if strange := [x for x in own if not isinstance(x, torch.nn.Module)]:
+            raise TbttError(
+                f"{brief(strange[0])} is no model: give a run, a model, or a list of models"
+            )
+        if texts is not None:
+            encoder = _encoder(own, encoder)
+            return cls.of_models(own, [_answered(own, str(x), encoder) for x in texts], encoder)
+        if prompts is None:
+            raise TbttError(
+                "a model by itself has no labelled prompts: give prompts=, such as "
+                '[("ab:", "a", {"in order": True})] or run.task'
+            )
+        return cls.of_models(own, examples_of(prompts), encoder)
+
+    @classmethod
+    def _of_run(cls, run: Run, step: int | None) -> "Models":
         at = max(run.checkpoints, default=0) if step is None else step
         seeds = run.sound_seeds(step)
         left_out = f" ({run.divergence(step)})" if len(seeds) < len(run.seeds) else ""
@@ -86,20 +137,35 @@ class Models:
     @classmethod
     def of_models(
         cls, models: Sequence["HookedTransformer"], examples: Sequence[Example],
-        vocabulary: Encoder, *, name: str = "models",
+        vocabulary: Any = None, *, name: str = "models",
     ) -> "Models":  # fmt: skip
         """Models of your own, all of one shape, and your own labelled prompts.
 
         Args:
-            vocabulary: what turns your text into the models' tokens.
+            vocabulary: what turns your text into the models' tokens: a Vocabulary, or a tokenizer
+                of any library; None is the models' own tokenizer.
         """
         if not models or not examples:
             raise TbttError("an analysis needs at least one model and one example, got none")
-        prompts = PromptSet.of(examples, vocabulary, models[0].cfg.n_ctx, name=name)
+        encoder = _encoder(models, vocabulary)
+        prompts = PromptSet.of(examples, encoder, models[0].cfg.n_ctx, name=name)
         return cls(
             name=name, seeds=tuple(range(len(models))), models=tuple(models),
             prompts=tuple(dataclasses.replace(prompts, number=k) for k in range(len(models))),
         )  # fmt: skip
+
+    def with_prompts(self, prompts: Prompts) -> "Models":
+        """The same models with other labelled prompts; those of their own stay held out or seen."""
+        examples = examples_of(prompts)
+        if not examples:
+            raise TbttError("an analysis needs at least one example, got none")
+
+        def of(own: PromptSet) -> PromptSet:
+            known = {e.prompt: x for e, x in zip(own.examples, own.held_out, strict=True)}
+            held_out = np.array([known.get(e.prompt, e.held_out) for e in examples])
+            return dataclasses.replace(own, examples=examples, held_out=held_out, task=None)
+
+        return dataclasses.replace(self, prompts=tuple(map(of, self.prompts)))
 
     @property
     def first(self) -> "HookedTransformer":
@@ -146,6 +212,25 @@ class Models:
             for of in self.prompts
         ]  # fmt: skip
         return dataclasses.replace(self, prompts=tuple(prompts))
+
+
+def _encoder(models: Sequence["HookedTransformer"], given: Any) -> Encoder:
+    """What turns text into tokens, as given or the models' own."""
+    tokenizer = getattr(models[0], "tokenizer", None) if given is None else given
+    if tokenizer is None:
+        raise TbttError("this model has no tokenizer: give encoder=, such as a Vocabulary")
+    is_ours = isinstance(tokenizer, Vocabulary | TokenizerEncoder)
+    return tokenizer if is_ours else TokenizerEncoder(tokenizer)
+
+
+def _answered(models: Sequence["HookedTransformer"], text: str, encoder: Any) -> Example:
+    """A prompt with the token that the models say next, as its answer."""
+    tokens = torch.tensor([encoder.encode(text)])
+    with torch.no_grad():
+        said = {int(model(tokens)[0, -1].argmax()) for model in models}
+    if len(said) > 1:
+        raise TbttError(f"the models go on differently after {text!r}: give its answer, too")
+    return Example.of(text, encoder.decode([said.pop()]))
 
 
 def over_seeds(

@@ -30,7 +30,7 @@ from tbtt_interp.analyses.attribution import (
     in_double,
     logit_weights,
 )
-from tbtt_interp.analyses.logit_lens import lens_claims, logit_lens
+from tbtt_interp.analyses.logit_lens import lens_by_role, lens_claims
 from tbtt_interp.errors import TbttError
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models, summarize_over_seeds
@@ -52,7 +52,7 @@ def own_weights(model: "HookedTransformer", prompts: PromptSet) -> Tensor:
 
 def lens_over_models(models: Models) -> pd.DataFrame:
     by = ["split", "role", "stream", "metric"]
-    summary = summarize_over_seeds(models, logit_lens, by=by, values=["value", "mismatched"],
+    summary = summarize_over_seeds(models, lens_by_role, by=by, values=["value", "mismatched"],
                                    weights="n_answers", untrained="value")[1]  # fmt: skip
     return summary.set_index(by).sort_index()
 
@@ -102,7 +102,7 @@ def test_parts_sum_in_other_architectures(settings):
     whole = table[(table["kind"] == ALL) & (table["role"] == "answer")]
     expected = differences_by_hand(in_double(model), SOME).mean()
     assert whole["effect"].item() == pytest.approx(expected, abs=1e-4)
-    assert logit_lens(model, prompts)["value"].notna().all()
+    assert lens_by_role(model, prompts)["value"].notna().all()
 
 
 def test_where_parts_do_not_sum_an_error_has_the_difference():
@@ -235,7 +235,9 @@ def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place():
         read = [j for j, at in enumerate(place) if at == place[i] and j != i]
         margins = np.array(logit_differences(logits[read], [target] * len(read)))
         means.append([np.mean(margins > 0), margins.mean()])
-    table = logit_lens(model, prompts_of(SOME)).set_index(["role", "stream", "metric"]).sort_index()
+    table = (
+        lens_by_role(model, prompts_of(SOME)).set_index(["role", "stream", "metric"]).sort_index()
+    )
     found = table.loc[("answer", "blocks.0.hook_resid_post"), "mismatched"]
     expected = pytest.approx(np.mean(means, 0), abs=1e-4)
     assert found[["accuracy", "logit difference"]].tolist() == expected
@@ -243,7 +245,7 @@ def test_a_mismatched_stream_is_each_other_example_s_at_the_same_place():
 
 def test_an_answer_alone_at_its_place_has_no_mismatched_stream():
     examples = [Example.of("<1+1=", "2>", {}), Example.of("<9+1=", "10>", {})]
-    table = logit_lens(random_transformer(), prompts_of(examples)).set_index("role")
+    table = lens_by_role(random_transformer(), prompts_of(examples)).set_index("role")
     terminators = table.loc["terminator"]  # the third token of 10> is alone, the other is not
     assert terminators["mismatched"].notna().all() and (terminators["n_answers"] == 2).all()
 

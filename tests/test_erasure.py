@@ -14,7 +14,8 @@ from torch import Tensor
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
 from tbtt_interp.probes import effects, erasure
-from tbtt_interp.probes.features import FEATURES, label_examples
+from tbtt_interp.probes.features import FEATURES
+from tbtt_interp.probes.labels import label_examples
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 from tbtt_interp.shares import share_over_models
@@ -111,7 +112,7 @@ def test_erasing_and_interchanging_find_the_code_that_decides(line_run):
     planted = dataclasses.replace(data, codes=np.concatenate([decides, data.codes[1:]]))
     drop = erasure.erase(planted).query("measure == 'margin drop'").set_index("kind")["value"]
     assert drop["code"] > max(1, drop["random subspace"].max(), drop["permuted labels"].max())
-    moved = erasure.interchange(planted).set_index(["measure", "kind"])["value"]
+    moved = erasure.interchange_effects(planted).set_index(["measure", "kind"])["value"]
     follows = moved["answer follows"]
     assert follows["whole"] == 1 and follows["code"] > 2 * follows["random subspace"].max()
     assert moved["logit shift"]["code"] > moved["logit shift"]["permuted labels"].max()

@@ -99,7 +99,7 @@ def test_the_command_erases_interchanges_and_looks_back(line_run, printed):
     ("words", "error"),
     [
         ("--over-steps --causal", "--over-steps reads every checkpoint at the last position"),
-        ("--causal --dimensions 3", "--causal takes one --position, and no --dimensions"),
+        ("--causal --dimensions 3", "--causal takes one --position, and no --dimensions and no"),
         ("--position 3", "no text has a position 3: count back from -1"),
         ("--controls 0", "controls must be at least 1, got 0"),
         ("--feature cary", "feature 'cary' is unknown (did you mean 'carry'?)"),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tbtt_interp.activations import as_list
 from tbtt_interp.analyses.operand_grid import (
     LOGITS,
     answer_groups,
@@ -303,11 +304,13 @@ def _display(shares: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def analyse_additivity(
-    run: Run | Models, *, sites: Sequence[str] | None = None, positions: Sequence[int] = (-1,)
-) -> Result:
+    run: Run | Models, *, sites: Sequence[str] | None = None,
+    positions: int | Sequence[int] = (-1,),
+) -> Result:  # fmt: skip
     """The variance of each activation that is f(a) + g(b), and the accuracy of f(a) + g(b)."""
     models = Models.of(run)
-    options = {"sites": sites, "positions": tuple(positions)}
+    sites = sites if sites is None else as_list(sites)
+    options = {"sites": sites, "positions": as_list(positions)}
     table = over_seeds(models, variance_shares, **options)
     null = over_untrained(models, variance_shares, **options, n_shuffles=0)
     table["untrained"] = np.nan if null is None else null["share"]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from tbtt_interp.stats import SHARE, summarize
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
+
+    from tbtt_interp.seeds import ModelsLike
+    from tbtt_interp.tasks import Prompts
 
 FEW = 64  # examples for models beyond MANY_PARAMETERS
 BY = ["context", "layer", "head", "query", "key"]
@@ -111,6 +114,33 @@ def knockouts_by_role(
     return pd.DataFrame(rows, columns=[*BY, *DROPS, "n_right"])
 
 
+def attention_knockout(
+    models: "ModelsLike", *, prompts: "Prompts | None" = None, encoder: Any = None,
+    step: int | None = None, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """What answers lose after each head's attention between two token roles is knocked out.
+
+    Args:
+        models, prompts, encoder, step: as in `Models.of`. Beyond MANY_PARAMETERS, FEW prompts are
+            drawn at random.
+    Returns:
+        One row per context, layer, head, query and key role, as in `knockouts_by_role`, with means
+        and intervals over models; beside them the attention's `weight`, that of `uniform`
+        attention, and that of `untrained` models.
+    Source: attention knockout, Geva et al. 2023, section 3.
+    """
+    chosen = Models.of(models, step, prompts=prompts, encoder=encoder)
+    return attention_summary(sampled(chosen), seed=seed)[1]
+
+
+def sampled(models: Models) -> Models:
+    """The models with all of their prompts, or with FEW where they are large."""
+    if models.n_parameters <= MANY_PARAMETERS:
+        return models
+    order = np.random.default_rng(0).permutation(len(models.shared_prompts))
+    return models.with_examples(np.sort(order[:FEW]).tolist())
+
+
 def attention_summary(models: Models | Run, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`attention_by_role` and `knockouts_by_role` of every seed, and their means over models.
 
@@ -157,11 +187,8 @@ def analyse_attention(
         seed: of preceding lines, random keys and texts.
     """
     models = Models.of(run_or_models)
-    if examples is None and models.n_parameters > MANY_PARAMETERS:
-        order = np.random.default_rng(0).permutation(len(models.shared_prompts))
-        examples = np.sort(order[:FEW]).tolist()
-    sampled = models if examples is None else models.with_examples(examples)
-    table, summary = attention_summary(sampled, seed=seed)
+    few = sampled(models) if examples is None else models.with_examples(examples)
+    table, summary = attention_summary(few, seed=seed)
     by_seed, scores = summarize_over_seeds(
         models, heads.head_scores, by=heads.BY, values=heads.SCORES, untrained="score", seed=seed
     )

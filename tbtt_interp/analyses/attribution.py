@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,12 +29,15 @@ from tbtt_interp.plots import points
 from tbtt_interp.prompts import PromptBatch, PromptSet, in_reading_order
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
-from tbtt_interp.seeds import Models, over_seeds, over_untrained, summarize_over_seeds
+from tbtt_interp.seeds import Models, over_seeds, over_untrained
 from tbtt_interp.stats import Interval, summarize
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
+
+    from tbtt_interp.seeds import ModelsLike
+    from tbtt_interp.tasks import Prompts
 
 TOLERANCE = 1e-4  # nats that the sum over parts may differ from the logit
 ALL = "logit difference"
@@ -204,6 +207,23 @@ def attribution(
     return pd.concat(tables, ignore_index=True)
 
 
+def direct_logit_attribution(
+    models: "ModelsLike", *, prompts: "Prompts | None" = None, encoder: Any = None,
+    step: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """What each part of a model writes towards the answer, as a mean over models, in nats.
+
+    Args:
+        models, prompts, encoder, step: as in `Models.of`.
+    Returns:
+        One row per split, role of the answer token and part: `effect` with its interval, the nulls
+        `mismatched` and `untrained`, and the `share` of the logit difference. Heads and neurons are
+        of one model each: `attribution_tables` has them.
+    Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
+    """
+    return attribution_tables(Models.of(models, step, prompts=prompts, encoder=encoder))[0]
+
+
 def attribution_tables(models: Models) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`attribution` of every model: means over models, and heads and neurons of each model.
 
@@ -303,12 +323,7 @@ def _display(lens: pd.DataFrame, summary: pd.DataFrame, units: pd.DataFrame) -> 
 def analyse_attribution(run: Run | Models) -> Result:
     """The logit lens at each stream, and what each part writes towards the answer."""
     models = Models.of(run)
-    lens = summarize_over_seeds(
-        models, logit_lens, by=["split", "role", "stream", "metric"], weights="n_answers",
-        values=["value", "mismatched"], untrained="value",
-    )[1]  # fmt: skip
-    is_share, bounds = lens["metric"] == "accuracy", ["value_low", "value_high"]
-    lens.loc[is_share, bounds] = lens.loc[is_share, bounds].clip(0, 1)
+    lens = logit_lens(models)
     summary, units = attribution_tables(models)
     return Result(
         name="attribution",

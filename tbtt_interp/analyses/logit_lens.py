@@ -3,7 +3,7 @@
 Source: nostalgebraist 2020, interpreting GPT: the logit lens.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,14 @@ from tbtt_interp.activations import cached
 from tbtt_interp.plots import curves, short_site
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim
+from tbtt_interp.seeds import Models, summarize_over_seeds
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
+
+    from tbtt_interp.seeds import ModelsLike
+    from tbtt_interp.tasks import Prompts
 
 METRICS = ("accuracy", "log-probability", "logit difference")
 WHOLE = "answer"  # all of an answer's tokens together
@@ -63,7 +67,7 @@ def lens_scores(
     return torch.stack([own, others])
 
 
-def logit_lens(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
+def lens_by_role(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
     """What each residual stream predicts through the last LayerNorm and the unembedding.
 
     Returns:
@@ -92,6 +96,27 @@ def logit_lens(model: "HookedTransformer", prompts: PromptSet) -> pd.DataFrame:
     groups = table.groupby(["split", "role", "stream", "metric"], sort=False)
     means = groups[["value", "mismatched"]].mean()
     return means.assign(n_answers=groups.size()).reset_index()
+
+
+def logit_lens(
+    models: "ModelsLike", *, prompts: "Prompts | None" = None, encoder: Any = None,
+    step: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """What each residual stream predicts, as a mean over models, compared with two nulls.
+
+    Args:
+        models, prompts, encoder, step: as in `Models.of`.
+    Returns:
+        One row per group of `lens_by_role`, with intervals; `untrained`, the untrained models'.
+    """
+    lens = summarize_over_seeds(
+        Models.of(models, step, prompts=prompts, encoder=encoder), lens_by_role,
+        by=["split", "role", "stream", "metric"], weights="n_answers",
+        values=["value", "mismatched"], untrained="value",
+    )[1]  # fmt: skip
+    is_share, bounds = lens["metric"] == "accuracy", ["value_low", "value_high"]
+    lens.loc[is_share, bounds] = lens.loc[is_share, bounds].clip(0, 1)
+    return lens
 
 
 def lens_claims(summary: pd.DataFrame) -> list[Claim]:

@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.activations import cached, site_names, unknown_site
+from tbtt_interp.activations import as_list, cached, site_names, unknown_site
 from tbtt_interp.analyses.ablation import with_ablations
 from tbtt_interp.analyses.logit_lens import WHOLE
 from tbtt_interp.analyses.pairs import SOURCES, Pairs, chosen_pairs, ordered_pairs
@@ -61,11 +61,12 @@ def locations_of(
     names, visited = (STREAMS[0], *OF_HEADS, *STREAMS[1:]), set(site_names(model))
     every = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names]
     known = [site for site in every if site in visited]
-    if unknown := [site for site in sites or () if site not in known]:
+    chosen = as_list(sites) if sites else known
+    if unknown := [site for site in chosen if site not in known]:
         raise unknown_site(unknown[0], known)
     return [
         Location(site, head, pos)
-        for site in sites or known
+        for site in chosen
         for head in (range(model.cfg.n_heads) if site.endswith(OF_HEADS) else [None])
         for pos in (positions or (*offsets_of(batch), None))
     ]

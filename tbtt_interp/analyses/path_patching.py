@@ -6,7 +6,8 @@ stand beside it with their errors, and circuits: what the strongest edges alone 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
+    from tbtt_interp.seeds import ModelsLike
+    from tbtt_interp.tasks import Prompts
+
 STEPS = 5  # of the integral of EAP-IG, as Hanna et al. 2024 take
 RANDOM = 10  # random circuits of each size
 SHOWN = 0.02  # the least fraction restored that is printed and claimed
@@ -40,10 +44,12 @@ METHODS = {"eap": "EAP", "eap_ig": "EAP-IG"}
 
 def path_effects(
     model: "HookedTransformer", prompts: PromptSet, pairs: Pairs, seed: int = 0,
-    n_random: int = RANDOM,
+    n_random: int | None = RANDOM,
 ) -> Arrays:  # fmt: skip
     """Effect of each edge and path on each pair's logit difference, denoising, in nats.
 
+    Args:
+        n_random: random circuits of each size; None leaves circuits out.
     Returns:
         `total_effect` [pair]; `exact` [source, edge + path, pair], nan where there is no null
         source; `eap` and `eap_ig` [edge, pair]; and the arrays of `circuit_scores`.
@@ -51,14 +57,16 @@ def path_effects(
     edges = graph.edges_of(model, pairs.batch(pairs.corrupted))
     effects = exact_effects(model, prompts, pairs, edges, graph.paths_of(model), seed)
     with split_inputs(model):
-        run = path_patching(model, pairs, "pair", seed)[0]
+        run = patched_from(model, pairs, "pair", seed)[0]
         fast = {"eap": run.attributions(edges), "eap_ig": run.attributions(edges, STEPS)}
     exact = effects["exact"][0, : len(edges)]
-    scores = circuit_scores(model, prompts, pairs, exact, seed, n_random)
-    return effects | {name: values.numpy() for name, values in fast.items()} | scores
+    effects |= {name: values.numpy() for name, values in fast.items()}
+    if n_random is None:
+        return effects
+    return effects | circuit_scores(model, prompts, pairs, exact, seed, n_random)
 
 
-def path_patching(
+def patched_from(
     model: "HookedTransformer", pairs: Pairs, kind: str, seed: int = 0
 ) -> tuple[graph.PathPatching, Bool[np.ndarray, " pair"]]:
     """The corrupted run with a source of this kind, and which pairs have one."""
@@ -75,12 +83,38 @@ def exact_effects(
     exact, total = [], []
     with split_inputs(model):
         for kind in SOURCES:
-            run, is_known = path_patching(model, pairs, kind, seed)
+            run, is_known = patched_from(model, pairs, kind, seed)
             hooks = [*(run.edge_hooks([edge]) for edge in edges), *map(run.path_hooks, paths)]
             effects = torch.stack([run.differences(hook) for hook in hooks]) - run.differences()
             exact.append(np.where(is_known, effects, np.nan))
             total.append(run.total_effects().numpy())
     return {"exact": np.stack(exact), "total_effect": total[0]}
+
+
+def path_patching(
+    models: "ModelsLike", pairs: Pairs | None = None, *, clean: str | None = None,
+    corrupted: str | None = None, prompts: "Prompts | None" = None, encoder: Any = None,
+    step: int | None = None, n_pairs: int | None = None, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """The fraction of the logit difference that each edge restores, and in one layer each path.
+
+    Args:
+        models, prompts, encoder, step: as in `Models.of`.
+        clean, corrupted: one pair of prompts; None is all labelled pairs that differ in one label,
+            or n_pairs of them drawn at random.
+    Returns:
+        The rows of `paths_table`, with intervals over models and two null sources.
+    Source: Goldowsky-Dill et al. 2023, Localizing Model Behavior with Path Patching.
+    """
+    if (clean is None) != (corrupted is None):
+        raise TbttError("clean and corrupted go together: give both, or neither for all pairs")
+    has_prompts = prompts is not None or isinstance(models, Models | Run | str | Path)
+    if clean is not None and corrupted is not None and not has_prompts:
+        prompts = [clean, corrupted]
+    chosen = Models.of(models, step, prompts=prompts, encoder=encoder)
+    if pairs is None:
+        pairs = chosen_pairs(chosen, clean, corrupted, count=n_pairs, few=FEW, seed=seed)
+    return paths_table(chosen, pairs, over_seeds(chosen, path_effects, pairs, seed, None))
 
 
 def circuit_sizes(n_edges: int) -> list[int]:

@@ -21,6 +21,10 @@ def probes_command(
     position: Annotated[
         list[int] | None, Option(help="A position; -1 is the text's last. Repeatable. [all]")
     ] = None,
+    groups: Annotated[
+        str | None,
+        Option(help="A label whose values folds keep together. [pairs of operands]"),
+    ] = None,
     step: Step = None,
     over_steps: OverSteps = False,
     dimensions: Annotated[
@@ -50,8 +54,8 @@ def probes_command(
             "--over-steps reads every checkpoint at the last position: leave out --step, "
             "--position, --dimensions and --causal"
         )
-    if causal and (dimensions or len(position or []) > 1):
-        raise TbttError("--causal takes one --position, and no --dimensions")
+    if causal and (dimensions or groups or len(position or []) > 1):
+        raise TbttError("--causal takes one --position, and no --dimensions and no --groups")
     features = [name.strip() for names in feature or [] for name in names.split(",")]
     options: dict[str, Any] = {"features": features or None, "sites": site}
     if causal:
@@ -66,6 +70,6 @@ def probes_command(
         if over_steps and not site:
             options["sites"] = last_streams(load_run(run))[-1:]
         options |= {"positions": [-1] if over_steps else position, "controls": controls,
-                    "dimensions": dimensions}  # fmt: skip
+                    "dimensions": dimensions, "groups": groups}  # fmt: skip
     run_analysis("probes", analysis, [run], options, step=step, over_steps=over_steps, out=out,
                  as_json=as_json)  # fmt: skip

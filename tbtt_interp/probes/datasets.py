@@ -7,26 +7,36 @@ window begins anywhere in a line. Models trained on whole lines have not.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tbtt_interp.activations import read_texts, record, split_head
+from tbtt_interp.activations import as_list, read_texts, record, split_head
 from tbtt_interp.errors import TbttError, unknown
-from tbtt_interp.probes.features import (
-    Feature,
+from tbtt_interp.probes.features import Feature, find_features, is_own
+from tbtt_interp.probes.labels import (
+    NONE,
     Labels,
-    find_features,
+    given_groups,
     label_examples,
     number_classes,
     operand_numbers,
     pair_groups,
 )
-from tbtt_interp.probes.linear import Split, grouped_folds, growing_folds
+from tbtt_interp.probes.linear import (
+    FOLDS,
+    Split,
+    count_correct,
+    count_correct_each,
+    grouped_folds,
+    growing_folds,
+    stratified_folds,
+)
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.seeds import Models
 from tbtt_interp.tasks import Example, Task
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 LENGTHS = 4  # at which the preceding line is shown
+OPERANDS, GIVEN, NOTHING = "operand pairs", "as given", "none"  # what folds keep together
 Cells = dict[tuple[str, int], Float[Tensor, "text d"]]
 
 
@@ -43,10 +54,33 @@ class ProbeTask:
     """One feature's labels on the texts of a dataset, and the splits to score its probes on."""
 
     labels: Labels
-    folds: Split  # of the cross-validation
+    folds: Split  # of the cross-validation; stratified for a user's own feature
     growing: Split  # of the online code
     # per model: its seen examples in training, the rest in test; None where there is no rest
     held_out: tuple[Split | None, ...]
+    # where folds are stratified, those of each control task, and of each other threshold
+    control_folds: tuple[Split, ...] = ()
+    threshold_folds: tuple[Split, ...] = ()
+    groups: str = "text lengths"  # what folds keep together
+
+    def count_correct(
+        self, x: Float[Tensor, "*pos text d"], number: int
+    ) -> Int[np.ndarray, "*pos draw"]:
+        """Test examples that are predicted, of the feature and of its control tasks."""
+        labels = self.labels.of_model(number)
+        if not self.control_folds:
+            return count_correct(x, labels, self.folds)
+        return count_correct_each(x, labels, [self.folds, *self.control_folds])
+
+    def count_thresholds(
+        self, x: Float[Tensor, "*pos text d"]
+    ) -> Int[np.ndarray, "*pos threshold"] | None:
+        """The same of other thresholds; None where there are none."""
+        if (others := self.labels.thresholds) is None:
+            return None
+        if not self.threshold_folds:
+            return count_correct(x, others, self.folds)
+        return count_correct_each(x, others, self.threshold_folds)
 
     def only(self, activations: Float[Tensor, "*pos every d"]) -> Float[Tensor, "*pos text d"]:
         """The activations of texts that have the feature."""
@@ -86,23 +120,41 @@ class ProbeDataset:
 
     texts: tuple[str, ...]
     tasks: tuple[ProbeTask, ...]
-    operands: Float[np.ndarray, "text 5"] | None = None
+    operands: Float[np.ndarray, "text column"] | None = None
 
     @classmethod
     def of_prompts(
         cls, prompts: Sequence[PromptSet], features: Sequence[Feature], *, controls: int,
-        seed: int = 0,
+        seed: int = 0, groups: Any = None,
     ) -> "ProbeDataset":  # fmt: skip
-        """The prompts that all models share, in folds that never split a pair of operands."""
+        """The prompts that all models share, in folds that never split a group.
+
+        Folds of a user's own feature are stratified: those of each labelling for itself, so that
+        control tasks have no worse ones.
+
+        Args:
+            groups: as in `given_groups`; None is the pairs of operands.
+        """
         examples, tasks = prompts[0].examples, []
-        groups = pair_groups(examples)
-        folds = grouped_folds(groups, seed=seed)
+        group = pair_groups(examples) if groups is None else given_groups(groups, examples)
+        if groups is None and len(np.unique(group)) < FOLDS:  # of few operands: not enough to fold
+            group = np.arange(len(examples))
+        kept = OPERANDS if groups is None else GIVEN
+        kept = kept if len(np.unique(group)) < len(examples) else NOTHING
+        folds = grouped_folds(group, seed=seed)
         for feature in features:
-            labels = label_examples(feature, examples, controls=controls, seed=seed)
+            own = is_own(feature)
+            labels = label_examples(feature, examples, controls=controls, seed=seed,
+                                    groups=group if own else None)  # fmt: skip
             masks = [p.held_out[None, labels.has] for p in prompts]
+            stratify = partial(stratified_folds, groups=group[labels.has], seed=seed)
+            others = () if labels.thresholds is None else labels.thresholds
             tasks.append(ProbeTask(
-                labels=labels, folds=folds.only(labels.has),
-                growing=growing_folds(groups[labels.has], seed=seed),
+                labels=labels, groups=kept,
+                folds=stratify(labels.real[0]) if own else folds.only(labels.has),
+                control_folds=tuple(map(stratify, labels.controls)) if own else (),
+                threshold_folds=tuple(map(stratify, others)) if own else (),
+                growing=growing_folds(group[labels.has], seed=seed),
                 held_out=tuple(Split(~mask, mask) if mask.any() else None for mask in masks),
             ))  # fmt: skip
         texts = tuple(example.prompt for example in examples)
@@ -127,8 +179,8 @@ class ProbeDataset:
         return cls(contexts.texts, tuple(tasks))
 
 
-def features_of(prompts: PromptSet, names: Sequence[str] | None = None) -> list[Feature]:
-    """Features by name; None is every feature that these prompts can be probed for.
+def features_of(prompts: PromptSet, features: Any = None) -> list[Feature]:
+    """Features as in `find_features`; None is all that these prompts can be probed for.
 
     Shortened prompts and preceding lines need models that were trained on windows of a file. The
     latter also need to know the file: that of an imported model is known if it is the task.
@@ -139,18 +191,23 @@ def features_of(prompts: PromptSet, names: Sequence[str] | None = None) -> list[
             texts.append("shortened")
         if prompts.order_is_known and preceding_lines(task, prompts.n_ctx).n_lengths > 1:
             texts.append("preceding line")
-    return find_features(names, prompts.examples, texts)  # pyright: ignore
+    return find_features(features, prompts.examples, texts)  # pyright: ignore
 
 
 def probe_datasets(
-    models: Models, features: Sequence[Feature], *, controls: int, seed: int = 0
+    models: Models,
+    features: Sequence[Feature],
+    *,
+    controls: int,
+    seed: int = 0,
+    groups: Any = None,
 ) -> Iterator[ProbeDataset]:
     """A dataset for each kind of texts that the features are read from."""
     prompts, settings = models.shared_prompts, {"controls": controls, "seed": seed}
     for kind in dict.fromkeys(feature.texts for feature in features):
         chosen = [feature for feature in features if feature.texts == kind]
         if kind == "prompt" or prompts.task is None:
-            yield ProbeDataset.of_prompts(models.prompts, chosen, **settings)
+            yield ProbeDataset.of_prompts(models.prompts, chosen, groups=groups, **settings)
             continue
         if kind == "shortened":
             contexts = shortened_prompts(prompts.task, prompts.n_ctx)
@@ -221,12 +278,13 @@ def label_next_lines(
         for draw in range(controls if len(classes) < len(names) else 0)
     ]
     return Labels(feature=feature, has=has, classes=classes, real=real,
-                  controls=np.array(drawn, dtype=int).reshape(-1, len(index)))  # fmt: skip
+                  controls=np.array(drawn, dtype=int).reshape(-1, len(index)),
+                  control_tasks="another order of lines" if drawn else NONE)  # fmt: skip
 
 
 def read_cells(
     model: "HookedTransformer", prompts: PromptSet, texts: Sequence[str], sites: Sequence[str],
-    positions: Sequence[int] | None = None,
+    positions: int | Sequence[int] | None = None,
 ) -> Cells:  # fmt: skip
     """Activations by site and position, of one head at a time where a site has heads.
 
@@ -235,6 +293,8 @@ def read_cells(
         sites: by hook name, of one head with a dot and its number.
         positions: counted from each text's last token, which is -1; None is all positions.
     """
+    sites = as_list(sites)
+    positions = positions if positions is None else as_list(positions)
     tokens, lengths = read_texts(texts, prompts.vocabulary, prompts.n_ctx)
     recorded = record([model], tokens, sites=list(dict.fromkeys(split_head(s)[0] for s in sites)))
     by_site = {}

@@ -1,5 +1,6 @@
 """Effects of erasure, interchange and correction over models, compared with nulls of equal rank."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tbtt_interp.activations import as_list
 from tbtt_interp.interventions import answer_logits
 from tbtt_interp.plots import points, short_site
 from tbtt_interp.probes.erasure import (
@@ -17,10 +19,11 @@ from tbtt_interp.probes.erasure import (
     correct_wrong,
     decode_wrong,
     erase,
-    interchange,
+    interchange_effects,
 )
-from tbtt_interp.probes.features import find_features
+from tbtt_interp.probes.features import Feature, find_features
 from tbtt_interp.probes.grid import as_text
+from tbtt_interp.probes.labels import missing_controls
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.runs import Run
@@ -32,6 +35,9 @@ from tbtt_interp.tasks import Example
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
+
+    from tbtt_interp.seeds import ModelsLike
+    from tbtt_interp.tasks import Prompts
 
 Names = Sequence[str] | None
 NULL_NAMES = {
@@ -94,7 +100,12 @@ def erasure_effects(
 ) -> pd.DataFrame:
     """One model's effects of erasure and interchange, at a place of `LabelledActivations.of`."""
     data = LabelledActivations.of(model, prompts, **location)
-    return pd.concat([erase(data), interchange(data)])
+    return pd.concat([erase(data), interchange_effects(data)])
+
+
+def interchanged(model: "HookedTransformer", prompts: PromptSet, **location: Any) -> pd.DataFrame:
+    """One model's effects of interchange, at a place of `LabelledActivations.of`."""
+    return interchange_effects(LabelledActivations.of(model, prompts, **location))
 
 
 def wrong_answers(model: "HookedTransformer", prompts: PromptSet) -> Arrays:
@@ -152,31 +163,64 @@ def summarize_effect(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _effect_table(
-    models: Models, features: Names, sites: Names, effects_of: Callable[..., pd.DataFrame]
+    models: Models, features: Any, sites: Names, effects_of: Callable[..., pd.DataFrame]
 ) -> pd.DataFrame:
     """One row per feature, site and measure of the effects of all models."""
-    layers = range(models.first.cfg.n_layers)
-    if features is None:
-        features = coded_features(models.shared_prompts.examples)
+    layers, chosen = range(models.first.cfg.n_layers), _chosen(features, models)
     if sites is None:
         sites = [f"blocks.{k}.hook_resid_{part}" for k in layers for part in ("mid", "post")]
     rows = []
-    for feature, site in product(features, sites):
+    for feature, site in product(chosen, as_list(sites)):
         for measure, table in effects_of(feature=feature, site=site).groupby("measure", sort=False):
             size = table[table["kind"] == "code"].filter(["rank", "width", "variance"]).mean()
-            key = {"feature": feature, "site": site, "measure": measure}
+            key = {"feature": feature.name, "site": site, "measure": measure}
             rows.append(key | summarize_effect(table) | size.to_dict())
     return pd.DataFrame(rows)
 
 
+def interchange(
+    models: "ModelsLike", features: Any = None, *, sites: Names = None, pos: int = -1,
+    step: int | None = None, draws: int = DRAWS, seed: int = 0, prompts: "Prompts | None" = None,
+    encoder: Any = None,
+) -> pd.DataFrame:  # fmt: skip
+    """How answers follow a feature's code when it is taken from another prompt's activation.
+
+    Args:
+        models, step, prompts, encoder: as in `Models.of`.
+        features: as in `find_features`; None is `coded_features`.
+        sites, pos, draws: as in `erasure_table`.
+    Returns:
+        One row per feature, site and measure ("answer follows", the share of pairs whose first
+        token becomes the source's; "logit shift"), with columns as in `summarize_effect`, and
+        `whole` for the whole activation.
+    Source: interchange interventions, Geiger et al. 2021.
+    """
+    chosen = Models.of(models, step, prompts=prompts, encoder=encoder)
+    options = {"pos": pos, "draws": draws, "seed": seed}
+    _warn(features, chosen)
+    return _effect_table(chosen, features, sites,
+                         partial(over_seeds, chosen, interchanged, **options))  # fmt: skip
+
+
+def _warn(features: Any, models: Models) -> None:
+    for sentence in missing_controls(_chosen(features, models), models.shared_prompts.examples):
+        warnings.warn(sentence, stacklevel=3)
+
+
+def _chosen(features: Any, models: Models) -> list[Feature]:
+    """The features, or those whose codes are erased where none is named."""
+    examples = models.shared_prompts.examples
+    return find_features(coded_features(examples) if features is None else features, examples)
+
+
 def erasure_table(
-    models: Run | Models, features: Names = None, *, sites: Names = None, pos: int = -1,
+    models: Run | Models, features: Any = None, *, sites: Names = None, pos: int = -1,
     step: int | None = None, draws: int = DRAWS, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """What erasing a feature's code costs the answer, and how often the answer follows a source's.
 
     Args:
-        features: by name; None is `coded_features`.
+        features: as in `find_features`; None is `coded_features`.
         sites: by hook name; None is the stream after attention and after the MLP of each layer.
         pos: counted from the prompt's last token, which is -1.
         draws: of each null.
@@ -191,7 +235,7 @@ def erasure_table(
 
 
 def latent_answers(
-    models: Run | Models, features: Names = None, *, sites: Names = None,
+    models: Run | Models, features: Any = None, *, sites: Names = None,
     step: int | None = None, draws: int = DRAWS, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Wrong held-out answers whose label is decoded, or that moving the label's code corrects.
@@ -232,19 +276,22 @@ def effect_claims(table: pd.DataFrame) -> list[Claim]:
     return claims
 
 
-def analyse_erasure(models: Run | Models, features: Names = None, **options: Any) -> Result:
+def analyse_erasure(models: "ModelsLike", features: Any = None, **options: Any) -> Result:
     """`erasure_table` with its claims, its display and its figure."""
-    return _result("erasure", erasure_table(models, features, **options), ERASURE_NOTE)
+    models = Models.of(models, options.pop("step", None))
+    notes = missing_controls(_chosen(features, models), models.shared_prompts.examples)
+    return _result("erasure", erasure_table(models, features, **options), ERASURE_NOTE, *notes)
 
 
-def analyse_latent_answers(models: Run | Models, features: Names = None, **options: Any) -> Result:
+def analyse_latent_answers(models: "ModelsLike", features: Any = None, **options: Any) -> Result:
     """`latent_answers` with its claims, its display and its figure."""
+    models = Models.of(models, options.pop("step", None))
     return _result("latent-answers", latent_answers(models, features, **options), LATENT_NOTE)
 
 
-def _result(name: str, table: pd.DataFrame, note: str) -> Result:
+def _result(name: str, table: pd.DataFrame, *notes: str) -> Result:
     return Result(
-        name=name, tables={name: table}, display=as_text(table, DISPLAY), notes=[note, NOTE],
+        name=name, tables={name: table}, display=as_text(table, DISPLAY), notes=[*notes, NOTE],
         claims=effect_claims(table), figures={name: partial(plot_effects, table)},
     )  # fmt: skip
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from tbtt_interp import interventions
 from tbtt_interp.activations import cached
 from tbtt_interp.errors import TbttError
-from tbtt_interp.probes.features import Labels, find_features, label_examples, one_hot_text
+from tbtt_interp.probes.features import Feature, find_features, one_hot_text
+from tbtt_interp.probes.labels import Labels, label_examples
 from tbtt_interp.probes.linear import Split, count_correct
 from tbtt_interp.prompts import PromptBatch, PromptSet
 
@@ -119,7 +120,7 @@ class LabelledActivations:
 
     @classmethod
     def of(
-        cls, model: "HookedTransformer", prompts: PromptSet, feature: str, site: str, *,
+        cls, model: "HookedTransformer", prompts: PromptSet, feature: str | Feature, site: str, *,
         pos: int = -1, draws: int = DRAWS, seed: int = 0,
     ) -> "LabelledActivations":  # fmt: skip
         """Activations and codes of a feature, at a hook name or, as in `hook_z.0`, one head of it.
@@ -127,15 +128,15 @@ class LabelledActivations:
         Args:
             pos: counted from the prompt's last token, which is -1.
         """
-        (found,) = find_features([feature], prompts.examples)
+        (found,) = find_features(feature, prompts.examples)
         labels = label_examples(found, prompts.examples, controls=draws, seed=seed)
         batch = prompts.batch(np.flatnonzero(labels.has).tolist())
         location, seen = interventions.Location.of(site, pos), prompts.seen[labels.has]
         interventions.check_location(model, location, batch)
         if len(np.unique(labels.real[0][seen])) < 2:
             raise TbttError(
-                f"feature '{feature}' is the same in every example that was trained on, so it has "
-                "no code: choose another"
+                f"feature '{found.name}' is the same in every example that was trained on, so it "
+                "has no code: choose another"
             )
         values = cached(model, batch.tokens, [location.hook])[1][location.hook].cpu()
         x = values[interventions.index_of(location, batch, values)]  # pyright: ignore
@@ -215,7 +216,7 @@ def erase(data: LabelledActivations) -> pd.DataFrame:
     return data.effects(drops, variance=erased)
 
 
-def interchange(data: LabelledActivations) -> pd.DataFrame:
+def interchange_effects(data: LabelledActivations) -> pd.DataFrame:
     """How answers change when each subspace's part of the activation is a source example's.
 
     Sources are seen examples with another code, whose answer begins with another token than the

@@ -3,22 +3,22 @@
 To add a feature, give it an entry here, or call `register_feature` from outside.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import pandas as pd
+from jaxtyping import Bool
 
 from tbtt_interp.errors import TbttError, listed, unknown
 from tbtt_interp.tasks import Example
 from tbtt_interp.tasks.arithmetic import OPERATORS, equation_labels
+from tbtt_interp.tasks.facts import CAPITALS
 from tbtt_interp.tasks.task import Label
 
 Texts = Literal["prompt", "shortened", "preceding line"]
 POST, MID = "hook_resid_post", "hook_resid_mid"
-RAREST = 0.25  # share of the rarer class of a threshold that is a control task
 
 
 @dataclass(frozen=True)
@@ -100,194 +100,134 @@ def register_feature(feature: Feature) -> Feature:
 
 
 def find_features(
-    names: Sequence[str] | None, examples: Sequence[Example], texts: Collection[Texts] = ("prompt",)
+    features: Any, examples: Sequence[Example], texts: Collection[Texts] = ("prompt",)
 ) -> list[Feature]:
-    """Features by name; None is every feature with two labels or more in the examples.
+    """Features by name, or made of functions and labels.
 
     Labels of your own are features. The built-in features are left out where the examples only
     resemble the built-in tasks, as sums modulo 7 do.
 
     Args:
+        features: a name, a Feature, a function of an example or an array of labels in the examples'
+            order; several of these; or a mapping from names to functions, labels or Features. None
+            is every feature with two labels or more in the examples.
         texts: the kinds of texts that may be shown to the model; see `Feature`.
     Raises:
         TbttError: if a name is unknown, or every example has the same label.
 
     >>> from tbtt_interp.tasks import load_task
-    >>> [f.name for f in find_features(None, load_task("facts").examples)]
+    >>> facts = load_task("facts").examples
+    >>> [f.name for f in find_features(None, facts)]
     ['initial', 'length']
+    >>> find_features({"long": lambda e: len(e.labels["capital"]) > 6}, facts)[0].of(facts[0])
+    False
     """
-    is_built_in = all(map(_is_built_in, examples))
+    are_built_in = all(map(is_built_in, examples))
     own = {name for example in examples for name in example.labels}
-    own -= (FEATURES.keys() - BUILT_IN) | (TASK_LABELS if is_built_in else set())
-    meaningless = own if is_built_in else own | (BUILT_IN - {"line"})
-    offered = [f for f in FEATURES.values() if f.name not in meaningless and f.texts in texts]
-    for name in sorted(own):
-        labels = {e.labels[name] for e in examples if name in e.labels}
-        is_number = all(isinstance(label, int | float) for label in labels) and len(labels) > 2
-        offered.append(Feature(name, f"the label {name}", _label(name), is_ordinal=is_number))
-    known = {f.name: (f, labels) for f in offered if (labels := {*map(f.of, examples)} - {None})}
-    varied = [name for name, (_, labels) in known.items() if len(labels) > 1]
-    for name in names or ():
-        if name not in known:
-            raise unknown("feature", name, varied)
-        if name not in varied:
-            raise TbttError(
-                f"feature '{name}' is {known[name][1].pop()} in every example here, so a "
-                f"probe has one class only: choose {listed(varied)}"
-            )
-    if not varied:
+    own -= (FEATURES.keys() - BUILT_IN) | (TASK_LABELS if are_built_in else set())
+    meaningless = own if are_built_in else own | (BUILT_IN - {"line"})
+    offered = {f.name: f for f in FEATURES.values() if f.name not in meaningless
+               and f.texts in texts}  # fmt: skip
+    offered |= {name: feature_of(name, _label(name), examples) for name in sorted(own)}
+    labels = {name: {*map(f.of, examples)} - {None} for name, f in offered.items()}
+    varied = [name for name, found in labels.items() if len(found) > 1]
+    if features is None and not varied:
         raise TbttError(
             "these examples have no feature with two different labels: nothing to probe"
         )
-    return [known[name][0] for name in (varied if names is None else names)]
+    chosen: list[Feature] = []
+    for name, given in _named(varied if features is None else features):
+        if isinstance(given, str) and not labels.get(given):
+            raise unknown("feature", given, varied)
+        one = offered[given] if isinstance(given, str) else feature_of(name, given, examples)
+        found = {*map(one.of, examples)} - {None}
+        if len(found) < 2:
+            known = listed(varied) if varied else "give another"
+            what = f"is {found.pop()}" if found else "has no label"
+            raise TbttError(
+                f"feature '{one.name}' {what} in every example here, so a probe has one class "
+                f"only: choose {known}"
+            )
+        chosen.append(one)
+    return chosen
 
 
-def _is_built_in(example: Example) -> bool:
-    """Whether the labels named as those of the built-in tasks mean the same here."""
+def _named(features: Any) -> list[tuple[str, Any]]:
+    """Each feature with a name for it, from one or several in whichever form."""
+    if isinstance(features, Mapping):
+        return [(str(name), given) for name, given in features.items()]
+    is_one = isinstance(features, str | Feature) or callable(features) or hasattr(features, "dtype")
+    several: list[Any] = [features] if is_one else list(features)  # pyright: ignore
+    if not any(isinstance(x, str | Feature) or callable(x) or np.ndim(x) for x in several):
+        several = [several]  # one list of labels
+    names = [x if isinstance(x, str) else getattr(x, "name", None) or
+             getattr(x, "__name__", "<labels>") for x in several]  # fmt: skip
+    plain = [str(name).strip("<>").replace("lambda", "function") for name in names]
+    counts = {name: plain.count(name) for name in plain}
+    return [(f"{name} {k + 1}" if counts[name] > 1 else name, x)
+            for k, (name, x) in enumerate(zip(plain, several, strict=True))]  # fmt: skip
+
+
+def feature_of(name: str, given: Any, examples: Sequence[Example]) -> Feature:
+    """A feature from a Feature, a function of an example, or labels in the examples' order.
+
+    Numbers of three values or more are ordinal. None and nan are no label.
+
+    Raises:
+        TbttError: if there are not as many labels as examples, or the function fails on one.
+    """
+    if isinstance(given, Feature):
+        return given
+    if callable(given):
+        what = "a function of the example"
+
+        def of(example: Example) -> Label | None:
+            try:
+                return _plain(given(example))
+            except Exception as error:
+                raise TbttError(
+                    f"feature '{name}' fails on {example.prompt!r} ({type(error).__name__}: "
+                    f"{error}): return None where an example has no label"
+                ) from error
+    else:
+        labels = [_plain(label) for label in given]
+        if len(labels) != len(examples):
+            raise TbttError(
+                f"feature '{name}' has {len(labels)} labels and there are {len(examples)} prompts: "
+                "give a label for each, in their order, and None where there is none"
+            )
+        known = dict(zip((e.line for e in examples), labels, strict=True))
+        if any(known[e.line] != label for e, label in zip(examples, labels, strict=True)):
+            raise TbttError(f"feature '{name}' has two labels for one line: give a function")
+        what = "labels as given"
+
+        def of(example: Example) -> Label | None:
+            return known.get(example.line)
+
+    found = {*map(of, examples)} - {None}
+    is_number = all(isinstance(label, int | float) for label in found) and len(found) > 2
+    return Feature(name, what, of, is_ordinal=is_number)
+
+
+def _plain(label: Any) -> Label | None:
+    """A label as Python has it; None for what is missing."""
+    label = label.item() if hasattr(label, "item") else label
+    return None if pd.isna(label) else label
+
+
+def is_own(feature: Feature) -> bool:
+    """Whether a feature is a user's, not one that comes with the package."""
+    return feature.name not in BUILT_IN or FEATURES.get(feature.name) is not feature
+
+
+def is_built_in(example: Example) -> bool:
+    """Whether an example is of a built-in task, or has none of the labels of one."""
     labels = {name: label for name, label in example.labels.items() if name in TASK_LABELS}
     a, operator, b = (labels.get(name) for name in ("a", "operator", "b"))
     if isinstance(a, int) and isinstance(b, int) and operator in OPERATORS:
         return labels == equation_labels(a, str(operator), b)
-    return not labels or labels.keys() == {"country", "capital"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """A feature's classes on some texts, and those of its control tasks, as numbers."""
-
-    feature: Feature
-    has: Bool[np.ndarray, " every"]  # which texts have the feature; those below are of these
-    classes: tuple[Label, ...]  # by number
-    real: Int[np.ndarray, "row text"]  # each text's class: a row per model, or one for all models
-    controls: Int[np.ndarray, "control text"]
-    thresholds: Int[np.ndarray, "threshold text"] | None = None  # other ones of its quantity
-
-    def of_model(self, number: int) -> Int[np.ndarray, "draw text"]:
-        """The feature of one model, by its number in the run, and below it the control tasks."""
-        row = number if len(self.real) > 1 else 0
-        return np.concatenate([self.real[row : row + 1], self.controls])
-
-    @cached_property
-    def codes(self) -> Float[np.ndarray, "class rank"]:
-        """Each class as one number or two: its value, or its point on a circle.
-
-        Raises:
-            TbttError: if the feature is no number and has more than two classes.
-        """
-        feature, classes = self.feature, self.classes
-        if not all(isinstance(label, int | float) for label in classes):
-            if len(classes) > 2:
-                raise TbttError(
-                    f"feature '{feature.name}' has {len(classes)} unordered classes, more than one "
-                    "or two directions encode: choose a number, a digit or a feature of two classes"
-                )
-            classes = (0, 1)
-        values = np.array([float(label) for label in classes])
-        angle = 2 * np.pi * values / (feature.period or 1)
-        return np.stack([np.cos(angle), np.sin(angle)] if feature.period else [values], 1)
-
-
-def number_classes(
-    rows: Sequence[Sequence[Label]],
-) -> tuple[tuple[Label, ...], Int[np.ndarray, "row text"]]:
-    """The labels in order, and the number of each."""
-    found = {label for row in rows for label in row}
-    classes = tuple(sorted(found, key=lambda label: (str(type(label)), label)))
-    number = {label: k for k, label in enumerate(classes)}
-    return classes, np.array([[number[label] for label in row] for row in rows])
-
-
-def label_examples(
-    feature: Feature, examples: Sequence[Example], *, controls: int, seed: int = 0
-) -> Labels:
-    """A feature's labels and those of its control tasks.
-
-    A control task keeps the feature's structure and loses its meaning. On a complete grid of
-    operands it is the feature after two random permutations rename the values of a and of b. Draw k
-    has the same permutations for every feature. On other examples a control task permutes labels.
-    A feature of one operand or of the operator has no control task: renaming operands gives the
-    same task.
-
-    Source: control tasks, Hewitt and Liang 2019.
-    """
-    every = [feature.of(example) for example in examples]
-    has = np.array([label is not None for label in every])
-    labels = [label for label in every if label is not None]
-    chosen = [example for example, kept in zip(examples, has, strict=True) if kept]
-    keys = [tuple(e.labels.get(name) for name in ("a", "operator", "b")) for e in chosen]
-    grid = dict(zip(keys, labels, strict=True))
-    first, operators, second = (list(dict.fromkeys(values)) for values in zip(*keys, strict=True))
-    is_grid = len(grid) == len(keys) == len(first) * len(operators) * len(second)
-    is_grid &= min(len(first), len(second)) > 1
-    drawn = []
-    for draw in range(controls):
-        generator = np.random.default_rng((seed, draw))
-        if is_grid:
-            a, b = (dict(zip(x, [x[k] for k in generator.permutation(len(x))], strict=True))
-                    for x in (first, second))  # fmt: skip
-            drawn.append([grid[a[x], operator, b[y]] for x, operator, y in keys])
-        else:
-            drawn.append([labels[k] for k in generator.permutation(len(labels))])
-    # a control task that only renames the classes is the same task
-    same = all(len(set(zip(row, labels, strict=True))) == len(set(labels)) for row in drawn)
-    classes, numbers = number_classes([labels, *([] if same else drawn)])
-    return Labels(feature=feature, has=has, classes=classes, real=numbers[:1], controls=numbers[1:],
-                  thresholds=other_thresholds(feature, chosen, numbers[0]))  # fmt: skip
-
-
-def other_thresholds(
-    feature: Feature, examples: Sequence[Example], own: Int[np.ndarray, " text"]
-) -> Int[np.ndarray, "threshold text"] | None:
-    """Whether a feature's quantity reaches each other number; None where there is none.
-
-    Numbers that fewer than RAREST of the examples reach, or do not reach, are left out: any probe
-    gets those right.
-
-    >>> from tbtt_interp.tasks import load_task
-    >>> sums = [e for e in load_task("arithmetic").examples if e.labels["operator"] == "+"]
-    >>> carry = np.array([bool(e.labels["carry"]) for e in sums])
-    >>> other_thresholds(FEATURES["carry"], sums, carry.astype(int)).sum(1)  # a + b from 7 to 12
-    array([72, 64, 55, 36, 28])
-    """
-    if feature.quantity is None or not {"a", "b"} <= set.intersection(
-        *({*e.labels} for e in examples)
-    ):
-        return None
-    values = np.array([feature.quantity(example) for example in examples])
-    reached = (values >= np.unique(values)[:, None]).astype(int)
-    share = reached.mean(1)
-    is_other = (reached != own).any(1) & (share >= RAREST) & (share <= 1 - RAREST)
-    return reached[is_other] if is_other.any() else None
-
-
-def pair_groups(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
-    """A number for each unordered pair of operands, so that folds keep 3+4, 4+3 and 3-4 together.
-
-    An example without operands is a group of its own.
-    """
-    keys = [frozenset((e.labels["a"], e.labels["b"])) if {"a", "b"} <= e.labels.keys() else e.line
-            for e in examples]  # fmt: skip
-    number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-    return np.array([number[key] for key in keys])
-
-
-def operand_numbers(examples: Sequence[Example]) -> Float[np.ndarray, "example 5"] | None:
-    """The operands as plain numbers: a, b, the sign of the operator, and sign times a and b.
-
-    A sum and a difference are linear functions of these, so what a probe reads from them needs no
-    arithmetic. None where an example has no such operands.
-
-    >>> from tbtt_interp.tasks.arithmetic import equation
-    >>> operand_numbers([equation(3, "-", 4)]).tolist()
-    [[3.0, 4.0, -1.0, -3.0, -4.0]]
-    """
-    of = [[e.labels.get(name) for name in ("a", "b", "operator")] for e in examples]
-    if not all(isinstance(a, int | float) and isinstance(b, int | float) and sign in OPERATORS
-               for a, b, sign in of):  # fmt: skip
-        return None
-    a, b = (np.array([float(str(row[k])) for row in of]) for k in range(2))
-    sign = np.array([-1.0 if row[2] == "-" else 1.0 for row in of])
-    return np.stack([a, b, sign, sign * a, sign * b], 1)
+    country = str(labels.get("country"))
+    return not labels or labels == {"country": country, "capital": CAPITALS.get(country)}
 
 
 def one_hot_text(texts: Sequence[str]) -> Bool[np.ndarray, "text k"]:

@@ -1,31 +1,31 @@
 """The probe grid: each feature at each site and position, compared with its nulls."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from tbtt_interp.activations import as_list
 from tbtt_interp.errors import TbttError, listed
 from tbtt_interp.plots import curves, heatmaps, points, short_site
 from tbtt_interp.probes import linear
-from tbtt_interp.probes.datasets import (
-    Cells,
-    ProbeDataset,
-    ProbeTask,
-    features_of,
-    probe_datasets,
-    read_cells,
-)
+from tbtt_interp.probes.datasets import ProbeDataset, features_of, probe_datasets
 from tbtt_interp.probes.features import MID, POST, one_hot_text
-from tbtt_interp.probes.nulls import adjusted_p, mlp_gains, operands_accuracy
-from tbtt_interp.prompts import PromptSet
+from tbtt_interp.probes.nulls import (
+    adjusted_p,
+    below_chance,
+    guessed,
+    missing_nulls,
+    mlp_gains,
+    operands_accuracy,
+)
+from tbtt_interp.probes.scores import CODED, accuracy, score_probes
 from tbtt_interp.results import Claim, Result, p_text
 from tbtt_interp.runs import Run
 from tbtt_interp.seeds import Arrays, Models, over_seeds
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from transformer_lens import HookedTransformer
 
+    from tbtt_interp.seeds import ModelsLike
+    from tbtt_interp.tasks import Prompts
+
 CONTROLS = 99  # control tasks per feature
-CODED = 9  # control tasks whose description length is measured, too
 LAYER_SITES = (
     "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
     "hook_resid_post",
@@ -73,76 +75,6 @@ def default_sites(layers: int) -> list[str]:
 def last_streams(run: Run) -> list[str]:
     """The residual stream after attention and after the MLP of the last layer."""
     return [f"blocks.{run.shape.layers - 1}.hook_resid_{part}" for part in ("mid", "post")]
-
-
-def accuracy(
-    task: ProbeTask, activations: Float[Tensor, "*pos every d"], number: int
-) -> Float[np.ndarray, "*pos"] | float:
-    """The cross-validated accuracy of a task's probe on the model with this number in the run."""
-    x, labels = task.only(activations), task.labels.of_model(number)[:1]
-    return linear.count_correct(x, labels, task.folds)[..., 0] / task.folds.n_tested
-
-
-def by_site(cells: Cells) -> list[Float[Tensor, "pos every d"]]:
-    """The activations at all positions of a site together, in the order of the cells."""
-    sites = groupby(cells.items(), key=lambda cell: cell[0][0])
-    return [torch.stack([x for _, x in site]) for _, site in sites]
-
-
-def score_cells(dataset: ProbeDataset, cells: Cells, number: int) -> Arrays:
-    """One model's probes of every feature and its control tasks, at every site and position.
-
-    Returns:
-        site, pos and width of each cell, and `[cell, task, draw]`, where draw 0 is the feature:
-        correct, test examples predicted; bits of the online code; held_out_correct; r2;
-        threshold_correct, the mean over other thresholds. nan if undefined.
-    """
-    draws = max(2, *(len(task.labels.controls) + 1 for task in dataset.tasks))
-    names = ("correct", "bits", "held_out_correct", "r2", "threshold_correct")
-    scores = {name: np.full((len(cells), len(dataset.tasks), draws), np.nan) for name in names}
-    first, widths = 0, []
-    for every in by_site(cells):
-        rows = slice(first, first := first + len(every))
-        widths += [every.shape[-1]] * len(every)
-        for column, task in enumerate(dataset.tasks):
-            x, labels, rest = task.only(every), task.labels.of_model(number), task.held_out[number]
-            found = {
-                "correct": linear.count_correct(x, labels, task.folds),
-                "bits": linear.code_length(x, labels[: 1 + CODED], task.growing),
-                "held_out_correct": np.zeros((len(x), 1)) if rest is None
-                else linear.count_correct(x, labels[:1], rest),
-            }  # fmt: skip
-            if task.labels.feature.is_ordinal:
-                values = np.array(task.labels.classes, float)[labels[0]]
-                found["r2"] = linear.r_squared(x, values, task.folds)[:, None]
-            if (others := task.labels.thresholds) is not None:
-                counted = linear.count_correct(x, others, task.folds)
-                found["threshold_correct"] = counted.mean(-1, keepdims=True)
-            for name, values in found.items():
-                scores[name][rows, column, : values.shape[1]] = values
-    return {"site": np.array([site for site, _ in cells], dtype=str),
-            "pos": np.array([pos for _, pos in cells], dtype=int),
-            "width": np.array(widths, dtype=int), **scores}  # fmt: skip
-
-
-def score_probes(
-    model: "HookedTransformer", prompts: PromptSet, dataset: ProbeDataset, *,
-    dimensions: int | None = None, accuracies_only: bool = False, **where: Any,
-) -> Arrays:  # fmt: skip
-    """The scores of one model's probes at sites and positions as in `read_cells`: `score_cells`.
-
-    Args:
-        accuracies_only: whether to return the accuracies alone, `[cell, task]`.
-    """
-    cells, number = read_cells(model, prompts, dataset.texts, **where), prompts.number
-    if dimensions is not None:
-        n_models = len(dataset.tasks[0].held_out)
-        cells = {at: x @ linear.random_projections(x.shape[1], dimensions, n_models)[number].to(x)
-                 for at, x in cells.items()}  # fmt: skip
-    if not accuracies_only:
-        return score_cells(dataset, cells, number)
-    found = [[accuracy(task, x, number) for x in by_site(cells)] for task in dataset.tasks]
-    return {"accuracy": np.array([np.concatenate([[], *one]) for one in found]).T}
 
 
 def probe_table(
@@ -197,22 +129,28 @@ def probe_table(
         "majority": [x["majority"].mean() for x in folds] / of,
         "unseen": [x["unseen"].max() for x in folds],
         "degenerate": [x["degenerate"].max() for x in folds],
+        "chance": [np.mean([guessed(row) for row in task.labels.real]) for task in tasks],
+        "control_tasks": [task.labels.control_tasks for task in tasks],
+        "groups": [task.groups for task in tasks],
         "untrained": np.nan if untrained is None else untrained["accuracy"].mean(0),
     }  # fmt: skip
     flat = {name: np.broadcast_to(x, p.shape).ravel() for name, x in columns.items()}
     return pd.DataFrame(flat), control.mean(0).reshape(p.size, control.shape[-1])
 
 
-def probe_grid(
-    models: Run | Models, features: Sequence[str] | None = None, *,
-    sites: Sequence[str] | None = None, positions: Sequence[int] | None = None,
-    step: int | None = None, controls: int = CONTROLS, dimensions: int | None = None, seed: int = 0,
-    untrained: "Sequence[HookedTransformer] | None" = None,
-) -> pd.DataFrame:  # fmt: skip
+def probe_grid(models: "ModelsLike", features: Any = None, **options: Any) -> pd.DataFrame:
     """Linear probes of each feature at each site and position, compared with their nulls.
 
+    A user's own feature has the controls of a built-in one. Those that its prompts do not allow are
+    named in a warning, and in the columns `control_tasks` and `groups`.
+
     Args:
-        features: by name; None is all that the prompts have.
+        models: a run, a model, or several models; see `Models.of`.
+        features: names, functions of an example, arrays of labels, or a mapping from names to
+            these; see `find_features`. None is all that the prompts have.
+        prompts, encoder: labelled prompts, as in `Models.of`; None is the run's own.
+        groups: what folds keep together: a label's name, a function of an example, or one value
+            per example. None is the pairs of operands, if prompts spell them out.
         sites: by hook name; None is `default_sites`.
         positions: counted from each text's last token, which is -1; None is all.
         dimensions: wider activations are projected onto this many random directions, to compare
@@ -228,18 +166,39 @@ def probe_grid(
         the uniform code's length divided by the online code's. `r2` of an ordinal feature.
         `held_out_correct` of `held_out_of`, of probes fitted on what the model was trained on.
         `unseen`, test examples of a class that their fold was not trained on; `degenerate`, folds
-        with one class. Features without control tasks have no selectivity and no p.
+        with one class; `chance`, the accuracy of guessing classes as often as they occur. Features
+        without control tasks have no selectivity and no p.
+
+    >>> models = Models.of("arithmetic-small-line").take(2)
+    >>> table = probe_grid(models, {"parity": lambda e: (e.labels["a"] + e.labels["b"]) % 2},
+    ...                    sites="blocks.0.hook_resid_post", positions=-1, controls=9)
+    >>> table[["feature", "control_tasks", "groups"]].to_numpy().tolist()
+    [['parity', 'operands renamed', 'operand pairs']]
     """
+    table, warned = scored_grid(models, features, **options)
+    for sentence in warned:
+        warnings.warn(sentence, stacklevel=2)
+    return table
+
+
+def scored_grid(
+    models: "ModelsLike", features: Any = None, *, sites: Sequence[str] | None = None,
+    positions: int | Sequence[int] | None = None, step: int | None = None,
+    controls: int = CONTROLS, dimensions: int | None = None, seed: int = 0,
+    untrained: "Sequence[HookedTransformer] | None" = None, prompts: "Prompts | None" = None,
+    encoder: Any = None, groups: Any = None,
+) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
+    """The table of `probe_grid`, and a sentence for each control that is missing."""
     if dimensions is not None and dimensions < 1:
         raise TbttError(f"dimensions must be at least 1, got {dimensions}")
-    models = Models.of(models, step)
+    models = Models.of(models, step, prompts=prompts, encoder=encoder)
     layers = models.first.cfg.n_layers
     initial = models.untrained if untrained is None else tuple(untrained)
     options = {"sites": default_sites(layers) if sites is None else sites,
                "positions": positions, "dimensions": dimensions}  # fmt: skip
     tables, controls_of = [], []
     chosen = features_of(models.shared_prompts, features)
-    for dataset in probe_datasets(models, chosen, controls=controls, seed=seed):
+    for dataset in probe_datasets(models, chosen, controls=controls, seed=seed, groups=groups):
         scores, null = over_seeds(models, score_probes, dataset, **options), None
         if initial:
             baseline = dataclasses.replace(models, models=initial)
@@ -250,13 +209,14 @@ def probe_grid(
     table = pd.concat([t for t in tables if len(t)] or tables, ignore_index=True)
     if table.empty:
         raise TbttError(
-            f"no text has a position {listed(positions or ())}: count back from -1, its last"
+            f"no text has a position {listed(as_list(positions))}: count back from -1, its last"
         )
-    return table.assign(p_adjusted=adjusted_p(table, controls_of, layers))
+    table = table.assign(p_adjusted=adjusted_p(table, controls_of, layers, chosen))
+    return table, missing_nulls(models, chosen, table, has_untrained=bool(initial))
 
 
 def probe_steps(
-    run: Run, features: Sequence[str], *, sites: Sequence[str], controls: int = CONTROLS
+    run: Run, features: Any, *, sites: Sequence[str], controls: int = CONTROLS
 ) -> pd.DataFrame:
     """The probe grid of every kept checkpoint at the texts' last position, with a column `step`."""
     options = {"sites": sites, "positions": [-1], "controls": controls}
@@ -309,20 +269,20 @@ def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
                          for name, kind in formats.items() if name in table})  # fmt: skip
 
 
-def analyse_probes(
-    models: Run | Models, features: Sequence[str] | None = None, **options: Any
-) -> Result:
+def analyse_probes(models: "ModelsLike", features: Any = None, **options: Any) -> Result:
     """`probe_grid` with its claims, its display and its figure.
 
     Where no feature, site or position is named, the display is of residual streams at the last one.
     """
-    table = probe_grid(models, features, **options)
+    table, missing = scored_grid(models, features, **options)
     held_out = table["held_out_correct"].astype(str) + "/" + table["held_out_of"].astype(str)
     shown = table.assign(held_out=held_out.where(table["held_out_of"] > 0, ""))
-    if not (features or options.get("sites") or options.get("positions")):
+    if not (features is not None or options.get("sites") or options.get("positions")):
         shown = shown[(table["pos"] == -1) & table["site"].str.endswith((MID, POST))]
     primary = table["p_adjusted"].notna().sum()
     notes = [
+        *missing,
+        *below_chance(table),
         *NOTES,
         f"p adjusted: over primary cells, {primary} here; all other cells are exploratory.",
     ]

@@ -5,7 +5,8 @@ cheaper, but it never predicts the middle ones of many classes in a row.
 """
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,26 @@ def grouped_folds(
         )
     order = np.random.default_rng(seed).permutation(len(names)) % folds
     test = order[np.searchsorted(names, groups)] == np.arange(folds)[:, None]
+    return Split(~test, test)
+
+
+def stratified_folds(
+    labels: Int[np.ndarray, " example"], groups: Int[np.ndarray, " example"], *, seed: int = 0
+) -> Split:
+    """Folds that never split a group and have about equal shares of each class.
+
+    Classes with fewer examples than folds are spread as far as they go.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if np.bincount(labels).max() < FOLDS or len(np.unique(groups)) < FOLDS:
+        return grouped_folds(groups, seed=seed)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    test = np.zeros((FOLDS, len(labels)), bool)
+    with warnings.catch_warnings():  # the table counts classes that a fold lacks
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, tested) in enumerate(folds.split(labels, labels, groups)):
+            test[fold, tested] = True
     return Split(~test, test)
 
 
@@ -123,6 +144,15 @@ def count_correct(
         predicted = (scores + counts.log()[..., None]).max(-2).indices  # faster than argmax
         correct[..., draws] += (predicted == true).sum(-1).numpy()
     return correct
+
+
+def count_correct_each(
+    x: Float[Tensor, "*pos example d"], labels: Int[np.ndarray, "draw example"],
+    splits: Sequence[Split],
+) -> Int[np.ndarray, "*pos draw"]:  # fmt: skip
+    """As `count_correct`, with a split for each labelling."""
+    pairs = zip(labels, splits, strict=True)
+    return np.concatenate([count_correct(x, row[None], split) for row, split in pairs], -1)
 
 
 def code_length(

@@ -13,15 +13,24 @@ from tbtt_interp.tasks.arithmetic import PUBLISHED_HELD_OUT, Pair, arithmetic
 from tbtt_interp.tasks.corpus import read_corpus
 from tbtt_interp.tasks.entropy import Floors, entropy_floors
 from tbtt_interp.tasks.facts import facts, joint
-from tbtt_interp.tasks.task import Encoder, Example, Task, Vocabulary
+from tbtt_interp.tasks.task import (
+    Encoder,
+    Example,
+    Prompts,
+    Task,
+    TokenizerEncoder,
+    Vocabulary,
+    examples_of,
+)
 from tbtt_interp.tasks.windows import FRAMINGS, Stream
 
 Loader = Callable[[tuple[Pair, ...]], Task]
 TASKS: dict[str, Loader] = {"arithmetic": arithmetic, "facts": facts, "joint": joint}
 
 __all__ = [
-    "FRAMINGS", "PUBLISHED_HELD_OUT", "TASKS", "Encoder", "Example", "Floors", "Stream", "Task",
-    "Vocabulary", "entropy_floors", "load_task", "register_task",
+    "FRAMINGS", "PUBLISHED_HELD_OUT", "TASKS", "Encoder", "Example", "Floors", "Prompts", "Stream",
+    "Task", "TokenizerEncoder", "Vocabulary", "entropy_floors", "examples_of", "load_task",
+    "register_task",
 ]  # fmt: skip
 
 

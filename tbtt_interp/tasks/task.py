@@ -59,6 +59,25 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
+class TokenizerEncoder:
+    """The tokenizer of any library as an Encoder, without tokens for a beginning or an end."""
+
+    tokenizer: Any
+
+    def encode(self, text: str) -> list[int]:
+        """Text to tokens."""
+        try:  # transformers and tokenizers would add them
+            found = self.tokenizer.encode(text, add_special_tokens=False)
+        except TypeError:
+            found = self.tokenizer.encode(text)
+        return [int(token) for token in getattr(found, "ids", found)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Tokens to text."""
+        return self.tokenizer.decode(list(tokens))
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """One character per token, in code point order as nanoGPT numbers them.
 
@@ -204,6 +223,37 @@ class Task:
             return variant
         matches = ((re.fullmatch(short, text), prompt) for short, prompt in self.short_forms)
         return next((match.expand(prompt) for match, prompt in matches if match), text)
+
+
+Prompts = str | Task | pd.DataFrame | Iterable[str | Example | tuple[Any, ...]]
+
+
+def examples_of(prompts: Prompts) -> tuple[Example, ...]:
+    """Labelled prompts as examples.
+
+    Args:
+        prompts: examples; tuples of a prompt, its answer and, if there are any, labels; a task; or
+            a table with the columns of `Task.prompts`.
+
+    >>> examples_of([("ab:", "a", {"in order": True})])[0].labels
+    {'in order': True}
+    """
+    if isinstance(prompts, Task):
+        return prompts.examples
+    if isinstance(prompts, pd.DataFrame):
+        if missing := {"prompt", "answer"} - {*prompts.columns}:
+            raise TbttError(f"the table of prompts has no column {min(missing)}: it needs both")
+        rows = prompts.to_dict("records")
+        known = [{str(k): v for k, v in row.items() if not pd.isna(v)} for row in rows]
+        return tuple(
+            Example.of(of.pop("prompt"), of.pop("answer"), group=of.pop("group", "lines"),
+                       held_out=bool(of.pop("held_out", False)), labels=of)
+            for of in known
+        )  # fmt: skip
+    several: list[Any] = list(prompts)
+    if any(isinstance(e, str) for e in several):
+        raise TbttError("a text needs an answer beside it: give texts alone, or tuples of both")
+    return tuple(e if isinstance(e, Example) else Example.of(*e) for e in several)
 
 
 def random_bits(*key: int) -> Iterator[int]:

@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from tbtt_interp.explore.probe_tables import CONTROLS
 from tbtt_interp.model_tables import models_table
 from tbtt_interp.probes.datasets import read_cells
-from tbtt_interp.probes.features import pair_groups
 from tbtt_interp.probes.grid import probe_grid
+from tbtt_interp.probes.labels import pair_groups
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
 
