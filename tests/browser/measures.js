@@ -11,6 +11,13 @@ function smallTargets(least) {
   return sides.filter(([, b]) => Math.min(b.width, b.height) < least - 0.01).map(([e, b]) => `${named(e)} ${b.width} x ${b.height}`);
 }
 
+/** Pairs of controls of which one covers part of the other; rows that a scroller hides cover nothing. */
+function overlapping() {
+  const all = controls().filter((e) => !e.closest(".tall")).map((e) => [e, e.getBoundingClientRect()]);
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
+  return all.flatMap(([e, a], k) => all.slice(k + 1).flatMap(([o, b]) => (meet(a, b) && !e.contains(o) ? [`${named(e)} and ${named(o)}`] : [])));
+}
+
 /** Controls without a name for screen readers. */
 function nameless() {
   const name = (e) => e.getAttribute("aria-label") || [...(e.labels ?? [])].map((l) => l.textContent).join("") || e.textContent;

@@ -31,6 +31,7 @@ def test_targets_are_large_enough_and_the_page_fits(opened: Any, width: int) -> 
         expect(page.locator("main section").first).to_be_visible()
         page.wait_for_function("document.querySelector('#page').getAttribute('aria-busy') === null")
         assert measured(page, "smallTargets", 24) == [], view
+        assert measured(page, "overlapping") == [], view
         assert measured(page, "nameless") == [], view
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
         assert measured(page, "firstPicture") < 844 - 24, view
@@ -58,4 +59,6 @@ def test_the_measures_find_what_is_wrong(opened: Any) -> None:
         " {minHeight: 0, height: '20px', color: '#999', background: '#fff'})"
     )
     assert len(measured(page, "smallTargets", 24)) == 1
+    page.evaluate("document.getElementById('play').style.marginRight = '-40px'")
+    assert measured(page, "overlapping") == ["BUTTON play and INPUT step"]
     assert [words for words, _ in measured(page, "faint", 4.5, "body")] == ["▶ play training"]

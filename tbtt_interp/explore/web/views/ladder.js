@@ -1,6 +1,7 @@
 /** Every model that is open, at its last step: a dot each, with the mean and its interval. */
 
 import { h, s, count } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../source.js").Listed} Listed */
 /** @typedef {import("../state.js").State} State */
@@ -28,14 +29,42 @@ function variant(row) {
   return row.name.startsWith(usual) ? row.name.slice(usual.length + 1) : row.name;
 }
 
+/**
+ * The values of a measure, each with the models that have it to two digits, and with a lane in which
+ * nothing that is clicked overlaps.
+ * @param {Listed} row @param {string} name of the measure @param {number} long pixels from 0 to 1
+ */
+function placed(row, name, long) {
+  /** @type {Map<string, string[]>} */
+  const found = new Map();
+  for (const [seed, one] of Object.entries(row.final)) {
+    if (one[name] === null) continue;
+    const value = Math.max(0, Math.min(1, Number(one[name]))).toFixed(2);
+    found.set(value, [...(found.get(value) ?? []), seed]);
+  }
+  /** @type {number[][]} */
+  const lanes = [];
+  const dots = [...found].map(([text, seeds]) => {
+    const value = Number(text);
+    const free = lanes.findIndex((others) => others.every((other) => Math.abs(other - value) * long >= TARGET));
+    const lane = free < 0 ? lanes.push([]) - 1 : free;
+    lanes[lane].push(value);
+    return { seeds, value, lane };
+  });
+  return { dots, lanes: lanes.length };
+}
+
 /** One measure of every run: side by side, or one below the other where there is no room. @param {Listed[]} runs @param {string} name @param {string} words @param {State} state @param {number} width */
 function panel(runs, name, words, state, width) {
   const known = runs.filter((row) => Object.values(row.final).some((one) => one[name] !== null));
-  const down = width / known.length < 84;
-  const [near, far] = down ? [132, width - 14] : [128, 10]; // where 0 and 1 lie
+  const [upright, lying] = [known.map((row) => placed(row, name, 116)), known.map((row) => placed(row, name, width - 146))];
+  const room = (width - 34) / known.length; // of a run beside others
+  const down = room < Math.max(80, 8 + TARGET * Math.max(...upright.map(({ lanes }) => lanes)));
+  const [near, far] = down ? [132, width - 14] : [128, 12]; // where 0 and 1 lie
   const start = down ? 20 : 34;
-  const group = down ? 30 : (width - start) / known.length;
-  const length = start + known.length * group;
+  const rooms = lying.map(({ lanes }) => (down ? Math.max(30, 6 + TARGET * lanes) : room));
+  const ends = rooms.map((_, k) => start + rooms.slice(0, k + 1).reduce((a, b) => a + b, 0));
+  const length = ends[ends.length - 1];
   const [wide, tall] = down ? [width, length + 4] : [width, 176];
   /** @type {(along: number, share: number) => [number, number]} */
   const at = (along, share) => (down ? [near + share * (far - near), along] : [along, near + share * (far - near)]);
@@ -49,9 +78,11 @@ function panel(runs, name, words, state, width) {
     const label = down ? { x, y: 12, class: "axis middle" } : { x: x - 6, y: y + 4, class: "axis end" };
     return [line(at(start, share), at(length, share), { class: "rule" }), s("text", label, String(share))];
   });
-  const drawn = known.flatMap((row, k) => runMarks(row, name, state, start + (k + 0.5) * group, group, at, line));
+  const drawn = known.flatMap((row, k) =>
+    runMarks(row, name, (down ? lying : upright)[k], state, ends[k] - rooms[k] / 2, rooms[k], at, line),
+  );
   const labels = known.flatMap((row, k) => {
-    const middle = start + (k + 0.5) * group;
+    const middle = ends[k] - rooms[k] / 2;
     const [first, second] = [`${row.size}, ${row.framing}`, variant(row) || `${count(row.weights)} weights`];
     return down
       ? [
@@ -59,12 +90,11 @@ function panel(runs, name, words, state, width) {
           s("text", { x: near - 8, y: middle + 11, class: "axis end small" }, second),
         ]
       : [
-          s("text", { x: middle, y: 154, class: "middle" }, group > 96 ? first : row.size),
-          s("text", { x: middle, y: 169, class: "axis middle" }, group > 96 || variant(row) ? second : row.framing),
+          s("text", { x: middle, y: 154, class: "middle" }, room > 96 ? first : row.size),
+          s("text", { x: middle, y: 169, class: "axis middle" }, room > 96 || variant(row) ? second : row.framing),
         ];
   });
-  return h(
-    "figure",
+  return figure(
     { class: "panel" },
     h("h3", {}, words[0].toUpperCase() + words.slice(1)),
     s(
@@ -78,28 +108,35 @@ function panel(runs, name, words, state, width) {
       "figcaption",
       {},
       name === "order"
-        ? "A dot is a model, the bar the mean with its 95 % CI (Student's). The share of the order's bits that the loss shows; only for models trained on the file."
-        : "A dot is a model, the bar the mean share with its 95 % CI (beta-binomial). Click a dot to open it as model B.",
+        ? "Each dot is a model, or as many as it says; the bar is the mean with its 95 % CI (Student's t). 0: the model knows nothing of the order of the file's lines; 1: all of it. It is computed from the loss, for models trained on the file. Click a dot to open it as model B, and again for the next."
+        : "Each dot is a model, or as many as it says; the bar is the mean share with its 95 % CI (beta-binomial). Click a dot to open it as model B, and again for the next.",
     ),
   );
 }
 
 /**
  * A run's dots, over them its mean with its interval, and above all what is clicked.
- * @param {Listed} row @param {string} name of the measure @param {State} state @param {number} middle @param {number} group its room
+ * @param {Listed} row @param {string} name of the measure @param {ReturnType<typeof placed>} found @param {State} state
+ * @param {number} middle @param {number} room
  * @param {(along: number, share: number) => [number, number]} at
- * @param {(from: [number, number], to: [number, number], more: import("../ui/dom.js").Attributes) => SVGElement} line
+ * @param {(from: [number, number], to: [number, number], more: import("../ui/dom.js").Attributes) => import("../ui/dom.js").Drawn} line
  */
-function runMarks(row, name, state, middle, group, at, line) {
-  const seeds = Object.entries(row.final).filter(([, one]) => one[name] !== null);
-  const step = Math.min(TARGET, (group - 18) / Math.max(seeds.length - 1, 1));
-  const marks = seeds.map(([seed, one], place) => {
-    const value = Math.max(0, Math.min(1, Number(one[name])));
-    const now = state.panes.some((pane) => pane.run === row.name && (pane.seed < 0 ? seeds[0][0] : String(pane.seed)) === seed);
-    const [cx, cy] = at(middle + (place - (seeds.length - 1) / 2) * step, value);
-    const words = `${row.name}, seed ${seed}: ${value.toFixed(2)}`;
+function runMarks(row, name, { dots: found, lanes }, state, middle, room, at, line) {
+  const all = row.seeds.map(String);
+  const shown = state.panes.map((pane) => (pane.run === row.name ? (pane.seed < 0 ? all[0] : String(pane.seed)) : ""));
+  const marks = found.map(({ seeds, value, lane }) => {
+    const now = seeds.some((seed) => shown.includes(seed));
+    const next = seeds[(seeds.indexOf(shown[1]) + 1) % seeds.length];
+    const [cx, cy] = at(middle + (lane - (lanes - 1) / 2) * TARGET, value);
+    const many = seeds.length > 1;
+    const words = `${row.name}, seed${many ? "s" : ""} ${seeds.join(", ")}: ${value.toFixed(2)}`;
     return [
-      s("circle", { cx, cy, r: 5.5, class: `model-dot ${row.framing}${now ? " now" : ""}` }),
+      s(
+        "g",
+        {},
+        s("circle", { cx, cy, r: many ? 8.5 : 5.5, class: `model-dot ${row.framing}${now ? " now" : ""}` }),
+        many ? s("text", { x: cx, y: cy + 4, class: "on middle" }, String(seeds.length)) : null,
+      ),
       s("circle", {
         cx,
         cy,
@@ -107,11 +144,11 @@ function runMarks(row, name, state, middle, group, at, line) {
         class: "hit",
         role: "button",
         tabindex: 0,
-        "data-act": `open ${row.name}:${seed}`,
-        "data-key": `${name}/${row.name}/${seed}`,
+        "data-act": `open ${row.name}:${next}`,
+        "data-key": `${name}/${row.name}/${seeds[0]}`,
         "data-value": value,
-        "data-tip": `${words}; click to open it as model B`,
-        "aria-label": `${words}, open as model B`,
+        "data-tip": `${words}; click to open ${many ? `seed ${next}` : "it"} as model B`,
+        "aria-label": `${words}, open ${many ? `seed ${next} ` : ""}as model B`,
       }),
     ];
   });
@@ -119,8 +156,8 @@ function runMarks(row, name, state, middle, group, at, line) {
   const interval = row.intervals[name];
   if (!interval) return [...dots, ...targets];
   const [mean, low, high] = interval;
-  const half = Math.min(14, group / 2 - 2);
-  const tip = `${row.name}: mean ${mean.toFixed(2)}, 95 % CI ${low.toFixed(2)} to ${high.toFixed(2)}, n = ${seeds.length} models`;
+  const half = Math.min(14, room / 2 - 2);
+  const tip = `${row.name}: mean ${mean.toFixed(2)}, 95 % CI ${low.toFixed(2)} to ${high.toFixed(2)}, n = ${found.reduce((sum, { seeds }) => sum + seeds.length, 0)} models`;
   return [
     ...dots,
     line(at(middle, low), at(middle, high), { class: "interval" }),
