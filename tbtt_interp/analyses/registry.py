@@ -96,7 +96,7 @@ def attribution(run: "Source") -> "Result":
 def geometry(
     run: "Source",
     *others: "Source",
-    dimensions: Annotated[int, "Project wider ones to this many."] = 14,
+    dimensions: Annotated[int, "Compare wider models in random projections of this width."] = 14,
 ) -> "Result":
     """How are operands represented: as a number line, in circles, the same for both?
 

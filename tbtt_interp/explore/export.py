@@ -75,7 +75,8 @@ def checked_size(catalogue: Catalogue, seeds: Sequence[int] = (), steps: Sequenc
         raise TbttError(
             f"the page would have {total / 1e6:,.1f} MB of weights, of which {largest} has "
             f"{sizes[largest] / 1e6:,.1f}, and at most {LIMIT / 1e6:,.0f} MB are allowed: give "
-            "fewer runs, --seed N for some seeds, or --step N for some steps"
+            "fewer runs, --seed N for some seeds, --step N for some steps, or leave out "
+            "--out, so that the page is served"
         )
     return total
 

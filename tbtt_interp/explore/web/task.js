@@ -100,12 +100,12 @@ export function advice(text, task) {
   const [a, b] = [Number(match[1]), Number(match[3])];
   const value = match[2] === "+" ? a + b : a - b;
   const knows = task.grids.length > 0;
-  if (!knows) return "This model learned capitals, not sums: ask it for France.";
+  if (!knows) return "This model was trained on capitals, not on equations: try France.";
   if (a > 9 || b > 9) {
-    return `The models learned sums of one-digit numbers. ${a}${match[2]}${b} is ${value}; such prompts were not in their training.`;
+    return `${a}${match[2]}${b} is ${value}. The models were trained on one-digit numbers alone, so they have never seen such a prompt.`;
   }
   if (bare !== text.trim() || /\s/.test(text)) {
-    return `Here each blank is a token, and in training there was none at these places. Without them it is ${a}${match[2]}${b}, and the answer is ${value}.`;
+    return `A blank is a character to the model, and its training had none here. Type ${a}${match[2]}${b}; the answer is ${value}.`;
   }
   return "";
 }

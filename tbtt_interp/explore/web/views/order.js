@@ -16,14 +16,21 @@ const counted = new Map();
 /** @param {Scene} scene */
 export function order(scene) {
   const { task, run } = scene.opened;
-  if (!task.order) return [h("p", { class: "message note" }, "The order of this model's file is not known here.")];
+  if (!task.order)
+    return [
+      h(
+        "p",
+        { class: "message note" },
+        "This run does not say in which order the lines of its file stood, so there is nothing to compare with.",
+      ),
+    ];
   const lines = task.order.map((k) => task.examples[k].line);
   const newline = task.index.get("\n");
   if (newline === undefined) return [h("p", { class: "message" }, "This task's lines do not end in a newline.")];
   const known = /** @type {Record<string, string>} */ ({
     shuffled:
-      "This model was trained on lines in a new order for every window, so it had no order to learn. Below is the order of a file with its seed.",
-    line: "This model was trained on whole lines, one at a time, so it had no order to learn. Below is the order of a file with its seed.",
+      "This model was trained on lines in a new order for every window, so it had no order to learn. For comparison, the lines below are in the order of the file that its seed gives.",
+    line: "This model was trained on whole lines, one at a time, so it had no order to learn. For comparison, the lines below are in the order of the file that its seed gives.",
   })[run.framing];
   const place = lineOf(scene, lines);
   const parts = known ? [h("p", { class: "quiet" }, known)] : [];
@@ -53,7 +60,13 @@ export function order(scene) {
         h(
           "thead",
           {},
-          h("tr", {}, ...["line", "given this line", "the file goes on", "the model says"].map((name) => h("th", { scope: "col" }, name))),
+          h(
+            "tr",
+            {},
+            ...["number", "line of the file", "next line of the file", "next line, as the model predicts it"].map((name) =>
+              h("th", { scope: "col" }, name),
+            ),
+          ),
         ),
         h("tbody", {}, ...rows),
       ),
@@ -61,7 +74,7 @@ export function order(scene) {
     h(
       "p",
       { class: "quiet" },
-      `The model reads its last ${scene.opened.model.shape.n_ctx} characters, and predicts the next line character by character. Click a line to start from it; Enter in the prompt types ⏎.`,
+      `The model predicts the next line character by character; it sees the last ${scene.opened.model.shape.n_ctx} characters each time. Click a line to make it the prompt. ⏎ is a newline: type it by Enter.`,
     ),
   );
   return parts;
@@ -94,11 +107,11 @@ function share(opened, lines) {
     setTimeout(() => countOn(opened, lines));
   }
   const { right, done, of } = counted.get(opened.key) ?? { right: 0, done: 0, of: lines.length - 1 };
-  const words = done < of ? ` (of ${done} counted so far; counting…)` : ` (${right} of ${of})`;
+  const words = done < of ? ` (of the ${done} tried so far)` : ` (${right} of ${of})`;
   return h(
     "p",
     { role: "status" },
-    "Next lines predicted rightly: ",
+    "Next lines predicted correctly: ",
     h("b", {}, done ? `${((100 * right) / done).toFixed(0)} %` : "…"),
     words,
   );
