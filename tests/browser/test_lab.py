@@ -15,7 +15,7 @@ from tbtt_interp.runs import Run
 
 
 def margins(page: Page, operator: str, name: str = "A") -> list[float]:
-    return values(pane(page, name).locator(f"svg[data-map$='grid{operator}'] rect[data-tip]"))
+    return values(pane(page, name).locator(f"svg[data-map$='grid{operator}'] rect[data-value]"))
 
 
 @pytest.mark.parametrize("form", ["served", "file", "folder"])

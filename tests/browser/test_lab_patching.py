@@ -82,7 +82,7 @@ def test_grids_and_counts_follow_what_is_ablated(opened, line_run, name, hook) -
             for hooks in ([], [hook(batch.tokens)])
         )
     assert float((after - before).abs().max()) > 0.1
-    cells = pane(page).locator("svg[data-map^='0/grid'] rect[data-tip]")
+    cells = pane(page).locator("svg[data-map^='0/grid'] rect[data-value]")
     assert values(cells) == pytest.approx(before.tolist(), abs=0.01)
     if name == "edge":
         cell(page, 4, 1, "attention").click()

@@ -28,15 +28,16 @@ def saved(page: Page, figure: Page, kind: str) -> bytes:
 def test_every_figure_is_saved_with_what_it_is_of(opened, view: str) -> None:
     page = opened("served", f"view={view}&{PROMPTS}")
     figures = page.locator("#shared figure, #pane-0 figure").all()
+    place = "#prompt=3%2B4" if view == "story" else f"#view={view}&prompt=3%2B4"
     assert len(figures) >= FIGURES[view]
     if view == "story":  # alone: Chromium stops downloads that come long after their click
         assert saved(page, figures[0], "png").startswith(b"\x89PNG")
     for figure in figures:
         drawing = ElementTree.fromstring(saved(page, figure, "svg"))
         words = [element.text or "" for element in drawing.iter() if element.text]
-        assert any("line/0/2500 and deep/0/" in text and f"view={view}" in text for text in words)
+        assert any("line/0/2500 and deep/0/" in text and place in text for text in words)
         rows = list(csv.DictReader(io.StringIO(saved(page, figure, "csv").decode())))
-        assert rows and all(view in row["address"] and "line/0" in row["models"] for row in rows)
+        assert rows and all(place in row["address"] and "line/0" in row["models"] for row in rows)
         assert all(re.fullmatch(r"-?[\d.e-]+|NaN|", row["value"]) for row in rows), rows[0]
 
 

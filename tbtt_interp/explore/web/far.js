@@ -1,5 +1,6 @@
 /** Large models, asked in a worker: the answer to a prompt first, then every example, a few at a time. */
 
+import { kept } from "./kept.js";
 import { startWorker } from "./ui/dom.js";
 
 /** @typedef {import("./models.js").Opened} Opened */
@@ -7,7 +8,8 @@ import { startWorker } from "./ui/dom.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./state.js").Pane} Pane */
 
-const KEPT = 2; // models that the worker holds, each twice as large as its weights
+const HELD = 2; // models that the worker holds, each twice as large as its weights
+const KNOWN = 40; // prompts and changes whose answers are kept
 const PATIENCE = 300; // ms between two drawings while examples are asked
 
 /**
@@ -36,13 +38,16 @@ export function farOf(opened, text, state, pane, everywhere) {
   const { task, key } = opened;
   const changes = (/** @type {Pane} */ of) => JSON.stringify([of.cuts, of.off, of.cuts.length ? state.rule : ""]);
   const [tableKey, lookKey] = [`${key} ${changes(everywhere)}`, `${key} ${changes(pane)} ${text}`];
-  const table = kept(tables, tableKey, () => ({
+  const table = kept(tables, tableKey, KNOWN, () => ({
     margins: new Float64Array(task.examples.length).fill(NaN),
     wrong: new Map(),
     done: 0,
     task,
   }));
-  const look = kept(looks, lookKey, () => ({ look: null, words: "Loading the model in the background…" }));
+  const look = kept(looks, lookKey, KNOWN, () => ({
+    look: null,
+    words: held.includes(key) ? "The model computes in the background…" : "Loading the model in the background…",
+  }));
   const slot = state.panes.indexOf(pane);
   const isDone = (look.look || !text || task.strange(text).length) && table.done === task.examples.length;
   if (!isDone && wanted[slot] !== `${lookKey} ${tableKey}`) {
@@ -63,7 +68,7 @@ export function farOf(opened, text, state, pane, everywhere) {
       rule: state.rule,
       keys: [lookKey, tableKey],
     });
-    held = [...held.filter((one) => one !== key), key].slice(-KEPT);
+    held = [...held.filter((one) => one !== key), key].slice(-HELD);
   }
   if (isDone) wanted[slot] = "";
   return { ...look, ...table };
@@ -93,13 +98,4 @@ function heard(data) {
   }
   drawn = performance.now();
   document.dispatchEvent(new CustomEvent("redraw"));
-}
-
-/** @template T @param {Map<string, T>} map @param {string} key @param {() => T} make */
-function kept(map, key, make) {
-  const found = map.get(key) ?? make();
-  map.delete(key);
-  map.set(key, found);
-  if (map.size > 40) map.delete(/** @type {string} */ (map.keys().next().value));
-  return found;
 }

@@ -18,12 +18,10 @@ const WORDS = {
 };
 
 /**
- * @param {{runs: import("./source.js").Listed[]}} catalogue
  * @param {{title: string}[]} stories whose runs are here
- * @returns {Node[]}
+ * @returns {import("./ui/dom.js").Child[]}
  */
-export function frame(catalogue, stories) {
-  void catalogue;
+export function frame(stories) {
   const input = (/** @type {string} */ id, /** @type {string} */ words) =>
     h(
       "label",

@@ -1,13 +1,14 @@
 /** The page: an address in, two models on screen, a click to the next address. */
 
-import { address, LISTS, newPane, newState, readAddress, toggled } from "./state.js";
+import { ACTIONS } from "./actions.js";
+import { address, newPane, newState, readAddress } from "./state.js";
 import { nearestStep, openModel } from "./models.js";
 import { readCatalogue } from "./source.js";
 import { sceneOf } from "./scene.js";
 import { STORIES } from "./stories.js";
 import { moveAmongCells } from "./ui/cells.js";
-import { h, put } from "./ui/dom.js";
-import { addSaving, saveFigure } from "./ui/saving.js";
+import { count, h, make, put } from "./ui/dom.js";
+import { saveFigure } from "./ui/saving.js";
 import { startTips } from "./ui/tips.js";
 import { frame } from "./frame.js";
 import { askForProbes } from "./views/probes.js";
@@ -17,6 +18,7 @@ import { measurePage, paneContent, sharedContent } from "./views/views.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./source.js").Listed} Listed */
 /** @typedef {import("./models.js").Opened} Opened */
+/** @typedef {import("./scene.js").Scene} Scene */
 
 /** @type {Listed[]} */
 let runs = [];
@@ -29,6 +31,11 @@ let shownModels = [null, null];
 let asked = 0; // the newest request; answers to older ones are dropped
 /** @type {ReturnType<typeof setInterval> | null} */
 let playing = null;
+
+/** Says something in its place, which is laid out only if it is new. @param {string} id @param {string} words */
+function tell(id, words) {
+  if (at(id).textContent !== words) at(id).textContent = words;
+}
 
 const page = /** @type {HTMLElement} */ (document.getElementById("page"));
 const at = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -51,12 +58,25 @@ function go(next) {
   state = next;
   if (before.prompt !== next.prompt || before.corrupt !== next.corrupt) dropOfPrompt(before);
   problems = [];
-  try {
-    history.replaceState(null, "", address(state));
-  } catch {
-    /* in a notebook's frame there is no address to write */
-  }
   show();
+  writeAddress();
+}
+
+/** Where the page is now. */
+const here = () => location.href.split("#")[0] + address(state);
+
+let writing = 0; // browsers allow some hundred new addresses a minute
+
+/** Writes the address when nothing was done for a moment. */
+function writeAddress() {
+  clearTimeout(writing);
+  writing = setTimeout(() => {
+    try {
+      history.replaceState(null, "", address(state));
+    } catch {
+      /* in a notebook's frame there is no address to write */
+    }
+  }, 100);
 }
 
 /** Knock-outs and patches are of one prompt: with another they are dropped, and it is said. @param {State} before */
@@ -74,14 +94,15 @@ function dropOfPrompt(before) {
   if (isOther) state.place = 0;
   const [n, kinds] = [dropped.length, new Set(dropped)];
   const many = kinds.size > 1 ? "knock-outs and patches" : kinds.has("patch") ? "patches" : "knock-outs";
-  at("dropped").textContent = n
-    ? `${n} ${n > 1 ? many : dropped[0]} made for ${isOther ? before.prompt : before.corrupt} ${n > 1 ? "were" : "was"} dropped with that prompt.`
-    : "";
+  const words = `${n} ${n > 1 ? many : dropped[0]} made for ${isOther ? before.prompt : before.corrupt} ${n > 1 ? "were" : "was"} dropped with that prompt.`;
+  tell("dropped", n ? words : "");
 }
 
 /** Opens the models of this state and draws them; what is on screen is never an older request's. */
-async function show() {
+/** @param {boolean} [anew] whether more has changed than the state: what was computed meanwhile, or colours */
+async function show(anew = false) {
   const mine = ++asked;
+  measurePage(); // before anything is changed that would have to be laid out for that
   controlsFollow();
   /** @type {(Opened | Error)[]} */
   let found;
@@ -93,24 +114,31 @@ async function show() {
   }
   if (mine !== asked) return;
   page.removeAttribute("aria-busy");
-  draw(found);
+  draw(found, anew);
 }
 
-/** @param {(Opened | Error)[]} found */
-function draw(found) {
+/** What each pane shows, and what of. @type {{key: string, scene: Scene | Error}[]} */
+const drawn = [];
+
+/** @param {(Opened | Error)[]} found @param {boolean} anew */
+function draw(found, anew) {
   const trained = state.view === "train" ? trainedModel() : null;
   if (trained) found = [trained, found[1]];
   shownModels = found.map((one) => (one instanceof Error ? null : one));
-  measurePage();
-  page.className = `view-${state.view}`;
-  const scenes = found.map((one, k) => (one instanceof Error ? one : sceneOf(one, state, state.panes[k])));
+  if (page.className !== `view-${state.view}`) page.className = `view-${state.view}`;
+  const isNew = found.map((one, k) => {
+    const key = JSON.stringify([one instanceof Error ? one.message : one.key, state.panes[k], { ...state, step: 0, panes: 0 }, innerWidth]);
+    if (!anew && drawn[k]?.key === key) return false;
+    drawn[k] = { key, scene: one instanceof Error ? one : sceneOf(one, state, state.panes[k]) };
+    return true;
+  });
+  const scenes = drawn.map(({ scene }) => scene);
   put(
     at("problems"),
     problems.map((text) => h("p", { class: "message" }, text)),
   );
   put(at("shared"), sharedContent(scenes, runs, state));
-  scenes.forEach((scene, k) => put(at(`pane-${k}`), paneContent(scene, runs, state, k)));
-  addSaving(page);
+  scenes.forEach((scene, k) => isNew[k] && put(at(`pane-${k}`), paneContent(scene, runs, state, k)));
   sliderFollows();
   document.body.dataset.drawn = address(state);
 }
@@ -121,15 +149,20 @@ function allSteps() {
   return [...steps].sort((a, b) => a - b);
 }
 
+let followed = ""; // what the slider shows: each change of it is laid out
+
 function sliderFollows() {
   const slider = /** @type {HTMLInputElement} */ (at("step"));
   const steps = allSteps();
   const wanted = state.step < 0 ? steps[steps.length - 1] : state.step;
   const place = steps.indexOf(nearestStep(steps, wanted));
+  const words = `step ${count(steps[place] ?? 0)}`;
+  const now = [steps.length, place, words].join();
+  if (now === followed) return;
+  followed = now;
   slider.max = String(Math.max(steps.length - 1, 0));
   slider.value = String(place);
   slider.disabled = steps.length < 2;
-  const words = `step ${(steps[place] ?? 0).toLocaleString("en")}`;
   slider.setAttribute("aria-valuetext", words);
   at("step-words").textContent = words;
 }
@@ -141,71 +174,13 @@ function controlsFollow() {
     if (input.value !== value && document.activeElement !== input) input.value = value;
   }
   for (const tab of document.querySelectorAll("[data-act^='view ']")) {
-    tab.setAttribute("aria-pressed", String(tab.getAttribute("data-act") === `view ${state.view}`));
+    const pressed = String(tab.getAttribute("data-act") === `view ${state.view}`);
+    if (tab.getAttribute("aria-pressed") !== pressed) tab.setAttribute("aria-pressed", pressed);
   }
 }
 
 /** @returns {State} */
 const copy = () => structuredClone(state);
-
-/** Lists of a pane that an action puts something into, or takes it out of. */
-const TOGGLED = { cut: "cuts", off: "off", patch: "patches", path: "paths" };
-
-/**
- * What every control does: a verb, its argument, and the pane it stands in.
- * @type {Record<string, (next: State, text: string, pane: number) => void>}
- */
-const ACTIONS = {
-  ...Object.fromEntries(
-    ["view", "shown", "rule", "filter", "probe", "prompt", "corrupt", "place", "step"].map((name) => [
-      name,
-      (/** @type {any} */ next, /** @type {string} */ text) => {
-        next[name] = typeof next[name] === "number" ? Number(text) : text;
-      },
-    ]),
-  ),
-  ...Object.fromEntries(
-    Object.entries(TOGGLED).map(([verb, list]) => [
-      verb,
-      (/** @type {State} */ next, /** @type {string} */ text, /** @type {number} */ pane) => {
-        const own = /** @type {any} */ (next.panes[pane]);
-        own[list] = toggled(own[list], LISTS[list][0](text), LISTS[list][1]);
-      },
-    ]),
-  ),
-  pin: (next, text) => {
-    next.pins = toggled(next.pins, Number(text), String);
-  },
-  unpatch: (next, _, pane) => {
-    [next.panes[pane].patches, next.panes[pane].paths] = [[], []];
-  },
-  undo: (next, _, pane) => {
-    [next.panes[pane].cuts, next.panes[pane].off] = [[], []];
-  },
-  head: (next, text, pane) => {
-    [next.panes[pane].layer, next.panes[pane].head] = text.split(".").map(Number);
-  },
-  seed: (next, text, pane) => {
-    next.panes[pane].seed = Number(text);
-  },
-  run: (next, text, pane) => {
-    next.panes[pane] = newPane(text);
-  },
-  open: (next, text) => {
-    const at = text.lastIndexOf(":");
-    next.panes[1] = { ...newPane(text.slice(0, at)), seed: Number(text.slice(at + 1)) };
-    next.step = -1; // the ladder is of last steps
-  },
-  story: (next, text) => {
-    Object.assign(next, storyState(Number(text)));
-  },
-};
-
-/** @param {number} number */
-function storyState(number) {
-  at("story").textContent = STORIES[number].text;
-  return readAddress(STORIES[number].address, first).state;
-}
 
 /** Another task, size or framing: the run that has it and else most of what this one has. @param {string} name @param {string} value @param {number} pane */
 function choose(name, value, pane) {
@@ -233,30 +208,31 @@ function act(target) {
   const pane = Number(target.getAttribute("data-pane") ?? target.closest("[data-pane]")?.getAttribute("data-pane") ?? 0);
   if (verb === "save")
     return saveFigure(/** @type {Element} */ (target.closest("figure")), text, {
-      address: location.href,
+      address: here(),
       models: shownModels.map((m) => m?.key ?? ""),
     });
   if (verb === "compute") {
     askForProbes(shownModels[pane]);
-    return show();
+    return show(true);
   }
   if (verb === "play") return play();
   if (verb === "copy")
-    return navigator.clipboard?.writeText(location.href).then(() => {
+    return navigator.clipboard?.writeText(here()).then(() => {
       target.textContent = "Copied";
     });
-  const action = ACTIONS[verb];
   if (verb.startsWith("train")) return train(verb, shownModels[1], state);
-  if (!action) return;
+  if (!(verb in ACTIONS) && verb !== "story") return;
   if (verb !== "step") stop();
-  if (verb !== "story") at("story").textContent = "";
+  tell("story", verb === "story" ? STORIES[Number(text)].text : "");
+  if (verb === "story") return go(readAddress(STORIES[Number(text)].address, first).state);
   const next = copy();
-  action(next, text, pane);
+  ACTIONS[verb](next, text, pane);
   go(next);
 }
 
 function stop() {
-  if (playing !== null) clearInterval(playing);
+  if (playing === null) return;
+  clearInterval(playing);
   playing = null;
   at("play").textContent = "▶ play training";
 }
@@ -312,7 +288,7 @@ function listen() {
     at(name).addEventListener("input", (event) => {
       const next = copy();
       /** @type {any} */ (next)[name] = /** @type {HTMLInputElement} */ (event.target).value.replaceAll("⏎", "\n").slice(-500);
-      at("story").textContent = "";
+      tell("story", "");
       go(next);
     });
   }
@@ -347,7 +323,8 @@ function listen() {
     if (width !== innerWidth) show();
     width = innerWidth;
   });
-  document.addEventListener("redraw", () => show());
+  document.addEventListener("redraw", () => show(true));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(true));
 }
 
 /** @param {SVGElement} curves @param {MouseEvent} event */
@@ -365,19 +342,17 @@ async function start() {
     const catalogue = await readCatalogue();
     runs = catalogue.runs;
     first = firstState(runs);
-    page.replaceChildren(
-      ...frame(
-        catalogue,
-        STORIES.filter((one) => readAddress(one.address, first).state.panes.every((pane) => runs.some((r) => r.name === pane.run))),
-      ),
-    );
+    const isOpen = (/** @type {string} */ address) =>
+      readAddress(address, first).state.panes.every((pane) => runs.some((row) => row.name === pane.run));
+    page.replaceChildren();
+    put(page, frame(STORIES.filter((one) => isOpen(one.address))));
     ({ state, problems } = readAddress(location.hash, first));
     problems.push(...catalogue.left_out.map((text) => `Left out: ${text}`));
     listen();
     startTips();
     await show();
   } catch (error) {
-    page.replaceChildren(h("p", { class: "message", role: "alert" }, /** @type {Error} */ (error).message));
+    page.replaceChildren(make(h("p", { class: "message", role: "alert" }, /** @type {Error} */ (error).message)));
   }
 }
 

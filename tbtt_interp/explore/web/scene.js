@@ -1,11 +1,14 @@
 /** What one pane shows: its model's answer to the prompt, with and without what is changed in it. */
 
-import { answerBatch, margins, nextLogits, say, sayAll } from "./engine/answers.js";
+import { answerBatch, askAll, nextLogits, runAgain, runAll, say } from "./engine/answers.js";
 import { makeBatch } from "./engine/batch.js";
 import { ablate, combine, knockOut } from "./engine/interventions.js";
 import { countWeights, forward, isLarge } from "./engine/model.js";
 import { farOf } from "./far.js";
+import { kept } from "./kept.js";
+import { edgeText } from "./state.js";
 import { advice } from "./task.js";
+import { count } from "./ui/dom.js";
 
 /** @typedef {import("./models.js").Opened} Opened */
 /** @typedef {import("./state.js").State} State */
@@ -39,15 +42,22 @@ import { advice } from "./task.js";
  * @property {string[]} names of its tokens
  * @property {Map<string, import("./engine/model.js").Activation>} cache of that window
  * @property {Float64Array} margins of every example
+ * @property {Map<number, string>} wrong what is said to the examples that are answered wrongly
  * @property {Float64Array | null} marginsBefore
  * @property {boolean} changed
+ * @property {string} key what this model is known by, with what is changed in it
  * @property {(start: number) => Hooks} hooksAt
  * @property {() => Map<string, import("./engine/model.js").Activation>} fed activations of every
  *   example with its right answer fed in, computed when they are first asked for
  */
 
-/** @type {Map<string, Float64Array>} */
-const knownMargins = new Map();
+/** @typedef {Map<string, import("./engine/model.js").Activation>} Cache */
+/** @type {Map<string, {margins: Float64Array, wrong: Map<number, string>}>} */
+const knownAnswers = new Map();
+/** The last run with knock-outs, and their queries. @type {Map<string, import("./engine/answers.js").Run & {cuts: Map<string, number>}>} */
+const knownRuns = new Map();
+/** @type {Map<string, Cache>} */
+const knownFed = new Map();
 
 /** Edges counted from a window's start; those outside it are left out. @param {Edge[]} edges @param {number} start */
 function inWindow(edges, start) {
@@ -68,7 +78,7 @@ export function lookAt(model, prompt, ends, hooksAt, changed, answer = null, lim
   const start = Math.max(0, prompt.length - context);
   const tokens = said.tokens.slice(0, -1).slice(start, start + context);
   const { cache } = forward(model, makeBatch([tokens]), { hooks: hooksAt(start), keep: () => true });
-  const margin = answer && margins(model, answerBatch([{ prompt, answer }], context), hooksAt(0))[0];
+  const margin = answer && askAll(model, answerBatch([{ prompt, answer }], context), ends, hooksAt(0)).margins[0];
   return { said, before, start, tokens, cache, margin };
 }
 
@@ -77,17 +87,33 @@ export function hooksOf(pane, rule, start) {
   return combine(knockOut(inWindow(pane.cuts, start), rule === "renormalized"), ablate(pane.off));
 }
 
-/** The margins of all examples, kept for a while. @param {Opened} opened @param {Pane} pane @param {string} rule */
-function marginsOf(opened, pane, rule) {
-  const changes = JSON.stringify([pane.cuts, pane.off, pane.cuts.length ? rule : ""]);
-  const key = `${opened.key} ${changes}`;
-  let found = knownMargins.get(key);
-  if (!found) {
-    found = margins(opened.model, opened.answers, hooksOf(pane, rule, 0));
-    if (knownMargins.size > 400) knownMargins.delete(/** @type {string} */ (knownMargins.keys().next().value));
-    knownMargins.set(key, found);
-  }
-  return found;
+/** What a changed model is known by. @param {Opened} opened @param {Pane} pane @param {string} rule */
+const changedKey = ({ key }, { cuts, off }, rule) => `${key} ${JSON.stringify([cuts, off, cuts.length ? rule : ""])}`;
+
+/** How all examples are answered. @param {Opened} opened @param {Pane} pane @param {string} rule */
+function askedAll(opened, pane, rule) {
+  const { model, answers, task } = opened;
+  return kept(knownAnswers, changedKey(opened, pane, rule), 400, () => {
+    const hooks = hooksOf(pane, rule, 0);
+    const run = pane.cuts.length && !pane.off.length ? cutRun(opened, pane.cuts, rule, hooks) : undefined;
+    const { margins, wrong } = askAll(model, answers, task.ends, hooks, run);
+    return { margins, wrong: new Map([...wrong].map(([k, tokens]) => [k, task.decode(tokens)])) };
+  });
+}
+
+/**
+ * A run over all examples without some edges. An edge changes its query alone and, in deeper models,
+ * what comes after it; the rest stays as in the run before.
+ * @param {Opened} opened @param {Edge[]} cuts @param {string} rule @param {Hooks} hooks
+ */
+function cutRun({ key, model, answers }, cuts, rule, hooks) {
+  const run = kept(knownRuns, key, 4, () => ({ ...runAll(model, answers), cuts: new Map() }));
+  const now = new Map(cuts.map((edge) => [`${edgeText(edge)} ${rule}`, edge.query]));
+  const differs = [...run.cuts, ...now].filter(([name]) => !run.cuts.has(name) || !now.has(name)).map(([, query]) => query);
+  const first = Math.min(...differs);
+  runAgain(model, answers, run, hooks, (pos) => (model.shape.layers > 1 ? pos >= first : differs.includes(pos)));
+  run.cuts = now;
+  return run;
 }
 
 /**
@@ -103,17 +129,18 @@ export function sceneOf(opened, state, pane) {
   const everywhere = opened.answers.fits ? pane : { ...pane, cuts: [] };
   const plain = { ...pane, cuts: [], off: [] };
   const hooksAt = (/** @type {number} */ start) => hooksOf(pane, state.rule, start);
-  /** @type {Map<string, import("./engine/model.js").Activation> | null} */
-  let fed = null;
+  const key = changedKey(opened, pane, state.rule);
   const far = isLarge(model.shape) ? farOf(opened, text, state, pane, everywhere) : null;
+  const all = far ?? askedAll(opened, everywhere, state.rule);
   const scene = {
     far,
     opened,
     text,
     strange,
     changed,
+    key,
     hooksAt,
-    fed: () => (fed ??= forward(model, opened.answers.batch, { hooks: hooksAt(0), keep: () => true }).cache),
+    fed: () => kept(knownFed, key, 4, () => forward(model, opened.answers.batch, { hooks: hooksAt(0), keep: () => true }).cache),
     advice: task.find(text) < 0 ? advice(state.prompt, task) : "",
     example: task.find(text),
     said: /** @type {Said | null} */ (null),
@@ -122,8 +149,9 @@ export function sceneOf(opened, state, pane) {
     tokens: /** @type {number[]} */ ([]),
     names: /** @type {string[]} */ ([]),
     cache: new Map(),
-    margins: far?.margins ?? marginsOf(opened, everywhere, state.rule),
-    marginsBefore: changed && !far ? marginsOf(opened, plain, state.rule) : null,
+    margins: all.margins,
+    wrong: all.wrong,
+    marginsBefore: changed && !far ? askedAll(opened, plain, state.rule).margins : null,
   };
   if (strange.length || !text) return scene;
   const look = far ? far.look : lookAt(model, task.encode(text), task.ends, hooksAt, changed);
@@ -148,36 +176,9 @@ export function marginHere(scene) {
   return least;
 }
 
-/** @type {Map<string, Map<number, string>>} */
-const knownAnswers = new Map();
-
-/**
- * What a model says to the examples that it answers wrongly, by example.
- * @param {Scene} scene @param {string} key that tells what is changed in the model
- */
-export function wrongAnswers(scene, key) {
-  if (scene.far) return scene.far.wrong;
-  const full = `${scene.opened.key} ${key}`;
-  let found = knownAnswers.get(full);
-  if (!found) {
-    const { task, model } = scene.opened;
-    const wrong = [...scene.margins.keys()].filter((k) => !(scene.margins[k] > 0));
-    const said = sayAll(
-      model,
-      wrong.map((k) => task.tokens[k].prompt),
-      task.ends,
-      scene.hooksAt(0),
-    );
-    found = new Map(wrong.map((k, row) => [k, task.decode(said[row])]));
-    if (knownAnswers.size > 200) knownAnswers.delete(/** @type {string} */ (knownAnswers.keys().next().value));
-    knownAnswers.set(full, found);
-  }
-  return found;
-}
-
 /** What is shown of a large model in place of what would ask it every example. @param {Scene} scene @param {string} what */
 export const tooLarge = (scene, what) =>
-  `${what} would take minutes here for a model of ${countWeights(scene.opened.model.shape).toLocaleString("en")} weights: tbtt analyses computes it in Python.`;
+  `${what} would take minutes here for a model of ${count(countWeights(scene.opened.model.shape))} weights: tbtt analyses computes it in Python.`;
 
 /** Whether what is said to an example is right in every seen, and in every held-out one. @param {Scene} scene */
 export function counts(scene, from = scene.margins) {

@@ -1,6 +1,6 @@
 /** Trains a model, or asks a large one, beside the page, so that the page answers meanwhile. */
 
-import { answerBatch, margins, sayAll } from "./engine/answers.js";
+import { answerBatch, askAll } from "./engine/answers.js";
 import { Model } from "./engine/model.js";
 import { byTransformerLens, Trainer } from "./engine/training.js";
 import { hooksOf, lookAt } from "./scene.js";
@@ -61,22 +61,16 @@ function answer() {
     };
     const changed = now.pane.cuts.length + now.pane.off.length > 0;
     postMessage({ keys: now.keys, look: lookAt(model, now.prompt, ends, hooksAt, changed, now.answer, longest + 2) });
-    now.prompt = null;
+    for (const one of asked) if (one?.keys[0] === now.keys[0]) one.prompt = null; // both panes may ask the same
   } else {
     const some = now.examples.slice(now.done, now.done + AT_ONCE);
     const hooks = hooksOf(now.everywhere, now.rule, 0);
-    const found = margins(model, answerBatch(some, model.shape.n_ctx), hooks);
-    const wrong = [...found.keys()].filter((k) => !(found[k] > 0));
-    const said = sayAll(
-      model,
-      wrong.map((k) => some[k].prompt),
-      ends,
-      hooks,
-    );
-    postMessage({ keys: now.keys, from: now.done, margins: found, wrong: wrong.map((k, row) => [now.done + k, said[row]]) });
-    now.done += some.length;
+    const { margins, wrong } = askAll(model, answerBatch(some, model.shape.n_ctx), ends, hooks);
+    postMessage({ keys: now.keys, from: now.done, margins, wrong: [...wrong].map(([k, said]) => [now.done + k, said]) });
+    const done = now.done + some.length;
+    for (const one of asked) if (one?.keys[1] === now.keys[1]) one.done = done;
   }
-  if (!now.prompt && now.done >= now.examples.length) asked[now.slot] = null;
+  for (const one of asked) if (one && !one.prompt && one.done >= one.examples.length) asked[one.slot] = null;
   setTimeout(answer);
 }
 

@@ -13,6 +13,7 @@
  * @property {Int32Array} pos of each node, from 0
  * @property {Int32Array} keys [node, width]: the node at each earlier position, itself last
  * @property {Int32Array[]} nodes of each sequence, by position
+ * @property {Int32Array} [at] the nodes of a past run that these are
  */
 
 /**

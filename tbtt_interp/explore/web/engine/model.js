@@ -125,17 +125,30 @@ export class Model {
   }
 }
 
+/** Keys and values of nodes that were computed before, to which other nodes attend. */
+export class Past {
+  /** @param {Shape} shape @param {number} most nodes */
+  constructor({ layers, d_model: d }, most) {
+    this.size = 0;
+    const room = () => Array.from({ length: layers }, () => new Float64Array(most * d));
+    this.k = room();
+    this.v = room();
+  }
+}
+
 /**
  * The logits of every node, and the activations that were asked for.
  *
  * With `split` each head's queries, keys and values and each MLP have an input of their own, and each
  * head an output: TransformerLens's hook_q_input, hook_k_input, hook_v_input, hook_mlp_in, hook_result.
+ * With `past` the batch's nodes come behind its nodes, or in the place of those that `batch.at` names, and
+ * the batch's keys count from its first.
  * @param {Model} model
  * @param {Batch} batch
- * @param {{hooks?: Hooks, keep?: (site: string) => boolean, split?: boolean}} [options]
+ * @param {{hooks?: Hooks, keep?: (site: string) => boolean, split?: boolean, past?: Past | null}} [options]
  * @returns {{logits: Float64Array, cache: Map<string, Activation>}} logits are [node, d_vocab]
  */
-export function forward(model, batch, { hooks = new Map(), keep = () => false, split = false } = {}) {
+export function forward(model, batch, { hooks = new Map(), keep = () => false, split = false, past = null } = {}) {
   const { layers, d_model: d, d_mlp: m, d_vocab: vocabulary } = model.shape;
   const n = batch.size;
   /** @type {Map<string, Activation>} */
@@ -170,7 +183,7 @@ export function forward(model, batch, { hooks = new Map(), keep = () => false, s
     const at = `blocks.${layer}`;
     const block = model.blocks[layer];
     point(`${at}.hook_resid_pre`, stream);
-    const attention = attend(model, layer, stream, batch, point, split);
+    const attention = attend(model, layer, stream, batch, point, split, past);
     point(`${at}.hook_attn_out`, attention);
     stream = add(stream, attention);
     point(`${at}.hook_resid_mid`, stream);
@@ -191,28 +204,37 @@ export function forward(model, batch, { hooks = new Map(), keep = () => false, s
   const logits = product(last, model.unembed, n, vocabulary, d);
   addBias(logits, model.bias("unembed.b_U"));
   point("unembed.hook_out", logits);
+  if (past && !batch.at) past.size += n;
   return { logits, cache };
 }
 
 /**
  * Attention of one layer: what its heads write.
  * @param {Model} model @param {number} layer @param {Float64Array} stream @param {Batch} batch
- * @param {(site: string, data: Float64Array, heads?: number) => Float64Array} point @param {boolean} split
+ * @param {(site: string, data: Float64Array, heads?: number) => Float64Array} point @param {boolean} split @param {Past | null} past
  */
-function attend(model, layer, stream, batch, point, split) {
+function attend(model, layer, stream, batch, point, split, past) {
   const { heads, d_model: d } = model.shape;
   const { size: e } = model;
   const { size: n, width, keys, pos } = batch;
   const at = `blocks.${layer}.attn`;
   const block = model.blocks[layer];
   const read = split ? stream : normalize(model, stream, n, `blocks.${layer}.ln1`, point);
-  const [q, k, v] = [0, 1, 2].map((role) => {
+  const [q, ...own] = [0, 1, 2].map((role) => {
     const weights = block.qkv.subarray(role * d * d, (role + 1) * d * d);
     const input = split ? point(`blocks.${layer}.hook_${"qkv"[role]}_input`, repeated(stream, n, heads), heads) : null;
     const part = input ? readApart(model, layer, input, weights, n) : product(read, weights, n, d, d);
     addBias(part, block.qkvBias?.subarray(role * d, (role + 1) * d));
     return point(`${at}.hook_${"qkv"[role]}`, part, heads);
   });
+  const [k, v] = past ? [past.k[layer], past.v[layer]] : own;
+  if (past) {
+    for (let node = 0; node < n; node++) {
+      const place = (batch.at?.[node] ?? past.size + node) * d;
+      k.set(own[0].subarray(node * d, (node + 1) * d), place);
+      v.set(own[1].subarray(node * d, (node + 1) * d), place);
+    }
+  }
   const scores = new Float64Array(n * heads * width).fill(-Infinity);
   const scale = 1 / Math.sqrt(e);
   for (let node = 0; node < n; node++) {
@@ -228,7 +250,11 @@ function attend(model, layer, stream, batch, point, split) {
   }
   point(`${at}.hook_attn_scores`, scores, heads);
   const pattern = scores;
-  for (let row = 0; row < n * heads; row++) softmax(pattern, row * width, width);
+  for (let row = 0; row < n * heads; row++) {
+    const seen = pos[Math.floor(row / heads)] + 1;
+    softmax(pattern, row * width, seen);
+    pattern.fill(0, row * width + seen, (row + 1) * width);
+  }
   point(`${at}.hook_pattern`, pattern, heads);
   const z = new Float64Array(n * d);
   for (let node = 0; node < n; node++) {

@@ -6,7 +6,7 @@ import { s, signed } from "./dom.js";
  * @typedef {object} Cell
  * @property {number} value positive is blue, negative orange
  * @property {string} [text] in the cell
- * @property {string} tip shown while the cell is hovered or focused
+ * @property {string} [tip] shown while the cell is hovered or focused; a cell without one is no place to go to
  * @property {string} [act] what a click does
  * @property {boolean} [ring] whether the cell is ringed
  * @property {boolean} [pressed] whether what a click did is in effect
@@ -38,7 +38,7 @@ export function cellMap(map) {
   const size = Math.max(least, map.size);
   const tall = Math.max(least, map.height ?? size);
   const longest = Math.max(0, ...rows.map((name) => name.length));
-  const left = 6 + longest * 7 + (map.rowTitle ? 14 : 0);
+  const left = 6 + Math.ceil(longest * 7.3) + (map.rowTitle ? 14 : 0);
   const top = 16 + (map.columnTitle ? 14 : 0);
   const width = left + columns.length * size + 1;
   const height = top + rows.length * tall + 1;
@@ -52,7 +52,8 @@ export function cellMap(map) {
   }
   columns.forEach((name, k) => parts.push(s("text", { x: left + (k + 0.5) * size, y: top - 4, class: "name middle" }, name)));
   rows.forEach((name, k) => parts.push(s("text", { x: left - 4, y: top + (k + 0.5) * tall + 4, class: "name end" }, name)));
-  let first = true;
+  /** @type {import("./dom.js").Drawn[][]} */
+  const [boxes, rings, texts] = [[], [], []]; // apart, so that a text that comes or goes moves no box
   for (let r = 0; r < rows.length; r++) {
     for (let c = 0; c < columns.length; c++) {
       const cell = cells[r][c];
@@ -60,33 +61,30 @@ export function cellMap(map) {
       const shade = Number.isFinite(cell.value) ? map.shade(Math.abs(cell.value)) : 0;
       const x = left + c * size;
       const y = top + r * tall;
-      parts.push(
-        s("rect", {
-          x: x + 0.5,
-          y: y + 0.5,
-          width: size - 1,
-          height: tall - 1,
-          rx: 2,
-          class: `cell ${cell.value < 0 ? "neg" : "pos"}${cell.lit ? " lit" : ""}`,
-          "fill-opacity": (0.05 + shade * (MOST - 0.05)).toFixed(3),
-          role: cell.act ? "button" : "img",
-          "aria-label": cell.tip,
-          "aria-pressed": cell.act && cell.pressed !== undefined ? String(cell.pressed) : null,
-          "data-act": cell.act,
-          "data-tip": cell.tip,
-          "data-value": cell.value,
-          "data-key": `${key}/${r}/${c}`,
-          tabindex: first ? 0 : -1,
-        }),
-      );
-      first = false;
-      if (cell.ring) {
-        parts.push(s("rect", { x: x + 2, y: y + 2, width: size - 4, height: tall - 4, rx: 2, class: "ring" }));
-      }
+      const own = {
+        x: x + 0.5,
+        y: y + 0.5,
+        width: size - 1,
+        height: tall - 1,
+        rx: 2,
+        class: `cell ${cell.value < 0 ? "neg" : "pos"}${cell.lit ? " lit" : ""}`,
+        "fill-opacity": (0.05 + shade * (MOST - 0.05)).toFixed(3),
+      };
+      const known = cell.tip && {
+        role: cell.act ? "button" : "img",
+        "aria-label": cell.tip,
+        "aria-pressed": cell.act && cell.pressed !== undefined ? String(cell.pressed) : null,
+        "data-act": cell.act,
+        "data-value": cell.value,
+        "data-key": `${key}/${r}/${c}`,
+        tabindex: boxes.length ? -1 : 0,
+      };
+      boxes.push(s("rect", { ...own, ...known }));
+      if (cell.ring) rings.push(s("rect", { x: x + 2, y: y + 2, width: size - 4, height: tall - 4, rx: 2, class: "ring" }));
       const text = cell.pressed && !cell.text ? "✕" : cell.text;
       if (text) {
         const small = text.length * 7 > size - 2 ? " small" : "";
-        parts.push(s("text", { x: x + size / 2, y: y + tall / 2 + 4, class: `on middle${small}` }, text));
+        texts.push(s("text", { x: x + size / 2, y: y + tall / 2 + 4, class: `on middle${small}` }, text));
       }
     }
   }
@@ -102,6 +100,9 @@ export function cellMap(map) {
       "data-map": key,
     },
     ...parts,
+    ...boxes,
+    ...rings,
+    ...texts,
   );
 }
 

@@ -1,6 +1,7 @@
 /** Figures as files: SVG, PNG and CSV, each with what it is of. */
 
-import { button, h } from "./dom.js";
+import { button, h, make } from "./dom.js";
+import { TIPPED, tipOf } from "./tips.js";
 
 const HEAD = 36; // pixels above a saved drawing, for what it is of
 const KEPT = [
@@ -16,10 +17,10 @@ const KEPT = [
   "opacity",
 ];
 
-/** How what is drawn on a canvas is drawn as SVG, when it is saved. @type {WeakMap<Element, () => SVGElement>} */
+/** How what is drawn on a canvas is drawn as SVG, when it is saved. @type {WeakMap<Element, () => import("./dom.js").Drawn>} */
 const drawings = new WeakMap();
 
-/** Says how a canvas is saved. @param {Element} canvas @param {() => SVGElement} draw */
+/** Says how a canvas is saved. @param {Element} canvas @param {() => import("./dom.js").Drawn} draw */
 export const savedAs = (canvas, draw) => drawings.set(canvas, draw);
 
 /**
@@ -28,7 +29,8 @@ export const savedAs = (canvas, draw) => drawings.set(canvas, draw);
  */
 export function saveFigure(figure, format, about) {
   const canvas = figure.querySelector("canvas");
-  const made = canvas ? drawings.get(canvas)?.() : null;
+  const drawn = canvas ? drawings.get(canvas)?.() : null;
+  const made = drawn ? /** @type {SVGElement} */ (make(drawn)) : null;
   if (made) figure.append(made); // where styles reach it
   const drawing = made ?? figure.querySelector("svg");
   try {
@@ -44,10 +46,7 @@ function save(figure, drawing, format, about) {
   const name = title.replace(/[^\w]+/g, "-").slice(0, 60);
   if (!drawing) return;
   if (format === "csv") {
-    const rows = [...drawing.querySelectorAll("[data-tip]")].map((e) => [
-      e.getAttribute("data-value") ?? "",
-      e.getAttribute("data-tip") ?? "",
-    ]);
+    const rows = [...drawing.querySelectorAll(TIPPED)].map((e) => [e.getAttribute("data-value") ?? "", tipOf(e)]);
     const quoted = (/** @type {string} */ text) => `"${text.replaceAll('"', '""')}"`;
     const lines = [
       ["value", "what", "figure", "models", "address"],
@@ -72,24 +71,16 @@ function save(figure, drawing, format, about) {
   image.src = `data:image/svg+xml,${encodeURIComponent(text)}`;
 }
 
-/** Puts buttons that save it into each figure of a place. @param {Element} place */
-export function addSaving(place) {
-  for (const figure of place.querySelectorAll("figure")) {
-    if (figure.querySelector("svg, canvas"))
-      figure.append(
-        h(
-          "span",
-          { class: "save" },
-          ...["svg", "png", "csv"].map((format) =>
-            button(`save ${format}`, format.toUpperCase(), {
-              "aria-label": `save this figure as ${format.toUpperCase()}`,
-              "data-key": null,
-            }),
-          ),
-        ),
-      );
-  }
-}
+const savers = h(
+  "span",
+  { class: "save" },
+  ["svg", "png", "csv"].map((format) =>
+    button(`save ${format}`, format.toUpperCase(), { "aria-label": `save this figure as ${format.toUpperCase()}`, "data-key": null }),
+  ),
+);
+
+/** A figure with buttons that save it. @param {import("./dom.js").Attributes} attributes @param {...import("./dom.js").Child} content */
+export const figure = (attributes, ...content) => h("figure", attributes, ...content, savers);
 
 /** A drawing with its styles in it, on its ground, with a title. @param {SVGElement} drawing @param {string} words @param {string[]} head */
 function standalone(drawing, words, head) {

@@ -20,14 +20,19 @@ export function hideTip() {
   tipElement().hidden = true;
 }
 
-/** Shows an element's `data-tip` beside it. */
+/** What has a tip: its `data-tip` or, for a cell of a map, its name. */
+export const TIPPED = "[data-tip], .cell[aria-label]";
+
+/** @param {Element} element */
+export const tipOf = (element) => element.getAttribute("data-tip") ?? element.getAttribute("aria-label") ?? "";
+
+/** Shows an element's tip beside it. */
 export function startTips() {
   const follow = (/** @type {Event} */ event) => {
     const target = /** @type {Element} */ (event.target);
     if (!(target instanceof Element)) return;
-    const found = target.closest("[data-tip]");
-    const text = found?.getAttribute("data-tip");
-    if (found && text) showTip(found.getBoundingClientRect(), text);
+    const found = target.closest(TIPPED);
+    if (found) showTip(found.getBoundingClientRect(), tipOf(found));
     else if (!target.closest("canvas.flow")) hideTip();
     light(target);
   };

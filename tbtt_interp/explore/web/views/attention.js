@@ -4,6 +4,7 @@ import { dot, product } from "../engine/numbers.js";
 import { edgeText } from "../state.js";
 import { cellMap, slow } from "../ui/cells.js";
 import { button, h, signed, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 import { attentionByRole } from "./roles.js";
 import { tooLarge } from "../scene.js";
 
@@ -72,9 +73,8 @@ function heads(scene, pane, number) {
         shade: (v) => v,
         rows: scene.names.map(() => ""),
         columns: scene.names.map(() => ""),
-        at: (q, k) => (k > q ? null : { value: weight(scene, layer, head, q, k), tip: "" }),
+        at: (q, k) => (k > q ? null : { value: weight(scene, layer, head, q, k) }),
       });
-      small.querySelectorAll("[tabindex]").forEach((e) => e.removeAttribute("tabindex"));
       parts.push(
         button(`head ${layer}.${head}`, [small, `${layer}.${head}`], {
           "data-pane": number,
@@ -107,20 +107,19 @@ function tokens(scene, state, pane, number) {
       const value = query >= 0 && k <= query ? weight(scene, pane.layer, pane.head, query, k) : null;
       const at = k + scene.start;
       const content = [visible(name), h("small", {}, value === null ? "·" : value.toFixed(2))];
-      const token = button(`pin ${at}`, content, {
+      return button(`pin ${at}`, content, {
         class: "token",
         "data-light": k,
         "aria-pressed": String(state.pins.includes(at)),
         "aria-label": `${state.pins.includes(at) ? "unpin" : "pin"} ${visible(name)}, token ${at + 1}`,
         "data-pane": number,
+        style: value === null ? null : `--weight: ${value.toFixed(3)}`,
       });
-      if (value !== null) token.style.setProperty("--weight", value.toFixed(3));
-      return token;
     }),
   );
 }
 
-/** @param {Scene} scene @param {State} state @param {Pane} pane @param {number} number @param {number} width @returns {(Node | null)[]} */
+/** @param {Scene} scene @param {State} state @param {Pane} pane @param {number} number @param {number} width @returns {import("../ui/dom.js").Child[]} */
 function shown(scene, state, pane, number, width) {
   const at = `Head ${pane.layer}.${pane.head}`;
   const names = scene.names.map(visible);
@@ -169,8 +168,7 @@ function shown(scene, state, pane, number, width) {
       ? `mean attention over the ${mean.n} prompts of this length`
       : "attention on this prompt and answer";
   return [
-    h(
-      "figure",
+    figure(
       { "data-lights": number },
       h("h3", {}, `${at}: ${what}`),
       h("div", { class: "wide" }, map),
@@ -262,8 +260,7 @@ function writes(scene, pane, number, width) {
     }),
   });
   return [
-    h(
-      "figure",
+    figure(
       {},
       h("h3", {}, `Head ${pane.layer}.${pane.head}: what attending to each token writes`),
       h("div", { class: "wide" }, map),

@@ -3,6 +3,7 @@
 import { product } from "../engine/numbers.js";
 import { tooLarge } from "../scene.js";
 import { button, h, s, signed, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
@@ -34,8 +35,7 @@ export function attribution(scenes, state, width) {
   const choices = answer.map((token, k) =>
     button(`place ${k}`, words(token), { "aria-pressed": String(k === place), "aria-label": `character ${k + 1} of the answer` }),
   );
-  return h(
-    "figure",
+  return figure(
     { class: "panel" },
     h("h3", {}, `What writes ${words(pair.right)} and not ${words(pair.wrong)}, in nats of logit difference`),
     h("div", { class: "group" }, h("span", { class: "quiet" }, "Character of the right answer:"), ...choices),
@@ -43,7 +43,7 @@ export function attribution(scenes, state, width) {
     h(
       "figcaption",
       {},
-      "Each component's direct part; the parts add up to the sum. The right answer's earlier characters are given. The other token is the strongest wrong one of both models together.",
+      `What each component adds, without the components after it, to the logit of ${words(pair.right)} minus the logit of ${words(pair.wrong)}; “sum” is the whole difference. The answer's earlier characters are given as they should be. ${words(pair.wrong)} is the wrong character with the highest logit, both models' added up.`,
     ),
   );
 }

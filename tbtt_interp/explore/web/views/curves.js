@@ -1,6 +1,7 @@
 /** How a model trained: shares of equations answered, order known, and loss, by step. */
 
 import { h, s, count } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../models.js").Opened} Opened */
 
@@ -41,7 +42,7 @@ export function curves(opened, width) {
   }
   parts.push(
     s("text", { x: width - right + 5, y: y(1) + 4, class: "axis" }, most.toFixed(1)),
-    s("text", { x: width - right + 5, y: y(0) + 4, class: "axis" }, "0"),
+    s("text", { x: width - right + 8, y: y(0) + 4, class: "axis" }, "0"),
   );
   for (const step of [0, last / 2, last]) {
     const anchor = step === 0 ? "" : step === last ? " end" : " middle";
@@ -66,7 +67,7 @@ export function curves(opened, width) {
     );
   }
   parts.push(s("line", { x1: x(opened.step), x2: x(opened.step), y1: top, y2: height - bottom, class: "cursor" }));
-  const figure = s(
+  const drawing = s(
     "svg",
     {
       class: "curves",
@@ -82,11 +83,10 @@ export function curves(opened, width) {
   const key = [...drawn, ["loss", "loss, nats a character (right axis)"]].map(([name, words]) =>
     h("span", { class: `key ${name}` }, words.replace("a character", "per character")),
   );
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", { class: "unseen" }, `Training of ${opened.run.name}, seed ${opened.seed}`),
-    figure,
+    drawing,
     h("figcaption", { class: "keys" }, ...key),
   );
 }

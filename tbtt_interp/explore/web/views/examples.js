@@ -1,6 +1,5 @@
 /** Every example in a table: its answer, what each model says, and by what margin. */
 
-import { wrongAnswers } from "../scene.js";
 import { FILTERS } from "../state.js";
 import { shortForm } from "../task.js";
 import { button, h, signed, visible } from "../ui/dom.js";
@@ -22,10 +21,9 @@ export function examplesChoices(state) {
   );
 }
 
-/** @param {Scene} scene @param {State} state @param {string} changes */
-export function examples(scene, state, changes) {
+/** @param {Scene} scene @param {State} state */
+export function examples(scene, state) {
   const { task } = scene.opened;
-  const said = wrongAnswers(scene, changes);
   const kept = task.examples
     .map((_, k) => k)
     .filter(
@@ -47,7 +45,11 @@ export function examples(scene, state, changes) {
       { class: k === scene.example ? "now" : null },
       h("td", {}, button(`prompt ${shortForm(example.prompt)}`, shortForm(example.prompt), { class: "quiet" })),
       h("td", {}, text(example.answer)),
-      h("td", { class: right ? "right" : "wrong" }, Number.isNaN(scene.margins[k]) ? "…" : right ? "✓" : `✗ ${text(said.get(k) ?? "")}`),
+      h(
+        "td",
+        { class: right ? "right" : "wrong" },
+        Number.isNaN(scene.margins[k]) ? "…" : right ? "✓" : `✗ ${text(scene.wrong.get(k) ?? "")}`,
+      ),
       h("td", { class: "number" }, signed(scene.margins[k])),
       h("td", {}, task.heldOut.has(k) ? "held out" : "seen"),
     );

@@ -1,9 +1,9 @@
 /** The whole computation of a layer on this prompt, number by number, as one drawing. */
 
 import { dot } from "../engine/numbers.js";
-import { savedAs } from "../ui/saving.js";
+import { figure, savedAs } from "../ui/saving.js";
 import { hideTip, showTip } from "../ui/tips.js";
-import { button, h, s, signed, visible } from "../ui/dom.js";
+import { button, h, painted, s, signed, visible } from "../ui/dom.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
@@ -20,9 +20,22 @@ export function flow(scene, state, pane, number, width) {
   const pinned = state.pins.map((p) => p - scene.start).filter((p) => p >= 0 && p < scene.names.length);
   const asked = Math.min(scene.said.asked - scene.start, scene.names.length) - 1;
   const query = pinned.length ? pinned[pinned.length - 1] : asked;
-  const { canvas, place } = draw(scene, strips, layer, query, width);
-  watch(canvas, strips, place, scene.names.length);
-  savedAs(canvas, () => asSvg(scene.names, strips, place, width));
+  const canvas = painted(
+    {
+      class: "flow",
+      tabindex: 0,
+      role: "application",
+      "aria-label": "Data flow of the layer. Arrow keys move from number to number.",
+    },
+    {
+      of: [scene.cache, layer, query, width],
+      draw: (element) => {
+        const place = draw(element, scene, strips, layer, query, width);
+        watch(element, strips, place, scene.names.length);
+        savedAs(element, () => asSvg(scene.names, strips, place, width));
+      },
+    },
+  );
   const layers = scene.opened.model.shape.layers;
   const choices =
     layers > 1
@@ -50,8 +63,7 @@ export function flow(scene, state, pane, number, width) {
   return [
     choices,
     tokens,
-    h(
-      "figure",
+    figure(
       {},
       h("h3", { class: "unseen" }, `Data flow of layer ${layer} on ${scene.text}`),
       canvas,
@@ -175,8 +187,8 @@ function stripsOf(scene, layer) {
   return found;
 }
 
-/** @param {Scene} scene @param {Strip[]} strips @param {number} layer @param {number} query @param {number} width */
-function draw(scene, strips, layer, query, width) {
+/** @param {HTMLCanvasElement} canvas @param {Scene} scene @param {Strip[]} strips @param {number} layer @param {number} query @param {number} width */
+function draw(canvas, scene, strips, layer, query, width) {
   const n = scene.names.length;
   const column = Math.floor((width - LEFT) / n);
   const extra = (/** @type {number} */ k) => (strips[k].name === "z" ? 46 : 0) + (k ? GAP : 0);
@@ -188,21 +200,13 @@ function draw(scene, strips, layer, query, width) {
     return y;
   });
   const height = top + 8;
-  const canvas = /** @type {HTMLCanvasElement} */ (
-    h("canvas", {
-      class: "flow",
-      tabindex: 0,
-      role: "application",
-      "aria-label": "Data flow of the layer. Arrow keys move from number to number.",
-    })
-  );
   const ratio = Math.min(2, devicePixelRatio || 1);
   [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
   const place = { column, tops };
   const context = canvas.getContext("2d");
-  if (!context) return { canvas, place };
+  if (!context) return place;
   context.scale(ratio, ratio);
   const style = getComputedStyle(document.documentElement);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`);
@@ -243,7 +247,7 @@ function draw(scene, strips, layer, query, width) {
       context.strokeRect(LEFT + pos * column - 0.5, tops[k] - 0.5, column - 5, TALL + 1);
     }
   });
-  return { canvas, place };
+  return place;
 }
 
 /** The numbers as a drawing to be saved. @param {string[]} names @param {Strip[]} strips @param {{column: number, tops: number[]}} place @param {number} width */
@@ -279,7 +283,7 @@ function watch(canvas, strips, { column, tops }, n) {
     canvas.setAttribute("aria-description", text);
     showTip({ left: x, right: x, top: box.top + tops[row], bottom: box.top + tops[row] + TALL }, text);
   };
-  canvas.addEventListener("pointermove", (event) => {
+  canvas.onpointermove = (event) => {
     const box = canvas.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left - LEFT, event.clientY - box.top];
     const found = tops.findIndex((top) => y >= top - 2 && y <= top + TALL + 2);
@@ -287,9 +291,9 @@ function watch(canvas, strips, { column, tops }, n) {
     [row, pos] = [found, Math.floor(x / column)];
     unit = Math.min(strips[row].units - 1, Math.floor((x - pos * column) / ((column - 6) / strips[row].units)));
     tell();
-  });
-  canvas.addEventListener("pointerleave", hideTip);
-  canvas.addEventListener("keydown", (event) => {
+  };
+  canvas.onpointerleave = hideTip;
+  canvas.onkeydown = (event) => {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const found = /** @type {Record<string, number[]>} */ (step)[event.key];
     if (!found) return;
@@ -299,5 +303,5 @@ function watch(canvas, strips, { column, tops }, n) {
     const next = Math.max(0, Math.min(n * units - 1, pos * units + Math.min(unit, units - 1) + found[1]));
     [pos, unit] = [Math.floor(next / units), next % units];
     tell();
-  });
+  };
 }

@@ -1,9 +1,10 @@
 /** The grids of operands: which equations a model answers, and by how much. */
 
-import { counts, wrongAnswers } from "../scene.js";
+import { counts } from "../scene.js";
 import { shortForm } from "../task.js";
 import { cellMap, slow } from "../ui/cells.js";
 import { h, s, signed, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 
@@ -11,12 +12,11 @@ export const HALF = 6; // nats of margin at which a cell has half its shade
 
 /**
  * Both grids of a model, or the share of other tasks' examples that it answers.
- * @param {Scene} scene @param {string} pane @param {number} size of a cell @param {string} changes
+ * @param {Scene} scene @param {string} pane @param {number} size of a cell
  */
-export function operandGrids(scene, pane, size, changes) {
+export function operandGrids(scene, pane, size) {
   const { task } = scene.opened;
   if (!task.grids.length) return [exampleGrid(scene, pane, size)];
-  const said = wrongAnswers(scene, changes);
   return task.grids.map((grid) => {
     const sign = grid.operator === "-" ? "−" : grid.operator;
     const map = cellMap({
@@ -28,19 +28,19 @@ export function operandGrids(scene, pane, size, changes) {
       columns: grid.columns.map(String),
       rowTitle: "a",
       columnTitle: `a ${sign} b, by b`,
-      at: (row, column) => cellOf(scene, grid.cells[row][column], said, size),
+      at: (row, column) => cellOf(scene, grid.cells[row][column], size),
     });
-    return h("figure", { class: "grid" }, h("h3", { class: "unseen" }, `Margins of a ${sign} b, nats`), map);
+    return figure({ class: "grid" }, h("h3", { class: "unseen" }, `Margins of a ${sign} b, nats`), map);
   });
 }
 
-/** @param {Scene} scene @param {number} k @param {Map<number, string>} said @param {number} size */
-function cellOf(scene, k, said, size) {
+/** @param {Scene} scene @param {number} k @param {number} size */
+function cellOf(scene, k, size) {
   const { task } = scene.opened;
   const example = task.examples[k];
   const margin = scene.margins[k];
   const out = task.heldOut.has(k);
-  const answer = said.get(k);
+  const answer = scene.wrong.get(k);
   const right = example.answer.replace(/[>\s]+$/, "");
   const own = answer?.replace(/[>\s]+$/, "") ?? right;
   const off = answer && /^-?\d+$/.test(own) ? `, off by ${signed(Number(own) - Number(right), 0)}` : "";
@@ -62,9 +62,7 @@ function exampleGrid(scene, pane, size) {
   const { task } = scene.opened;
   const across = 10;
   const rows = Math.ceil(task.examples.length / across);
-  const said = wrongAnswers(scene, "all");
-  return h(
-    "figure",
+  return figure(
     { class: "grid" },
     h("h3", { class: "unseen" }, "Margins of all examples, nats"),
     cellMap({
@@ -77,7 +75,7 @@ function exampleGrid(scene, pane, size) {
       columnTitle: `${task.examples.length} examples`,
       at: (row, column) => {
         const k = row * across + column;
-        return k < task.examples.length ? { ...cellOf(scene, k, said, 0), text: "" } : null;
+        return k < task.examples.length ? { ...cellOf(scene, k, 0), text: "" } : null;
       },
     }),
   );

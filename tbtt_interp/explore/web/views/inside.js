@@ -4,11 +4,13 @@ import { argmax, product } from "../engine/numbers.js";
 import { principalPlane } from "../engine/geometry.js";
 import { cellMap } from "../ui/cells.js";
 import { tooLarge } from "../scene.js";
-import { savedAs } from "../ui/saving.js";
-import { button, h, s, signed, visible } from "../ui/dom.js";
+import { figure, savedAs } from "../ui/saving.js";
+import { button, h, painted, s, signed, visible } from "../ui/dom.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").Pane} Pane */
+
+const SIDE = 4; // pixels of a cell in a neuron's picture
 
 /** @param {Scene} scene @param {Pane} pane @param {number} number @param {number} width */
 export function inside(scene, pane, number, width) {
@@ -47,8 +49,7 @@ function digits(scene, width) {
       s("text", { x: px, y: py + 4, class: "middle name" }, known[k]),
     ]),
   );
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", {}, "Digits' embeddings"),
     drawing,
@@ -112,8 +113,7 @@ function lens(scene, number, width) {
       };
     },
   });
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", {}, "Logit lens: the next character as each stream predicts it"),
     h("div", { class: "wide" }, map),
@@ -141,11 +141,21 @@ export function neurons(scene, pane, number) {
   });
   const m = model.shape.d_mlp;
   const value = (/** @type {number} */ example, /** @type {number} */ unit) => found.data[(nodeOf.get(example) ?? 0) * m + unit];
+  const apart = 2 + SIDE * Math.max(...task.grids.map(({ columns }) => columns.length));
   const maps = Array.from({ length: m }, (_, unit) => {
     const off = pane.off.some((one) => one.kind === "neuron" && one.layer === layer && one.unit === unit);
     const most = Math.max(1e-6, ...task.grids.flatMap((grid) => grid.cells.flat().map((k) => Math.abs(value(k, unit)))));
-    const draws = task.grids.map((grid) => canvasGrid(grid.cells.map((row) => row.map((k) => value(k, unit) / most))));
-    return button(`off neuron.${layer}.${unit}`, [...draws, h("small", {}, off ? `✕ ${unit}` : String(unit))], {
+    const paint = (/** @type {HTMLCanvasElement} */ canvas) => {
+      paintGrids(
+        canvas,
+        task.grids.map((grid) => grid.cells.map((row) => row.map((k) => value(k, unit) / most))),
+        apart,
+      );
+      if (unit === 0) savedAs(canvas, () => neuronsSvg(task.grids, m, value, apart));
+    };
+    const size = { width: task.grids.length * apart - 2, height: SIDE * Math.max(...task.grids.map(({ rows }) => rows.length)) };
+    const picture = painted(size, { of: [found], draw: paint });
+    return button(`off neuron.${layer}.${unit}`, [picture, h("small", {}, off ? `✕ ${unit}` : String(unit))], {
       class: "neuron",
       "data-pane": number,
       "aria-pressed": String(off),
@@ -153,8 +163,6 @@ export function neurons(scene, pane, number) {
       "data-tip": `neuron ${unit}: writes most to ${strongest(scene, layer, unit)}; largest activation ${most.toFixed(2)}`,
     });
   });
-  const first = maps[0]?.querySelector("canvas");
-  if (first) savedAs(first, () => neuronsSvg(task.grids, m, value));
   const heads = Array.from({ length: model.shape.heads }, (_, head) => {
     const off = pane.off.some((one) => one.kind === "head" && one.layer === layer && one.unit === head);
     return button(`off head.${layer}.${head}`, `head ${layer}.${head}${off ? " is 0" : ""}`, {
@@ -163,8 +171,7 @@ export function neurons(scene, pane, number) {
     });
   });
   const mlp = pane.off.some((one) => one.kind === "mlp" && one.layer === layer);
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", {}, `Neurons of layer ${layer} at “=”, over all operands`),
     h(
@@ -184,9 +191,9 @@ export function neurons(scene, pane, number) {
   );
 }
 
-/** Every neuron's grids as a drawing to be saved. @param {import("../task.js").Task["grids"]} grids @param {number} m @param {(example: number, unit: number) => number} value */
-function neuronsSvg(grids, m, value) {
-  const [size, wide, tall] = [4, 10 + grids.length * 44, 62];
+/** Every neuron's grids as a drawing to be saved. @param {import("../task.js").Task["grids"]} grids @param {number} m @param {(example: number, unit: number) => number} value @param {number} apart */
+function neuronsSvg(grids, m, value, apart) {
+  const [size, wide, tall] = [SIDE, 10 + grids.length * apart, 62];
   const parts = [];
   for (let unit = 0; unit < m; unit++) {
     const [left, top] = [(unit % 7) * wide, Math.floor(unit / 7) * tall];
@@ -195,7 +202,7 @@ function neuronsSvg(grids, m, value) {
     grids.forEach((grid, g) =>
       grid.cells.forEach((row, r) =>
         row.forEach((k, c) => {
-          const [x, here] = [left + g * 44 + c * size, value(k, unit)];
+          const [x, here] = [left + g * apart + c * size, value(k, unit)];
           const tip = `neuron ${unit}, ${grid.rows[r]}${grid.operator}${grid.columns[c]}`;
           const colour = { class: `cell ${here < 0 ? "neg" : "pos"}`, "fill-opacity": (Math.abs(here) / most).toFixed(3) };
           parts.push(s("rect", { x, y: top + 16 + r * size, width: size, height: size, ...colour, "data-value": here, "data-tip": tip }));
@@ -219,20 +226,20 @@ function strongest(scene, layer, unit) {
   return `${names(order.slice(0, 3))}, least to ${names(order.slice(-3))}`;
 }
 
-/** A small picture of a grid of values from −1 to 1. @param {number[][]} values */
-function canvasGrid(values) {
-  const [rows, columns, size] = [values.length, values[0].length, 4];
-  const canvas = /** @type {HTMLCanvasElement} */ (document.createElement("canvas"));
-  [canvas.width, canvas.height] = [columns * size, rows * size];
+/** Draws values from −1 to 1 as grids side by side. @param {HTMLCanvasElement} canvas @param {number[][][]} grids @param {number} apart */
+function paintGrids(canvas, grids, apart) {
   const context = canvas.getContext("2d");
+  if (!context) return;
   const style = getComputedStyle(document.documentElement);
-  if (!context) return canvas;
-  values.forEach((row, r) =>
-    row.forEach((value, c) => {
-      context.fillStyle = style.getPropertyValue(value < 0 ? "--neg" : "--pos");
-      context.globalAlpha = Math.min(1, Math.abs(value));
-      context.fillRect(c * size, r * size, size, size);
-    }),
+  const [neg, pos] = ["--neg", "--pos"].map((name) => style.getPropertyValue(name));
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  grids.forEach((rows, g) =>
+    rows.forEach((row, r) =>
+      row.forEach((value, c) => {
+        context.fillStyle = value < 0 ? neg : pos;
+        context.globalAlpha = Math.min(1, Math.abs(value));
+        context.fillRect(g * apart + c * SIDE, r * SIDE, SIDE, SIDE);
+      }),
+    ),
   );
-  return canvas;
 }

@@ -8,6 +8,7 @@ import { isPath, Paths, routesOf, sendersOf } from "../engine/paths.js";
 import { patchText, pathText } from "../state.js";
 import { cellMap } from "../ui/cells.js";
 import { button, h, signed, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../state.js").State} State */
@@ -108,8 +109,7 @@ export function patching(scene, state, pane, number, width) {
   const words = (/** @type {number[]} */ list) => list.map((t) => visible(task.characters[t])).join("");
   const [r, w] = [visible(task.characters[right]), visible(task.characters[wrong])];
   return [
-    h(
-      "figure",
+    figure(
       {},
       h("h3", {}, "What each clean activation restores in the corrupted run"),
       h("div", { class: "wide" }, map),
@@ -238,15 +238,15 @@ function pathMaps(shape, chosen, alone, number, width) {
     columns: Array.from({ length: across }, (_, k) => `+${k}`),
     at: (row, column) => (rows[row] + column < last ? cell({ sender: neuron(rows[row] + column), via: [] }) : null),
   });
-  const figure = (/** @type {string} */ title, /** @type {Element} */ map, /** @type {string} */ words) =>
-    h("figure", {}, h("h3", {}, title), h("div", { class: "wide" }, map), h("figcaption", {}, words));
+  const panel = (/** @type {string} */ title, /** @type {import("../ui/dom.js").Drawn} */ map, /** @type {string} */ words) =>
+    figure({}, h("h3", {}, title), h("div", { class: "wide" }, map), h("figcaption", {}, words));
   return [
-    figure(
+    panel(
       "What each path carries to the logits",
       ways,
       "Path patching: what a component writes in the clean run, sent along one path alone, at every position; all other paths stay as in the corrupted run with the patches put in.",
     ),
-    figure("Neurons, straight to the logits", neurons, "A row begins at the neuron that it names (layer.neuron)."),
+    panel("Neurons, straight to the logits", neurons, "A row begins at the neuron that it names (layer.neuron)."),
   ];
 }
 

@@ -3,6 +3,7 @@
 import { readProbe } from "../state.js";
 import { canCompute, readProbes } from "../source.js";
 import { button, h, s, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 import { reading } from "./reading.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
@@ -34,7 +35,7 @@ export function askForProbes(opened) {
       (table) => tables.set(key, table),
       (error) => tables.set(key, error),
     )
-    .then(() => document.dispatchEvent(new Event("redraw")));
+    .then(() => document.dispatchEvent(new CustomEvent("redraw")));
 }
 
 /** How to read the dots, for both panes. */
@@ -45,7 +46,8 @@ export function probesLegend() {
       { width: 14, height: 12, viewBox: "0 0 14 12" },
       s("circle", { cx: 7, cy: 6, r: kind === "null" ? 2.8 : 4, class: `probe ${kind}` }),
     );
-  const key = (/** @type {Node} */ mark, /** @type {string} */ words) => h("span", { class: "swatch" }, mark, words);
+  const key = (/** @type {import("../ui/dom.js").Drawn} */ mark, /** @type {string} */ words) =>
+    h("span", { class: "swatch" }, mark, words);
   return h(
     "div",
     { class: "legend" },
@@ -210,7 +212,6 @@ function strips(scene, table, now, number, width) {
           tabindex: r === now.feature && c === now.site ? 0 : -1,
           "aria-pressed": String(r === now.feature && c === now.site),
           "aria-label": tip.filter(Boolean).join("; "),
-          "data-tip": tip.filter(Boolean).join("; "),
           "data-value": cell.accuracy,
           "data-act": `probe ${name}@${site}@${table.positions[now.pos]}`,
           "data-key": `${number}/probes/${r}/${c}`,
@@ -223,8 +224,7 @@ function strips(scene, table, now, number, width) {
     s("text", { x: left + k * wide + 7, y: height - 4, class: "axis middle" }, "0"),
     s("text", { x: left + (k + 1) * wide - 7, y: height - 4, class: "axis middle" }, "1"),
   ]);
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", {}, "Accuracy of each feature at each site, compared with its nulls"),
     h(
@@ -271,7 +271,12 @@ function detail(scene, table, place, width) {
   const x = (/** @type {number} */ share) => left + 6 + share * (width - left - right - 12);
   const rows = [...cell.nulls.toReversed()];
   const height = 20 + (rows.length + 1) * tall + 4;
-  const row = (/** @type {string} */ name, /** @type {number} */ value, /** @type {number} */ k, /** @type {Node[]} */ marks) => [
+  const row = (
+    /** @type {string} */ name,
+    /** @type {number} */ value,
+    /** @type {number} */ k,
+    /** @type {import("../ui/dom.js").Drawn[]} */ marks,
+  ) => [
     s("text", { x: left - 6, y: 20 + k * tall + 15, class: k ? "end axis" : "end" }, name),
     s("line", { x1: x(0), x2: x(1), y1: 20 + k * tall + 11, y2: 20 + k * tall + 11, class: "rule" }),
     ...marks,
@@ -303,8 +308,7 @@ function detail(scene, table, place, width) {
       ? `Above its highest null, ${name}, ${value.toFixed(2)}.`
       : `${table.seeds.length > 2 ? "Not above" : "One or two models are too few for a verdict; compare"} its highest null, ${name}, ${value.toFixed(2)}.`;
   const title = `${table.features[place.feature]} at ${shortSite(table.sites[place.site], table.sites)}, read at ${tokenAt(scene, table.positions[place.pos])}`;
-  return h(
-    "figure",
+  return figure(
     { class: "probe-detail" },
     h("h3", {}, title),
     drawing,

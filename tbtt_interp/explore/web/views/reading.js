@@ -3,8 +3,10 @@
 import { makeBatch } from "../engine/batch.js";
 import { forward } from "../engine/model.js";
 import { probabilities } from "../engine/probe.js";
+import { kept } from "../kept.js";
 import { cellMap } from "../ui/cells.js";
 import { h, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {string | number | boolean} Label */
@@ -29,20 +31,15 @@ function at({ data, width, heads }, node, head) {
 
 /** The activations of every example's prompt at a site. @param {Scene} scene @param {string} site @returns {Activations} */
 function ofExamples(scene, site) {
-  const key = `${scene.opened.key} ${site}`;
-  let found = known.get(key);
-  if (!found) {
+  return kept(known, `${scene.opened.key} ${site}`, 20, () => {
     const { model, task } = scene.opened;
     const [hook, head] = splitHead(site);
     const batch = makeBatch(task.tokens.map(({ prompt }) => prompt.slice(-model.shape.n_ctx)));
     const activation = forward(model, batch, { keep: (name) => name === hook }).cache.get(hook);
     if (!activation) throw new Error(`this model has no ${site}`);
     const rows = batch.nodes.map((nodes) => Array.from(nodes, (node) => at(activation, node, head)));
-    found = { rows, size: rows[0][0].length };
-    if (known.size > 20) known.delete(/** @type {string} */ (known.keys().next().value));
-    known.set(key, found);
-  }
-  return found;
+    return { rows, size: rows[0][0].length };
+  });
 }
 
 /** Which examples a probe is fitted on: seen, with the feature, and not with this prompt's operands. @param {Scene} scene @param {(Label | null)[]} labels */
@@ -100,8 +97,7 @@ export function reading(scene, { feature, site }, number, width) {
     }),
   });
   const with_ = task.examples[scene.example]?.labels.a === undefined ? "not this prompt" : "none with these operands";
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", {}, `${feature} as a probe reads it from this prompt`),
     h("div", { class: "wide" }, map),

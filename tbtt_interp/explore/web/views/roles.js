@@ -2,6 +2,7 @@
 
 import { cellMap } from "../ui/cells.js";
 import { h, visible } from "../ui/dom.js";
+import { figure } from "../ui/saving.js";
 
 /** @typedef {import("../scene.js").Scene} Scene */
 /** @typedef {import("../source.js").Example} Example */
@@ -86,8 +87,7 @@ export function attentionByRole(scene, layer, head, number, width) {
       return { value, text: value.toFixed(2).replace("0.", "."), tip: `${names[q]} → ${names[k]}: ${value.toFixed(3)}` };
     },
   });
-  return h(
-    "figure",
+  return figure(
     {},
     h("h3", {}, `Head ${layer}.${head}: mean attention by role, all ${task.examples.length} examples`),
     h("div", { class: "wide" }, map),

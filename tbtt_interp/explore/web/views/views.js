@@ -1,6 +1,5 @@
 /** What each view shows of a pane, and of both together. */
 
-import { ablationText, edgeText } from "../state.js";
 import { h } from "../ui/dom.js";
 import { counts, tooLarge } from "../scene.js";
 import { attention, attentionChoices } from "./attention.js";
@@ -22,7 +21,7 @@ import { answerLine, changes, controls, status } from "./pane.js";
 
 let pageWidth = 1280; // pixels
 
-/** Measures the page's width, before anything is drawn that would have to be laid out for that. */
+/** Measures the page's width. */
 export function measurePage() {
   pageWidth = Math.max(320, Math.min(document.documentElement.clientWidth || innerWidth, 1440));
 }
@@ -32,15 +31,9 @@ export function paneWidth() {
   return pageWidth < 900 ? pageWidth - 44 : (pageWidth - 36 - 16) / 2 - 30;
 }
 
-/** What a changed model is known by. @param {State} state @param {number} k */
-function changesKey(state, k) {
-  const { cuts, off } = state.panes[k];
-  return [cuts.map(edgeText), off.map(ablationText), cuts.length ? state.rule : ""].join(";");
-}
-
 /**
  * @param {Scene | Error} scene @param {import("../source.js").Listed[]} runs @param {State} state @param {number} k
- * @returns {(Node | null)[]}
+ * @returns {import("../ui/dom.js").Child[]}
  */
 export function paneContent(scene, runs, state, k) {
   const pane = state.panes[k];
@@ -57,7 +50,7 @@ export function paneContent(scene, runs, state, k) {
   const big = state.view === "story" || state.view === "train";
   const stacked = width < 580;
   const cell = Math.max(25, Math.min(28, Math.floor((width - (stacked ? 40 : 90)) / (stacked ? 10 : 20))));
-  const grids = h("div", { class: `grids${stacked ? " stacked" : ""}` }, ...operandGrids(scene, String(k), cell, changesKey(state, k)));
+  const grids = h("div", { class: `grids${stacked ? " stacked" : ""}` }, ...operandGrids(scene, String(k), cell));
   const heavy = scene.far && { patching: "Patching every activation", order: "The line order" }[state.view];
   const own = heavy ? [h("p", { class: "message note" }, tooLarge(scene, heavy))] : (VIEW[state.view]?.(scene, state, k, width) ?? []);
   return [
@@ -78,7 +71,7 @@ export function paneContent(scene, runs, state, k) {
   ];
 }
 
-/** @type {Record<string, (scene: Scene, state: State, k: number, width: number) => (Node | null)[]>} */
+/** @type {Record<string, (scene: Scene, state: State, k: number, width: number) => import("../ui/dom.js").Child[]>} */
 const VIEW = {
   attention: (scene, state, k, width) => attention(scene, state, state.panes[k], k, width),
   flow: (scene, state, k, width) => flow(scene, state, state.panes[k], k, width),
@@ -90,10 +83,10 @@ const VIEW = {
   inside: (scene, state, k, width) => inside(scene, state.panes[k], k, width),
   order: (scene) => order(scene),
   probes: (scene, state, k, width) => probes(scene, state, k, width),
-  examples: (scene, state, k) => examples(scene, state, changesKey(state, k)),
+  examples,
 };
 
-/** @param {(Scene | Error)[]} scenes @param {import("../source.js").Listed[]} runs @param {State} state @returns {(Node | null)[]} */
+/** @param {(Scene | Error)[]} scenes @param {import("../source.js").Listed[]} runs @param {State} state @returns {import("../ui/dom.js").Child[]} */
 export function sharedContent(scenes, runs, state) {
   if (state.view === "story") return [legend()];
   if (state.view === "examples") return [examplesChoices(state)];
