@@ -80,7 +80,7 @@ def import_checkpoint(
     if shape.d_vocab != len(vocabulary):
         raise TbttError(
             f"{checkpoint} has {shape.d_vocab} tokens and task '{task}' {len(vocabulary)} "
-            "characters: give the text it was trained on as --text FILE"
+            "characters: give the text it was trained on as --text FILE, or its --task"
         )
     parameters = {n: x.float() for n, x in from_nanogpt(state, shape, checkpoint).items()}
     steps = arguments["iter_num"] if type(arguments["iter_num"]) is int else 0
