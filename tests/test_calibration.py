@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from tbtt_interp.calibration import runner, table
-from tbtt_interp.calibration.instruments import INSTRUMENTS
+from tbtt_interp.calibration.instruments import INSTRUMENTS, scored
 from tbtt_interp.calibration.plants import PLANTS, Planted
 from tbtt_interp.calibration.runner import SHORT, Job, Recipe, run_recipe
 from tbtt_interp.errors import TbttError
@@ -184,6 +184,23 @@ def test_what_an_instrument_cannot_be_applied_to_refuses_it(name, plant):
     assert INSTRUMENTS[name].expected(drawn(plant).truth)
     with pytest.raises(TbttError):
         list(INSTRUMENTS[name].read(drawn(plant).models))
+
+
+@pytest.mark.parametrize(
+    ("name", "plant", "places"),
+    [
+        ("logit lens", "unused feature", {"0.resid_mid"}),
+        ("restricted loss", "XOR of parities", {"operands"}),
+        ("preceding line", "answer after a line", {"seen"}),
+        ("latent answers", "latent answers", {"answer at resid_mid", "answer at resid_post"}),
+    ],
+)
+def test_what_all_models_have_alike_is_found_and_nothing_else(name, plant, places):
+    """Where all models are right about all prompts, intervals have a width and claims a verdict."""
+    rows = list(scored(INSTRUMENTS[name], drawn(plant).models, drawn(plant).truth))
+    for row in rows:
+        assert row["is_found"] == (row["true"] != 0), row
+    assert {row["place"] for row in rows if row["is_found"]} == places
 
 
 @pytest.mark.skipif("TBTT_CALIBRATE" not in os.environ, reason="five minutes; .ci/run sets it")

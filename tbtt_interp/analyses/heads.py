@@ -185,14 +185,17 @@ def detection_patterns(
     return {kind: mask for kind, mask in masks.items() if mask.any()}
 
 
-def head_scores(model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0) -> pd.DataFrame:
+def head_scores(
+    model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0, knockouts: bool = True
+) -> pd.DataFrame:
     """How much each head is of each known kind, and the loss without that attention.
 
     Returns:
         one row per layer, head and `kind`: `score`, the attention on the keys of that kind, its
         mean over queries that have any; `uniform`, the same of uniform attention; `loss_increase`,
         nats per token of the texts after that attention is knocked out; `loss_increase_random`,
-        with as many other keys, the mean of DRAWS draws. `copying` has its `copying_score` alone.
+        with as many other keys, the mean of DRAWS draws; both nan without `knockouts`. `copying`
+        has its `copying_score` alone.
     """
     tokens, training = training_texts(prompts, seed), prompts.training
     has_lines = training is not None and training.framing != "line"
@@ -208,10 +211,12 @@ def head_scores(model: "HookedTransformer", prompts: PromptSet, *, seed: int = 0
     for (layer, head), pattern in head_patterns(model, tokens).items():
         for kind, mask in kinds.items():
             on = ((p * mask).sum(-1)[mask.any(-1)].mean().item() for p in (pattern, uniform))
-            draws = (interventions.random_pairs(mask, generator) for _ in range(DRAWS))
-            hooks = (interventions.knock_out_attention(layer, head, m) for m in (mask, *draws))
-            own, *random = (loss(hook) - before for hook in hooks)
-            rows.append((layer, head, kind, *on, own, np.mean(random)))
+            increases = np.full(1 + DRAWS, np.nan)
+            if knockouts:
+                draws = (interventions.random_pairs(mask, generator) for _ in range(DRAWS))
+                hooks = (interventions.knock_out_attention(layer, head, m) for m in (mask, *draws))
+                increases = np.array([loss(hook) - before for hook in hooks])
+            rows.append((layer, head, kind, *on, increases[0], increases[1:].mean()))
         with torch.no_grad():
             score = copying_score(ov_circuit(model, layer, head, used))
         rows.append((layer, head, "copying", score, *[np.nan] * 3))

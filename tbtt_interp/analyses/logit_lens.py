@@ -18,6 +18,7 @@ from tbtt_interp.plots import curves, short_site
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim
 from tbtt_interp.seeds import Models, summarize_over_seeds
+from tbtt_interp.shares import summarize_shares
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -109,13 +110,14 @@ def logit_lens(
     Returns:
         One row per group of `lens_by_role`, with intervals; `untrained`, the untrained models'.
     """
-    lens = summarize_over_seeds(
+    by, values = ["split", "role", "stream", "metric"], ["value", "mismatched"]
+    table, lens = summarize_over_seeds(
         Models.of(models, step, prompts=prompts, encoder=encoder), lens_by_role,
-        by=["split", "role", "stream", "metric"], weights="n_answers",
-        values=["value", "mismatched"], untrained="value",
-    )[1]  # fmt: skip
-    is_share, bounds = lens["metric"] == "accuracy", ["value_low", "value_high"]
-    lens.loc[is_share, bounds] = lens.loc[is_share, bounds].clip(0, 1)
+        by=by, values=values, weights="n_answers", untrained="value",
+    )  # fmt: skip
+    is_share, ends = table["metric"] == METRICS[0], ["value_low", "value_high"]
+    shares = summarize_shares(table[is_share], by, ["value"], of="n_answers")
+    lens.loc[lens["metric"] == METRICS[0], ends] = shares[ends].to_numpy()
     return lens
 
 

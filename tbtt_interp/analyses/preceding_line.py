@@ -20,6 +20,7 @@ from tbtt_interp.plots import heatmaps, models_by_group, short_site
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.seeds import MANY_PARAMETERS, Models, over_seeds
+from tbtt_interp.shares import summarize_shares
 from tbtt_interp.stats import SHARE, Interval, summarize
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def answers_after_lines(
     return pd.DataFrame([
         {"example": k, "prompt": prompts.examples[k].prompt,
          "split": "held out" if prompts.held_out[k] else "seen",
-         **compare_ends(ends[ends["example"] == k])}
-        for k in ends["example"].unique().tolist()
+         **compare_ends(rows)}
+        for _, rows in ends.groupby("example", sort=False) for k in rows["example"].head(1).tolist()
     ])  # fmt: skip
 
 
@@ -132,15 +133,16 @@ def compare_ends(rows: pd.DataFrame) -> dict[str, object]:
         difference from the own line to another) and `_change_other` (between two others). nan
         where there is no own line, or fewer than two others.
     """
-    own, others = rows[rows["is_own"]], rows[~rows["is_own"]]
-    count = others["n_lines"].to_numpy(float)
+    is_own = rows["is_own"].to_numpy(bool)
+    count = rows["n_lines"].to_numpy(float)[~is_own]
     weight = count / count.sum() if len(count) else np.full(1, np.nan)
     both = np.outer(weight, weight) * ~np.eye(len(weight), dtype=bool)
     both = both / both.sum() if both.any() else np.full_like(both, np.nan)
-    found: dict[str, object] = {"end": own["end"].iloc[0] if len(own) else None}
+    found: dict[str, object] = {"end": next(iter(rows["end"].to_numpy()[is_own]), None)}
     for name in ("logprob", "accuracy"):
-        value = own[name].iloc[0] if len(own) else np.nan
-        other = others[name].to_numpy(float) if len(others) else np.zeros(1)
+        values = rows[name].to_numpy(float)
+        value = next(iter(values[is_own]), np.nan)
+        other = values[~is_own] if len(count) else np.zeros(1)
         found |= {
             name: value, f"{name}_other": weight @ other,
             f"{name}_change": weight @ abs(other - value),
@@ -162,7 +164,7 @@ def accuracy_by_split(answers: pd.DataFrame) -> pd.DataFrame:
 
 def answer_claims(by_split: pd.DataFrame) -> list[Claim]:
     """Whether answers to seen and to held-out prompts depend on the line before."""
-    known = summarize(by_split, ["split", "measure"], ["value"], weights="n_prompts", bounds=SHARE)
+    known = summarize_shares(by_split, ["split", "measure"], ["value"], of="n_prompts")
     of = known.set_index(["split", "measure"]).to_dict("index")
     claims = []
     for split, name, null, null_name, text, unit in (

@@ -60,6 +60,13 @@ class Measurement(NamedTuple):
     high: float = math.nan
     is_found: bool = False
 
+    @classmethod
+    def of(cls, kind: str, place: str, claim: Claim) -> "Measurement":
+        """What a claim says of the size of an effect, found where it is supported and above 0."""
+        effect = claim.effect
+        found = claim.verdict == "supported" and effect.mean > 0
+        return cls(kind, place, effect.mean, effect.low, effect.high, found)
+
 
 class Expected(NamedTuple):
     """What a finding should be.
@@ -94,9 +101,7 @@ class Instrument:
 
 def _findings(kind: str, places: Iterable[str], claims: Iterable[Claim]) -> Iterator[Measurement]:
     for place, claim in zip(places, claims, strict=True):
-        effect = claim.effect
-        found = claim.verdict == "supported" and effect.mean > 0
-        yield Measurement(kind, place, effect.mean, effect.low, effect.high, found)
+        yield Measurement.of(kind, place, claim)
 
 
 def _streams(models: Models) -> list[str]:
@@ -306,7 +311,7 @@ def _expect_order(truth: Truth) -> dict[Question, Expected]:
     return {} if share is None else {("next line", "first operand"): Expected(share)}
 
 
-INSTRUMENTS: Mapping[str, Instrument] = {one.name: one for one in (
+INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
     Instrument(name="probe grid", question="Is the feature decoded beyond every null?",
                read=_probes, expected=_expect_probes),
     Instrument(name="erasure and interchange", read=_erasure, expected=_expect_erasure,

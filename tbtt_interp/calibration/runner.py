@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tbtt_interp.calibration import design, nulls, plants  # noqa: F401 (adds the nulls to PLANTS)
+from tbtt_interp.calibration import design, further_instruments, further_plants, nulls, plants
 from tbtt_interp.calibration.instruments import INSTRUMENTS, scored
 from tbtt_interp.calibration.plants import PLANTS
 from tbtt_interp.errors import TbttError
@@ -24,6 +24,7 @@ from tbtt_interp.files import write_whole
 from tbtt_interp.threads import use_one_thread
 
 Draw = dict[str, Any]
+REGISTERED = further_instruments, further_plants, nulls  # each adds to INSTRUMENTS or PLANTS
 
 
 class Job(NamedTuple):

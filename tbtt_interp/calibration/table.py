@@ -52,10 +52,6 @@ READ = """\
 - **fails**: "misses" if fewer than {fewest} of the large effects are found. "Calls nulls" if the
   interval of the false claims in nulls begins above {level}.
 """
-UNSCORED = """\
-Five measures have no row: the logit lens, restricted and excluded loss, kinds of heads, patching of
-the preceding line, and latent answers. This page does not say how far to trust them.
-"""
 HEAD = r"head \d+\.\d+"  # draws have their heads in other orders, so that a number says nothing
 
 
@@ -270,7 +266,7 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         reduced, _markdown(_shown(table)),
         READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
         "## What fails", "\n".join(f"- {x}." for x in failures(table)) or "Nothing.",
-        "## Instruments", _markdown(instruments), UNSCORED,
+        "## Instruments", _markdown(instruments),
         "Plants that an instrument cannot be applied to:", "\n".join(unfit),
         "## Power by effect size",
         "The true size is blank where no formula gives it: the effect is there, and its size is "
