@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tbtt_interp.pretrained.gpt2 import export_huggingface, import_huggingface
     from tbtt_interp.pretrained.hub import load_from_hub, push_pretrained
     from tbtt_interp.pretrained.models import list_models, load_pretrained
+    from tbtt_interp.probes.das import analyse_das, distributed_alignment_search
     from tbtt_interp.probes.effects import (
         analyse_erasure,
         erasure_table,
@@ -71,6 +72,7 @@ _HOMES = {
     "pretrained.gpt2": "export_huggingface import_huggingface",
     "pretrained.hub": "load_from_hub push_pretrained",
     "pretrained.models": "list_models load_pretrained",
+    "probes.das": "analyse_das distributed_alignment_search",
     "probes.effects": "analyse_erasure erasure_table interchange latent_answers",
     "probes.features": "Feature register_feature",
     "probes.grid": "analyse_probes probe_grid",

@@ -15,6 +15,7 @@ other module puts hooks into a model.
     torch.Size([4, 17])
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,33 @@ def logits_with_edits(
         tokens = batch.tokens.repeat(len(group) if branching is None else 1, 1)
         logits = run_with(model, tokens, [(hook, change), *(branching or ()), ending])
         yield from logits.squeeze(1).chunk(len(group))
+
+
+def logits_with_new(
+    model: "HookedTransformer", batch: PromptBatch, location: Location,
+    rows: Int[Tensor, " copy"], new: Float[Tensor, "copy ..."],
+) -> Float[Tensor, "copy d_vocab"]:  # fmt: skip
+    """Logits after a batch's prompts, with new activations at a location; differentiable in these.
+
+    Args:
+        batch: with one answer token per prompt, as `first_tokens` gives.
+        rows: the prompt of each new activation.
+    """
+    at_answers = dataclasses.replace(
+        batch, tokens=batch.tokens[rows], last_prompt_pos=batch.last_prompt_pos[rows],
+        row_example=torch.arange(len(rows)), answer_row=torch.arange(len(rows)),
+        answer_pos=batch.answer_pos[rows], answer_token=batch.answer_token[rows],
+        answer_example=torch.arange(len(rows)), fits=batch.fits[rows.numpy()],
+    )  # fmt: skip
+    is_stream = "hook_resid" in location.hook  # what comes before is computed once per prompt
+
+    def change(values: Tensor) -> Tensor:
+        values = values[rows] if is_stream else values
+        return changed(values, index_of(location, at_answers, values), new)
+
+    tokens = batch.tokens if is_stream else at_answers.tokens
+    hooks = [(location.hook, change), _only_at_answers(model, at_answers, [location.hook])]
+    return model.run_with_hooks(tokens, fwd_hooks=_adapted(model, hooks)).squeeze(1)  # pyright: ignore
 
 
 def _branching(model: "HookedTransformer", hook: str, copies: int) -> list[Hook] | None:

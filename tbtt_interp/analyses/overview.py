@@ -35,8 +35,15 @@ def quick_sites(models: Models) -> dict[str, list[str]]:
     return {"site": [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_mlp_out"]}
 
 
+def quick_streams(models: Models) -> dict[str, Any]:
+    """The last layer's streams, at the last position."""
+    block = f"blocks.{models.first.cfg.n_layers - 1}"
+    sites = [f"{block}.hook_resid_{part}" for part in ("mid", "post")]
+    return {"site": [site for site in sites if site in models.first.hook_dict], "position": [-1]}
+
+
 QUICK: Mapping[str, Callable[[Models], dict[str, Any]]] = {
-    "patching": quick_pairs, "paths": quick_pairs, "order": quick_sites,
+    "das": quick_streams, "patching": quick_pairs, "paths": quick_pairs, "order": quick_sites,
 }  # fmt: skip
 
 

@@ -155,6 +155,29 @@ def memorization(
 
 
 @register_analysis
+def das(
+    run: "Source",
+    *,
+    variable: Annotated[list[str] | None, "As a, b, answer or carry; repeatable. [all]"] = None,
+    site: Annotated[list[str] | None, "A hook point, repeatable. [residual streams]"] = None,
+    position: Annotated[
+        list[int] | None,
+        "Counted from the prompt's last token, -1; repeatable. [the operands' and -1]",
+    ] = None,
+    rank: Annotated[
+        int | None, "Directions that are interchanged. [by the variable's values]"
+    ] = None,
+) -> "Result":
+    """Which directions carry an operand, the answer or the carry (distributed alignment search)?
+
+    tbtt analyses das runs/arithmetic-medium-file --variable answer --rank 1
+    """
+    from tbtt_interp.probes.das import analyse_das
+
+    return analyse_das(run, variable, sites=site, positions=position, rank=rank)
+
+
+@register_analysis
 def overview(run: "Source") -> "Result":
     """What does every analysis find, at quick settings, ranked by distance from the null?"""
     from tbtt_interp.analyses.overview import analyse_overview
