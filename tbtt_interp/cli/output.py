@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ Runs = Annotated[
 RUN = "A run's folder, or a name that `tbtt models` lists"
 RunFolder = Annotated[Path, Argument(metavar="RUN", help=f"{RUN}.")]
 Step = Annotated[int | None, Option(help="A kept checkpoint's training step. [the last]")]
+LINE = 100  # characters that a table may take
 
 
 def print_json(rows: "pd.DataFrame | Sequence[Mapping[str, object]]") -> None:
@@ -71,6 +73,19 @@ def print_table(
     console.print(table)
     for note in notes:
         console.print(printable(note, keep="\n"))
+
+
+def columns_that_fit(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """How many of a table's first columns `print_table` sets in LINE characters.
+
+    A table is left whole where not even its first three columns fit.
+
+    >>> columns_that_fit(["name", "a", "b", "c"], [["x" * 20, "1", "2", "y" * 80]])
+    3
+    """
+    widths = [2 + max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    fitting = sum(total <= LINE for total in accumulate(widths))
+    return fitting if fitting >= 3 else len(headers)
 
 
 def name_diverged(run: "Run", step: int | None = None) -> None:

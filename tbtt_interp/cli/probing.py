@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from tbtt_interp.cli.output import AsJson, RunFolder, Step
-from tbtt_interp.cli.registered import Out, OverSteps, run_analysis
+from tbtt_interp.cli.registered import Explain, Out, OverSteps, Wide, run_analysis
 from tbtt_interp.errors import TbttError
 
 
@@ -37,6 +37,8 @@ def probes_command(
         int, Option(help="Control tasks per feature, and draws per other null.")
     ] = 99,
     out: Out = None,
+    wide: Wide = False,
+    explain: Explain = False,
     as_json: AsJson = False,
 ) -> None:
     """What can linear probes decode from activations, compared with nulls?
@@ -72,4 +74,4 @@ def probes_command(
         options |= {"positions": [-1] if over_steps else position, "controls": controls,
                     "dimensions": dimensions, "groups": groups}  # fmt: skip
     run_analysis("probes", analysis, [run], options, step=step, over_steps=over_steps, out=out,
-                 as_json=as_json)  # fmt: skip
+                 wide=wide, explain=explain, as_json=as_json)  # fmt: skip

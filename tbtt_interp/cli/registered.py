@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 
 from tbtt_interp.analyses.registry import ANALYSES
-from tbtt_interp.cli.output import RUN, AsJson, Step, name_diverged, print_json, print_table
+from tbtt_interp.cli.output import (
+    RUN,
+    AsJson,
+    Step,
+    columns_that_fit,
+    name_diverged,
+    print_json,
+    print_table,
+)
 from tbtt_interp.errors import TbttError, printable
 
 if TYPE_CHECKING:
@@ -27,10 +35,12 @@ Out = Annotated[Path | None, typer.Option(
 OverSteps = Annotated[
     bool, typer.Option("--over-steps", help="At every kept checkpoint: claims over training.")
 ]
+Wide = Annotated[bool, typer.Option("--wide", help="All of the table's columns.")]
+Explain = Annotated[bool, typer.Option("--explain", help="What columns and nulls mean.")]
 EXAMPLE = "runs/arithmetic-medium-file"
 SHARED: dict[str, tuple[Any, Any]] = {
     "step": (Step, None), "over_steps": (OverSteps, False), "out": (Out, None),
-    "as_json": (AsJson, False),
+    "wide": (Wide, False), "explain": (Explain, False), "as_json": (AsJson, False),
 }  # fmt: skip
 
 
@@ -69,7 +79,8 @@ def _option(annotation: Any) -> Any:
 
 def run_analysis(
     name: str, analysis: "Callable[..., Result]", folders: Sequence[Path], options: dict[str, Any],
-    *, step: int | None, over_steps: bool, out: Path | None, as_json: bool,
+    *, step: int | None, over_steps: bool, out: Path | None, wide: bool, explain: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Runs an analysis, prints its display and claims, and writes its files."""
     from tbtt_interp.integrity import check_none_lost
@@ -90,16 +101,22 @@ def run_analysis(
         name_diverged(run, step)
     with _kept(parts):
         result = _result(name, analysis, runs, steps, parts, options)
-    notes = [*result.summary, *result.notes, *(_write(result, out) if out is not None else [])]
+    written = _write(result, out) if out is not None else []
     if as_json:
         print_json(next(iter(result.tables.values())))
         return
     rows = [[str(x) for x in row] for row in result.display.itertuples(index=False)]
     headers = [str(c).replace("_", " ") for c in result.display.columns]
+    shown = len(headers) if wide else columns_that_fit(headers, rows)
+    more = [f"--wide shows {', '.join(headers[shown:])}"] if shown < len(headers) else []
+    more += ["--explain says what columns mean"] if result.notes and not explain else []
+    notes = [*result.summary, *(result.notes if explain else []), *written]
+    notes += [f"{'; '.join(more)}."] if more else []
     at = "" if over_steps else f" at step {max(runs[0].checkpoints) if step is None else step:,}"
     models = len(runs[0].sound_seeds(step))
     count = f"{models} model{'s' if models > 1 else ''}"
-    print_table(headers, rows, title=f"{folders[0]}{at}, {count}", notes=notes)
+    shortened = [row[:shown] for row in rows]
+    print_table(headers[:shown], shortened, title=f"{folders[0]}{at}, {count}", notes=notes)
     ranked = [] if over_steps else result.ranked()
     if ranked:
         print(f"\n{result.claims_heading}")

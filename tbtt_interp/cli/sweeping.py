@@ -121,6 +121,12 @@ def _print_cells(
             "models, with Student's 95 % interval. Loss: mean, in nats per character."
         )
     notes += [f"Expected. {text}" for text in sweep.expected]
+    settings = ("held out", "models", "steps", "rate", "decay")
+    same = [key for key in settings if key in rows[0] and len(rows) > 1]
+    same = [key for key in same if len({row[key] for row in rows}) == 1]
+    if same:
+        notes.insert(0, f"In all: {'; '.join(f'{key} {rows[0][key]}' for key in same)}.")
+    rows = [{key: value for key, value in row.items() if key not in same} for row in rows]
     title = f"{folder}: {sweep.summary}"
     print_table(rows[0], [row.values() for row in rows], title=title, notes=notes)
 

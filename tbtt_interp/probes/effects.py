@@ -62,8 +62,8 @@ MEASURES = {  # what a claim says, and the unit
     "decoded in code": ("Where the answer is wrong, the code alone gives {} in", "of answers"),
     "corrected": ("Moving the code of {} corrects", "of wrong held-out answers"),
 }
-DISPLAY = {"feature": "", "site": "", "measure": "", "effect": "interval", "count": ".0f",
-           "of": ".0f", **dict.fromkeys(NULL_NAMES, ".2f"), "whole": ".2f", "p": "p",
+DISPLAY = {"feature": "", "site": "", "measure": "", "effect": "interval", "p": "p",
+           "count": ".0f", "of": ".0f", **dict.fromkeys(NULL_NAMES, ".2f"), "whole": ".2f",
            "rank": ".0f", "width": ".0f", "variance": ".2f"}  # fmt: skip
 NOTE = (
     "Nulls, with as many directions as the code: control tasks, permuted labels and random "

@@ -49,9 +49,9 @@ NULLS = {"control": "control tasks", "thresholds": "other thresholds",
          "untrained": "untrained models", "majority": "majority class"}  # fmt: skip
 DISPLAY = {
     "feature": "", "site": "", "pos": "d", "accuracy": ".2f", "control": ".2f",
-    "selectivity": "interval", "thresholds": ".2f", "operands": ".2f", "one_hot": ".2f",
-    "untrained": ".2f", "majority": ".2f", "r2": ".2f",
-    "compression": ".2f", "control_compression": ".2f", "held_out": "", "p": "p", "p_adjusted": "p",
+    "selectivity": "interval", "operands": ".2f", "p": "p", "thresholds": ".2f", "one_hot": ".2f",
+    "untrained": ".2f", "majority": ".2f", "r2": ".2f", "compression": ".2f",
+    "control_compression": ".2f", "held_out": "", "p_adjusted": "p",
 }  # fmt: skip
 NOTES = (
     "accuracy: cross-validated, mean over models; folds keep 3+4, 4+3, 3-4 and 4-3 together. "
