@@ -83,7 +83,7 @@ def test_every_seed_has_a_file_order_of_its_own_within_the_sections():
 @pytest.mark.parametrize(
     ("typed", "prompt"),
     [("Capital of France is", "Capital of France is "), ("France", "Capital of France is "),
-     ("<3+4", "<3+4="), ("12-7=", "<12-7="), ("Capital of ", "Capital of ")],
+     ("<3+4", "<3+4="), ("3 + 4", "<3+4="), ("12-7=", "<12-7="), ("Capital of ", "Capital of ")],
 )  # fmt: skip
 def test_what_a_person_types_becomes_the_corpus_s_own_words(typed, prompt):
     assert load_task("joint").complete_prompt(typed) == prompt
@@ -123,6 +123,8 @@ def test_a_table_brings_labels_and_a_held_out_column():
     assert second.held_out and task.lines == ("1+1=2\n",)
     assert dict(first.labels) == {"double": 1, "word": "one"}
     assert dict(second.labels) == {"double": 0}
+    assert (task.window, task.batch) == (11, 1_257)  # two lines, less one; as much as of facts
+    assert [task.complete_prompt(x) for x in ("1+1", "1 + 2 =", "3+4")] == ["1+1=", "1+2=", "3+4"]
     write_corpus(task, Path("again.tsv"))
     assert read_corpus(Path("again.tsv")).examples == task.examples
 
@@ -133,7 +135,8 @@ def test_a_table_brings_labels_and_a_held_out_column():
         ("a.tsv", "prompt\tresult\n1\t2\n", "has no column answer: a table needs prompt and"),
         ("a.csv", "prompt,answer,held_out\n1,2,maybe\n", "line 2: held_out is 'maybe', must be"),
         ("a.csv", 'prompt,answer\n1,2\n1,2,3,4\n', "line 3 has not as many cells as the header"),
-        ("a.txt", "\n\n", "has no lines: give a text file of one example per line"),
+        ("a.txt", "\n\n", "is empty: give a text file of one example per line"),
+        ("a.csv", "prompt,answer\n1,2\n1,3\n", "gives '1' two answers, '2' and '3': keep one of"),
         ("a.txt", "one\ntwo\none\n", "has the line 'one\\\\n' twice: keep one of them"),
     ],
 )  # fmt: skip
@@ -145,6 +148,9 @@ def test_a_corpus_that_cannot_be_used_says_why(name, text, message):
 def test_a_corpus_that_is_not_there_or_no_text_says_so():
     with pytest.raises(TbttError, match=r"corpus lines\.txt is not there"):
         load_task("lines.txt")
+    Path("lines").mkdir()
+    with pytest.raises(TbttError, match="task lines is a folder: give a file of lines"):
+        load_task("lines")
     Path("a.txt").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(TbttError, match=r"a\.txt cannot be read .*: give a UTF-8 text file"):
         load_task("a.txt")

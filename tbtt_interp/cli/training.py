@@ -39,6 +39,9 @@ def train_command(
         str | None,
         Option(help="How lines become windows: file, shuffled, line, aligned, cut. [file]"),
     ] = None,
+    window: Annotated[
+        int | None, Option(help="Characters in a window. [the task's; of your own: two lines]")
+    ] = None,
     held_out: HeldOut = None,
     seeds: Annotated[int | None, Option(help="Models, trained side by side. [4]")] = None,
     first_seed: Annotated[int | None, Option(help="The first model's seed. [0]")] = None,
@@ -93,7 +96,7 @@ def train_command(
         "model.size": size, "task": task, "framing": framing, "seeds": seeds,
         "held_out": None if held_out is None else [list(parse_pair(pair)) for pair in held_out],
         "first_seed": first_seed, "corpus_seed": corpus_seed, "same_file": same_file,
-        "steps": steps, "from": origin, "from_step": step,
+        "steps": steps, "training.window": window, "from": origin, "from_step": step,
         **dict(map(parse_setting, settings or [])),
     }  # fmt: skip
     if resume is None:
@@ -110,6 +113,9 @@ def train_command(
     existing = existing_run(resolved, folder, resume=resume is not None)
     progress = ProgressBar()
     hours = estimated_hours(resolved)
+    if existing is None and window is None and Path(resolved.task).is_file():
+        length = resolved.training.window
+        progress.on_message(f"Windows have {length} characters; --window N gives them others.")
     if existing is not None and existing.is_complete:
         progress.on_message(f"{folder} is already trained; its table follows.")
     elif device in (None, "cpu") and hours > LONG:

@@ -66,6 +66,8 @@ def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Ta
         return TASKS[name](tuple(held_out))
     if os.path.isfile(name):  # false, not an error, for a name too long for a path
         return read_corpus(Path(name))
+    if name and os.path.isdir(name):
+        raise TbttError(f"task {name} is a folder: give a file of lines, as in {name}/lines.txt")
     if Path(name).suffix or Path(name).parent != Path("."):
         raise TbttError(f"corpus {name} is not there: give a text file of lines, or a task's name")
     raise unknown("task", name, TASKS, "or give the path of a text file")

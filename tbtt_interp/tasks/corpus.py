@@ -3,20 +3,22 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from tbtt_interp.bounds import CELLS, CORPUS
+from tbtt_interp.bounds import CELLS, CORPUS, WINDOW
 from tbtt_interp.errors import TbttError
 from tbtt_interp.tasks.arithmetic import SHORT_FORM
 from tbtt_interp.tasks.task import Example, Label, Task
 
 TABLES = {".tsv": "\t", ".csv": ","}
+BATCH = 24 * 576  # characters in a step, as in the paper's facts
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
 
 
-def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
-    """A task from a file.
+def read_corpus(path: Path) -> Task:
+    """A task from a file, whose windows have room for two of its lines.
 
     A table (.tsv or .csv, with a header) has the columns prompt and answer, and may have held_out
     (true or false), group (what the line is counted under) and any labels. Any other file is read
@@ -35,6 +37,8 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
             f"corpus {path} cannot be read ({error}): give a UTF-8 text file of lines, "
             "or a .tsv or .csv with the columns prompt and answer"
         ) from error
+    if not text.strip():
+        raise TbttError(f"corpus {path} is empty: give a text file of one example per line")
     read = _from_table if path.suffix.lower() in TABLES else _from_lines
     examples = read(path, text)
     longest = max(len(example.line) for example in examples)
@@ -43,11 +47,25 @@ def read_corpus(path: Path, *, window: int = 24, batch: int = 576) -> Task:
             f"corpus {path} has {len(examples):,} lines and one of {longest:,} characters: as a "
             f"table {cells:,} cells, of which at most {CELLS:,} are allowed; shorten the long lines"
         )
-    has_equations = any(re.fullmatch(SHORT_FORM[0], example.prompt) for example in examples)
+    _check_answers(path, examples)
+    window = min(2 * longest, sum(len(example.line) for example in examples) - 1, WINDOW)
+    batch = max(1, round(BATCH / window))
+    has_equations = any(re.fullmatch(r"<\d+[+-]\d+=", example.prompt) for example in examples)
     return Task.of(
         path.stem, examples, window=window, batch=batch, order_is_given=True,
         short_forms=(SHORT_FORM,) if has_equations else (),
     )  # fmt: skip
+
+
+def _check_answers(path: Path, examples: Sequence[Example]) -> None:
+    answers: dict[str, str] = {}
+    for example in examples:
+        other = answers.setdefault(example.prompt, example.answer)
+        if other != example.answer:
+            raise TbttError(
+                f"corpus {path} gives {example.prompt!r} two answers, {other.strip()!r} and "
+                f"{example.answer.strip()!r}: keep one of these lines"
+            )
 
 
 def write_corpus(task: Task, path: Path) -> None:
@@ -111,8 +129,6 @@ def _value(cell: str) -> Label:
 
 def _from_lines(path: Path, text: str) -> tuple[Example, ...]:
     lines = [f"{line}\n" for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise TbttError(f"corpus {path} has no lines: give a text file of one example per line")
     ends = _own_beginnings(lines)
     return tuple(Example.of(x[: ends[x]], x[ends[x] :]) for x in lines)
 

@@ -217,12 +217,21 @@ class Task:
         return pd.DataFrame([{k: getattr(e, k) for k in own} | dict(e.labels) for e in chosen])
 
     def complete_prompt(self, text: str) -> str:
-        """The prompt that a short form stands for, as 3+4 for <3+4=; or the text itself."""
+        """The prompt that a short form stands for, as 3+4 or 3 + 4 for <3+4=; or the text itself.
+
+        A prompt without the signs at its ends is such a form, too.
+        """
         known = {example.prompt for example in self.examples}
-        if variant := next((v for v in (text, f"{text} ") if v in known), None):
-            return variant
-        matches = ((re.fullmatch(short, text), prompt) for short, prompt in self.short_forms)
-        return next((match.expand(prompt) for match, prompt in matches if match), text)
+        bare = {re.sub(r"^\W+|\W+$", "", prompt): prompt for prompt in known}
+        for written in (text, "".join(text.split())):
+            if variant := next((v for v in (written, f"{written} ") if v in known), None):
+                return variant
+            if written in bare:
+                return bare[written]
+            matches = ((re.fullmatch(short, written), whole) for short, whole in self.short_forms)
+            if found := next((match.expand(whole) for match, whole in matches if match), None):
+                return found
+        return text
 
 
 Prompts = str | Task | pd.DataFrame | Iterable[str | Example | tuple[Any, ...]]
