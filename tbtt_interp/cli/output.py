@@ -75,17 +75,32 @@ def print_table(
         console.print(printable(note, keep="\n"))
 
 
-def columns_that_fit(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """How many of a table's first columns `print_table` sets in LINE characters.
+def fitted(
+    headers: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[Sequence[str]], list[str]]:
+    """A table's first columns, as many as `print_table` sets in LINE characters.
 
-    A table is left whole where not even its first three columns fit.
+    Headers of several words take two lines where that saves space. A table is left whole where not
+    even its first three columns fit.
 
-    >>> columns_that_fit(["name", "a", "b", "c"], [["x" * 20, "1", "2", "y" * 80]])
-    3
+    Returns:
+        the headers and the rows of these columns; the headers of the others.
+
+    >>> headers, rows, left_out = fitted(["name", "of b", "a", "c"], [["x", "1", "2", "y" * 99]])
+    >>> headers[1] == "of\\nb", rows, left_out
+    (True, [['x', '1', '2']], ['c'])
     """
-    widths = [2 + max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    fitting = sum(total <= LINE for total in accumulate(widths))
-    return fitting if fitting >= 3 else len(headers)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(headers)
+    cells = [max(map(len, column), default=0) for column in columns]
+    if sum(2 + max(pair) for pair in zip(cells, map(len, headers), strict=True)) <= LINE:
+        return list(headers), list(rows), []
+    wrapped = [header if len(header) <= width else header.replace(" ", "\n", 1)
+               for header, width in zip(headers, cells, strict=True)]  # fmt: skip
+    lines = [max(map(len, header.split("\n"))) for header in wrapped]
+    widths = [2 + max(pair) for pair in zip(cells, lines, strict=True)]
+    shown = sum(total <= LINE for total in accumulate(widths))
+    shown = shown if shown >= 3 else len(headers)
+    return wrapped[:shown], [row[:shown] for row in rows], list(headers[shown:])
 
 
 def name_diverged(run: "Run", step: int | None = None) -> None:

@@ -17,7 +17,7 @@ from tbtt_interp.cli.output import (
     RUN,
     AsJson,
     Step,
-    columns_that_fit,
+    fitted,
     name_diverged,
     print_json,
     print_table,
@@ -107,16 +107,15 @@ def run_analysis(
         return
     rows = [[str(x) for x in row] for row in result.display.itertuples(index=False)]
     headers = [str(c).replace("_", " ") for c in result.display.columns]
-    shown = len(headers) if wide else columns_that_fit(headers, rows)
-    more = [f"--wide shows {', '.join(headers[shown:])}"] if shown < len(headers) else []
+    headers, rows, hidden = (headers, rows, []) if wide else fitted(headers, rows)
+    more = [f"--wide shows {', '.join(hidden)}"] if hidden else []
     more += ["--explain says what columns mean"] if result.notes and not explain else []
     notes = [*result.summary, *(result.notes if explain else []), *written]
     notes += [f"{'; '.join(more)}."] if more else []
     at = "" if over_steps else f" at step {max(runs[0].checkpoints) if step is None else step:,}"
     models = len(runs[0].sound_seeds(step))
     count = f"{models} model{'s' if models > 1 else ''}"
-    shortened = [row[:shown] for row in rows]
-    print_table(headers[:shown], shortened, title=f"{folders[0]}{at}, {count}", notes=notes)
+    print_table(headers, rows, title=f"{folders[0]}{at}, {count}", notes=notes)
     ranked = [] if over_steps else result.ranked()
     if ranked:
         print(f"\n{result.claims_heading}")
