@@ -188,7 +188,8 @@ def plot_maps(cells: pd.DataFrame) -> Figure:
     for k, (_, rows) in enumerate(maps.groupby("panel", sort=False)):
         gone = rows[rows["gone"]]
         figure.add_scatter(
-            x=gone["b"], y=gone["a"], mode="markers", showlegend=False, hoverinfo="skip",
+            x=gone["b"], y=gone["a"], mode="markers", hoverinfo="skip", showlegend=not k,
+            name="no seen equation has this answer",
             marker={"symbol": "x-thin", "line": {"width": 1.5, "color": plots.ORANGE}},
             row=1 + k // across, col=1 + k % across,
         )  # fmt: skip

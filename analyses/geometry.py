@@ -10,8 +10,7 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 folders, files = study_arguments("runs/arithmetic-medium-file", most=None)
 run, *others = map(tbtt.load_run, folders)
@@ -19,9 +18,8 @@ result = tbtt.analyse_geometry(run, *others)
 
 # %%
 figure = result.figures["geometry"]()
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "How are operands represented?", run.title)
 
 # %%
-print(f"{run.folder.name}, {len(run.seeds)} models.")
+print(f"{run.title}.")
 print(result)

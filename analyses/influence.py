@@ -24,7 +24,7 @@ from tbtt_interp.prompts import PromptSet
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.seeds import Models, over_seeds
 from tbtt_interp.stats import Interval, mean_over_models
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -283,6 +283,5 @@ if __name__ == "__main__":
     (folder, *_), files = study_arguments("runs/arithmetic-small-line-influence")
     run = tbtt.load_run(folder)
     result = influence_result(Models.of(run))
-    for file in files:
-        plots.save(result.figures["influence"](), file)
-    print(f"{run.folder.name}, {len(run.seeds)} models.\n{result}")
+    save_figure(result.figures["influence"](), files, result.question, run.title)
+    print(f"{run.title}.\n{result}")

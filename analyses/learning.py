@@ -10,9 +10,8 @@
 from sweeps import first_evaluations
 
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.model_tables import over_training_table, plot_over_training
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -22,8 +21,7 @@ over = over_training_table([run])
 
 # %%
 figure = plot_over_training(over)
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "When does a model learn the lines, and when their order?", run.title)
 
 # %%
 floor = over["floor_line" if run.config.framing == "line" else "floor_lines"]

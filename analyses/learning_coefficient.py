@@ -26,7 +26,7 @@ from tbtt_interp.model import Parameters, forward, parameter_shapes
 from tbtt_interp.results import Claim, Result
 from tbtt_interp.seeds import MANY_PARAMETERS, Models
 from tbtt_interp.stats import mean_over_models
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 from tbtt_interp.tasks.windows import NOTHING, stack
 
 Loss = Callable[[Parameters, int], Float[Tensor, " chain"]]
@@ -207,6 +207,5 @@ if __name__ == "__main__":
     (folder, *_), files = study_arguments("runs/arithmetic-small-file")
     run = tbtt.load_run(folder)
     result = learning_coefficients(Models.of(run))
-    for file in files:
-        plots.save(result.figures["chains"](), file)
-    print(f"{run.folder.name}, {len(run.seeds)} models.\n{result}")
+    save_figure(result.figures["chains"](), files, result.question, run.title)
+    print(f"{run.title}.\n{result}")

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 from measures import fits_table, measures_over_training, measures_table
 
-from tbtt_interp import plots
 from tbtt_interp.baselines import baseline_answers
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.evaluate import evaluate_run
@@ -18,7 +17,7 @@ from tbtt_interp.results import FEWEST_MODELS, Claim, Result
 from tbtt_interp.runs import Run, find_runs, load_run
 from tbtt_interp.shares import Counts, share_over_models
 from tbtt_interp.stats import ANY, SHARE, Bounds, mean_over_models
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 from tbtt_interp.tables import check_whole
 from tbtt_interp.tasks import load_task
 from tbtt_interp.tasks.arithmetic import Pair, pairs_text
@@ -143,8 +142,7 @@ def answer_as_script(study: Callable[..., Result], reads: Reads, figure: str) ->
     """Prints a study's result on the folder of runs that the script is given; draws a figure."""
     folders, files = study_arguments()
     result = study_result(study, reads, folders[0] if folders else None)
-    for file in files:
-        plots.save(result.figures[figure](), file)
+    save_figure(result.figures[figure](), files, result.question, f"the sweep {reads[0][0]}")
     print(result)
 
 

@@ -22,7 +22,7 @@ from tbtt_interp.errors import TbttError
 from tbtt_interp.results import P_LEVEL, Claim, Result
 from tbtt_interp.shares import difference_of_shares, share_over_models
 from tbtt_interp.stats import SHARE, UNMEASURED, Interval
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 from tbtt_interp.train.effects import FITTED
 from tbtt_interp.train.sweep import Contrast, read_sweep
 
@@ -193,6 +193,5 @@ if __name__ == "__main__":
     result = why_result(
         read_fits(folders), [c for name in SWEEPS for c in read_sweep(name).contrasts]
     )
-    for file in files:
-        plots.save(result.figures["why"](), file)
+    save_figure(result.figures["why"](), files, result.question, "the sweeps why-*")
     print(result)

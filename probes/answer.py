@@ -7,9 +7,8 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.probes.grid import last_streams, plot_probe_steps, probe_claims, probe_steps
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -18,11 +17,10 @@ table = probe_steps(run, features, sites=last_streams(run)[-1:])
 
 # %%
 figure = plot_probe_steps(table)
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "When does the answer become decodable?", run.title)
 
 # %%
-print(f"{run.folder.name}, {len(run.seeds)} models. The answer, by training step:")
+print(f"{run.title}. The answer, by training step:")
 columns = ["step", "accuracy", "control", "one_hot", "untrained", "r2", "held_out_correct",
            "held_out_of", "p"]  # fmt: skip
 print(table.loc[table["feature"] == "answer", columns].round(3).to_string(index=False))

@@ -9,10 +9,9 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.probes.effects import analyse_erasure, plot_effects
 from tbtt_interp.probes.grid import analyse_probes, last_streams
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -23,8 +22,7 @@ used = analyse_erasure(models, features, sites=last_streams(run))
 
 # %%
 figure = plot_effects(used.tables["erasure"])
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "Is the carry computed, and is it used?", models.title)
 
 # %%
 print(f"{models.title}. Decoded:\n{decoded}\n\nUsed:\n{used}\n")

@@ -7,9 +7,8 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.probes.grid import last_streams, plot_probe_grid, probe_claims, probe_grid
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -19,8 +18,7 @@ table = probe_grid(models, features, sites=["blocks.0.hook_resid_pre", *last_str
 
 # %%
 figure = plot_probe_grid(table)
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "Where are the digits?", models.title)
 
 # %%
 print(f"{models.title}. Cross-validated accuracy, by position:")

@@ -8,10 +8,9 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.probes.datasets import features_of
 from tbtt_interp.probes.grid import last_streams, plot_probe_accuracies, probe_claims, probe_grid
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/facts-medium-file")
 run = tbtt.load_run(folder)
@@ -24,8 +23,7 @@ table = probe_grid(models, features, sites=last_streams(run), positions=[-1])
 
 # %%
 figure = plot_probe_accuracies(table)
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "What of a fact is decodable before it is said?", models.title)
 
 # %%
 claimed = table["feature"].isin(["initial", "length"])

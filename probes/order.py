@@ -9,7 +9,6 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.probes.grid import (
     NULLS,
     last_streams,
@@ -17,7 +16,7 @@ from tbtt_interp.probes.grid import (
     probe_claims,
     probe_steps,
 )
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -26,8 +25,7 @@ table = probe_steps(run, features, sites=last_streams(run)[-1:])
 
 # %%
 figure = plot_probe_steps(table)
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "Does a model know which line comes next?", run.title)
 
 # %%
 framing = run.config.framing

@@ -11,9 +11,8 @@
 
 # %%
 import tbtt_interp as tbtt
-from tbtt_interp import plots
 from tbtt_interp.probes.effects import analyse_latent_answers, plot_effects
-from tbtt_interp.study import study_arguments
+from tbtt_interp.study import save_figure, study_arguments
 
 (folder, *_), files = study_arguments("runs/arithmetic-medium-file")
 run = tbtt.load_run(folder)
@@ -25,8 +24,7 @@ table = result.tables["latent-answers"]
 
 # %%
 figure = plot_effects(table)
-for file in files:
-    plots.save(figure, file)
+save_figure(figure, files, "Too big to say?", models.title)
 
 # %%
 print(f"{models.title}; held-out equations that they answer wrongly.\n{result}\n")

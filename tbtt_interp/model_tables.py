@@ -169,6 +169,7 @@ def plot_over_training(over: pd.DataFrame, *, panel: str = "size", by: str = "fr
             figure.add_hline(
                 y=models[name].mean(), row=row, col=groups.index(group) + 1,  # pyright: ignore
                 line={"color": GREY, "dash": "dot"}, annotation_text=FLOORS[name][0],
+                annotation_position="top left",
             )  # fmt: skip
     low = over[["loss", *floors]].min().min()
     figure.update_yaxes(range=[-0.05, 1.05])

@@ -7,6 +7,7 @@ vision, signed quantities diverge around zero, and axes carry their units.
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,15 +33,19 @@ ENDS = {"low": "effect_low", "high": "effect_high"}  # of a claim's interval
 SPREAD = 0.72  # room on an axis for the series of one category, where categories are 1 apart
 
 
-def save(figure: "Figure", path: str | Path) -> None:
+def save(figure: "Figure", path: str | Path, *, title: str = "", of: str = "") -> None:
     """Writes a figure as self-contained HTML or, where kaleido and a browser are, as PNG or SVG.
 
+    Args:
+        title: above it, where the figure has none of its own.
+        of: the runs, steps and models that it shows, in small letters below the title.
     Raises:
         TbttError: if the file name ends otherwise, or kaleido or its browser is missing.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise TbttError(f"figure {path} has no known ending: give {listed(SUFFIXES)}")
+    _entitle(figure, title, of)
     if path.suffix == ".html":
         figure.write_html(path, include_plotlyjs=True)
         return
@@ -51,6 +56,19 @@ def save(figure: "Figure", path: str | Path) -> None:
             f"figure {path} needs a browser to be drawn ({str(error).strip().splitlines()[0]}): "
             "pip install kaleido and have Chromium, or give a name that ends in .html"
         ) from error
+
+
+def _entitle(figure: "Figure", title: str, of: str) -> None:
+    """Gives a figure that has no title one, and a line below it."""
+    layout = figure.layout
+    if layout.title.text or not title:
+        return
+    if layout.height:
+        figure.update_layout(margin_t=layout.margin.t + 60, height=layout.height + 60)
+    figure.update_layout(title={
+        "text": title, "x": 0.02, "y": 0.985, "yanchor": "top",
+        "subtitle": {"text": of, "font": {"color": GREY, "size": 12}},
+    })  # fmt: skip
 
 
 def short_site(site: str) -> str:
@@ -72,7 +90,7 @@ def panels(
     titles: Sequence[str], *, across: int = 3, width: int = 320, height: int = 300, gap: int = 90,
     **options: Any,
 ) -> tuple["Figure", list[dict[str, int]]]:  # fmt: skip
-    """A figure of panels, and the row and column of each.
+    """A figure of panels with letters, and the row and column of each.
 
     Args:
         across: panels beside each other at most.
@@ -85,8 +103,10 @@ def panels(
     rows = -(-len(titles) // columns) or 1
     inside = rows * height + (rows - 1) * gap
     options = {"shared_yaxes": True, "horizontal_spacing": min(0.03, 0.4 / columns)} | options
+    letters = iter(ascii_uppercase if len(titles) > 1 else "")
+    lettered = [f"<b>{next(letters, '')}</b> {title}" if title else "" for title in titles]
     figure = make_subplots(
-        rows=rows, cols=columns, subplot_titles=list(titles),
+        rows=rows, cols=columns, subplot_titles=lettered,
         vertical_spacing=gap / inside if rows > 1 else 0, **options,
     )  # fmt: skip
     figure.update_layout(
@@ -94,6 +114,8 @@ def panels(
         legend={"orientation": "h", "y": 1 + 45 / inside, "yanchor": "bottom", "x": 0},
         margin={"l": 80, "r": 20, "t": 100, "b": 80}, font={"size": 13},
     )  # fmt: skip
+    # the template draws lines of width 0
+    figure.layout.template.layout.shapedefaults = {"line": {"width": 1.5}, "opacity": 1}  # pyright: ignore
     return figure, [{"row": 1 + k // columns, "col": 1 + k % columns} for k in range(len(titles))]
 
 

@@ -92,6 +92,11 @@ class Run:
         """The models' seeds."""
         return self.config.seeds
 
+    @property
+    def title(self) -> str:
+        """The name and the number of models, for the head of a table or figure."""
+        return f"{self.folder.name}, {len(self.seeds)} model{'s' if len(self.seeds) > 1 else ''}"
+
     def _repr_html_(self) -> str:
         """The latest evaluation of each model as a table, for notebooks."""
         config, lines = self.config, read_metrics(self.folder)

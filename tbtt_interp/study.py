@@ -1,12 +1,17 @@
 """The arguments of a study: a script of cells about one question, made to be changed."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from tbtt_interp import plots
 from tbtt_interp.errors import TbttError
-from tbtt_interp.plots import SUFFIXES
 from tbtt_interp.threads import use_one_thread
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 def study_arguments(*default: str, most: int | None = 1) -> tuple[list[Path], list[Path]]:
@@ -26,14 +31,20 @@ def study_arguments(*default: str, most: int | None = 1) -> tuple[list[Path], li
     use_one_thread()
     words = [] if "ipykernel" in sys.modules else sys.argv[1:]
     paths = [Path(word) for word in words]
-    files = [path for path in paths if path.suffix in SUFFIXES and not path.is_dir()]
+    files = [path for path in paths if path.suffix in plots.SUFFIXES and not path.is_dir()]
     runs = [path for path in paths if path not in files]
     if most is not None and len(runs) > most:
         raise TbttError(
             f"this study is about {most} run and got {len(runs)}: {' '.join(map(str, runs))}; "
-            f"figures end in {', '.join(SUFFIXES)}"
+            f"figures end in {', '.join(plots.SUFFIXES)}"
         )
     return runs or [Path(word) for word in default], files
+
+
+def save_figure(figure: "Figure", files: Iterable[Path], title: str, of: str) -> None:
+    """Writes a study's figure to files, with a title, and below it what models it shows."""
+    for file in files:
+        plots.save(figure, file, title=title, of=of)
 
 
 def _end_as_a_command(

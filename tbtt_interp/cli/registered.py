@@ -101,7 +101,11 @@ def run_analysis(
         name_diverged(run, step)
     with _kept(parts):
         result = _result(name, analysis, runs, steps, parts, options)
-    written = _write(result, out) if out is not None else []
+    at = "" if over_steps else f" at step {max(runs[0].checkpoints) if step is None else step:,}"
+    models = len(runs[0].sound_seeds(step))
+    title = f"{folders[0]}{at}, {models} model{'s' if models > 1 else ''}"
+    question = result.question or (inspect.getdoc(analysis) or name).partition("\n")[0]
+    written = [] if out is None else _write(result, out, question, title)
     if as_json:
         print_json(next(iter(result.tables.values())))
         return
@@ -112,10 +116,7 @@ def run_analysis(
     more += ["--explain says what columns mean"] if result.notes and not explain else []
     notes = [*result.summary, *(result.notes if explain else []), *written]
     notes += [f"{'; '.join(more)}."] if more else []
-    at = "" if over_steps else f" at step {max(runs[0].checkpoints) if step is None else step:,}"
-    models = len(runs[0].sound_seeds(step))
-    count = f"{models} model{'s' if models > 1 else ''}"
-    print_table(headers, rows, title=f"{folders[0]}{at}, {count}", notes=notes)
+    print_table(headers, rows, title=title, notes=notes)
     ranked = [] if over_steps else result.ranked()
     if ranked:
         print(f"\n{result.claims_heading}")
@@ -162,8 +163,12 @@ def _kept(parts: Path | None) -> Iterator[None]:
         raise typer.Exit(130) from interruption
 
 
-def _write(result: "Result", out: Path) -> list[str]:
-    """Writes every table and figure; returns a note where a figure could not be drawn."""
+def _write(result: "Result", out: Path, title: str, of: str) -> list[str]:
+    """Writes every table and figure; returns a note where a figure could not be drawn.
+
+    Args:
+        title, of: a figure's, where it has none, and the run that it shows.
+    """
     from tbtt_interp import plots
     from tbtt_interp.files import write_whole
     from tbtt_interp.results import claims_table
@@ -175,10 +180,10 @@ def _write(result: "Result", out: Path) -> list[str]:
         write_whole(out / f"{name}.json", table.to_json(orient="records", indent=1).encode())
     for name, draw in result.figures.items():
         figure = draw()
-        plots.save(figure, out / f"{name}.html")
+        plots.save(figure, out / f"{name}.html", title=title, of=of)
         try:
             if not notes:
-                plots.save(figure, out / f"{name}.png")
+                plots.save(figure, out / f"{name}.png", title=title, of=of)
         except TbttError as error:
             notes.append(f"No PNG: {error}")
     shutil.rmtree(out / "parts")
