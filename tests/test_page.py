@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import tbtt_interp as tbtt
 from tbtt_interp.analyses import graph
 from tbtt_interp.analyses.pairs import one_pair
-from tbtt_interp.explore.bundle import join_modules, page_files
+from tbtt_interp.explore.bundle import WEB, join_modules
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.run_tables import catalogue_table
 from tbtt_interp.interventions import Hook, edit, split_inputs
@@ -157,7 +157,7 @@ def test_the_modules_join_into_one_script_and_are_short(tmp_path: Path) -> None:
     for name in ("main.js", "worker.js"):
         (tmp_path / name).write_text(join_modules(name))
         subprocess.run([str(NODE), "--check", str(tmp_path / name)], check=True)
-    for path in page_files().values():
+    for path in [*WEB.rglob("*.js"), *WEB.glob("*.css")]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
 
 

@@ -1,8 +1,9 @@
-"""The page's files, and its modules joined into one script for a page that is a single file.
+"""The page's files, and its modules joined into one script.
 
-From disk a browser loads neither module files nor workers, so `join_modules` puts each module into
-a function of its own, those that others import first. It reads the one form that our modules are
-written in: named imports from relative paths, and `export` before a declaration.
+A browser opens one script sooner than forty, and from disk it loads neither module files nor
+workers. `join_modules` puts each module into a function of its own, those that others import first.
+It reads the one form that our modules are written in: named imports from relative paths, and
+`export` before a declaration.
 """
 
 import re
@@ -11,17 +12,17 @@ from pathlib import Path
 from tbtt_interp.errors import TbttError
 
 WEB = Path(__file__).parent / "web"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+FILES = {"index.html": "text/html", "style.css": "text/css", "main.js": "text/javascript",
+         "worker.js": "text/javascript"}  # fmt: skip
 IMPORT = re.compile(r"^import\s*\{([^}]*)\}\s*from\s*\"([^\"]+)\";\n", re.MULTILINE)
 EXPORT = re.compile(
     r"^export (?=(?:async )?(?:function|const|let|class) ?\*? ?(\w+))", re.MULTILINE
 )
 
 
-def page_files() -> dict[str, Path]:
-    """The page's files by their path below it."""
-    paths = sorted(path for path in WEB.rglob("*") if path.suffix in TYPES)
-    return {path.relative_to(WEB).as_posix(): path for path in paths}
+def page_file(name: str) -> bytes:
+    """One of the page's `FILES`; a script with all modules that it imports."""
+    return join_modules(name).encode() if name.endswith(".js") else (WEB / name).read_bytes()
 
 
 def join_modules(entry: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tbtt_interp.errors import TbttError, listed
-from tbtt_interp.explore.bundle import WEB, join_modules, page_files
+from tbtt_interp.explore.bundle import FILES, WEB, join_modules, page_file
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.probe_tables import ready_table
 from tbtt_interp.explore.run_tables import (
@@ -113,8 +113,7 @@ def _assemble(data: Mapping[str, object]) -> str:
     """The page's HTML with its style, script, worker and data inside, and a policy of hashes."""
     page = (WEB / "index.html").read_text(encoding="utf-8")
     style = (WEB / "style.css").read_text(encoding="utf-8")
-    has_worker = (WEB / "worker.js").is_file()
-    script, worker = join_modules("main.js"), join_modules("worker.js") if has_worker else ""
+    script, worker = join_modules("main.js"), join_modules("worker.js")
     for text in (script, worker):
         if "</script" in text.lower():
             raise TbttError("a page module has </script in it: write it in two parts")
@@ -152,7 +151,7 @@ def write_site(catalogue: Catalogue, folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TbttError(f"{folder} exists and is not empty: give --site a new folder")
-    files = {name: path.read_bytes() for name, path in page_files().items()}
+    files = {name: page_file(name) for name in FILES}
     policy = POLICY.format(script="'self'", style="'self'", connect="'self'", worker="'self'")
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     files["index.html"] = files["index.html"].replace(b"<!-- policy -->", meta.encode())

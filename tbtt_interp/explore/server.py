@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tbtt_interp.errors import TbttError
-from tbtt_interp.explore.bundle import TYPES, page_files
+from tbtt_interp.explore.bundle import FILES, page_file
 from tbtt_interp.explore.catalogue import Catalogue
 from tbtt_interp.explore.export import POLICY, as_json
 from tbtt_interp.explore.probe_tables import computed_table
@@ -75,7 +75,6 @@ class PageServer(ThreadingHTTPServer):
         self.socket = taken
         self.server_address = taken.getsockname()
         self.catalogue = catalogue
-        self.files = page_files()
         catalogue_table(catalogue)  # read now, so that the page opens at once
         self.hosts = () if host in ("0.0.0.0", "::") else (host, f"[{host}]", *LOCAL)
 
@@ -87,9 +86,8 @@ class PageServer(ThreadingHTTPServer):
     def content(self, path: str) -> tuple[str, Callable[[], bytes]] | None:
         """The type and the content that stand at a path; None where nothing does."""
         name = path.removeprefix("/") or "index.html"
-        if name in self.files:
-            file = self.files[name]
-            return TYPES[file.suffix], file.read_bytes
+        if name in FILES:
+            return FILES[name], partial(page_file, name)
         if name == "catalogue.json":
             table = catalogue_table(self.catalogue) | {"computes": True}
             return "application/json", lambda: as_json(table)

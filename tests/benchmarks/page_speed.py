@@ -8,10 +8,12 @@ time of the page's thread, which says more where the machine is busy.
 """
 
 import argparse
+import re
 import shutil
 import statistics
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,8 @@ RUNS = ("arithmetic-small-file", "arithmetic-medium-file", "arithmetic-large-fil
 TIMES, WARM = 24, 4
 LIMITS = {"arithmetic-large-file": 50}  # ms; of others FAST
 FAST, OPEN, BYTES = 16, 1.0, 1_500_000
+ANSWER, SPEED, MEMORY = 50, 50, 200  # ms, steps per second and MB while the page trains
+VIEWPORT: Any = {"width": 1280, "height": 800}
 FLAGS = ["--disable-frame-rate-limit", "--disable-gpu-vsync", "--no-sandbox"]
 EVENT = """async ([kind, k]) => {
   const prompt = document.getElementById("prompt");
@@ -46,8 +50,11 @@ EVENT = """async ([kind, k]) => {
       step.dispatchEvent(new Event("input"));
     },
   };
+  const before = document.body.dataset.drawn;  // the page draws while it trains, too
   const drawn = new Promise((done) => {
-    const observer = new MutationObserver(() => { observer.disconnect(); done(); });
+    const observer = new MutationObserver(() => {
+      if (document.body.dataset.drawn !== before) { observer.disconnect(); done(); }
+    });
     observer.observe(document.body, { attributes: true, attributeFilter: ["data-drawn"] });
   });
   const began = performance.now();
@@ -94,11 +101,11 @@ def measure(page: Page, address: str, run: str, kind: str) -> Measured:
     return Measured(statistics.median(times), (used() - before) / TIMES)
 
 
-def opening(page: Page, address: str) -> tuple[float, int]:
+def opening(browser: Any, address: str) -> tuple[float, int]:
     """Median seconds until the first view is drawn in a new window, and bytes before weights."""
     times, size = [], 0
     for _ in range(5):
-        context = page.context.browser.new_context()  # pyright: ignore[reportOptionalMemberAccess]
+        context = browser.new_context()
         fresh = context.new_page()
         fresh.goto(address)
         fresh.wait_for_selector("body[data-drawn]")
@@ -106,6 +113,37 @@ def opening(page: Page, address: str) -> tuple[float, int]:
         size = fresh.evaluate(OPENED)
         context.close()
     return statistics.median(times) / 1_000, size
+
+
+class Training(NamedTuple):
+    """A page that trains a small: ms from prompt to pixels, steps per second, its process's MB."""
+
+    prompt: float
+    speed: float
+    memory: float
+
+
+def while_training(browser: Any, address: str) -> Training:
+    """The median time of a prompt while a new page trains small on whole lines."""
+    page = browser.new_page(viewport=VIEWPORT)
+    page.goto(f"{address}#view=train&prompt=5%2B7")
+    page.get_by_role("button", name="Train from scratch").click()
+    page.wait_for_function("() => /steps per second/.test(document.body.innerText)")
+    began, first = time.perf_counter(), _step(page)
+    times = [page.evaluate(EVENT, ["prompt", k]) for k in range(WARM + TIMES)]
+    page.wait_for_timeout(5_000)
+    speed = (_step(page) - first) / (time.perf_counter() - began)
+    session = browser.new_browser_cdp_session()
+    found = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    renderers = [Path(f"/proc/{one['id']}/status") for one in found if one["type"] == "renderer"]
+    used = [int(re.findall(r"RssAnon:\s+(\d+)", path.read_text())[0]) for path in renderers]
+    return Training(statistics.median(times[WARM:]), speed, max(used) / 1e3)
+
+
+def _step(page: Page) -> int:
+    """How many steps the page says that it has trained."""
+    words = page.locator("#train-words").inner_text()
+    return int(re.findall(r"step ([\d,]+)", words)[0].replace(",", ""))
 
 
 def main() -> None:
@@ -122,13 +160,15 @@ def main() -> None:
     names = [str(place) for place in given]
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page = browser.new_page(viewport=VIEWPORT)
         page.set_default_timeout(120_000)
         found = {
             (kind, run): measure(page, f"http://127.0.0.1:{server.port}/", run, kind)
             for kind in VIEWS for run in names
         }  # fmt: skip
-        seconds, size = opening(page, f"http://127.0.0.1:{shipped.port}/")
+        page.close()
+        seconds, size = opening(browser, f"http://127.0.0.1:{shipped.port}/")
+        training = while_training(browser, f"http://127.0.0.1:{shipped.port}/")
         browser.close()
     table = Table(title=f"ms from event to changed pixels: median of {TIMES} (CPU of the page)")
     for name in ("event", *names):
@@ -143,6 +183,13 @@ def main() -> None:
     console.print(
         f"first view of the models that ship: {seconds:.2f} s, {size / 1e6:.2f} MB before weights"
     )
+    console.print(
+        f"while it trains a small on whole lines: {training.prompt:.0f} ms for a prompt, "
+        f"{training.speed:.0f} steps per second, {training.memory:.0f} MB (the page's process)"
+    )
+    over += ["a prompt while it trains"] * (training.prompt > ANSWER)
+    over += ["steps per second"] * (training.speed < SPEED)
+    over += ["memory"] * (training.memory > MEMORY)
     over += ["first view"] * (seconds > OPEN) + ["bytes before weights"] * (size > BYTES)
     console.print(f"over the limits: {', '.join(over) or 'none'}")
     sys.exit(bool(over))

@@ -8,7 +8,7 @@ from browser.pointing import Page, cell, expect, pane, value, values
 
 from tbtt_interp.analyses.pairs import one_pair
 from tbtt_interp.analyses.patching import patch_pairs
-from tbtt_interp.evaluate import evaluate_run
+from tbtt_interp.evaluate import complete, evaluate_run
 from tbtt_interp.interventions import Location
 from tbtt_interp.prompts import PromptSet
 from tbtt_interp.runs import Run
@@ -30,6 +30,29 @@ def test_the_grids_are_the_library_s_margins(opened, form: str, line_run: Run) -
     page.locator("svg[data-map='0/grid+'] rect[data-key='0/grid+/3/4']").click()
     expect(page).to_have_url(re.compile(r"prompt=3%2B4"))
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("3+4")
+
+
+@pytest.mark.parametrize("name", ["file", "facts"])
+def test_wrong_answers_are_what_the_library_completes(opened, name: str, request) -> None:
+    """As far as six characters and the context; of facts, the context slides over the prompt."""
+    run: Run = request.getfixturevalue(f"{name}_run")
+    page = opened("served", f"prompt=3%2B4&a.run={name}&b.run=line")
+    tips = (
+        pane(page)
+        .locator("svg.cells rect[data-value]")
+        .evaluate_all("all => all.map(e => e.getAttribute('aria-label'))")
+    )
+    examples = run.task.examples
+    assert len(tips) == len(examples)
+    said = {e.prompt: found[1] for e, tip in zip(examples, tips, strict=True)
+            if (found := re.search("wrong, says (.*?)(?:, off by .*)?, margin", tip))}  # fmt: skip
+    assert len(said) > 20
+    for prompt in list(said)[::8]:
+        expected = complete(
+            run.parameters(), run.shape, prompt, run.task.vocabulary, run.task.terminators
+        )[0].text.replace("\n", "⏎").replace(" ", "␣")  # fmt: skip
+        assert expected.startswith(said[prompt]) and said[prompt], prompt
+        assert len(said[prompt]) >= min(len(expected), 5), prompt
 
 
 def test_patches_restore_what_the_library_says(opened, line_run: Run) -> None:

@@ -1,5 +1,7 @@
 """Patches, paths and ablations in the page, as a person makes them, and the library's numbers."""
 
+import re
+
 import pytest
 import torch
 from browser.pointing import Page, expect, pane, values
@@ -47,6 +49,7 @@ def test_paths_are_put_in_together_and_undone_one_by_one(opened, line_run: Run) 
     cell(page, 1, 0, "paths").focus()
     page.keyboard.press("Enter")
     expect(share).to_have_text(expected[1])
+    expect(page).to_have_url(re.compile("head0.0"))
     page.reload()
     expect(share).to_have_text(expected[1])
     pane(page).get_by_role("button", name="✕ embedding → v 0.0 → MLP 0 → logits").click()
@@ -90,6 +93,13 @@ def test_grids_and_counts_follow_what_is_ablated(opened, line_run, name, hook) -
         pane(page).get_by_role("button", name=name, exact=True).click()
     expect(pane(page).locator(".chips").first).to_contain_text("Changed:")
     assert values(cells) == pytest.approx(after.tolist(), abs=0.01)
+    if name == "edge":  # a second one, and the first put back: only its query is computed anew
+        cell(page, 5, 3, "attention").click()
+        cell(page, 4, 1, "attention").click()
+        with torch.no_grad():
+            other = knock_out_attention(0, 0, _edge(batch.tokens, 5, 3))
+            after = batch.margins(answer_logits(model, batch, [other])[None])[0]
+        assert values(cells) == pytest.approx(after.tolist(), abs=0.01)
     seen = [k for k, example in enumerate(prompts.examples) if not example.held_out]
     right = int((after[seen] > 0).sum())
     expect(pane(page).locator(".counts")).to_contain_text(f"seen in training {right}/196")
