@@ -259,6 +259,9 @@ def test_claims_are_shares_compared_with_the_closest_null():
               "value_high": 0.5, "mismatched": 0.25, "untrained": np.nan, "n_models": 8,
               "role": "answer", "stream": "middle"}  # fmt: skip
     (written,) = attribution_claims(pd.DataFrame([part | {"role": "answer"}, part]))
+    small = {"share": 0.001, "share_low": -0.002, "share_high": 0.004, "untrained": np.nan}
+    (nothing,) = attribution_claims(pd.DataFrame([part | small | {"role": "answer"}]))
+    assert (nothing.verdict, nothing.null, nothing.null_name) == ("undecided", 0.0, "nothing")
     (read, *_) = lens_claims(pd.DataFrame([stream, stream | {"stream": "last"}]))
     assert (written.effect.mean, written.null, written.null_name) == (0.6, 0.05, "untrained")
     assert (read.effect.mean, read.null) == (0.5, 0.25)

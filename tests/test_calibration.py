@@ -1,4 +1,4 @@
-"""Plants are what they say; draws are kept; the table counts."""
+"""Plants are what they say; draws are kept; the table counts, and is of the present code."""
 
 import functools
 import inspect
@@ -138,11 +138,11 @@ def test_the_table_counts_what_was_found_missed_and_called():
     assert (row["false_in_plants"], row["in_plants"]) == (0, 10)
     assert (row["blind_found"], row["blind"]) == (0, 1)
     missed = [draw("copied operand", 0.5, k, ("head 0", 0.6, k > 5, 0.5, False)) for k in range(10)]
-    for of, fault in ((counted, "calls nulls"), (table.calibration_table(missed), "misses")):
+    for of, fault in ((counted, table.CLAIMS), (table.calibration_table(missed), table.MISSES)):
         assert table.failures(of) == [f"patching, fraction restored: {fault}"]
     text = table.page([*found, *nulls, *blind], Recipe(), "tbtt calibrate")
     assert "| untrained | patching | fraction restored | head 0 | 20/100 | 0.20 [0." in text
-    assert "fewer than 80 % of the large effects" in text and "reduced table" not in text
+    assert "fewer than 80 % of them are found" in text and "reduced table" not in text
 
 
 def test_places_of_false_claims_are_counted_whatever_the_head_s_number():

@@ -266,10 +266,15 @@ def main_parts(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def attribution_claims(summary: pd.DataFrame) -> list[Claim]:
-    """For each part of the layers, the share of whole answers' logit difference that it writes."""
+    """For each part of the layers, the share of whole answers' logit difference that it writes.
+
+    A part that writes nothing writes less than nothing towards another example's token, which has
+    to compete with the best wrong one; so nothing is a null, too.
+    """
     rows = main_parts(summary).dropna(subset="share")
     nulls = {"mismatched": "another example's token", "untrained": "untrained"}
-    rows = rows.assign(**{name: rows[name] / rows["logit_difference"] for name in nulls})
+    rows = rows.assign(**{name: rows[name] / rows["logit_difference"] for name in nulls}, zero=0.0)
+    nulls["zero"] = "nothing"
     return [
         Claim.of_row(
             row, "share", nulls,

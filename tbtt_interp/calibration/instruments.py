@@ -325,7 +325,7 @@ INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
                read=_ablation, expected=_expect_ablation),
     Instrument(name="attention knockout", question="Which head's attention to b do answers need?",
                read=_attention, expected=_expect_attention),
-    Instrument(name="attribution", question="Which part writes the answer?",
+    Instrument(name="attribution", question="Which part writes the answer's logit?",
                read=_attribution, expected=_expect_attribution, is_fast=True),
     Instrument(name="geometry", question="Are operands on a number line?",
                read=_geometry, expected=_expect_geometry),

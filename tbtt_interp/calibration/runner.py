@@ -159,7 +159,7 @@ def _up_to_date(draw: Draw) -> Draw:
 def keep(draws: Iterable[Draw], path: Path) -> None:
     """Writes draws into one compressed file, from which another machine can go on."""
     text = "".join(json.dumps(draw) + "\n" for draw in draws)
-    write_whole(path, lzma.compress(text.encode()))
+    write_whole(path, lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def run_recipe(

@@ -17,6 +17,7 @@ FEWEST_FOUND = 0.8  # of plants of the largest effect; fewer is a miss
 SIZES = ("small", "medium", "large")
 LARGE = 0.5  # a share that is large in any plant, such as that of the head that copies most
 DRAWS = "calibration.jsonl.xz"  # beside the page
+MISSES, CLAIMS = "misses large effects", "claims too much"
 KIND, DRAW = ["instrument", "kind"], ["plant", "size", "number"]
 ABOUT = """\
 An *instrument* is an analysis, such as patching. Here each is tried on *plants*: models whose
@@ -42,16 +43,32 @@ READ = """\
   such intervals. They are widened first for the error of that mean. Effects that are the same in
   every draw are not counted, since any interval contains them. An interval does not include what
   the models of one draw share, such as a permutation of the answers.
-- **false, nulls**: the share of claims in null draws that are supported. The next column has the
-  number of these claims, and of the draws. The interval is the beta-binomial's, since the claims of
-  one draw are not independent.
-- **false, plants**: claims supported in planted models, at places where nothing was planted.
-- **blind**: claims supported where the feature is used, but not through a linear code. Erasure and
-  interchange cannot see such use: 0 found is expected there, and does not show that the feature is
-  unused.
-- **fails**: "misses" if fewer than {fewest} of the large effects are found. "Calls nulls" if the
-  interval of the false claims in nulls begins above {level}.
+- **false, in nulls**: the share of claims about nulls that are supported, all of them falsely. The
+  next column has the number of these claims, and of the draws. The interval is the beta-binomial's,
+  since the claims of one draw are not independent.
+- **false, in plants**: claims supported in planted models, at places where nothing was planted.
+- **cannot see**: claims supported where there is an effect of a kind that the instrument is blind
+  to. Erasure and interchange are blind to a feature that is used, but not through a linear code. So
+  0 found is expected there, and does not show that the feature is unused.
+- **problem**: "misses large effects" if fewer than {fewest} of them are found. "Claims too much" if
+  the interval of the false claims in nulls begins above {level}.
 """
+ADVICE = """\
+- A small effect that is not found may be there. *Smallest found* says how small one can be.
+- Attribution is of the logit difference, and claims nothing where that is not clear of 0.
+- Excluded loss alone does not tell a rule from a table. A table reads operands, too, so that
+  leaving out their main directions costs its answers. Restricted loss does tell them apart.
+- The head that is most of a kind is chosen on the models that it is then claimed of. So it can be
+  above uniform attention by chance, by far less than any planted head is.
+- Latent answers have few wrong answers to look at, here 20 held-out ones of each model. One or two
+  that can be corrected are not found.
+- Intervals are over models, and planted models of one draw are much alike. Trained models differ
+  more: their intervals are wider, and their smallest effects that are found are larger.
+"""
+SOUND = (
+    f"None: every row finds {100 * FEWEST_FOUND:.0f} % of its large effects or more, and no "
+    f"interval of false claims in nulls begins above {100 * LEVEL:.0f} %."
+)
 HEAD = r"head \d+\.\d+"  # draws have their heads in other orders, so that a number says nothing
 
 
@@ -141,7 +158,7 @@ def calibration_table(draws: Iterable[Draw]) -> pd.DataFrame:
             "false_in_plants": int(rest["is_found"].sum()), "in_plants": len(rest),
             "blind_found": int(blind["is_found"].sum()), "blind": len(blind),
         }  # fmt: skip
-        wrong = {"misses": power.mean < FEWEST_FOUND, "calls nulls": rate.low > LEVEL}
+        wrong = {MISSES: power.mean < FEWEST_FOUND, CLAIMS: rate.low > LEVEL}
         row["verdict"] = " and ".join(what for what, is_so in wrong.items() if is_so)
         found.append(row)
     order = list(INSTRUMENTS)
@@ -199,13 +216,14 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
         {
             "instrument": row["instrument"], "finding": row["kind"],
             **{f"found, {name}": counts(row, f"found_{name}", f"of_{name}") for name in SIZES},
-            "large, 95 % CI": interval(row, "power"), "smallest found": _number(row["least_found"]),
+            "share of large, 95 % CI": interval(row, "power"),
+            "smallest found": _number(row["least_found"]),
             "wrong place": _number(row["misplaced"]), "error": _number(row["error"]),
             "covered": counts(row, "covered", "intervals"),
-            "false, nulls": interval(row, "false"),
-            "null claims (draws)": f"{row['null_claims']} ({row['null_draws']})",
-            "false, plants": counts(row, "false_in_plants", "in_plants"),
-            "blind": counts(row, "blind_found", "blind"), "fails": row["verdict"],
+            "false, in nulls": interval(row, "false"),
+            "claims (draws)": f"{row['null_claims']} ({row['null_draws']})",
+            "false, in plants": counts(row, "false_in_plants", "in_plants"),
+            "cannot see": counts(row, "blind_found", "blind"), "problem": row["verdict"],
         }
         for row in table.to_dict("records")
     ])  # fmt: skip
@@ -265,8 +283,8 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         f"The draws are in `{DRAWS}`, from which the command goes on.",
         reduced, _markdown(_shown(table)),
         READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
-        "## What fails", "\n".join(f"- {x}." for x in failures(table)) or "Nothing.",
-        "## Instruments", _markdown(instruments),
+        "## Problems", "\n".join(f"- {x}." for x in failures(table)) or SOUND,
+        "## Before you rely on one", ADVICE, "## Instruments", _markdown(instruments),
         "Plants that an instrument cannot be applied to:", "\n".join(unfit),
         "## Power by effect size",
         "The true size is blank where no formula gives it: the effect is there, and its size is "
@@ -280,6 +298,6 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Rows that miss large effects or call nulls, in words."""
+    """Rows that miss large effects or claim too much, in words."""
     return [f"{row['instrument']}, {row['kind']}: {row['verdict']}"
             for row in table.to_dict("records") if row["verdict"]]  # fmt: skip

@@ -45,7 +45,7 @@ def calibrate_command(
     from rich.progress import track
 
     from tbtt_interp.calibration.runner import Recipe, finished, keep, run_recipe
-    from tbtt_interp.calibration.table import DRAWS, calibration_table, failures
+    from tbtt_interp.calibration.table import DRAWS, SOUND, calibration_table, failures
     from tbtt_interp.calibration.table import page as written
     from tbtt_interp.files import write_whole
     from tbtt_interp.lens import lens_version
@@ -78,5 +78,5 @@ def calibrate_command(
     columns = ["instrument", "kind", "found_large", "of_large", "false", "null_draws", "verdict"]
     print(table[columns].round(3).to_string(index=False))
     failed = failures(table)
-    print("\n".join(["Fails:", *failed] if failed else ["Nothing fails."]))
+    print("\n".join(["Problems:", *failed] if failed else [f"Problems: {SOUND}"]))
     return 1 if failed else 0
