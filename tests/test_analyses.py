@@ -22,7 +22,7 @@ Z, POST = "blocks.0.attn.hook_z", "blocks.0.hook_resid_post"
 def test_a_command_prints_and_writes_all_it_found(line_run, printed, monkeypatch):
     """Without a browser there is no PNG, and a note says why."""
 
-    def no_browser(figure: object, path: Path) -> None:
+    def no_browser(figure: object, path: Path, **_: str) -> None:
         if Path(path).suffix == ".png":
             raise TbttError("needs a browser")
         Path(path).write_text("figure")
