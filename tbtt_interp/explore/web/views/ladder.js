@@ -86,8 +86,8 @@ function panel(runs, name, words, state, width) {
     const [first, second] = [`${row.size}, ${row.framing}`, variant(row) || `${count(row.weights)} weights`];
     return down
       ? [
-          s("text", { x: near - 8, y: middle - 1, class: "end" }, first),
-          s("text", { x: near - 8, y: middle + 11, class: "axis end small" }, second),
+          s("text", { x: near - 13, y: middle - 1, class: "end" }, first),
+          s("text", { x: near - 13, y: middle + 11, class: "axis end small" }, second),
         ]
       : [
           s("text", { x: middle, y: 154, class: "middle" }, room > 96 ? first : row.size),
@@ -108,14 +108,14 @@ function panel(runs, name, words, state, width) {
       "figcaption",
       {},
       name === "order"
-        ? "Each dot is a model, or as many as it says; the bar is the mean with its 95 % CI (Student's t). 0: the model knows nothing of the order of the file's lines; 1: all of it. It is computed from the loss, for models trained on the file. Click a dot to open it as model B, and again for the next."
-        : "Each dot is a model, or as many as it says; the bar is the mean share with its 95 % CI (beta-binomial). Click a dot to open it as model B, and again for the next.",
+        ? "A dot is one model, or as many as its number says; the bar is the mean with its 95 % CI (Student's t). 0: the model knows nothing of the order of the file's lines; 1: all of it. It is computed from the loss, for models trained on the file. Click a dot to open it as model B, and again for the next."
+        : "A dot is one model, or as many as its number says; the bar is the mean share with its 95 % CI (beta-binomial). Click a dot to open it as model B, and again for the next.",
     ),
   );
 }
 
 /**
- * A run's dots, over them its mean with its interval, and above all what is clicked.
+ * A run's mean with its interval, over them its dots, and above all what is clicked.
  * @param {Listed} row @param {string} name of the measure @param {ReturnType<typeof placed>} found @param {State} state
  * @param {number} middle @param {number} room
  * @param {(along: number, share: number) => [number, number]} at
@@ -159,9 +159,9 @@ function runMarks(row, name, { dots: found, lanes }, state, middle, room, at, li
   const half = Math.min(14, room / 2 - 2);
   const tip = `${row.name}: mean ${mean.toFixed(2)}, 95 % CI ${low.toFixed(2)} to ${high.toFixed(2)}, n = ${found.reduce((sum, { seeds }) => sum + seeds.length, 0)} models`;
   return [
-    ...dots,
     line(at(middle, low), at(middle, high), { class: "interval" }),
     line(at(middle - half, mean), at(middle + half, mean), { class: "mean", "data-tip": tip, "data-value": mean }),
+    ...dots,
     ...targets,
   ];
 }

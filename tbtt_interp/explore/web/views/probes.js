@@ -114,6 +114,9 @@ function shortSite(site, sites) {
   return heads > layers ? name : name.replace(/z\.0$/, "z");
 }
 
+/** A site's name over a column, without what there is no room for. @param {string} site @param {string[]} sites @param {number} wide */
+const siteLabel = (site, sites, wide) => shortSite(site, sites).replace(wide < 56 ? /resid_|_out| post$/ : "", "");
+
 /** The prompt's token at a position that is counted from its last; "" where it has none. @param {Scene} scene @param {number} pos */
 export function tokenAt(scene, pos) {
   const asked = scene.said ? scene.said.asked - scene.start : 0;
@@ -183,7 +186,7 @@ function strips(scene, table, now, number, width) {
   const wide = Math.max(45, Math.floor((width - left - 2) / table.sites.length));
   const [all, height] = [left + wide * table.sites.length + 2, top + tall * table.features.length + 16];
   const parts = table.sites.map((site, k) =>
-    s("text", { x: left + (k + 0.5) * wide, y: 13, class: `axis middle${wide < 70 ? " small" : ""}` }, shortSite(site, table.sites)),
+    s("text", { x: left + (k + 0.5) * wide, y: 13, class: `axis middle${wide < 70 ? " small" : ""}` }, siteLabel(site, table.sites, wide)),
   );
   table.features.forEach((name, r) => {
     parts.push(s("text", { x: left - 6, y: top + (r + 0.5) * tall + 4, class: "name end" }, name));
