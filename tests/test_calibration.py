@@ -85,6 +85,13 @@ def test_a_calibration_goes_on_from_the_draws_it_has(tmp_path, asked):
         Recipe(bases=0, nulls=1)
 
 
+def test_a_calibration_stops_in_time_and_says_what_is_left(tmp_path, printed):
+    page = tmp_path / "page.md"
+    words = ["--short", "--minutes", "0", "--processes", "1", "--out", tmp_path, "--page", page]
+    assert "has the table of 1 draws" in printed("calibrate", *words)
+    assert "**Unfinished.** Of" in page.read_text() and "probe grid" in page.read_text()
+
+
 def test_after_a_change_only_what_is_out_of_date_is_measured_again(tmp_path, asked, monkeypatch):
     recipe, short = Recipe(bases=1, nulls=1), Recipe(bases=1, nulls=1, fast_nulls=True)
     list(run_recipe(short, tmp_path))

@@ -11,6 +11,7 @@ import json
 import lzma
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,13 @@ class Recipe:
         """The instruments that are to read a draw."""
         fast_alone = self.fast_nulls and PLANTS[job.plant].is_null
         return [one.name for one in INSTRUMENTS.values() if one.is_fast or not fast_alone]
+
+    def unread(self, draws: Iterable[Draw]) -> dict[str, int]:
+        """How many of the recipe's draws an instrument has not read, where there are any."""
+        read = {Job(draw["plant"], draw["effect"], draw["number"]): draw["read"] for draw in draws}
+        left = Counter(name for job in self.jobs for name in self.instruments(job)
+                       if name not in read.get(job, ()))  # fmt: skip
+        return dict(left)
 
 
 SHORT = Recipe(bases=1, largest_only=True, fast_nulls=True)
@@ -203,6 +211,9 @@ def _measured(jobs: Sequence[tuple[Job, list[str], Draw | None]], processes: int
 
     from loky import ProcessPoolExecutor
 
-    with ProcessPoolExecutor(processes, initializer=use_one_thread) as pool:
+    pool = ProcessPoolExecutor(processes, initializer=use_one_thread)
+    try:
         for future in as_completed(pool.submit(measure, *job) for job in jobs):
             yield future.result()
+    finally:  # also where nobody asks for the rest
+        pool.shutdown(kill_workers=True)

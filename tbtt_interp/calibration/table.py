@@ -275,13 +275,19 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         f"and {full.nulls} of each null, in about {core_hours(draws, full):.1f} hours of one core. "
         "Until then the intervals below are wide."
     )  # fmt: skip
+    unread = recipe.unread(draws)
+    left = "" if not unread else (
+        f"**Unfinished.** Of {len(recipe.jobs):,} draws, `{command}` has still to make, or to give "
+        "to an instrument that is new or was changed: "
+        f"{', '.join(f'{name} {count:,}' for name, count in unread.items())}."
+    )  # fmt: skip
     parts = [
         "# Calibration: every instrument on models whose mechanism is known",
         ABOUT.format(models=MODELS),
         f"Written by `{command}`. Draws of each plant and effect size: {recipe.bases}; of each "
         f"null: {recipe.nulls}; {minutes:.0f} minutes of one core. "
         f"The draws are in `{DRAWS}`, from which the command goes on.",
-        reduced, _markdown(_shown(table)),
+        reduced, left, _markdown(_shown(table)),
         READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
         "## Problems", "\n".join(f"- {x}." for x in failures(table)) or SOUND,
         "## Before you rely on one", ADVICE, "## Instruments", _markdown(instruments),

@@ -1,6 +1,8 @@
 """`tbtt calibrate`: every instrument on planted models and on nulls."""
 
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,9 @@ def calibrate_command(
         ),
     ] = False,
     processes: Annotated[int | None, Option(help="Draws made at once. [one per core]")] = None,
+    minutes: Annotated[
+        float | None, Option(help="Stop then, and write what is finished. [when all is]")
+    ] = None,
     out: Annotated[
         Path, Option(help="Folder of finished draws; the same command goes on from them.")
     ] = Path("runs/calibration"),
@@ -60,19 +65,22 @@ def calibrate_command(
     recipe = Recipe(bases=1 if short else bases, nulls=nulls, largest_only=short, fast_nulls=short)
     page = Path("docs/calibration.md") if page is None and not short else page
     shipped = page and page.with_name(DRAWS)
-    draws = list(track(
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    for _ in track(
         run_recipe(recipe, out, shipped=shipped, processes=processes or cpu_count()), "calibrating",
         total=len(recipe.jobs), console=Console(stderr=True), transient=True,
         disable=not sys.stderr.isatty(),
-    ))  # fmt: skip
-    draws.sort(key=lambda draw: (draw["plant"], draw["effect"], draw["number"]))
+    ):  # fmt: skip
+        if time.monotonic() > end:
+            break
+    known = finished(*([shipped] if shipped else []), out / "draws.jsonl")
+    draws = [known[job] for job in sorted(recipe.jobs) if job in known]
     table = calibration_table(draws)
     if page and shipped:
         options = f" --bases {bases}" * (bases != 20) + f" --nulls {nulls}" * (nulls != 200)
         command = "tbtt calibrate" + (" --short" if short else options)
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, written(draws, recipe, command).encode())
-        known = finished(shipped, out / "draws.jsonl")
         keep((known[job] for job in sorted(known)), shipped)
         print(f"{page} has the table of {len(draws):,} draws.")
     columns = ["instrument", "kind", "found_large", "of_large", "false", "null_draws", "verdict"]
