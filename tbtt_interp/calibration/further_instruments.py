@@ -8,6 +8,9 @@ from tbtt_interp.analyses.preceding_line import (
     accuracy_by_split,
     answer_claims,
     answers_after_lines,
+    patch_claims,
+    patch_preceding_line,
+    summarize_patches,
 )
 from tbtt_interp.analyses.restricted_loss import restricted_loss, restricted_loss_claims
 from tbtt_interp.calibration.instruments import (
@@ -83,6 +86,20 @@ def _expect_preceding(truth: Truth) -> dict[Question, Expected]:
             ("change of line changes it", "seen"): Expected(changes)}  # fmt: skip
 
 
+def _line_patches(models: Models) -> Iterator[Measurement]:
+    site = f"blocks.{models.first.cfg.n_layers - 1}.hook_mlp_out"
+    patches = over_seeds(models, patch_preceding_line, sites=[site])
+    summary = summarize_patches(patches, models)
+    known = summary[summary["pos"].notna()].sort_values("fraction_restored")
+    for claim in patch_claims(summary):
+        yield Measurement.of("fraction restored", f"MLP at {known['position'].iloc[-1]}", claim)
+
+
+def _expect_line_patches(truth: Truth) -> dict[Question, Expected]:
+    """The MLP at the prompt's end, where the table is read; without an effect no claim is made."""
+    return {("fraction restored", "MLP at ="): Expected(1.0)} if truth.preceding else {}
+
+
 def _latent(models: Models) -> Iterator[Measurement]:
     last = f"blocks.{models.first.cfg.n_layers - 1}.hook_"
     table = latent_answers(models, ["answer"], sites=[last + MID, last + POST], draws=CONTROLS)
@@ -105,6 +122,9 @@ INSTRUMENTS |= {one.name: one for one in (
                read=_kinds, expected=_expect_kinds),
     Instrument(name="preceding line", read=_preceding, expected=_expect_preceding,
                question="Do answers depend on the line before?"),
+    Instrument(name="patching of the preceding line", read=_line_patches,
+               expected=_expect_line_patches,
+               question="Which activation carries what the line before changes?"),
     Instrument(name="latent answers", read=_latent, expected=_expect_latent,
                question="Is the right answer there where another one is given?"),
 )}  # fmt: skip

@@ -185,10 +185,14 @@ def false_claims(draws: Iterable[Draw]) -> pd.DataFrame:
 
 
 def power_by_size(planted: pd.DataFrame) -> pd.DataFrame:
-    """Claims found, of how many, and their mean effect, by plant, effect size, kind and truth."""
-    groups = planted.groupby(["plant", "size", *KIND, "truth"], sort=False, dropna=False)
-    return groups.agg(found=("is_found", "sum"), of=("is_found", "size"),
-                      effect=("effect", "mean")).reset_index()  # fmt: skip
+    """Claims found, of how many, the mean truth and the mean effect, by plant, size and kind.
+
+    Shares from LARGE on have a row of their own, such as that of the head that copies most.
+    """
+    is_large = (planted["truth"] >= LARGE).rename("is_large")
+    groups = planted.groupby(["plant", "size", *KIND, is_large], sort=False)
+    return groups.agg(truth=("truth", "mean"), found=("is_found", "sum"), of=("is_found", "size"),
+                      effect=("effect", "mean")).reset_index().drop(columns="is_large")  # fmt: skip
 
 
 def _markdown(table: pd.DataFrame) -> str:
