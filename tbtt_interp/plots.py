@@ -60,7 +60,7 @@ def save(figure: "Figure", path: str | Path, *, title: str = "", of: str = "") -
 
 def _entitle(figure: "Figure", title: str, of: str) -> None:
     """Gives a figure that has no title one, and a line below it."""
-    layout = figure.layout
+    layout: Any = figure.layout
     if layout.title.text or not title:
         return
     if layout.height:

@@ -211,7 +211,7 @@ def test_where_operands_have_no_order_an_error_tells():
 
 def test_the_command_takes_several_runs(line_run, file_run, printed):
     command = ["analyses", "geometry", line_run.folder, file_run.folder]
-    assert "All in 14 random dimensions" in printed(*command, "--out", "out")
+    assert "All in 14 random dimensions" in printed(*command, "--explain", "--out", "out")
     names = {Models.of(run).name for run in (line_run, file_run)}
     assert set(pd.read_csv("out/geometry.csv")["run"]) == names
 
