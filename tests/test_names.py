@@ -171,7 +171,7 @@ def test_what_a_user_s_feature_lacks_is_said(letters) -> None:
         assert any(words in text for text in texts), words
     assert table[["control_tasks", "groups"]].to_numpy().tolist() == [["labels permuted", "none"]]
     result = analyse_probes(letters, prompts=untold, **options)
-    assert [note for note in result.notes if note in texts] == texts
+    assert [note for note in result.summary if note in texts] == texts
     with pytest.warns(UserWarning, match="permute its labels") as said:
         table = tbtt.probe_grid(letters, prompts=untold, untrained=[letters],
                                 groups=lambda e: e.prompt[0], **options)  # fmt: skip
@@ -203,9 +203,9 @@ def test_an_accuracy_below_chance_is_explained() -> None:
     """The parity of a + b at "=" before the MLP: next to an even sum is an odd one."""
     result = analyse_probes(copying_models(), {"large": lambda e: e.labels["b"] > 4}, controls=3,
                             sites="hook_embed", positions=-2)  # fmt: skip
-    assert not any(note.startswith("Below chance") for note in result.notes)
+    assert not any(note.startswith("Below chance") for note in result.summary)
     result = analyse_probes("arithmetic-small-line", {"odd": parity}, controls=3,
                             sites="blocks.0.hook_resid_mid", positions=-1)  # fmt: skip
     row = result.tables["probes"].iloc[0]
     assert row["accuracy"] < row["chance"] == pytest.approx(0.5)
-    assert any(note.startswith("Below chance: 1 of 1 rows, odd at") for note in result.notes)
+    assert any(note.startswith("Below chance: 1 of 1 rows, odd at") for note in result.summary)

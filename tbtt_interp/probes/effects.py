@@ -279,19 +279,22 @@ def effect_claims(table: pd.DataFrame) -> list[Claim]:
 def analyse_erasure(models: "ModelsLike", features: Any = None, **options: Any) -> Result:
     """`erasure_table` with its claims, its display and its figure."""
     models = Models.of(models, options.pop("step", None))
-    notes = missing_controls(_chosen(features, models), models.shared_prompts.examples)
-    return _result("erasure", erasure_table(models, features, **options), ERASURE_NOTE, *notes)
+    missing = missing_controls(_chosen(features, models), models.shared_prompts.examples)
+    return _result("erasure", erasure_table(models, features, **options), ERASURE_NOTE, missing)
 
 
 def analyse_latent_answers(models: "ModelsLike", features: Any = None, **options: Any) -> Result:
     """`latent_answers` with its claims, its display and its figure."""
     models = Models.of(models, options.pop("step", None))
-    return _result("latent-answers", latent_answers(models, features, **options), LATENT_NOTE)
+    missing = missing_controls(_chosen(features, models), models.shared_prompts.examples)
+    table = latent_answers(models, features, **options)
+    return _result("latent-answers", table, LATENT_NOTE, missing)
 
 
-def _result(name: str, table: pd.DataFrame, *notes: str) -> Result:
+def _result(name: str, table: pd.DataFrame, note: str, missing: list[str]) -> Result:
     return Result(
-        name=name, tables={name: table}, display=as_text(table, DISPLAY), notes=[*notes, NOTE],
+        name=name, tables={name: table}, display=as_text(table, DISPLAY), notes=[note, NOTE],
+        summary=missing,
         claims=effect_claims(table), figures={name: partial(plot_effects, table)},
     )  # fmt: skip
 

@@ -281,8 +281,6 @@ def analyse_probes(models: "ModelsLike", features: Any = None, **options: Any) -
         shown = shown[(table["pos"] == -1) & table["site"].str.endswith((MID, POST))]
     primary = table["p_adjusted"].notna().sum()
     notes = [
-        *missing,
-        *below_chance(table),
         *NOTES,
         f"p adjusted: over primary cells, {primary} here; all other cells are exploratory.",
     ]
@@ -296,7 +294,7 @@ def analyse_probes(models: "ModelsLike", features: Any = None, **options: Any) -
     return Result(
         name="probes", tables={"probes": table}, display=as_text(shown, DISPLAY), notes=notes,
         claims=[*probe_claims(table), *gain_claims(table)],
-        figures={"probes": partial(draw, table)},
+        figures={"probes": partial(draw, table)}, summary=[*missing, *below_chance(table)],
     )  # fmt: skip
 
 
