@@ -280,10 +280,10 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         "Until then the intervals below are wide."
     )  # fmt: skip
     unread = recipe.unread(draws)
-    left = "" if not unread else (
-        f"**Unfinished.** Of {len(recipe.jobs):,} draws, `{command}` has still to make, or to give "
-        "to an instrument that is new or was changed: "
-        f"{', '.join(f'{name} {count:,}' for name, count in unread.items())}."
+    left = pd.DataFrame({"instrument": unread.keys(), "draws left": unread.values()})
+    unfinished = "" if left.empty else (
+        f"**Unfinished.** `{command}` goes on. Some of the {len(recipe.jobs):,} draws are still "
+        f"to be read, by these instruments:\n\n{_markdown(left)}"
     )  # fmt: skip
     parts = [
         "# Calibration: every instrument on models whose mechanism is known",
@@ -291,7 +291,7 @@ def page(draws: Sequence[Draw], recipe: Recipe, command: str) -> str:
         f"Written by `{command}`. Draws of each plant and effect size: {recipe.bases}; of each "
         f"null: {recipe.nulls}; {minutes:.0f} minutes of one core. "
         f"The draws are in `{DRAWS}`, from which the command goes on.",
-        reduced, left, _markdown(_shown(table)),
+        reduced, unfinished, _markdown(_shown(table)),
         READ.format(fewest=_percent(FEWEST_FOUND), level=_percent(LEVEL)),
         "## Problems", "\n".join(f"- {x}." for x in failures(table)) or SOUND,
         "## Before you rely on one", ADVICE, "## Instruments", _markdown(instruments),
