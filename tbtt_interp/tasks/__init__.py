@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tbtt_interp.errors import TbttError, unknown
 from tbtt_interp.tasks.arithmetic import PUBLISHED_HELD_OUT, Pair, arithmetic
-from tbtt_interp.tasks.corpus import read_corpus
+from tbtt_interp.tasks.corpus import check_answers, read_corpus
 from tbtt_interp.tasks.entropy import Floors, entropy_floors
 from tbtt_interp.tasks.facts import facts, joint
 from tbtt_interp.tasks.task import (
@@ -65,7 +65,9 @@ def load_task(name: str, *, held_out: Iterable[Pair] = PUBLISHED_HELD_OUT) -> Ta
     if name in TASKS:
         return TASKS[name](tuple(held_out))
     if os.path.isfile(name):  # false, not an error, for a name too long for a path
-        return read_corpus(Path(name))
+        task = read_corpus(Path(name))
+        check_answers(Path(name), task)
+        return task
     if name and os.path.isdir(name):
         raise TbttError(f"task {name} is a folder: give a file of lines, as in {name}/lines.txt")
     if Path(name).suffix or Path(name).parent != Path("."):

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -47,7 +46,6 @@ def read_corpus(path: Path) -> Task:
             f"corpus {path} has {len(examples):,} lines and one of {longest:,} characters: as a "
             f"table {cells:,} cells, of which at most {CELLS:,} are allowed; shorten the long lines"
         )
-    _check_answers(path, examples)
     window = min(2 * longest, sum(len(example.line) for example in examples) - 1, WINDOW)
     batch = max(1, round(BATCH / window))
     has_equations = any(re.fullmatch(r"<\d+[+-]\d+=", example.prompt) for example in examples)
@@ -57,9 +55,10 @@ def read_corpus(path: Path) -> Task:
     )  # fmt: skip
 
 
-def _check_answers(path: Path, examples: Sequence[Example]) -> None:
+def check_answers(path: Path, task: Task) -> None:
+    """Raises a TbttError if a corpus gives one prompt two answers."""
     answers: dict[str, str] = {}
-    for example in examples:
+    for example in task.examples:
         other = answers.setdefault(example.prompt, example.answer)
         if other != example.answer:
             raise TbttError(
