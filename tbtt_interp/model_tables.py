@@ -119,7 +119,7 @@ def with_accuracies(models: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def cells_table(models: pd.DataFrame) -> pd.DataFrame:
+def table_by_cell(models: pd.DataFrame) -> pd.DataFrame:
     """One row per run and set of held-out pairs.
 
     Returns:

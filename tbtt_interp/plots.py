@@ -66,7 +66,7 @@ def _entitle(figure: "Figure", title: str, of: str) -> None:
     if layout.height:
         figure.update_layout(margin_t=layout.margin.t + 60, height=layout.height + 60)
     figure.update_layout(title={
-        "text": title, "x": 0.02, "y": 0.985, "yanchor": "top",
+        "text": title, "x": 0.02, "y": 1, "yanchor": "top", "pad": {"t": 14},
         "subtitle": {"text": of, "font": {"color": GREY, "size": 12}},
     })  # fmt: skip
 

@@ -12,7 +12,7 @@ from tiny import short
 from tbtt_interp.cli import main
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import evaluate_run
-from tbtt_interp.model_tables import cells_table, models_table, over_training_table
+from tbtt_interp.model_tables import models_table, over_training_table, table_by_cell
 from tbtt_interp.runs import Run, load_run
 from tbtt_interp.tables import list_runs
 from tbtt_interp.train.stacks import Runtime, TrainingCallback
@@ -90,7 +90,7 @@ def test_it_counts_in_no_mean_and_no_answer(one: Run) -> None:
     models = models_table([one]).set_index("seed")
     assert models.loc[1, ["seen_of", "held_out_of"]].tolist() == [0, 0]
     assert models.loc[1, ["seen_accuracy", "held_out_accuracy", "knows_all", "loss"]].isna().all()
-    (cell,) = cells_table(models.reset_index()).to_dict("records")
+    (cell,) = table_by_cell(models.reset_index()).to_dict("records")
     assert cell["held_out_of"] == 2 * models.loc[0, "held_out_of"]
     assert cell["seen_accuracy"] == pytest.approx(models.loc[[0, 2], "seen_accuracy"].mean())
     assert over_training_table([one]).query("step == 12")["loss"].notna().sum() == 2

@@ -15,9 +15,9 @@ from sweeps import (
 from tbtt_interp.errors import TbttError
 from tbtt_interp.evaluate import complete
 from tbtt_interp.model_tables import (
-    cells_table,
     models_table,
     over_training_table,
+    table_by_cell,
     with_accuracies,
 )
 from tbtt_interp.nanogpt import export_checkpoint, import_checkpoint
@@ -65,7 +65,7 @@ def test_held_out_equations_are_right_where_greedy_completion_is(line_run, facts
 
 def test_cells_sum_counts_and_average_accuracies(line_run: Run) -> None:
     models = models_table([line_run])
-    (cell,) = cells_table(models).to_dict("records")
+    (cell,) = table_by_cell(models).to_dict("records")
     assert (cell["run"], cell["models"]) == (line_run.folder.name, len(models))
     assert cell["held_out_right"] == models["held_out_right"].sum()
     assert cell["held_out_accuracy"] == pytest.approx(models["held_out_accuracy"].mean())

@@ -194,7 +194,8 @@ def analyse_attention(
     )
     circuits = heads.circuits_table(models)
     display = summary[(summary["weight"] > 0.01) | (summary["accuracy_drop"] > 0.01)]
-    numbers = ["weight", "uniform", "untrained", *DROPS]
+    # a terminal's line ends before the last two
+    numbers = ["weight", "uniform", "untrained", *sorted(DROPS)]
     return Result(
         name="attention",
         tables={

@@ -65,7 +65,7 @@ def sweep_command(
 
 def _results(folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
     """The counts of the trained cells; no rows where none is trained."""
-    from tbtt_interp.model_tables import cells_table, models_table
+    from tbtt_interp.model_tables import models_table, table_by_cell
     from tbtt_interp.runs import load_run
 
     trained = cells.loc[(cells["done"] == 1) & (cells["problem"] == ""), "run"].unique()
@@ -76,7 +76,7 @@ def _results(folder: Path, cells: "pd.DataFrame") -> "pd.DataFrame":
              if "hands" in text}  # fmt: skip
     pairs = zip(models["run"], models["held_out"], strict=True)
     models["held_out"] = [dealt.get(run, text) for run, text in pairs]
-    return cells_table(models).drop(columns="models")
+    return table_by_cell(models).drop(columns="models")
 
 
 def _print_cells(

@@ -102,8 +102,8 @@ def open_runs(places: Sequence[Path]) -> tuple[tuple[Run, ...], dict[str, str]]:
     for place in places:
         is_parent = place.is_dir() and not (place / "config.json").is_file()
         below = find_runs(place) if is_parent else [place]
-        twins = [folder.with_name(folder.name + OVER_TRAINING) for folder in below]
-        folders = [folder for folder in below if folder not in twins]
+        over_training = [folder.with_name(folder.name + OVER_TRAINING) for folder in below]
+        folders = [folder for folder in below if folder not in over_training]
         if not folders:
             problems[str(place)] = f"{place} has no run in it"
         for folder in folders:
